@@ -7,7 +7,7 @@ make the served model differ from the trained one.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -51,8 +51,21 @@ def load_policy(
     if adapter_dir is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(adapter_dir))
-    return Policy(model.to(device).eval(), tokenizer, system_prompt)
+        # In the dtype of the weights: peft would widen the adapter to fp32 and cast at every layer.
+        model = PeftModel.from_pretrained(model, str(adapter_dir), autocast_adapter_dtype=False)
+    model.to(dtype=getattr(torch, dtype), device=device)
+    model.get_output_embeddings().register_forward_pre_hook(contiguous_input)
+    return Policy(model.eval(), tokenizer, system_prompt)
+
+
+def contiguous_input(module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Give the output head a contiguous input.
+
+    After a prefill, transformers slices out the last position of each row. torch 2.13 multiplies
+    such a strided 3-D tensor by first copying the whole vocabulary matrix once per row: 6.6 s of a
+    batch of 64, against milliseconds for copying the slice.
+    """
+    return tuple(argument.contiguous() for argument in arguments)
 
 
 def messages(prompt: str, system_prompt: str | None) -> list[dict[str, str]]:

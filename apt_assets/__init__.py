@@ -1,0 +1,1 @@
+"""apt-assets: the APT loop as a Dagster asset graph in which only stale stages recompute."""

@@ -1,0 +1,1 @@
+"""What is stale, and doing it: stages, fingerprints, plan and execution. No torch, no Dagster."""

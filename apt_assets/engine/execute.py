@@ -1,0 +1,168 @@
+"""Doing one stage: reuse the verified artifact of its fingerprint, or compute and commit it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from apt_assets.engine.plan import StagePlan
+from apt_assets.engine.stages import BASE, STAGES
+from resources.artifact_store import CorruptArtifact, Manifest, now
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from apt_assets.experiment import Experiment
+    from apt_assets.project import Project
+
+Log = Callable[[str], None]
+
+
+class StageBlocked(Exception):
+    """The stage cannot run now: an earlier iteration is not up to date, or its gate refused."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended: its artifact, and whether it was reused or computed (in `seconds`)."""
+
+    status: Literal["hit", "computed"]
+    manifest: Manifest
+    seconds: float
+
+
+@dataclass
+class Step:
+    """What a stage's function works with: verified inputs, settings, and a folder to write into."""
+
+    project: "Project"
+    iteration: str
+    plan: StagePlan
+    out: Path
+    log: Log
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def experiment(self) -> "Experiment":
+        return self.project.experiment
+
+    def artifact(self, stage: str) -> Path:
+        """Folder of the artifact of an input stage, verified. Raises CorruptArtifact."""
+        manifest = self.manifest(stage)
+        try:
+            return self.project.store.verify(manifest)
+        except CorruptArtifact as error:
+            self.project.store.quarantine(manifest, str(error))
+            raise
+
+    def manifest(self, stage: str, iteration: str | None = None) -> Manifest:
+        """The present manifest of a fresh stage of this iteration (or the one given)."""
+        key = iteration or (self.iteration if STAGES[stage].partitioned else BASE)
+        manifest = self.project.planner().stage(key, stage).manifest
+        assert manifest is not None, f"{stage} of {key} was fresh when the step began"
+        return manifest
+
+    def previous_adapter(self) -> Path | None:
+        """Folder of the adapter this iteration starts from; None: the base model itself."""
+        earlier = self.project.planner().promoted_before(self.iteration)
+        if earlier is None:
+            return None
+        return self.project.store.verify(self.manifest("adapter_checkpoint", earlier))
+
+    def read(self, stage: str, file: str | None = None) -> "pl.DataFrame":
+        """A table of an input stage, checked against its schema; default file: the stage's name."""
+        from schemas import read_table
+
+        return read_table(self.artifact(stage) / f"{file or stage}.parquet")
+
+    def write(self, table: "pl.DataFrame", file: str | None = None) -> None:
+        """Write a table of this stage after checking it against its schema."""
+        from schemas import write_table
+
+        write_table(table, self.out / f"{file or self.plan.stage}.parquet")
+
+    def progress(self, what: str, total: int, unit: str = "rows") -> Callable[[int], None]:
+        """A callback for the number done: logs it with rate and time left, at most every 5 s."""
+        started = reported = time.monotonic()
+
+        def report(done: int) -> None:
+            nonlocal reported
+            moment = time.monotonic()
+            if done < total and moment - reported < 5:
+                return
+            reported = moment
+            rate = done / max(moment - started, 1e-9)
+            left = (total - done) / rate if rate else float("inf")
+            self.log(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left")
+
+        return report
+
+
+def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log: Log) -> Outcome:
+    """Bring one stage of one iteration up to date.
+
+    Raises StageBlocked if an input is not up to date or the gate refuses; whatever the stage's own
+    function raises passes through, and nothing is committed then.
+    """
+    store = project.store
+    where = {"iteration": iteration, "stage": name, "run_id": run_id}
+    with store.lock(f"{project.experiment.name}-{iteration}-{name}"):
+        plan = project.planner().stage(iteration, name)
+        if plan.fingerprint is None:
+            raise StageBlocked(f"{name} of {iteration} is {plan.status}: {'; '.join(plan.causes)}")
+        if plan.status == "fresh" and plan.manifest is not None:
+            started = time.monotonic()
+            if reusable(project, plan.manifest):
+                store.point(project.experiment.name, iteration, plan.manifest)
+                seconds = time.monotonic() - started
+                store.journal("hit", **where, fingerprint=plan.fingerprint)
+                log(f"{name} of {iteration}: reused")
+                return Outcome("hit", plan.manifest, seconds)
+            plan = project.planner().stage(iteration, name)
+        store.journal("miss", **where, fingerprint=plan.fingerprint, reason=list(plan.causes))
+        log(f"{name} of {iteration}: computing ({'; '.join(plan.causes) or 'artifact was damaged'})")
+        started = time.monotonic()
+        with store.workspace() as folder:
+            step = Step(project, iteration, plan, folder, log)
+            STAGES[name].compute(step)
+            seconds = time.monotonic() - started
+            manifest = commit(step, seconds, run_id)
+        store.point(project.experiment.name, iteration, manifest)
+        store.journal("computed", **where, fingerprint=plan.fingerprint, seconds=round(seconds, 3))
+        log(f"{name} of {iteration}: done in {seconds:.1f} s")
+        return Outcome("computed", manifest, seconds)
+
+
+def reusable(project: "Project", manifest: Manifest) -> bool:
+    """Verify an artifact before its reuse; a damaged one is quarantined and False returned."""
+    try:
+        folder = project.store.verify(manifest)
+        if manifest.stage == "retrieval_index":
+            from resources.retriever import verify_index
+
+            verify_index(project.lancedb, folder, manifest.facts)
+    except CorruptArtifact as error:
+        if project.store.folder(manifest).exists():
+            project.store.quarantine(manifest, str(error))
+        return False
+    return True
+
+
+def commit(step: Step, seconds: float, run_id: str) -> Manifest:
+    stage = STAGES[step.plan.stage]
+    assert step.plan.fingerprint is not None
+    return step.project.store.commit(
+        step.out,
+        stage=stage.name,
+        fingerprint=step.plan.fingerprint,
+        inputs=step.plan.inputs,
+        settings=stage.settings_slice(step.experiment),
+        identities={name: step.project.identity(name) for name in stage.identities},
+        libraries=stage.library_versions(),
+        version=stage.version,
+        facts=step.facts,
+        seconds=round(seconds, 3),
+        run_id=run_id,
+        created=now(),
+    )

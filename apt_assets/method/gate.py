@@ -1,0 +1,110 @@
+"""The gate: may this adapter be promoted? Two checks, both paired over the same items.
+
+Domain: validation accuracy (lenient) not below the promoted adapter's by more than the tolerance.
+    A point comparison: an iteration that is not better on its own validation split is rolled back.
+General: with the given confidence, mean accuracy over the general items is not below the base
+    model's by more than the tolerance (non-inferiority: the lower end of the paired bootstrap
+    interval of the difference must lie above -tolerance). Too few items to tell is a refusal.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison. Accuracies are shares 0-1; low and high bound `difference`."""
+
+    name: str
+    passed: bool
+    candidate: float
+    reference: float
+    difference: float
+    low: float
+    high: float
+    tolerance: float
+    items: int
+    against: str
+
+    def sentence(self) -> str:
+        verdict = "passed" if self.passed else "refused"
+        return (
+            f"{self.name} {verdict}: {self.candidate:.1%} against {self.reference:.1%} of {self.against}, "
+            f"difference {100 * self.difference:+.1f} points "
+            f"[{100 * self.low:+.1f}, {100 * self.high:+.1f}] on {self.items} items, "
+            f"tolerance {100 * self.tolerance:.1f}"
+        )
+
+
+def decide(
+    candidate_domain: pl.DataFrame,
+    promoted_domain: pl.DataFrame,
+    candidate_general: pl.DataFrame,
+    base_general: pl.DataFrame,
+    *,
+    promoted: str,
+    domain_tolerance: float,
+    general_tolerance: float,
+    confidence: float,
+    resamples: int,
+) -> dict[str, Any]:
+    """The verdict: {passed, reason, checks: [Check as a dict]}.
+
+    Domain tables are DomainItems, general tables GeneralItems; rows are paired by item, and an item
+    that only one side has is left out. `promoted` names what the domain check compares with.
+    """
+    domain = pair(validation(candidate_domain), validation(promoted_domain), ["row_id"])
+    general = pair(
+        candidate_general.with_columns(pl.col("correct").alias("right")),
+        base_general.with_columns(pl.col("correct").alias("right")),
+        ["task", "item"],
+    )
+    checks = []
+    for name, items, tolerance, against in (
+        ("domain", domain, domain_tolerance, promoted),
+        ("general", general, general_tolerance, "the base model"),
+    ):
+        low, high = paired_bootstrap(items, confidence, resamples)
+        candidate, reference = items["right"].mean(), items["right_reference"].mean()
+        difference = float(candidate or 0) - float(reference or 0)
+        worst = difference if name == "domain" else low
+        passed = items.height > 0 and worst >= -tolerance
+        numbers = (float(candidate or 0), float(reference or 0), difference, low, high, tolerance)
+        checks.append(Check(name, passed, *numbers, items.height, against))
+    refused = [check.sentence() for check in checks if not check.passed]
+    return {
+        "passed": not refused,
+        "reason": "; ".join(refused or [check.sentence() for check in checks]),
+        "checks": [asdict(check) for check in checks],
+    }
+
+
+def validation(domain: pl.DataFrame) -> pl.DataFrame:
+    chosen = domain.filter(pl.col("split") == "validation")
+    return chosen.with_columns((pl.col("grade") >= 4).alias("right"))
+
+
+def pair(candidate: pl.DataFrame, reference: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """Columns right and right_reference of the items both sides have, sorted by key."""
+    both = candidate.join(reference, on=keys, how="inner", suffix="_reference")
+    return both.sort(keys).select("right", "right_reference")
+
+
+def paired_bootstrap(items: pl.DataFrame, confidence: float, resamples: int) -> tuple[float, float]:
+    """Percentile interval of the mean difference, resampling items (Efron and Tibshirani 1993).
+
+    An item's difference is -1, 0 or 1, so a resample is one multinomial draw of the three counts.
+    The seed is fixed: the same scores always give the same verdict. (0, 0) for no items.
+    """
+    if items.height == 0:
+        return 0.0, 0.0
+    difference = items["right"].cast(int).to_numpy() - items["right_reference"].cast(int).to_numpy()
+    counts = np.array([(difference == value).sum() for value in (-1, 0, 1)])
+    draws = np.random.default_rng(0).multinomial(items.height, counts / items.height, size=resamples)
+    means = (draws[:, 2] - draws[:, 0]) / items.height
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)

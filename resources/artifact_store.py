@@ -1,0 +1,196 @@
+"""The artifact store: content-addressed, verified on read, never half-written.
+
+    objects/<data version>/        the files of one artifact
+    traces/<stage>/<fingerprint>.json   manifest: this fingerprint gave that artifact
+    pointers/<experiment>/<iteration>/<stage>.json   what is there now, for `status` and for causes
+    snapshots/<experiment>/<iteration>.json          the landed files an iteration uses
+    quarantine/                    artifacts that no longer matched their manifest
+    locks/, temporary/, journal.jsonl
+
+A commit writes to temporary/, syncs, renames into objects/, and only then writes the trace, then
+the pointer: a kill in between leaves an unreferenced folder, never a wrong reference.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from resources.digest import digest_file, digest_json, list_files
+
+SNAPSHOT_VERSION = 1
+
+
+class CorruptArtifact(Exception):
+    """An artifact's files do not match its manifest; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known of one artifact.
+
+    files: name -> sha256, all of the artifact's files, verified on read.
+    data_version: digest of `files`; equal content has an equal data version.
+    facts: counts and scores for people; they are not part of the identity.
+    seconds: wall-clock time of the computation that made it.
+    """
+
+    stage: str
+    fingerprint: str
+    data_version: str
+    inputs: dict[str, str]
+    settings: dict[str, Any]
+    identities: dict[str, str]
+    libraries: dict[str, str]
+    version: str
+    files: dict[str, str]
+    facts: dict[str, Any]
+    seconds: float
+    run_id: str
+    created: str
+
+
+class ArtifactStore:
+    """One folder on one file system. Safe for several processes: see `lock`."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def lookup(self, stage: str, fingerprint: str) -> Manifest | None:
+        """The manifest that this fingerprint gave, if its files are there; content is not read."""
+        manifest = read_manifest(self.root / "traces" / stage / f"{fingerprint}.json")
+        if manifest is None or manifest.fingerprint != fingerprint:
+            return None
+        folder = self.folder(manifest)
+        return manifest if all((folder / name).is_file() for name in manifest.files) else None
+
+    def folder(self, manifest: Manifest) -> Path:
+        return self.root / "objects" / manifest.data_version
+
+    def verify(self, manifest: Manifest) -> Path:
+        """Digest every file of the artifact; returns its folder. Raises CorruptArtifact."""
+        folder = self.folder(manifest)
+        for name, expected in manifest.files.items():
+            path = folder / name
+            if not path.is_file() or digest_file(path) != expected:
+                raise CorruptArtifact(f"{manifest.stage}: {path} does not match its manifest")
+        return folder
+
+    def pointed(self, experiment: str, iteration: str, stage: str) -> Manifest | None:
+        """What this stage of this iteration last was, fresh or not."""
+        return read_manifest(self._pointer(experiment, iteration, stage))
+
+    def iterations(self, experiment: str) -> list[str]:
+        """Keys of the iterations that were opened, in order."""
+        return sorted(path.stem for path in (self.root / "snapshots" / experiment).glob("*.json"))
+
+    def snapshot(self, experiment: str, iteration: str) -> list[str] | None:
+        """Names of the landed files that the iteration uses; None if it was not opened yet."""
+        path = self.root / "snapshots" / experiment / f"{iteration}.json"
+        return json.loads(path.read_text())["files"] if path.is_file() else None
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def take_snapshot(self, experiment: str, iteration: str, files: list[str]) -> None:
+        content = {"version": SNAPSHOT_VERSION, "files": sorted(files)}
+        write_json(self.root / "snapshots" / experiment / f"{iteration}.json", content)
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """An empty folder on the store's file system; removed on the way out, whatever happened."""
+        parent = self.root / "temporary"
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def commit(self, workspace: Path, **known: Any) -> Manifest:
+        """Make the files of `workspace` an artifact; `known` are the other fields of its Manifest."""
+        files = {str(p.relative_to(workspace)): digest_file(p) for p in list_files(workspace)}
+        manifest = Manifest(files=files, data_version=digest_json(files), **known)
+        target = self.folder(manifest)
+        if target.exists():
+            try:
+                self.verify(manifest)
+            except CorruptArtifact as error:
+                self.quarantine(manifest, str(error))
+        if not target.exists():
+            for path in list_files(workspace):
+                sync(path)
+            # mkdtemp made the folder private; an artifact is as readable as any other file.
+            workspace.chmod(0o755)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(workspace, target)
+            sync(target.parent)
+        write_json(self.root / "traces" / manifest.stage / f"{manifest.fingerprint}.json", asdict(manifest))
+        return manifest
+
+    def point(self, experiment: str, iteration: str, manifest: Manifest) -> None:
+        """Record that `manifest` is what its stage of this iteration is now."""
+        write_json(self._pointer(experiment, iteration, manifest.stage), asdict(manifest))
+
+    def quarantine(self, manifest: Manifest, reason: str) -> None:
+        """Move a damaged artifact out of the way, so that it is recomputed and can be looked at."""
+        target = self.root / "quarantine" / f"{manifest.data_version}-{time.time_ns()}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(self.folder(manifest), target)
+        self.journal("quarantined", stage=manifest.stage, reason=reason, moved_to=str(target))
+
+    def journal(self, event: str, **fields: Any) -> None:
+        """Append one line; a line is one write, so writers do not mix."""
+        line = json.dumps({"time": now(), "event": event, **fields}, ensure_ascii=False) + "\n"
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "journal.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """One holder at a time; others wait. The kernel lets go of it when the holder dies."""
+        path = self.root / "locks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _pointer(self, experiment: str, iteration: str, stage: str) -> Path:
+        return self.root / "pointers" / experiment / iteration / f"{stage}.json"
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """None if there is none or it is not a manifest of this version: then it is recomputed."""
+    try:
+        return Manifest(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old or the new content, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+    sync(temporary)
+    os.replace(temporary, path)
+
+
+def sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

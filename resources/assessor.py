@@ -1,0 +1,60 @@
+"""The assessor: grades an answer 1-5 against the gold. The rubric is this file.
+
+    5  equal to the gold, outer white space aside
+    4  equal after normalisation, or names the gold and no competing label
+    3  names the gold and a competing label too: hedged, no one could act on it
+    2  names only a competing label, or shares at least half of the gold's words
+    1  anything else: empty, off the question, or another kind of answer
+
+"Names" means: as whole words, after normalisation. Labels are the task's other possible answers; a
+free-form task has none, and then 3 cannot occur. APT's own assessor is a language model
+(Prometheus-2-7B, by reviews of the paper); a match against a closed answer needs none.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+MOST_LABELS = 100
+
+
+def labels_of(answers: Iterable[str]) -> list[str]:
+    """The competing labels of a task: its distinct golds, or none if there are over 100 (free form)."""
+    distinct = sorted({normalise_answer(answer) for answer in answers})
+    return distinct if len(distinct) <= MOST_LABELS else []
+
+
+def normalise_answer(text: str) -> str:
+    """NFKC, case-folded, words and numbers only, without English articles (after SQuAD's metric).
+
+    A number keeps its sign and its decimal point: 1.5 is not 15 and -5 is not 5.
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    words = re.findall(r"(?<!\w)-?\d+(?:[.,]\d+)*|[^\W_]+", folded)
+    return " ".join(word for word in words if word not in ("a", "an", "the"))
+
+
+def exact(prediction: str, gold: str) -> bool:
+    """Equal after normalisation."""
+    return normalise_answer(prediction) == normalise_answer(gold)
+
+
+def grade(prediction: str, gold: str, labels: Sequence[str] = ()) -> int:
+    """The grade of one answer, 1-5; `labels` are normalised (see `labels_of`)."""
+    if prediction.strip() == gold.strip():
+        return 5
+    said, wanted = normalise_answer(prediction), normalise_answer(gold)
+    if said == wanted:
+        return 4
+    # A label inside the gold ("Eye" in "Eye injury") does not compete with it.
+    competing = any(names(said, label) and not names(wanted, label) for label in labels if label != wanted)
+    if names(said, wanted):
+        return 3 if competing else 4
+    words = set(wanted.split())
+    shared = len(words & set(said.split())) / len(words) if words else 0
+    return 2 if competing or shared >= 0.5 else 1
+
+
+def names(text: str, value: str) -> bool:
+    """Whether `value` stands in `text` as whole words; both are normalised."""
+    return bool(value) and f" {value} " in f" {text} "

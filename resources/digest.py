@@ -1,0 +1,62 @@
+"""Content digests: the only notion of identity in the project. A path or a time is never one."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def digest_json(value: Any) -> str:
+    """sha256 (64 hex) of a JSON value, independent of key order. Raises TypeError for anything else."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """sha256 (64 hex) of the bytes of one file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_files(folder: Path) -> list[Path]:
+    """All regular files below `folder`, sorted by their path relative to it."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+class FileDigests:
+    """File digests remembered between processes by (inode, size, mtime, ctime), all in nanoseconds.
+
+    ctime cannot be set by a program, so an overwrite in place is noticed even if its size and mtime
+    are put back. Without this, `plan` would hash every model file at every call.
+    """
+
+    def __init__(self, memory: Path):
+        self._memory = memory
+        try:
+            self._known: dict[str, list] = json.loads(memory.read_text())
+        except (OSError, ValueError):
+            self._known = {}
+
+    def file(self, path: Path) -> str:
+        """Digest of one file; read only if it changed since it was last digested."""
+        stat = path.stat()
+        seen = [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        known = self._known.get(str(path))
+        if known is None or known[:4] != seen:
+            known = [*seen, digest_file(path)]
+            self._known[str(path)] = known
+            self._save()
+        return known[4]
+
+    def folder(self, folder: Path) -> str:
+        """Digest of a folder: names and contents of all its files. Raises OSError if it is missing."""
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no such folder: {folder}")
+        return digest_json({str(p.relative_to(folder)): self.file(p) for p in list_files(folder)})
+
+    def _save(self) -> None:
+        self._memory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._memory.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(self._known))
+        os.replace(temporary, self._memory)

@@ -1,0 +1,133 @@
+"""The columns of every table: type, range, meaning and unit. One class per table.
+
+Text is UTF-8. A `row_id` is the first 16 hex digits of the sha256 of the normalised prompt
+(`apt_assets.method.splits.row_id`): the same question has the same id in every table and iteration.
+"""
+
+import pandera.polars as pa
+import polars as pl
+
+GRADE = "1-5: 5 equal, 4 right, 3 hedged, 2 near or another label, 1 unrelated (resources/assessor.py)"
+ROW_ID = "16 hex digits, identity of the question"
+
+
+def row_id(**more: object) -> object:
+    return pa.Field(str_matches=r"^[0-9a-f]{16}$", description=ROW_ID, **more)
+
+
+class Table(pa.DataFrameModel):
+    class Config:
+        strict = True
+        coerce = False
+
+
+class Examples(Table):
+    """Questions of one split with their gold answers, sorted by row_id."""
+
+    row_id: str = row_id(unique=True)
+    prompt: str = pa.Field(str_length={"min_value": 1}, description="the question as the user asks it")
+    answer: str = pa.Field(str_length={"min_value": 1}, description="gold answer")
+
+
+class Provenance(Table):
+    """Where each accepted row came from."""
+
+    row_id: str = row_id(unique=True)
+    split: str = pa.Field(isin=["train", "validation", "test"], description="by content hash, or as declared")
+    file: str = pa.Field(description="name of the landed file")
+    line: int = pa.Field(ge=1, description="line of that file, or row of a Parquet file, from 1")
+    source_id: str = pa.Field(nullable=True, description="the file's own id, if it has one")
+    metadata: str = pa.Field(nullable=True, description="JSON object of all other fields")
+
+
+class Quarantine(Table):
+    """Rows that were not accepted. Nothing is dropped without a row here."""
+
+    file: str = pa.Field(description="name of the landed file")
+    line: int = pa.Field(ge=0, description="line or row from 1; 0: the file as a whole")
+    field: str = pa.Field(nullable=True, description="the field that is wrong; null: the whole row")
+    reason: str = pa.Field(description="what is wrong with it")
+    raw: str = pa.Field(description="the row as found, at most 500 characters")
+
+
+class Predictions(Table):
+    """The policy's answers, graded."""
+
+    row_id: str = row_id(unique=True)
+    prompt: str = pa.Field(description="the question")
+    answer: str = pa.Field(description="gold answer")
+    prediction: str = pa.Field(description="the policy's answer")
+    grade: pl.Int8 = pa.Field(isin=[1, 2, 3, 4, 5], description=GRADE)
+    exact: bool = pa.Field(description="equal to the gold after normalisation")
+
+
+class BadCases(Predictions):
+    """Predictions graded below the threshold."""
+
+    grade: pl.Int8 = pa.Field(isin=[1, 2, 3, 4], description=GRADE)
+
+
+class Neighbors(Table):
+    """Similar cases, each row once: under the bad case it is most similar to."""
+
+    row_id: str = row_id(unique=True)
+    case_id: str = pa.Field(str_matches=r"^[0-9a-f]{16}$", description="row_id of the bad case")
+    rank: int = pa.Field(ge=1, description="1 is the nearest of its bad case")
+    similarity: float = pa.Field(ge=-1.001, le=1.001, description="cosine, -1 to 1")
+    prompt: str = pa.Field(description="the similar question")
+    answer: str = pa.Field(description="its gold answer")
+
+
+class PreferencePairs(Table):
+    """What is trained on. A replay row has rejected == chosen: its DPO gradient is zero."""
+
+    row_id: str = row_id(unique=True)
+    case_id: str = pa.Field(str_matches=r"^[0-9a-f]{16}$", description="row_id of the bad case it came by")
+    kind: str = pa.Field(isin=["bad_case", "similar", "replay"], description="why the row is here")
+    prompt: str = pa.Field(description="the question")
+    chosen: str = pa.Field(description="gold answer")
+    rejected: str = pa.Field(description="the policy's own answer")
+    grade: pl.Int8 = pa.Field(isin=[1, 2, 3, 4, 5], description=GRADE)
+
+
+class DomainItems(Predictions):
+    """Held-out questions, answered and graded."""
+
+    split: str = pa.Field(isin=["validation", "test"], description="validation decides, test is reported")
+
+
+class GeneralItems(Table):
+    """Items of the general benchmark, scored by lm-eval."""
+
+    task: str = pa.Field(description="lm-eval task name")
+    item: int = pa.Field(ge=0, description="index of the item in the task")
+    correct: bool = pa.Field(description="the gold choice has the highest log-likelihood per character")
+    margin: float = pa.Field(description="log-likelihood of the gold minus the best other choice, nats per character")
+
+
+class TrainingLog(Table):
+    """What TRL logged, one row per optimiser step that it logged."""
+
+    step: int = pa.Field(ge=1, description="optimiser step")
+    loss: float = pa.Field(description="DPO + NLL, nats")
+    margin: float = pa.Field(description="reward of chosen minus rejected, beta * nats")
+    reward_accuracy: float = pa.Field(ge=0, le=1, description="share of pairs with a positive margin")
+    grad_norm: float = pa.Field(ge=0, description="before clipping")
+    learning_rate: float = pa.Field(ge=0, description="of that step")
+
+
+# File name (without .parquet) -> its schema.
+TABLES: dict[str, type[Table]] = {
+    "train": Examples,
+    "validation": Examples,
+    "test": Examples,
+    "provenance": Provenance,
+    "quarantine": Quarantine,
+    "eval_predictions": Predictions,
+    "bad_cases": BadCases,
+    "neighbors": Neighbors,
+    "preference_pairs": PreferencePairs,
+    "domain_items": DomainItems,
+    "general_items": GeneralItems,
+    "training_log": TrainingLog,
+}
