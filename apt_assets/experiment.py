@@ -7,6 +7,7 @@ us know it).
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -105,8 +106,11 @@ class Training(Section):
 class Benchmarks(Section):
     """What decides promotion beside the domain's own validation rows."""
 
-    tasks: str = Field("tasks", description="Folder of lm-eval YAML tasks.")
-    items_per_task: int | None = Field(None, ge=1, description="First items of each task; null: all.")
+    folder: str = Field("tasks", description="Folder of lm-eval YAML tasks, one file per task.")
+    tasks: dict[str, Annotated[int, Field(ge=1)] | None] = Field(
+        {"quartz": 400, "social_iqa": 150},
+        description="Task -> how many of its items, the first ones; null: all (choice: above chance).",
+    )
     batch_size: int = Field(32, ge=1, description="Requests scored at once.")
 
 
@@ -138,12 +142,21 @@ class Experiment(Section):
     gate: Gate = Gate()
     loop: Loop = Loop()
 
-    def at(self, path: str) -> Any:
-        """The JSON value at a dotted path, such as `training.beta`."""
+    def leaves(self, path: str) -> dict[str, Any]:
+        """The values at a dotted path, by full key: one for a value, all of them for a section."""
         value: Any = self
         for part in path.split("."):
             value = getattr(value, part)
-        return value
+        if isinstance(value, Section):
+            return {f"{path}.{key}": child for key, child in value.model_dump().items()}
+        return {path: value}
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but 1e-3 is a number, as people who set learning rates expect."""
+
+
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+"), list("-+0123456789"))
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -152,7 +165,7 @@ def load_experiment(path: Path) -> Experiment:
     Raises UsageError naming the file, the key, what is wrong and the nearest valid key.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except FileNotFoundError:
         raise UsageError(f"no experiment file {path}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

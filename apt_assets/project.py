@@ -73,9 +73,9 @@ class Project:
     @property
     def tasks(self) -> Path:
         """Folder of the lm-eval tasks, relative to the repository. Raises UsageError if missing."""
-        folder = REPOSITORY / self.experiment.benchmarks.tasks
+        folder = REPOSITORY / self.experiment.benchmarks.folder
         if not folder.is_dir():
-            raise UsageError(f"benchmarks.tasks: no such folder: {folder}")
+            raise UsageError(f"benchmarks.folder: no such folder: {folder}")
         return folder
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from apt_assets.engine.plan import StagePlan
+from apt_assets.engine.plan import Planner, StagePlan
 from apt_assets.engine.stages import BASE, STAGES
 from resources.artifact_store import CorruptArtifact, Manifest, now
 
@@ -39,6 +39,7 @@ class Step:
     project: "Project"
     iteration: str
     plan: StagePlan
+    planner: Planner
     out: Path
     log: Log
     facts: dict[str, Any] = field(default_factory=dict)
@@ -47,34 +48,32 @@ class Step:
     def experiment(self) -> "Experiment":
         return self.project.experiment
 
-    def artifact(self, stage: str) -> Path:
-        """Folder of the artifact of an input stage, verified. Raises CorruptArtifact."""
-        manifest = self.manifest(stage)
+    def manifest(self, stage: str, iteration: str | None = None) -> Manifest:
+        """The present manifest of a fresh stage, of this iteration or of the one given."""
+        key = iteration or (self.iteration if STAGES[stage].partitioned else BASE)
+        manifest = self.planner.stage(key, stage).manifest
+        assert manifest is not None, f"{stage} of {key} was fresh when the step began"
+        return manifest
+
+    def artifact(self, stage: str, iteration: str | None = None) -> Path:
+        """Folder of a fresh stage's artifact, verified. A damaged one is quarantined: CorruptArtifact."""
+        manifest = self.manifest(stage, iteration)
         try:
             return self.project.store.verify(manifest)
         except CorruptArtifact as error:
             self.project.store.quarantine(manifest, str(error))
             raise
 
-    def manifest(self, stage: str, iteration: str | None = None) -> Manifest:
-        """The present manifest of a fresh stage of this iteration (or the one given)."""
-        key = iteration or (self.iteration if STAGES[stage].partitioned else BASE)
-        manifest = self.project.planner().stage(key, stage).manifest
-        assert manifest is not None, f"{stage} of {key} was fresh when the step began"
-        return manifest
-
     def previous_adapter(self) -> Path | None:
         """Folder of the adapter this iteration starts from; None: the base model itself."""
-        earlier = self.project.planner().promoted_before(self.iteration)
-        if earlier is None:
-            return None
-        return self.project.store.verify(self.manifest("adapter_checkpoint", earlier))
+        earlier = self.planner.promoted_before(self.iteration)
+        return None if earlier is None else self.artifact("adapter_checkpoint", earlier)
 
-    def read(self, stage: str, file: str | None = None) -> "pl.DataFrame":
-        """A table of an input stage, checked against its schema; default file: the stage's name."""
+    def read(self, stage: str, file: str | None = None, iteration: str | None = None) -> "pl.DataFrame":
+        """A table of a fresh stage, checked against its schema; default file: the stage's name."""
         from schemas import read_table
 
-        return read_table(self.artifact(stage) / f"{file or stage}.parquet")
+        return read_table(self.artifact(stage, iteration) / f"{file or stage}.parquet")
 
     def write(self, table: "pl.DataFrame", file: str | None = None) -> None:
         """Write a table of this stage after checking it against its schema."""
@@ -82,19 +81,19 @@ class Step:
 
         write_table(table, self.out / f"{file or self.plan.stage}.parquet")
 
-    def progress(self, what: str, total: int, unit: str = "rows") -> Callable[[int], None]:
-        """A callback for the number done: logs it with rate and time left, at most every 5 s."""
+    def progress(self, what: str, total: int, unit: str = "rows") -> Callable[..., None]:
+        """A callback (done, of=total): logs the number done, rate and time left, at most every 5 s."""
         started = reported = time.monotonic()
 
-        def report(done: int) -> None:
+        def report(done: int, of: int = total) -> None:
             nonlocal reported
             moment = time.monotonic()
-            if done < total and moment - reported < 5:
+            if done < of and moment - reported < 5:
                 return
             reported = moment
             rate = done / max(moment - started, 1e-9)
-            left = (total - done) / rate if rate else float("inf")
-            self.log(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left")
+            left = f"{(of - done) / rate:.0f} s left" if rate else "time left unknown"
+            self.log(f"{what}: {done}/{of} {unit}, {rate:.1f} {unit}/s, {left}")
 
         return report
 
@@ -108,7 +107,8 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
     store = project.store
     where = {"iteration": iteration, "stage": name, "run_id": run_id}
     with store.lock(f"{project.experiment.name}-{iteration}-{name}"):
-        plan = project.planner().stage(iteration, name)
+        planner = project.planner()
+        plan = planner.stage(iteration, name)
         if plan.fingerprint is None:
             raise StageBlocked(f"{name} of {iteration} is {plan.status}: {'; '.join(plan.causes)}")
         if plan.status == "fresh" and plan.manifest is not None:
@@ -119,12 +119,13 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
                 store.journal("hit", **where, fingerprint=plan.fingerprint)
                 log(f"{name} of {iteration}: reused")
                 return Outcome("hit", plan.manifest, seconds)
-            plan = project.planner().stage(iteration, name)
+            planner = project.planner()
+            plan = planner.stage(iteration, name)
         store.journal("miss", **where, fingerprint=plan.fingerprint, reason=list(plan.causes))
         log(f"{name} of {iteration}: computing ({'; '.join(plan.causes) or 'artifact was damaged'})")
         started = time.monotonic()
         with store.workspace() as folder:
-            step = Step(project, iteration, plan, folder, log)
+            step = Step(project, iteration, plan, planner, folder, log)
             STAGES[name].compute(step)
             seconds = time.monotonic() - started
             manifest = commit(step, seconds, run_id)

@@ -104,6 +104,11 @@ class Planner:
                 return earlier
         return None
 
+    def promoted_count(self, iteration: str) -> int:
+        """How many earlier iterations passed their gate: the length of the adapter's chain."""
+        earlier = self.promoted_before(iteration)
+        return 0 if earlier is None else 1 + self.promoted_count(earlier)
+
     def stopped(self, iteration: str) -> str | None:
         """Why the loop ends before this iteration, if it does: the gate of the one before refused
         and no file landed since, so there is nothing new to learn from."""

@@ -24,7 +24,8 @@ class Stage:
 
     inputs: `stage`, `stage/file` (one file of its artifact, so that a change elsewhere in it cuts
         off), or a source: landing_files, previous_adapter, promoted_scores, landed_now.
-    settings: dotted paths into the experiment; nothing else of it reaches the fingerprint.
+    settings: dotted paths into the experiment, of a value or a whole section; nothing else of it
+        reaches the fingerprint.
     identities: what a stage reads from outside the store, by content: model, encoder, tasks.
     libraries: distributions whose version may change the result.
     version: bumped by hand when the code changes what it computes, with the reason beside it.
@@ -48,7 +49,7 @@ class Stage:
 
     def settings_slice(self, experiment: "Experiment") -> dict[str, Any]:
         """The values of this stage's settings, by dotted path."""
-        return {path: experiment.at(path) for path in self.settings}
+        return {key: value for path in self.settings for key, value in experiment.leaves(path).items()}
 
     def code_version(self, experiment: "Experiment") -> str:
         """`<version>.<settings digest>`: Dagster then shows a changed setting as changed code."""
@@ -96,4 +97,4 @@ def stage(
 # What decides an answer, its grade and a benchmark score, shared by every stage that makes them.
 ANSWERING = ("policy.system_prompt", "policy.max_new_tokens", "policy.batch_size", "policy.device")
 GRADING = ("assessor.labels",)
-BENCHMARKS = ("benchmarks.tasks", "benchmarks.items_per_task", "benchmarks.batch_size")
+BENCHMARKS = ("benchmarks.tasks", "benchmarks.batch_size")

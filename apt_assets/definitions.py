@@ -1,0 +1,34 @@
+"""The code location: everything Dagster sees, as a table of contents."""
+
+from collections.abc import Callable
+
+import dagster as dg
+
+import apt_assets.assets  # noqa: F401 - declares the stages
+from apt_assets.dagster_assets import ITERATIONS, gate_checks, source_assets, stage_asset
+from apt_assets.engine.stages import STAGES
+from apt_assets.project import Project
+
+
+def build_definitions(project: Project, echo: Callable[[str], None] = lambda line: None) -> dg.Definitions:
+    """All assets, checks and jobs of one project; `echo` also gets each log line of a step."""
+    stages = [stage_asset(project, stage, echo) for name, stage in STAGES.items() if name != "gate"]
+    return dg.Definitions(
+        assets=[*source_assets(project), *stages],
+        asset_checks=[gate_checks(project, echo)],
+        jobs=[
+            dg.define_asset_job("score_base", selection=["base_scores"], description="The gate's reference."),
+            dg.define_asset_job(
+                "iterate",
+                selection=dg.AssetSelection.assets(*(n for n, s in STAGES.items() if s.partitioned and n != "gate")),
+                partitions_def=ITERATIONS,
+                description="One iteration of the loop; stages that are fresh are reused.",
+            ),
+        ],
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return build_definitions(Project.open())

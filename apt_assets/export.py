@@ -1,0 +1,43 @@
+"""Export: an adapter, or the merged model, as a folder that transformers and peft load."""
+
+import shutil
+from pathlib import Path
+
+import apt_assets.assets  # noqa: F401 - declares the stages
+from apt_assets.experiment import UsageError
+from apt_assets.partitions import key_of
+from apt_assets.project import Project
+
+
+def export_model(project: Project, target: Path, iteration: int | None, *, merge: bool) -> str:
+    """Write the adapter (or base + adapter merged, in the policy's dtype) to `target`.
+
+    Returns the iteration's key. Raises UsageError if `target` holds files, if nothing is promoted, or
+    if the iteration asked for has no adapter.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target}: exists and is not an empty folder")
+    key = key_of(iteration) if iteration else last_promoted(project)
+    manifest = project.store.pointed(project.experiment.name, key, "adapter_checkpoint")
+    if manifest is None:
+        raise UsageError(f"iteration {key} of {project.experiment.name} has no adapter")
+    source = project.store.verify(manifest)
+    target.mkdir(parents=True, exist_ok=True)
+    if not merge:
+        for name in manifest.files:
+            if name.startswith("adapter_"):
+                shutil.copyfile(source / name, target / name)
+        return key
+    from resources.policy_model import load_policy
+
+    policy = load_policy(project.model, source, dtype=project.experiment.policy.dtype)
+    policy.model.merge_and_unload().save_pretrained(target)
+    policy.tokenizer.save_pretrained(target)
+    return key
+
+
+def last_promoted(project: Project) -> str:
+    for key in reversed(project.store.iterations(project.experiment.name)):
+        if project.store.pointed(project.experiment.name, key, "promoted_adapter"):
+            return key
+    raise UsageError(f"{project.experiment.name} has no promoted adapter yet: run `apt-assets run` first")

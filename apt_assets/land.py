@@ -1,0 +1,45 @@
+"""Landing: check files row by row and copy them, unchanged, into the landing folder."""
+
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from apt_assets.experiment import UsageError
+from apt_assets.method.landing import Reject, read_landed
+from apt_assets.project import LANDING_FORMATS
+from resources.digest import digest_file
+
+
+def land_files(files: list[Path], folder: Path) -> list[dict[str, Any]]:
+    """Land each file; returns [{file, good, bad: [Reject as a dict], landed: name or None}].
+
+    A landed file carries its content's digest in its name, so that landing never overwrites and the
+    same content twice is landed once. Raises UsageError for a missing file or an unknown format,
+    before anything is landed.
+    """
+    for path in files:
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file")
+        if path.suffix not in LANDING_FORMATS:
+            raise UsageError(f"{path}: unknown format {path.suffix!r}; use one of {', '.join(LANDING_FORMATS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return [land_file(path, folder) for path in files]
+
+
+def land_file(path: Path, folder: Path) -> dict[str, Any]:
+    good, bad = 0, []
+    for row in read_landed(path):
+        if isinstance(row, Reject):
+            bad.append(asdict(row))
+        else:
+            good += 1
+    landed = None
+    if good:
+        landed = f"{path.stem}-{digest_file(path)[:8]}{path.suffix}"
+        # The sensor and the planner see a whole file or none.
+        temporary = folder / f".{landed}.partial"
+        shutil.copyfile(path, temporary)
+        os.replace(temporary, folder / landed)
+    return {"file": str(path), "good": good, "bad": bad, "landed": landed}

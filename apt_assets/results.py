@@ -1,0 +1,82 @@
+"""What people read of a project: scores by iteration, stage by stage cost, and their tables."""
+
+from typing import Any
+
+from apt_assets.engine.plan import Unsettled, stages_of
+from apt_assets.engine.stages import BASE
+from apt_assets.project import Project
+
+
+def results(project: Project) -> dict[str, Any]:
+    """{experiment, iterations: [{iteration, stages: {name: {status, causes, seconds}}, scores,
+    bad_cases, pairs, gate}]}, base first. Scores are shares with 95 % Wilson intervals."""
+    planner = project.planner()
+    entries = []
+    for key in [BASE, *project.store.iterations(project.experiment.name)]:
+        stages: dict[str, Any] = {}
+        for name in stages_of(key):
+            plan = planner.stage(key, name)
+            seconds = plan.manifest.seconds if plan.manifest else None
+            stages[name] = {"status": plan.status, "causes": list(plan.causes), "seconds": seconds}
+        entry: dict[str, Any] = {"iteration": key, "stages": stages}
+        entry["scores"] = facts(project, key, "base_scores" if key == BASE else "benchmark_scores")
+        if key != BASE:
+            entry["bad_cases"] = facts(project, key, "bad_cases").get("rows")
+            entry["pairs"] = facts(project, key, "preference_pairs").get("rows")
+            entry["gate"] = planner.gate(key)
+            entry["starts_from"] = starts_from(planner, key)
+        entries.append(entry)
+    return {"experiment": project.experiment.name, "iterations": entries}
+
+
+def starts_from(planner: Any, key: str) -> str | None:
+    try:
+        return planner.promoted_before(key) or BASE
+    except Unsettled:
+        return None
+
+
+def facts(project: Project, iteration: str, stage: str) -> dict[str, Any]:
+    manifest = project.planner().stage(iteration, stage).manifest
+    return manifest.facts if manifest else {}
+
+
+def score_rows(found: dict[str, Any]) -> list[list[str]]:
+    """One row per iteration: test exact, test lenient, validation, general, bad cases, pairs, gate."""
+    rows = []
+    for entry in found["iterations"]:
+        scores, gate = entry["scores"], entry.get("gate")
+        cells = ["-"] * 4
+        if scores:
+            test, validation = scores["domain"]["test"], scores["domain"]["validation"]
+            parts = (test["exact"], test["lenient"], validation["lenient"], scores["general"]["all"]["accuracy"])
+            cells = [interval(part) for part in parts]
+        verdict = "-" if gate is None else "promoted" if gate["passed"] else "refused"
+        counts = [str(entry[name]) if entry.get(name) is not None else "-" for name in ("bad_cases", "pairs")]
+        rows.append([entry["iteration"], *cells, *counts, verdict])
+    return rows
+
+
+SCORE_COLUMNS = (
+    "iteration", "test exact %", "test lenient %", "validation lenient %", "general %", "bad cases", "pairs", "gate",
+)  # fmt: skip
+
+
+def second_rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """(columns, rows): wall-clock seconds of each stage when it was computed, by iteration."""
+    entries = found["iterations"]
+    names = list(dict.fromkeys(name for entry in entries for name in entry["stages"]))
+    rows = []
+    for name in names:
+        cells = [entry["stages"].get(name, {}).get("seconds") for entry in entries]
+        rows.append([name, *("-" if cell is None else f"{cell:.1f}" for cell in cells)])
+    totals = [sum(s["seconds"] or 0 for s in entry["stages"].values()) for entry in entries]
+    rows.append(["all", *(f"{total:.1f}" for total in totals)])
+    return ["seconds", *(entry["iteration"] for entry in entries)], rows
+
+
+def interval(share: dict[str, float]) -> str:
+    """47.2 [43.0, 51.4], in percent."""
+    if not share["n"]:
+        return "-"
+    return f"{100 * share['mean']:.1f} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"

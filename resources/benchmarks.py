@@ -1,0 +1,108 @@
+"""The general benchmark: local lm-eval tasks, scored through a policy that is already loaded.
+
+Tasks are YAML files of the folder `benchmarks.tasks`, in lm-eval's own format. A `data_files` name
+is looked up beside the YAML and then in the embedded data. lm-eval's own caches are not used: their
+keys hold no model identity.
+"""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from resources.policy_model import Policy
+
+
+class TaskError(ValueError):
+    """A task file cannot be used; the message names the file and what is missing."""
+
+
+def load_tasks(folder: Path, names: Iterable[str], data: Path) -> list[dict[str, Any]]:
+    """The configurations of the named tasks, sorted by name, with absolute data files.
+
+    Raises TaskError for a task that is missing, or not a multiple-choice task on local JSON lines.
+    """
+    return [load_task(folder / f"{name}.yaml", data) for name in sorted(names)]
+
+
+def load_task(path: Path, data: Path) -> dict[str, Any]:
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
+        raise TaskError(f"no task file {path}; the folder has: {there or 'none'}")
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    files = (config.get("dataset_kwargs") or {}).get("data_files")
+    if config.get("output_type") != "multiple_choice" or not isinstance(files, dict):
+        raise TaskError(f"{path}: needs output_type multiple_choice and dataset_kwargs.data_files")
+    for split, name in files.items():
+        found = [folder / name for folder in (path.parent, data) if (folder / name).is_file()]
+        if not found:
+            raise TaskError(f"{path}: data file {name} is neither in {path.parent} nor in {data}")
+        files[split] = str(found[0].resolve())
+    return config
+
+
+def score_general(
+    policy: "Policy", tasks: list[dict[str, Any]], *, items: dict[str, int | None], batch_size: int
+) -> "pl.DataFrame":
+    """Score the first `items[task]` items of every task (None: all); returns GeneralItems, sorted.
+
+    An item is correct if its gold choice has the highest log-likelihood per character (lm-eval's
+    acc_norm). Log-likelihoods are sums over the choice's tokens, in nats.
+    """
+    import polars as pl
+
+    from schemas import empty_table
+
+    schema = empty_table("general_items").schema
+    if not tasks:
+        return pl.DataFrame(schema=schema)
+    rows = []
+    for task, samples in evaluate(policy, tasks, items, batch_size).items():
+        for sample in samples:
+            choices = sample["doc"]["choices"]
+            scores = [float(response[0]) for response in sample["filtered_resps"]]
+            per_character = [s / max(len(c), 1) for s, c in zip(scores, choices, strict=True)]
+            gold = int(sample["target"])
+            margin = per_character[gold] - max(s for i, s in enumerate(per_character) if i != gold)
+            rows.append((task, int(sample["doc_id"]), bool(sample["acc_norm"]), margin))
+    table = pl.DataFrame(rows, schema=schema, orient="row").sort("task", "item")
+    if any(not math.isfinite(margin) for margin in table["margin"]):
+        raise RuntimeError("the policy gives log-likelihoods that are not finite: its weights are damaged")
+    return table
+
+
+def evaluate(
+    policy: "Policy", tasks: list[dict[str, Any]], items: dict[str, int | None], batch_size: int
+) -> dict[str, list[dict[str, Any]]]:
+    """lm-eval's samples by task name."""
+    # Local tasks only: without this, lm-eval and datasets ask the hub before they look at a file.
+    os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # HFLM pads on the side it needs itself, so it gets its own settings on the shared tokenizer back.
+    side = policy.tokenizer.padding_side
+    try:
+        result = simple_evaluate(
+            model=HFLM(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=batch_size),
+            tasks=json.loads(json.dumps(tasks)),
+            task_manager=TaskManager(include_defaults=False),
+            samples={name: list(range(count)) for name, count in items.items() if count is not None},
+            bootstrap_iters=0,
+            log_samples=True,
+            verbosity="ERROR",
+        )
+    finally:
+        policy.tokenizer.padding_side = side
+    assert result is not None, "simple_evaluate returns None only off the main rank"
+    return result["samples"]

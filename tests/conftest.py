@@ -1,0 +1,46 @@
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from tests import tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """policy/, encoder/ and tasks/, made once."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny.make_policy(folder / "policy")
+    tiny.make_encoder(folder / "encoder")
+    tiny.make_task(folder / "tasks")
+    return folder
+
+
+@pytest.fixture
+def make_experiment(tmp_path, tiny_folder, monkeypatch):
+    """A function (**sections) -> path of an experiment on the tiny models, in its own home folder."""
+    monkeypatch.setenv("APT_HOME", str(tmp_path))
+    monkeypatch.delenv("APT_EXPERIMENT", raising=False)
+
+    def write(**changes) -> Path:
+        content = {
+            "name": "tiny",
+            "data": {"validation": 0.2, "test": 0.2},
+            "policy": {"model": str(tiny_folder / "policy"), "dtype": "float32", "max_new_tokens": 4},
+            "retrieval": {"encoder": str(tiny_folder / "encoder"), "per_case": 1},
+            "mining": {"questions": 12},
+            "training": {"batch_size": 4, "lora_rank": 2, "lora_alpha": 4, "warmup_steps": 0},
+            "benchmarks": {"folder": str(tiny_folder / "tasks"), "tasks": {"colours": None}},
+            # Random models on a handful of items: what the gate says is not what these tests are about.
+            "gate": {"domain_tolerance": 1.0, "general_tolerance": 1.0},
+        }
+        for section, values in changes.items():
+            content[section] = {**content.get(section, {}), **values}
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return write

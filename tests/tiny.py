@@ -1,0 +1,99 @@
+"""A tiny random policy, a tiny random encoder, a tiny domain and a tiny general task, made on the spot."""
+
+import json
+from pathlib import Path
+
+COLOURS = {"sky": "blue", "grass": "green", "blood": "red", "coal": "black", "snow": "white"}
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def make_tokenizer():
+    """Byte-level BPE without merges: 256 bytes and the special tokens, so every text can be read."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    specials = ["<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"]
+    vocabulary = {token: number for number, token in enumerate([*specials, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>")
+    fast.add_special_tokens({"additional_special_tokens": specials[2:]})
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def make_policy(folder: Path, seed: int = 0) -> Path:
+    """A two-layer Llama with random weights, about 60 thousand parameters."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = make_tokenizer()
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=256,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_encoder(folder: Path) -> Path:
+    """A one-layer random BERT over the same bytes, with mean pooling, as sentence-transformers saves it."""
+    import torch
+    from sentence_transformers import SentenceTransformer, models
+    from transformers import BertConfig, BertModel
+
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    bert = folder.with_name("bert")
+    BertModel(config).save_pretrained(bert)
+    tokenizer.save_pretrained(bert)
+    transformer = models.Transformer(str(bert), max_seq_length=64)
+    SentenceTransformer(modules=[transformer, models.Pooling(16)], device="cpu").save(str(folder))
+    return folder
+
+
+def make_task(folder: Path) -> Path:
+    """Eight two-choice items in lm-eval's format, beside their YAML."""
+    folder.mkdir(parents=True)
+    items = [
+        {"question": f"{thing} is", "choices": [colour, "loud"], "gold": 0} for thing, colour in COLOURS.items()
+    ]
+    (folder / "colours.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    (folder / "colours.yaml").write_text(
+        "task: colours\ndataset_path: json\ndataset_kwargs: {data_files: {test: colours.jsonl}}\n"
+        "test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{question}}'\n"
+        "doc_to_choice: choices\ndoc_to_target: gold\nmetric_list: [{metric: acc_norm}]\nmetadata: {version: 1.0}\n"
+    )
+    return folder
+
+
+def domain_rows(count: int) -> list[dict[str, str]]:
+    """Questions with one-word answers; row n is always the same."""
+    things = list(COLOURS)
+    return [
+        {"prompt": f"Colour of {things[n % 5]} number {n}?", "answer": COLOURS[things[n % 5]]} for n in range(count)
+    ]
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
