@@ -28,12 +28,12 @@ def score_policy(step: Step, adapter: Path | None, heldout: "dict[str, pl.DataFr
         for split, rows in heldout.items()
     )
     settings = step.experiment.benchmarks
-    step.log(f"general tasks: {', '.join(settings.tasks)}")
     general = score_general(
         policy,
         load_tasks(step.project.tasks, settings.tasks, step.project.task_data),
         items=settings.tasks,
         batch_size=settings.batch_size,
+        log=step.log,
     )
     step.write(domain, "domain_items")
     step.write(general, "general_items")

@@ -138,7 +138,7 @@ def run(project: Project, iteration: str, name: str, context: Any, echo: Callabl
         echo(line)
 
     try:
-        return run_stage(project, iteration, name, run_id=context.run_id, log=log)
+        return run_stage(project, iteration, name, run_id=context.run.run_id, log=log)
     except StageBlocked as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import dagster as dg
 
 import apt_assets.assets  # noqa: F401 - declares the stages
-from apt_assets.dagster_assets import ITERATIONS, gate_checks, source_assets, stage_asset
+from apt_assets.dagster_assets import gate_checks, source_assets, stage_asset
 from apt_assets.engine.stages import STAGES
 from apt_assets.project import Project
 
@@ -21,7 +21,6 @@ def build_definitions(project: Project, echo: Callable[[str], None] = lambda lin
             dg.define_asset_job(
                 "iterate",
                 selection=dg.AssetSelection.assets(*(n for n, s in STAGES.items() if s.partitioned and n != "gate")),
-                partitions_def=ITERATIONS,
                 description="One iteration of the loop; stages that are fresh are reused.",
             ),
         ],

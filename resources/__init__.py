@@ -3,3 +3,10 @@
 Nothing in here imports Dagster, and torch, transformers, trl, lancedb and lm_eval are imported
 only inside the functions that need them.
 """
+
+import os
+
+# Progress is reported by the stages, with rates, in the terminal and in Dagster alike; the bars of
+# transformers, datasets, TRL and lm-eval would be mixed into that. An own setting is left alone.
+os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -5,11 +5,12 @@ is looked up beside the YAML and then in the embedded data. lm-eval's own caches
 keys hold no model identity.
 """
 
-import json
+import copy
 import logging
 import math
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,12 @@ def load_task(path: Path, data: Path) -> dict[str, Any]:
 
 
 def score_general(
-    policy: "Policy", tasks: list[dict[str, Any]], *, items: dict[str, int | None], batch_size: int
+    policy: "Policy",
+    tasks: list[dict[str, Any]],
+    *,
+    items: dict[str, int | None],
+    batch_size: int,
+    log: Callable[[str], None] = lambda line: None,
 ) -> "pl.DataFrame":
     """Score the first `items[task]` items of every task (None: all); returns GeneralItems, sorted.
 
@@ -62,17 +68,19 @@ def score_general(
     from schemas import empty_table
 
     schema = empty_table("general_items").schema
-    if not tasks:
-        return pl.DataFrame(schema=schema)
     rows = []
-    for task, samples in evaluate(policy, tasks, items, batch_size).items():
+    for task in tasks:
+        started = time.monotonic()
+        samples = evaluate(policy, task, items[task["task"]], batch_size)
         for sample in samples:
             choices = sample["doc"]["choices"]
             scores = [float(response[0]) for response in sample["filtered_resps"]]
             per_character = [s / max(len(c), 1) for s, c in zip(scores, choices, strict=True)]
             gold = int(sample["target"])
             margin = per_character[gold] - max(s for i, s in enumerate(per_character) if i != gold)
-            rows.append((task, int(sample["doc_id"]), bool(sample["acc_norm"]), margin))
+            rows.append((task["task"], int(sample["doc_id"]), bool(sample["acc_norm"]), margin))
+        rate = len(samples) / (time.monotonic() - started)
+        log(f"{task['task']}: {len(samples)} items, {rate:.1f} items/s")
     table = pl.DataFrame(rows, schema=schema, orient="row").sort("task", "item")
     if any(not math.isfinite(margin) for margin in table["margin"]):
         raise RuntimeError("the policy gives log-likelihoods that are not finite: its weights are damaged")
@@ -80,29 +88,34 @@ def score_general(
 
 
 def evaluate(
-    policy: "Policy", tasks: list[dict[str, Any]], items: dict[str, int | None], batch_size: int
-) -> dict[str, list[dict[str, Any]]]:
-    """lm-eval's samples by task name."""
+    policy: "Policy", task: dict[str, Any], items: int | None, batch_size: int
+) -> list[dict[str, Any]]:
+    """lm-eval's samples of one task, of its first `items` items or of all."""
     # Local tasks only: without this, lm-eval and datasets ask the hub before they look at a file.
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
+    class Quiet(HFLM):
+        """Without bars of its own: the stages report progress."""
+
+        def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            return super().loglikelihood(requests, disable_tqdm=True)
+
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    # HFLM pads on the side it needs itself, so it gets its own settings on the shared tokenizer back.
+    # HFLM sets the padding side that it needs on the tokenizer it is given.
     side = policy.tokenizer.padding_side
     try:
         result = simple_evaluate(
-            model=HFLM(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=batch_size),
-            tasks=json.loads(json.dumps(tasks)),
+            model=Quiet(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=batch_size),
+            tasks=[copy.deepcopy(task)],
             task_manager=TaskManager(include_defaults=False),
-            samples={name: list(range(count)) for name, count in items.items() if count is not None},
+            samples=None if items is None else {task["task"]: list(range(items))},
             bootstrap_iters=0,
             log_samples=True,
-            verbosity="ERROR",
         )
     finally:
         policy.tokenizer.padding_side = side
     assert result is not None, "simple_evaluate returns None only off the main rank"
-    return result["samples"]
+    return result["samples"][task["task"]]

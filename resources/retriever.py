@@ -128,7 +128,7 @@ def similar_cases(
         hits = (
             table.search(vectors[start : start + 64], vector_column_name="vector")
             .distance_type("cosine")
-            .select(["row_id"])
+            .select(["row_id", "_distance"])
             .limit(wanted)
             .to_arrow()
         )

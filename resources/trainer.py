@@ -55,7 +55,7 @@ def train_adapter(
     import torch
     from datasets import Dataset
     from peft import LoraConfig, PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
     if pairs.height == 0:
@@ -112,6 +112,8 @@ def train_adapter(
         peft_config=lora,
         callbacks=[Report()],
     )
+    # It prints every logged step as a dict; the training log has them as a table.
+    trainer.remove_callback(PrinterCallback)
     if recipe.reference == "base":
         drop_previous_policy(trainer)
     with completion_positions_only():

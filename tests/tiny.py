@@ -54,7 +54,8 @@ def make_policy(folder: Path, seed: int = 0) -> Path:
 def make_encoder(folder: Path) -> Path:
     """A one-layer random BERT over the same bytes, with mean pooling, as sentence-transformers saves it."""
     import torch
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules
     from transformers import BertConfig, BertModel
 
     tokenizer = make_tokenizer()
@@ -65,8 +66,8 @@ def make_encoder(folder: Path) -> Path:
     bert = folder.with_name("bert")
     BertModel(config).save_pretrained(bert)
     tokenizer.save_pretrained(bert)
-    transformer = models.Transformer(str(bert), max_seq_length=64)
-    SentenceTransformer(modules=[transformer, models.Pooling(16)], device="cpu").save(str(folder))
+    transformer = modules.Transformer(str(bert), max_seq_length=64)
+    SentenceTransformer(modules=[transformer, modules.Pooling(16)], device="cpu").save(str(folder))
     return folder
 
 
