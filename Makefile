@@ -1,0 +1,38 @@
+# Each target sets up what it needs: python3 >= 3.11, make and git are enough.
+PYTHON ?= python3
+BIN := .venv/bin
+EXPERIMENT := experiments/embedded.yaml
+
+.PHONY: demo test lint ui setup embedded clean
+
+demo: embedded  ## set up, land the embedded domain, run base scores and two iterations
+	$(BIN)/apt-assets land --experiment $(EXPERIMENT) .apt/cache/icd10.jsonl
+	$(BIN)/apt-assets run --experiment $(EXPERIMENT) --iterations 2
+
+test: embedded  ## set up and run the tests
+	$(BIN)/python -m pytest
+
+lint: setup  ## format check, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+ui: embedded  ## open Dagster on http://127.0.0.1:3000
+	$(BIN)/apt-assets land --experiment $(EXPERIMENT) .apt/cache/icd10.jsonl
+	$(BIN)/apt-assets ui --experiment $(EXPERIMENT)
+
+setup: .venv/ready
+
+# torch goes first and alone: with it in place nothing else pulls a CUDA build.
+.venv/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python3 >= 3.11 is needed")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+embedded: setup  ## pinned downloads, unpacked once
+	@$(BIN)/python -m resources.embedded .apt/cache
+
+clean:  ## remove everything that was computed or downloaded; landed files and the environment stay
+	rm -rf .apt dagster_home/history dagster_home/storage dagster_home/schedules

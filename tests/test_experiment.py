@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pytest
+
+from apt_assets.experiment import REPOSITORY, UsageError, load_experiment
+
+
+def load(tmp_path: Path, text: str):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return load_experiment(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: x\ntraining: {betta: 0.2}", "training.betta: unknown key; the nearest valid key is training.beta"),
+        ("name: x\ntrainning: {beta: 0.2}", "trainning: unknown key; the nearest valid key is training"),
+        ("name: x\ntraining: {beta: high}", "training.beta: Input should be a valid number.*'high'"),
+        ("name: x\nmining: {questions: '10'}", "mining.questions: Input should be a valid integer.*'10'"),
+        ("name: x\npolicy: {dtype: float8}", "policy.dtype: Input should be 'bfloat16' or 'float32'"),
+        ("name: x\ndata: {test: 1.5}", "data.test: .*less than or equal to 1"),
+        ("name: x\ndata: {validation: 0.5, test: 0.5}", "no row would be left to train on"),
+        ("name: A name", "name: .*pattern"),
+        ("training: {}", "name: Field required"),
+        ("- a\n- b", "must be a mapping"),
+        ("name: [", "not readable as YAML"),
+    ],
+)
+def test_wrong_setting_names_the_file_the_key_and_what_to_change(tmp_path, text, message):
+    with pytest.raises(UsageError, match=f"(?s)mine.yaml: .*{message}"):
+        load(tmp_path, text)
+
+
+def test_learning_rate_may_be_written_without_a_dot(tmp_path):
+    assert load(tmp_path, "name: x\ntraining: {learning_rate: 1e-3}").training.learning_rate == 0.001
+
+
+def test_every_experiment_in_the_repository_loads():
+    for path in (REPOSITORY / "experiments").glob("*.yaml"):
+        assert load_experiment(path).name

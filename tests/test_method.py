@@ -1,0 +1,120 @@
+import polars as pl
+import pytest
+
+from apt_assets.method.gate import decide, paired_bootstrap
+from apt_assets.method.mining import draw_questions, select_bad_cases
+from apt_assets.method.pairing import build_pairs
+from apt_assets.method.scores import wilson
+from apt_assets.method.splits import row_id
+from schemas import TableError, empty_table, write_table
+
+
+def table(name, rows):
+    return pl.DataFrame(rows, schema=empty_table(name).schema, orient="row")
+
+
+def prediction(text, grade, answer="gold", said="wrong"):
+    return (row_id(text), text, answer, answer if grade == 5 else said, grade, grade >= 4)
+
+
+def test_draw_hardly_changes_when_rows_are_added():
+    rows = table("train", [(row_id(f"q{n}"), f"q{n}", "a") for n in range(1000)])
+    before = set(draw_questions(rows.head(990), "0001", 100, 17)["row_id"])
+    after = set(draw_questions(rows, "0001", 100, 17)["row_id"])
+    assert len(before & after) >= 95
+    assert set(draw_questions(rows, "0002", 100, 17)["row_id"]) != after
+
+
+def test_threshold_decides_what_is_bad():
+    graded = table("eval_predictions", [prediction(f"q{g}", g) for g in range(1, 6)])
+    assert sorted(select_bad_cases(graded, 4)["grade"]) == [1, 2, 3]
+    assert sorted(select_bad_cases(graded, 3)["grade"]) == [1, 2]
+
+
+@pytest.mark.parametrize(("setting", "kinds"), [("replay", ["bad_case", "similar", "replay"]), ("drop", ["bad_case", "similar"])])
+def test_similar_case_answered_right_is_replayed_or_dropped(setting, kinds):
+    case = prediction("case", 1)
+    near = [prediction("near wrong", 2), prediction("near right", 5)]
+    neighbors = table(
+        "neighbors", [(row[0], case[0], rank, 0.9, row[1], "gold") for rank, row in enumerate(near, start=1)]
+    )
+    pairs = build_pairs(
+        table("bad_cases", [case]), neighbors, table("eval_predictions", near), bad_below=4, answered_right=setting
+    )
+    assert pairs["kind"].to_list() == kinds
+    assert all(pairs["chosen"] == "gold")
+    assert pairs.filter(kind="replay")["rejected"].to_list() == ["gold"] * ("replay" in kinds)
+    assert pairs["rejected"].to_list()[:2] == ["wrong", "wrong"]
+
+
+def items(right, task="t"):
+    return table("general_items", [(task, n, ok, 0.0) for n, ok in enumerate(right)])
+
+
+def domain(right):
+    rows = [(*prediction(f"v{n}", 5 if ok else 1), "validation") for n, ok in enumerate(right)]
+    return pl.DataFrame(rows, schema=empty_table("domain_items").schema, orient="row")
+
+
+def verdict(candidate, promoted, general, base):
+    return decide(
+        domain(candidate), domain(promoted), items(general), items(base),
+        promoted="the base model", domain_tolerance=0.0, general_tolerance=0.05, confidence=0.95, resamples=500,
+    )  # fmt: skip
+
+
+def test_gate_passes_a_better_domain_with_unchanged_general_ability():
+    result = verdict([True] * 20, [False] * 20, [True, False] * 200, [True, False] * 200)
+    assert result["passed"]
+
+
+def test_gate_rolls_back_a_worse_domain():
+    result = verdict([False] * 20, [True] * 20, [True] * 400, [True] * 400)
+    assert not result["passed"]
+    assert "domain refused" in result["reason"]
+
+
+def test_gate_refuses_lost_general_ability_although_the_domain_gains():
+    result = verdict([True] * 20, [False] * 20, [False] * 80 + [True] * 320, [True] * 400)
+    assert not result["passed"]
+    assert "general refused: 80.0% against 100.0%" in result["reason"]
+
+
+def test_gate_refuses_when_too_few_items_could_tell():
+    result = verdict([True] * 20, [False] * 20, [True, False, True, False], [False, True, True, True])
+    assert not result["passed"]
+
+
+def test_gate_without_validation_rows_refuses():
+    assert not verdict([], [], [True] * 100, [True] * 100)["passed"]
+
+
+def test_bootstrap_interval_holds_the_difference_and_is_repeatable():
+    frame = pl.DataFrame({"right": [True] * 60 + [False] * 40, "right_reference": [True] * 50 + [False] * 50})
+    low, high = paired_bootstrap(frame, 0.95, 1000)
+    assert low < 0.10 < high
+    assert (low, high) == paired_bootstrap(frame, 0.95, 1000)
+
+
+def test_wilson_interval_of_no_trials_says_nothing_is_known():
+    assert wilson(0, 0) == {"mean": 0.0, "low": 0.0, "high": 1.0, "n": 0}
+    assert wilson(50, 100)["low"] == pytest.approx(0.4038, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        (("not-an-id", "q", "a", "p", 3, False), "row_id"),
+        ((row_id("q"), "q", "a", "p", 6, False), "grade"),
+        ((row_id("q"), "q", "a", None, 3, False), "prediction"),
+    ],
+)
+def test_row_outside_its_schema_is_not_written_and_the_column_is_named(tmp_path, row, column):
+    with pytest.raises(TableError, match=f"column '{column}'"):
+        write_table(table("eval_predictions", [row]), tmp_path / "eval_predictions.parquet")
+    assert not (tmp_path / "eval_predictions.parquet").exists()
+
+
+def test_same_row_twice_is_not_written(tmp_path):
+    with pytest.raises(TableError, match="row_id"):
+        write_table(table("train", [(row_id("q"), "q", "a")] * 2), tmp_path / "train.parquet")
