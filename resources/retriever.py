@@ -133,7 +133,7 @@ def similar_cases(
             .to_arrow()
         )
         found += [
-            (cases["row_id"][start + hit["query_index"]], hit["row_id"], 1.0 - hit["_distance"])
+            (cases["row_id"][start + hit.get("query_index", 0)], hit["row_id"], 1.0 - hit["_distance"])
             for hit in hits.to_pylist()
             if hit["row_id"] not in excluded
         ]

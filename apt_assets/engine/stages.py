@@ -6,6 +6,7 @@ command line and the Dagster assets are all derived from that one declaration.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -56,10 +57,15 @@ class Stage:
         return f"{self.version}.{digest_json(self.settings_slice(experiment))[:8]}"
 
     def library_versions(self) -> dict[str, str]:
-        return {name: metadata.version(name) for name in self.libraries}
+        return {name: installed_version(name) for name in self.libraries}
 
 
 STAGES: dict[str, Stage] = {}
+
+
+@cache
+def installed_version(distribution: str) -> str:
+    return metadata.version(distribution)
 
 
 def stage(

@@ -1,0 +1,206 @@
+"""What is stale and why, on a made-up store: no model, no Dagster, no files of a domain."""
+
+import json
+
+import pytest
+
+import apt_assets.assets  # noqa: F401 - declares the stages
+from apt_assets.engine.plan import Planner, in_order, stages_of
+from apt_assets.engine.stages import BASE, STAGES
+from apt_assets.experiment import Experiment
+from resources.artifact_store import ArtifactStore
+
+
+class World:
+    """Digests that a test can change."""
+
+    def __init__(self):
+        self.files = {"a.jsonl": "digest-a"}
+        self.by_iteration: dict[str, dict[str, str]] = {}
+        self.identities = {"model": "m1", "encoder": "e1", "tasks": "t1"}
+
+    def landing_files(self, iteration):
+        return self.by_iteration.get(iteration, self.files)
+
+    def identity(self, name):
+        return self.identities[name]
+
+
+class Bench:
+    """Fills a store as a run would, with artifacts whose content the test decides."""
+
+    def __init__(self, root):
+        self.store, self.world = ArtifactStore(root), World()
+        self.experiment = Experiment(name="t")
+        self.content: dict[str, str] = {}
+        self.refused: set[str] = set()
+        self.computed: list[tuple[str, str]] = []
+
+    def planner(self):
+        return Planner(self.experiment, self.store, self.world)
+
+    def set(self, section, **values):
+        changed = getattr(self.experiment, section).model_copy(update=values)
+        self.experiment = self.experiment.model_copy(update={section: changed})
+
+    def run(self, iterations=2):
+        """Compute whatever is not fresh, in order; returns what was computed."""
+        self.computed = []
+        for key in [BASE, *(f"{t:04d}" for t in range(1, iterations + 1))]:
+            for name in stages_of(key):
+                plan = self.planner().stage(key, name)
+                if plan.status in ("stale", "missing"):
+                    self.compute(key, name, plan)
+                elif plan.status == "fresh":
+                    self.store.point("t", key, plan.manifest)
+        return self.computed
+
+    def compute(self, key, name, plan):
+        files = {part.split("/")[1] for s in STAGES.values() for part in s.inputs if part.startswith(f"{name}/")}
+        # Different inputs give different content, unless the test fixed the content of the stage.
+        content = self.content.get(name, json.dumps(plan.inputs) + plan.fingerprint)
+        with self.store.workspace() as folder:
+            for file in files or ([] if name == "gate" else ["content"]):
+                (folder / file).write_text(content)
+            if name == "gate":
+                passed = key not in self.refused
+                (folder / "verdict.json").write_text(json.dumps({"passed": passed, "reason": "said the test"}))
+            stage = STAGES[name]
+            manifest = self.store.commit(
+                folder, stage=name, fingerprint=plan.fingerprint, inputs=plan.inputs,
+                settings=stage.settings_slice(self.experiment),
+                identities={i: self.world.identity(i) for i in stage.identities},
+                libraries=stage.library_versions(), version=stage.version, facts={}, seconds=0.0, run_id="r",
+                created="now",
+            )  # fmt: skip
+        self.store.point("t", key, manifest)
+        self.computed.append((key, name))
+
+    def status(self, key, name):
+        return self.planner().stage(key, name)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    bench = Bench(tmp_path)
+    bench.run()
+    return bench
+
+
+def names(computed, key):
+    return [name for iteration, name in computed if iteration == key]
+
+
+def test_nothing_changed_computes_nothing(bench):
+    assert bench.run() == []
+    assert all(plan.status == "fresh" for plan in bench.planner().plan(2))
+
+
+def test_threshold_change_does_not_regenerate_predictions(bench):
+    bench.set("assessor", bad_below=3)
+    plan = bench.status("0001", "bad_cases")
+    assert (plan.status, plan.causes) == ("stale", ("assessor.bad_below: 4 -> 3",))
+    assert names(bench.run(), "0001")[0] == "bad_cases"
+    assert "eval_predictions" not in names(bench.computed, "0001")
+
+
+def test_beta_change_trains_and_scores_only(bench):
+    bench.set("training", beta=0.2)
+    assert bench.status("0001", "adapter_checkpoint").causes == ("training.beta: 0.1 -> 0.2",)
+    bench.run(1)
+    assert names(bench.computed, "0001") == ["adapter_checkpoint", "benchmark_scores", "gate", "promoted_adapter"]
+
+
+def test_gate_change_decides_again_without_scoring(bench):
+    bench.set("gate", general_tolerance=0.02)
+    assert [name for _, name in bench.run(1)] == ["gate"]
+
+
+def test_benchmark_task_edited_in_place_scores_only(bench):
+    bench.world.identities["tasks"] = "t2"
+    assert {name for _, name in bench.run(1)} == {"base_scores", "benchmark_scores", "gate"}
+
+
+def test_model_overwritten_at_the_same_path_is_noticed(bench):
+    bench.world.identities["model"] = "m2"
+    assert bench.status("0001", "policy").causes == ("model: m1 -> m2",)
+    assert "eval_predictions" in names(bench.run(), "0001")
+
+
+def test_flipped_back_setting_reuses_everything(bench):
+    bench.set("training", beta=0.2)
+    assert bench.run()
+    bench.set("training", beta=0.1)
+    assert bench.run() == []
+
+
+def test_same_result_of_changed_input_cuts_off(tmp_path):
+    bench = Bench(tmp_path)
+    bench.content = {"domain_dataset": "the same rows", "base_scores": "the same scores"}
+    bench.run()
+    bench.world.files = {"a.jsonl": "digest-of-shuffled-lines"}
+    assert {name for _, name in bench.run()} == {"base_scores", "domain_dataset"}
+
+
+def test_stage_below_a_stale_one_waits_and_says_for_what(bench):
+    bench.set("training", beta=0.2)
+    plan = bench.status("0001", "benchmark_scores")
+    assert (plan.status, plan.causes) == ("waiting", ("adapter_checkpoint of 0001 is stale",))
+    assert bench.status("0002", "policy").causes == ("iteration 0001 is not up to date",)
+
+
+def test_retrained_iteration_makes_the_next_start_from_its_new_adapter(bench):
+    before = bench.status("0002", "policy").inputs["previous_adapter"]
+    bench.set("training", beta=0.2)
+    bench.run(1)
+    plan = bench.status("0002", "policy")
+    assert plan.causes == (f"previous_adapter: {before[:8]} -> {plan.inputs['previous_adapter'][:8]}",)
+
+
+def test_refused_iteration_promotes_nothing_and_stops_the_loop(tmp_path):
+    bench = Bench(tmp_path)
+    bench.refused = {"0002"}
+    bench.run(3)
+    assert bench.status("0002", "promoted_adapter").status == "refused"
+    assert names(bench.computed, "0003") == []
+    plan = bench.status("0003", "policy")
+    assert plan.status == "stopped"
+    assert "refused iteration 0002 (said the test) and no new data has landed" in plan.causes[0]
+
+
+def test_new_data_after_a_refusal_continues_from_the_last_promoted_adapter(tmp_path):
+    bench = Bench(tmp_path)
+    bench.refused = {"0002"}
+    bench.world.by_iteration["0003"] = {"a.jsonl": "digest-a", "b.jsonl": "digest-b"}
+    bench.run(3)
+    promoted = bench.status("0001", "adapter_checkpoint").manifest
+    assert bench.status("0003", "policy").inputs["previous_adapter"] == promoted.data_version
+    assert "promoted_adapter" in names(bench.computed, "0003")
+
+
+def test_artifact_gone_from_the_store_is_computed_again(bench):
+    import shutil
+
+    manifest = bench.status("0001", "bad_cases").manifest
+    shutil.rmtree(bench.store.folder(manifest))
+    assert bench.status("0001", "bad_cases").causes == ("its artifact is gone from the store",)
+    assert ("0001", "bad_cases") in bench.run()
+
+
+def test_stages_run_after_their_inputs():
+    order = in_order()
+    for name in order:
+        inputs = [i for i in STAGES[name].input_stages() if i in STAGES]
+        assert all(order.index(i) < order.index(name) for i in inputs)
+
+
+def test_planning_needs_neither_torch_nor_dagster():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, apt_assets.assets, apt_assets.engine.plan, apt_assets.project, apt_assets.cli;"
+        "print(sorted({'torch', 'dagster', 'polars', 'transformers', 'pandera'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,98 @@
+import json
+import multiprocessing
+import time
+
+import pytest
+
+from resources.artifact_store import ArtifactStore, CorruptArtifact
+from resources.digest import FileDigests
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ArtifactStore(tmp_path / "store")
+
+
+def commit(store, content="rows", fingerprint="f1"):
+    with store.workspace() as folder:
+        (folder / "table.txt").write_text(content)
+        return store.commit(
+            folder, stage="bad_cases", fingerprint=fingerprint, inputs={}, settings={}, identities={},
+            libraries={}, version="1", facts={"rows": 1}, seconds=0.1, run_id="r", created="now",
+        )  # fmt: skip
+
+
+def test_committed_artifact_is_found_by_its_fingerprint_and_verified(store):
+    manifest = commit(store)
+    assert store.lookup("bad_cases", "f1") == manifest
+    assert (store.verify(manifest) / "table.txt").read_text() == "rows"
+    assert store.lookup("bad_cases", "f2") is None
+
+
+def test_same_content_under_another_fingerprint_has_the_same_data_version(store):
+    assert commit(store, fingerprint="f1").data_version == commit(store, fingerprint="f2").data_version
+    assert len(list((store.root / "objects").iterdir())) == 1
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+def test_damaged_artifact_is_noticed_quarantined_and_committed_anew(store, damage):
+    manifest = commit(store)
+    path = store.folder(manifest) / "table.txt"
+    {"flip": lambda: path.write_text("r0ws"), "truncate": lambda: path.write_text(""), "delete": path.unlink}[damage]()
+    with pytest.raises(CorruptArtifact, match=r"table\.txt"):
+        store.verify(manifest)
+    assert store.verify(commit(store)) == store.folder(manifest)
+    assert len(list((store.root / "quarantine").iterdir())) == 1
+
+
+def test_edited_or_foreign_trace_is_a_miss(store):
+    commit(store)
+    trace = store.root / "traces" / "bad_cases" / "f1.json"
+    trace.rename(trace.with_name("f9.json"))
+    assert store.lookup("bad_cases", "f9") is None
+    trace.with_name("f9.json").write_text('{"stage": "bad_cases"')
+    assert store.lookup("bad_cases", "f9") is None
+
+
+def test_failed_computation_leaves_nothing_behind(store):
+    with pytest.raises(RuntimeError), store.workspace() as folder:
+        (folder / "half").write_text("x")
+        raise RuntimeError
+    assert list((store.root / "temporary").iterdir()) == []
+
+
+def hold_lock(root, started):
+    with ArtifactStore(root).lock("one"):
+        started.set()
+        time.sleep(60)
+
+
+def test_lock_of_a_killed_holder_is_free(store):
+    context = multiprocessing.get_context("spawn")
+    started = context.Event()
+    holder = context.Process(target=hold_lock, args=(store.root, started))
+    holder.start()
+    assert started.wait(30)
+    holder.kill()
+    holder.join()
+    with store.lock("one"):
+        pass
+
+
+def test_journal_is_one_json_object_a_line(store):
+    store.journal("hit", stage="x")
+    store.journal("miss", stage="y", reason=["a"])
+    lines = (store.root / "journal.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["hit", "miss"]
+
+
+def test_file_overwritten_in_place_with_its_old_size_and_mtime_has_a_new_digest(tmp_path):
+    import os
+
+    path = tmp_path / "weights"
+    path.write_bytes(b"aaaa")
+    first = FileDigests(tmp_path / "memory.json").file(path)
+    stat = path.stat()
+    path.write_bytes(b"bbbb")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert FileDigests(tmp_path / "memory.json").file(path) != first

@@ -1,0 +1,78 @@
+"""The training path: TRL's own numbers, the reference model, and what is left on disk."""
+
+import polars as pl
+import pytest
+from safetensors.torch import load_file
+
+from apt_assets.method.splits import row_id
+from resources import trainer as ours
+from resources.trainer import TrainingRecipe, train_adapter
+from schemas import empty_table
+
+RECIPE = TrainingRecipe(
+    learning_rate=1e-2, beta=0.1, nll_weight=1.0, reference="previous", lora_rank=4, lora_alpha=8, batch_size=4,
+    epochs=1, warmup_steps=0, max_length=128, seed=3, dtype="float32", device="cpu",
+)  # fmt: skip
+
+
+def pairs(count=16, replay=False):
+    rows = [
+        (row_id(f"q{n}"), row_id("case"), "replay" if replay else "bad_case", f"Question {n}?", "blue",
+         "blue" if replay else f"wrong {n}", 1)
+        for n in range(count)
+    ]  # fmt: skip
+    return pl.DataFrame(rows, schema=empty_table("preference_pairs").schema, orient="row")
+
+
+def train(tiny_folder, out, previous=None, rows=None, **changes):
+    recipe = TrainingRecipe(**{**RECIPE.__dict__, **changes})
+    out.mkdir()
+    return train_adapter(
+        tiny_folder / "policy", previous, pairs() if rows is None else rows, "Be brief.", recipe, out
+    )
+
+
+def test_scoring_completion_positions_only_gives_trl_its_own_losses(tiny_folder, tmp_path, monkeypatch):
+    import contextlib
+
+    fast = train(tiny_folder, tmp_path / "fast")
+    monkeypatch.setattr(ours, "completion_positions_only", contextlib.nullcontext)
+    plain = train(tiny_folder, tmp_path / "plain")
+    for column in ("loss", "margin", "grad_norm"):
+        assert fast[column].to_list() == pytest.approx(plain[column].to_list(), abs=2e-5), column
+    assert fast["loss"][-1] < fast["loss"][0]
+
+
+def test_same_seed_gives_the_same_adapter_and_no_pickle_is_left(tiny_folder, tmp_path):
+    for name in ("one", "two"):
+        train(tiny_folder, tmp_path / name)
+    files = sorted(p.relative_to(tmp_path / "one").as_posix() for p in (tmp_path / "one").rglob("*") if p.is_file())
+    assert files == ["adapter_config.json", "adapter_model.safetensors"]
+    one, two = ((tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_reference_previous_starts_at_margin_zero_and_reference_base_does_not(tiny_folder, tmp_path):
+    train(tiny_folder, tmp_path / "first")
+    previous = train(tiny_folder, tmp_path / "previous", tmp_path / "first")
+    base = train(tiny_folder, tmp_path / "base", tmp_path / "first", reference="base")
+    assert previous["margin"][0] == pytest.approx(0, abs=1e-5)
+    assert base["margin"][0] > 0.01
+
+
+def test_next_iteration_continues_the_previous_adapter(tiny_folder, tmp_path):
+    train(tiny_folder, tmp_path / "first")
+    train(tiny_folder, tmp_path / "second", tmp_path / "first", learning_rate=1e-9)
+    first, second = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("first", "second"))
+    assert first.keys() == second.keys()
+    assert all((first[key] - second[key]).abs().max() < 1e-6 for key in first)
+
+
+def test_replay_row_has_no_dpo_gradient(tiny_folder, tmp_path):
+    log = train(tiny_folder, tmp_path / "replay", rows=pairs(8, replay=True), nll_weight=0.0)
+    assert log["grad_norm"].to_list() == pytest.approx([0.0] * log.height, abs=1e-7)
+
+
+def test_no_pairs_is_a_clear_error(tiny_folder, tmp_path):
+    with pytest.raises(ValueError, match="no preference pair"):
+        train(tiny_folder, tmp_path / "none", rows=pairs(0))
