@@ -52,8 +52,12 @@ def answer_and_grade(
     )
     golds = questions["answer"].to_list()
     both = list(zip(predictions, golds, strict=True))
-    return questions.select("row_id", "prompt", "answer").with_columns(
-        pl.Series("prediction", predictions, dtype=pl.String),
-        pl.Series("grade", [grade(said, gold, labels) for said, gold in both], dtype=pl.Int8),
-        pl.Series("exact", [exact(said, gold) for said, gold in both], dtype=pl.Boolean),
-    ).cast(empty_table("eval_predictions").schema)  # type: ignore[arg-type]
+    return (
+        questions.select("row_id", "prompt", "answer")
+        .with_columns(
+            pl.Series("prediction", predictions, dtype=pl.String),
+            pl.Series("grade", [grade(said, gold, labels) for said, gold in both], dtype=pl.Int8),
+            pl.Series("exact", [exact(said, gold) for said, gold in both], dtype=pl.Boolean),
+        )
+        .cast(empty_table("eval_predictions").schema)
+    )  # type: ignore[arg-type]

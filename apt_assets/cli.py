@@ -42,7 +42,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a progr
 @app.command()
 def run(
     iterations: Annotated[
-        int | None, typer.Option(min=1, max=9999, help="Bring iterations 1..N up to date; default: loop.iterations.")
+        int | None,
+        typer.Option(min=1, max=9999, help="Bring iterations 1..N up to date; default: loop.iterations."),
     ] = None,
     experiment: ExperimentOption = None,
     as_json: JsonOption = False,
@@ -120,7 +121,9 @@ def status(experiment: ExperimentOption = None, as_json: JsonOption = False) -> 
 
 @app.command()
 def land(
-    files: Annotated[list[Path], typer.Argument(help="JSONL, CSV or Parquet with prompt and answer.", metavar="FILE...")],
+    files: Annotated[
+        list[Path], typer.Argument(help="JSONL, CSV or Parquet with prompt and answer.", metavar="FILE...")
+    ],
     experiment: ExperimentOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -150,7 +153,9 @@ def land(
             if rows:
                 print_table(("line", "field", "reason", "row"), rows)
             if len(one["bad"]) > 20:
-                print(f"and {len(one['bad']) - 20} more; all of them: --json, or `apt-assets show quarantine ITERATION`")
+                print(
+                    f"and {len(one['bad']) - 20} more; all of them: --json, or `apt-assets show quarantine ITERATION`"
+                )
     if all(one["landed"] is None for one in report):
         raise UsageError("no file had a good row: nothing was landed")
 
@@ -213,7 +218,14 @@ def ui(
         dagster.open_iteration(key)
     os.environ["APT_EXPERIMENT"] = str(project.experiment_file)
     say(f"Dagster at http://127.0.0.1:{port} (Ctrl-C ends it); asset graph: http://127.0.0.1:{port}/asset-groups")
-    command = [str(Path(sys.executable).parent / "dagster"), "dev", "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        str(Path(sys.executable).parent / "dagster"),
+        "dev",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     workspace = Path(__file__).resolve().parents[1] / "workspace.yaml"
     os.execv(command[0], [*command, "--workspace", str(workspace)])
 

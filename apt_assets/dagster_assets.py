@@ -22,10 +22,14 @@ ITERATIONS = dg.DynamicPartitionsDefinition(name="iteration")
 POOL = "apt_loop"
 
 # Inputs of the planner that are not assets of their own; what stands for them in the graph.
-IN_GRAPH = {"gate": ("benchmark_scores", "base_scores"), "landed_now": ("landing_files",), "promoted_scores": ()}
+IN_GRAPH = {
+    "gate": ("benchmark_scores", "base_scores"),
+    "landed_now": ("landing_files",),
+    "promoted_scores": (),
+}
 
 
-def source_assets(project: Project) -> list[dg.AssetsDefinition]:
+def source_assets(project: Project) -> list[dg.SourceAsset]:
     """The two edges that come from outside the graph, as observable source assets."""
 
     @dg.observable_source_asset(partitions_def=ITERATIONS, group_name="data")

@@ -1,6 +1,5 @@
 """Landing: check files row by row and copy them, unchanged, into the landing folder."""
 
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -41,5 +40,5 @@ def land_file(path: Path, folder: Path) -> dict[str, Any]:
         # The sensor and the planner see a whole file or none.
         temporary = folder / f".{landed}.partial"
         shutil.copyfile(path, temporary)
-        os.replace(temporary, folder / landed)
+        temporary.replace(folder / landed)
     return {"file": str(path), "good": good, "bad": bad, "landed": landed}

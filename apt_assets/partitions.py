@@ -11,7 +11,7 @@ def key_of(number: int) -> str:
 
 
 def number_of(key: str) -> int:
-    """"0001" -> 1. Raises ValueError for any other shape: partition keys are untrusted input."""
+    """ "0001" -> 1. Raises ValueError for any other shape: partition keys are untrusted input."""
     if not re.fullmatch(r"[0-9]{4}", key) or key == "0000":
         raise ValueError(f"an iteration key is four digits such as 0001, got {key!r}")
     return int(key)

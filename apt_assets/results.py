@@ -9,14 +9,19 @@ from apt_assets.project import Project
 
 def results(project: Project) -> dict[str, Any]:
     """{experiment, iterations: [{iteration, stages: {name: {status, causes, seconds}}, scores,
-    bad_cases, pairs, gate}]}, base first. Scores are shares with 95 % Wilson intervals."""
+    bad_cases, pairs, gate}]}, base first. Scores are shares with 95 % Wilson intervals; seconds are
+    null for an artifact that an earlier iteration computed."""
     planner = project.planner()
     entries = []
+    seen: set[tuple[str, str]] = set()
     for key in [BASE, *project.store.iterations(project.experiment.name)]:
         stages: dict[str, Any] = {}
         for name in stages_of(key):
             plan = planner.stage(key, name)
-            seconds = plan.manifest.seconds if plan.manifest else None
+            seconds = None
+            if plan.manifest and (name, plan.manifest.fingerprint) not in seen:
+                seconds = plan.manifest.seconds
+                seen.add((name, plan.manifest.fingerprint))
             stages[name] = {"status": plan.status, "causes": list(plan.causes), "seconds": seconds}
         entry: dict[str, Any] = {"iteration": key, "stages": stages}
         entry["scores"] = facts(project, key, "base_scores" if key == BASE else "benchmark_scores")
@@ -49,7 +54,12 @@ def score_rows(found: dict[str, Any]) -> list[list[str]]:
         cells = ["-"] * 4
         if scores:
             test, validation = scores["domain"]["test"], scores["domain"]["validation"]
-            parts = (test["exact"], test["lenient"], validation["lenient"], scores["general"]["all"]["accuracy"])
+            parts = (
+                test["exact"],
+                test["lenient"],
+                validation["lenient"],
+                scores["general"]["all"]["accuracy"],
+            )
             cells = [interval(part) for part in parts]
         verdict = "-" if gate is None else "promoted" if gate["passed"] else "refused"
         counts = [str(entry[name]) if entry.get(name) is not None else "-" for name in ("bad_cases", "pairs")]

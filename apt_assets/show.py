@@ -33,7 +33,9 @@ def rows_of(project: Project, name: str, iteration: str, limit: int) -> tuple[li
     if not present:
         opened = ", ".join(project.store.iterations(project.experiment.name)) or "none"
         raise UsageError(f"iteration {key} of {project.experiment.name} has nothing yet; opened: {opened}")
-    tables = {file.removesuffix(".parquet"): m for m in present.values() for file in m.files if file.endswith(".parquet")}
+    tables = {
+        file.removesuffix(".parquet"): m for m in present.values() for file in m.files if file.endswith(".parquet")
+    }
     table = MAIN_TABLE.get(name, name)
     if name in present and f"{table}.parquet" in present[name].files:
         rows = read_table(project.store.verify(present[name]) / f"{table}.parquet")

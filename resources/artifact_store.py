@@ -131,7 +131,7 @@ class ArtifactStore:
             # mkdtemp made the folder private; an artifact is as readable as any other file.
             workspace.chmod(0o755)
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(workspace, target)
+            workspace.replace(target)
             sync(target.parent)
         write_json(self.root / "traces" / manifest.stage / f"{manifest.fingerprint}.json", asdict(manifest))
         return manifest
@@ -144,7 +144,7 @@ class ArtifactStore:
         """Move a damaged artifact out of the way, so that it is recomputed and can be looked at."""
         target = self.root / "quarantine" / f"{manifest.data_version}-{time.time_ns()}"
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(self.folder(manifest), target)
+        self.folder(manifest).replace(target)
         self.journal("quarantined", stage=manifest.stage, reason=reason, moved_to=str(target))
 
     def journal(self, event: str, **fields: Any) -> None:
@@ -181,7 +181,7 @@ def write_json(path: Path, value: Any) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
     sync(temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def sync(path: Path) -> None:

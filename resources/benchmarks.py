@@ -87,9 +87,7 @@ def score_general(
     return table
 
 
-def evaluate(
-    policy: "Policy", task: dict[str, Any], items: int | None, batch_size: int
-) -> list[dict[str, Any]]:
+def evaluate(policy: "Policy", task: dict[str, Any], items: int | None, batch_size: int) -> list[dict[str, Any]]:
     """lm-eval's samples of one task, of its first `items` items or of all."""
     # Local tasks only: without this, lm-eval and datasets ask the hub before they look at a file.
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")

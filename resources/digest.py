@@ -59,4 +59,4 @@ class FileDigests:
         self._memory.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._memory.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps(self._known))
-        os.replace(temporary, self._memory)
+        temporary.replace(self._memory)

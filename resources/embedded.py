@@ -12,7 +12,6 @@ Each is written to a temporary sibling and renamed, so that a kill leaves either
 """
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -75,7 +74,7 @@ def prepare(cache: Path, report: Callable[[str], None] = print) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.unlink(missing_ok=True)
         make(wheels, temporary)
-        os.replace(temporary, cache / name)
+        temporary.replace(cache / name)
 
 
 def download(folder: Path) -> dict[str, Path]:

@@ -63,9 +63,7 @@ def train_adapter(
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(
-        model_dir, dtype=getattr(torch, recipe.dtype), use_safetensors=True
-    )
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, recipe.dtype), use_safetensors=True)
     # A fresh adapter starts as the identity, so its "previous policy" is the base model as well.
     lora = None
     if previous_adapter is None:
@@ -129,9 +127,7 @@ def as_conversations(pairs: "pl.DataFrame", system_prompt: str | None, tokenizer
     rows = pairs.select("prompt", "chosen", "rejected").iter_rows(named=True)
     if tokenizer.chat_template is None:
         lead = f"{system_prompt}\n" if system_prompt else ""
-        return [
-            {"prompt": f"{lead}{r['prompt']}\n", "chosen": r["chosen"], "rejected": r["rejected"]} for r in rows
-        ]
+        return [{"prompt": f"{lead}{r['prompt']}\n", "chosen": r["chosen"], "rejected": r["rejected"]} for r in rows]
     return [
         {
             "prompt": messages(r["prompt"], system_prompt),

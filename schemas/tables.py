@@ -4,6 +4,8 @@ Text is UTF-8. A `row_id` is the first 16 hex digits of the sha256 of the normal
 (`apt_assets.method.splits.row_id`): the same question has the same id in every table and iteration.
 """
 
+from typing import Any
+
 import pandera.polars as pa
 import polars as pl
 
@@ -11,7 +13,7 @@ GRADE = "1-5: 5 equal, 4 right, 3 hedged, 2 near or another label, 1 unrelated (
 ROW_ID = "16 hex digits, identity of the question"
 
 
-def row_id(**more: object) -> object:
+def row_id(**more: Any) -> Any:
     return pa.Field(str_matches=r"^[0-9a-f]{16}$", description=ROW_ID, **more)
 
 

@@ -14,7 +14,10 @@ def load(tmp_path: Path, text: str):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: x\ntraining: {betta: 0.2}", "training.betta: unknown key; the nearest valid key is training.beta"),
+        (
+            "name: x\ntraining: {betta: 0.2}",
+            "training.betta: unknown key; the nearest valid key is training.beta",
+        ),
         ("name: x\ntrainning: {beta: 0.2}", "trainning: unknown key; the nearest valid key is training"),
         ("name: x\ntraining: {beta: high}", "training.beta: Input should be a valid number.*'high'"),
         ("name: x\nmining: {questions: '10'}", "mining.questions: Input should be a valid integer.*'10'"),

@@ -1,7 +1,5 @@
 """The whole loop on a tiny random policy: every stage real, through Dagster."""
 
-import json
-
 import pytest
 
 from apt_assets.loop import run_loop

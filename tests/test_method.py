@@ -31,7 +31,9 @@ def test_threshold_decides_what_is_bad():
     assert sorted(select_bad_cases(graded, 3)["grade"]) == [1, 2]
 
 
-@pytest.mark.parametrize(("setting", "kinds"), [("replay", ["bad_case", "similar", "replay"]), ("drop", ["bad_case", "similar"])])
+@pytest.mark.parametrize(
+    ("setting", "kinds"), [("replay", ["bad_case", "similar", "replay"]), ("drop", ["bad_case", "similar"])]
+)
 def test_similar_case_answered_right_is_replayed_or_dropped(setting, kinds):
     case = prediction("case", 1)
     near = [prediction("near wrong", 2), prediction("near right", 5)]
@@ -39,7 +41,11 @@ def test_similar_case_answered_right_is_replayed_or_dropped(setting, kinds):
         "neighbors", [(row[0], case[0], rank, 0.9, row[1], "gold") for rank, row in enumerate(near, start=1)]
     )
     pairs = build_pairs(
-        table("bad_cases", [case]), neighbors, table("eval_predictions", near), bad_below=4, answered_right=setting
+        table("bad_cases", [case]),
+        neighbors,
+        table("eval_predictions", near),
+        bad_below=4,
+        answered_right=setting,
     )
     assert pairs["kind"].to_list() == kinds
     assert all(pairs["chosen"] == "gold")

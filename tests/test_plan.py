@@ -108,7 +108,12 @@ def test_beta_change_trains_and_scores_only(bench):
     bench.set("training", beta=0.2)
     assert bench.status("0001", "adapter_checkpoint").causes == ("training.beta: 0.1 -> 0.2",)
     bench.run(1)
-    assert names(bench.computed, "0001") == ["adapter_checkpoint", "benchmark_scores", "gate", "promoted_adapter"]
+    assert names(bench.computed, "0001") == [
+        "adapter_checkpoint",
+        "benchmark_scores",
+        "gate",
+        "promoted_adapter",
+    ]
 
 
 def test_gate_change_decides_again_without_scoring(bench):

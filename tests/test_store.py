@@ -55,9 +55,13 @@ def test_edited_or_foreign_trace_is_a_miss(store):
 
 
 def test_failed_computation_leaves_nothing_behind(store):
-    with pytest.raises(RuntimeError), store.workspace() as folder:
-        (folder / "half").write_text("x")
-        raise RuntimeError
+    def compute():
+        with store.workspace() as folder:
+            (folder / "half").write_text("x")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        compute()
     assert list((store.root / "temporary").iterdir()) == []
 
 

@@ -27,9 +27,7 @@ def pairs(count=16, replay=False):
 def train(tiny_folder, out, previous=None, rows=None, **changes):
     recipe = TrainingRecipe(**{**RECIPE.__dict__, **changes})
     out.mkdir()
-    return train_adapter(
-        tiny_folder / "policy", previous, pairs() if rows is None else rows, "Be brief.", recipe, out
-    )
+    return train_adapter(tiny_folder / "policy", previous, pairs() if rows is None else rows, "Be brief.", recipe, out)
 
 
 def test_scoring_completion_positions_only_gives_trl_its_own_losses(tiny_folder, tmp_path, monkeypatch):

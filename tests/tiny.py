@@ -61,7 +61,11 @@ def make_encoder(folder: Path) -> Path:
     tokenizer = make_tokenizer()
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
     )
     bert = folder.with_name("bert")
     BertModel(config).save_pretrained(bert)
@@ -74,9 +78,7 @@ def make_encoder(folder: Path) -> Path:
 def make_task(folder: Path) -> Path:
     """Eight two-choice items in lm-eval's format, beside their YAML."""
     folder.mkdir(parents=True)
-    items = [
-        {"question": f"{thing} is", "choices": [colour, "loud"], "gold": 0} for thing, colour in COLOURS.items()
-    ]
+    items = [{"question": f"{thing} is", "choices": [colour, "loud"], "gold": 0} for thing, colour in COLOURS.items()]
     (folder / "colours.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     (folder / "colours.yaml").write_text(
         "task: colours\ndataset_path: json\ndataset_kwargs: {data_files: {test: colours.jsonl}}\n"

@@ -15,11 +15,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from resources.digest import digest_json
 from apt_assets.engine.stages import BASE, STAGES, Stage
 from apt_assets.experiment import Experiment
 from apt_assets.partitions import key_of, number_of
 from resources.artifact_store import ArtifactStore, Manifest
+from resources.digest import digest_json
 
 Status = Literal["fresh", "stale", "missing", "waiting", "refused", "stopped"]
 

@@ -51,9 +51,7 @@ def tables(kept: dict[str, tuple[Row, str]], rejects: list[Reject]) -> dict[str,
     for split in SPLITS:
         chosen = [(key, row.prompt, row.answer) for key, (row, its) in ordered if its == split]
         result[split] = pl.DataFrame(chosen, schema=empty_table(split).schema, orient="row")
-    provenance = [
-        (key, split, row.file, row.line, row.source_id, row.metadata) for key, (row, split) in ordered
-    ]
+    provenance = [(key, split, row.file, row.line, row.source_id, row.metadata) for key, (row, split) in ordered]
     result["provenance"] = pl.DataFrame(provenance, schema=empty_table("provenance").schema, orient="row")
     rejected = [(r.file, r.line, r.field, r.reason, r.raw) for r in rejects]
     result["quarantine"] = pl.DataFrame(rejected, schema=empty_table("quarantine").schema, orient="row")

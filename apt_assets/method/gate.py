@@ -68,11 +68,11 @@ def decide(
         ("general", general, general_tolerance, "the base model"),
     ):
         low, high = paired_bootstrap(items, confidence, resamples)
-        candidate, reference = items["right"].mean(), items["right_reference"].mean()
-        difference = float(candidate or 0) - float(reference or 0)
+        candidate, reference = share(items["right"]), share(items["right_reference"])
+        difference = candidate - reference
         worst = difference if name == "domain" else low
         passed = items.height > 0 and worst >= -tolerance
-        numbers = (float(candidate or 0), float(reference or 0), difference, low, high, tolerance)
+        numbers = (candidate, reference, difference, low, high, tolerance)
         checks.append(Check(name, passed, *numbers, items.height, against))
     refused = [check.sentence() for check in checks if not check.passed]
     return {
@@ -80,6 +80,10 @@ def decide(
         "reason": "; ".join(refused or [check.sentence() for check in checks]),
         "checks": [asdict(check) for check in checks],
     }
+
+
+def share(values: pl.Series) -> float:
+    return int(values.sum()) / max(len(values), 1)
 
 
 def validation(domain: pl.DataFrame) -> pl.DataFrame:

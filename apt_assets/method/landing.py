@@ -101,7 +101,7 @@ def read_csv(path: Path) -> Iterator[Record]:
             elif bad := [name for name, cell in zip(header, cells, strict=False) if has_surrogate(cell)]:
                 yield reader.line_num, cells, BadField(bad[0], "not valid UTF-8")
             else:
-                filled = {name: cell for name, cell in zip(header, cells, strict=False) if cell != ""}
+                filled: dict[str, Any] = {name: cell for name, cell in zip(header, cells, strict=False) if cell != ""}
                 if isinstance(filled.get("metadata"), str):
                     filled["metadata"] = {"metadata": filled["metadata"]}
                 yield reader.line_num, cells, filled

@@ -48,7 +48,5 @@ def build_pairs(
     if answered_right == "drop":
         similar = similar.filter(pl.col("kind") == "similar")
     order = pl.col("kind").replace_strict({"bad_case": 0, "similar": 1, "replay": 2})
-    pairs = pl.concat([own, similar]).filter(
-        (pl.col("kind") == "replay") | (pl.col("chosen") != pl.col("rejected"))
-    )
+    pairs = pl.concat([own, similar]).filter((pl.col("kind") == "replay") | (pl.col("chosen") != pl.col("rejected")))
     return pairs.sort(order, "row_id").cast(empty_table("preference_pairs").schema)  # type: ignore[arg-type]

@@ -1,0 +1,209 @@
+"""The command line as a user meets it: real processes, exit codes, output."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+
+APT = [sys.executable, "-m", "apt_assets.cli"]
+
+
+def apt(*arguments, code=0, cwd=None):
+    result = subprocess.run([*APT, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=300)
+    assert result.returncode == code, result.stdout + result.stderr
+    return result
+
+
+@pytest.fixture
+def experiment(make_experiment) -> Path:
+    return make_experiment()
+
+
+@pytest.fixture
+def landed(experiment, tmp_path) -> Path:
+    apt("land", tiny.write_jsonl(tmp_path / "colours.jsonl", tiny.domain_rows(60)), "-e", experiment)
+    return experiment
+
+
+def test_users_file_goes_from_landing_to_an_adapter_that_transformers_loads(experiment, tmp_path):
+    rows = [json.dumps(row) for row in tiny.domain_rows(60)]
+    rows[3:3] = ['{"prompt": "no answer"}', "{broken", '{"prompt": "empty", "answer": ""}']
+    (tmp_path / "mine.jsonl").write_text("\n".join(rows))
+    (report,) = json.loads(apt("land", tmp_path / "mine.jsonl", "-e", experiment, "--json").stdout)
+    assert report["good"] == 60
+    assert [(bad["line"], bad["field"]) for bad in report["bad"]] == [(4, "answer"), (5, None), (6, "answer")]
+
+    found = json.loads(apt("run", "-e", experiment, "--iterations", 1, "--json").stdout)
+    assert found["passed"]
+    assert found["iterations"][1]["pairs"] > 0
+
+    quarantined = json.loads(apt("show", "quarantine", 1, "-e", experiment, "--json").stdout)
+    assert [row["line"] for row in quarantined] == [4, 5, 6]
+    pairs = json.loads(apt("show", "preference_pairs", 1, "-e", experiment, "--limit", 3, "--json").stdout)
+    assert len(pairs) == 3
+    assert set(pairs[0]) >= {"prompt", "chosen", "rejected", "kind"}
+
+    apt("export", tmp_path / "adapter", "-e", experiment)
+    apt("export", tmp_path / "merged", "--merge", "-e", experiment)
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    base = AutoModelForCausalLM.from_pretrained(
+        json.loads((tmp_path / "adapter/adapter_config.json").read_text())["base_model_name_or_path"]
+    )
+    adapted = PeftModel.from_pretrained(base, tmp_path / "adapter").merge_and_unload()
+    for (name, one), (_, two) in zip(merged.named_parameters(), adapted.named_parameters(), strict=True):
+        assert (one - two).abs().max() < 1e-5, name
+    apt("export", tmp_path / "merged", "-e", experiment, code=2)
+
+
+def wait_for(line: str, process: subprocess.Popen) -> None:
+    for text in process.stderr:
+        if line in text:
+            return
+    raise AssertionError(f"{line!r} never came")
+
+
+@pytest.mark.parametrize("stage", ["eval_predictions", "adapter_checkpoint"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_run_interrupted_in_a_stage_goes_on_without_redoing_finished_stages(landed, tmp_path, stage, how):
+    process = subprocess.Popen(
+        [*APT, "run", "-e", str(landed), "--iterations", "1"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    wait_for(f"{stage} of 0001: computing", process)
+    process.send_signal(how)
+    assert process.wait(60) == (-9 if how == signal.SIGKILL else 130)
+
+    journal = tmp_path / ".apt" / "store" / "journal.jsonl"
+    done = [e["stage"] for e in map(json.loads, journal.read_text().splitlines()) if e["event"] == "computed"]
+    assert stage not in done
+    found = json.loads(apt("run", "-e", landed, "--iterations", 1, "--json").stdout)
+    assert found["passed"]
+    assert not set(done) & {name for _, name in found["computed"]}
+    assert stage in {name for _, name in found["computed"]}
+
+
+def test_second_run_computes_nothing_and_plan_says_why_beforehand(landed, make_experiment):
+    apt("run", "-e", landed, "--iterations", 1)
+    again = json.loads(apt("run", "-e", landed, "--iterations", 1, "--json").stdout)
+    assert again["computed"] == []
+    changed = make_experiment(assessor={"bad_below": 3})
+    plans = {p["stage"]: p for p in json.loads(apt("plan", "-e", changed, "--iterations", 1, "--json").stdout)}
+    assert plans["bad_cases"]["causes"] == ["assessor.bad_below: 4 -> 3"]
+    assert plans["eval_predictions"]["status"] == "fresh"
+
+
+def test_refused_gate_promotes_nothing_says_so_and_exits_with_1(landed, make_experiment):
+    strict = make_experiment(gate={"general_tolerance": 0.0, "domain_tolerance": 0.0}, training={"learning_rate": 10.0})
+    result = apt("run", "-e", strict, "--iterations", 2, code=1)
+    assert "STOPPED: iteration 0001 is not promoted" in result.stdout
+    apt("export", "-e", strict, "out", code=2)
+    status = json.loads(apt("status", "-e", strict, "--json").stdout)
+    assert status["iterations"][1]["stages"]["promoted_adapter"]["status"] == "refused"
+
+
+def test_landed_file_that_no_iteration_uses_is_pointed_out(landed, tmp_path):
+    apt("run", "-e", landed, "--iterations", 1)
+    apt("land", tiny.write_jsonl(tmp_path / "more.jsonl", tiny.domain_rows(70)[60:]), "-e", landed)
+    assert "in no iteration yet; `apt-assets run --iterations 2` uses it" in apt("plan", "-e", landed).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["land", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        (["run", "-e", "nowhere.yaml"], "no experiment file"),
+        (["show", "bad_cases", "x"], "iteration: give a number such as 1, or base"),
+        (["show", "bad_cases", "1"], "has nothing yet"),
+        (["export", "out"], "no promoted adapter yet"),
+        (["run", "--iterations", "0"], "--iterations"),
+        (["frobnicate"], "No such command"),
+    ],
+)
+def test_wrong_use_is_one_clear_message_and_exit_code_2(experiment, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setenv("APT_EXPERIMENT", str(experiment))
+    result = apt(*arguments, code=2, cwd=tmp_path)
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_run_without_data_says_how_to_land_some(experiment):
+    assert "land some with `apt-assets land FILE`" in apt("run", "-e", experiment, code=2).stderr
+
+
+def test_land_without_experiment_goes_to_the_default_folder_not_among_the_embedded_data(experiment, tmp_path):
+    path = tiny.write_jsonl(tmp_path / "mine.jsonl", tiny.domain_rows(3))
+    (report,) = json.loads(apt("land", path, "--json", cwd=tmp_path).stdout)
+    assert (tmp_path / "landing" / report["landed"]).is_file()
+
+
+def test_ui_serves_the_asset_graph_and_materialises_the_next_iteration(landed):
+    import urllib.request
+
+    apt("run", "-e", landed, "--iterations", 1)
+    port = 3000 + os.getpid() % 1000
+    process = subprocess.Popen(
+        [*APT, "ui", "-e", str(landed), "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def ask(query, **variables):
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/graphql", body, {"Content-Type": "application/json"})
+        return json.load(urllib.request.urlopen(request, timeout=10))["data"]
+
+    def until(found, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                if (value := found()) is not None:
+                    return value
+            except OSError:
+                pass
+            time.sleep(1)
+        raise AssertionError("it did not happen in time")
+
+    try:
+        keys = until(lambda: ask("{assetNodes {assetKey {path}}}")["assetNodes"] or None, 90)
+        assert {"path": ["promoted_adapter"]} in [node["assetKey"] for node in keys]
+        location = ask("{repositoriesOrError {... on RepositoryConnection {nodes {name location {name}}}}}")
+        repository = location["repositoriesOrError"]["nodes"][0]
+        launched = ask(
+            "mutation($p: ExecutionParams!) {launchRun(executionParams: $p)"
+            " {__typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}}}",
+            p={
+                "selector": {
+                    "repositoryName": repository["name"],
+                    "repositoryLocationName": repository["location"]["name"],
+                    "jobName": "iterate",
+                },
+                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": "0002"}]},
+            },
+        )["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        run_id = launched["run"]["runId"]
+
+        def ended():
+            status = ask("query($i: ID!) {runOrError(runId: $i) {... on Run {status}}}", i=run_id)["runOrError"][
+                "status"
+            ]
+            return status if status in ("SUCCESS", "FAILURE", "CANCELED") else None
+
+        assert until(ended, 240) == "SUCCESS"
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    found = json.loads(apt("run", "-e", landed, "--iterations", 2, "--json").stdout)
+    assert found["computed"] == []
