@@ -28,27 +28,30 @@ IN_GRAPH = {
     "promoted_scores": (),
 }
 
+LANDING_FILES = (
+    "The landed files that an iteration uses, by content. An iteration keeps the list of files that were "
+    "there when it was opened; an edit or a withdrawal of one of them shows up here as a new data version."
+)
+PREVIOUS_ADAPTER = (
+    "The loop edge. Iteration t starts from the adapter that the last passed gate before t promoted, but an "
+    "arrow promoted_adapter -> policy would be a cycle between asset keys, which Dagster refuses. So the edge "
+    "is an event: when the gate of t has decided, its step logs an observation of previous_adapter[t+1] whose "
+    "data version is that of the adapter, and Dagster then shows policy[t+1] as stale with this asset as the "
+    'cause. "none" is the base model. Observing it by hand reads the same answer from the store. '
+    "See docs/adr/0001-the-loop-edge.md."
+)
+
 
 def source_assets(project: Project) -> list[dg.SourceAsset]:
     """The two edges that come from outside the graph, as observable source assets."""
 
-    @dg.observable_source_asset(partitions_def=ITERATIONS, group_name="data")
+    @dg.observable_source_asset(partitions_def=ITERATIONS, group_name="data", description=LANDING_FILES)
     def landing_files(context) -> dg.DataVersionsByPartition:
-        """The landed files that an iteration uses, by content. An iteration keeps the list of files
-        that were there when it was opened; an edit or a withdrawal of one of them shows up here as
-        a new data version."""
         keys = context.instance.get_dynamic_partitions("iteration")
         return dg.DataVersionsByPartition({k: digest_json(project.landing_files(k)) for k in keys})
 
-    @dg.observable_source_asset(partitions_def=ITERATIONS, group_name="policy")
+    @dg.observable_source_asset(partitions_def=ITERATIONS, group_name="policy", description=PREVIOUS_ADAPTER)
     def previous_adapter(context) -> dg.DataVersionsByPartition:
-        """The loop edge. Iteration t starts from the adapter that the last passed gate before t
-        promoted, but an arrow promoted_adapter -> policy would be a cycle between asset keys, which
-        Dagster refuses. So the edge is an event: when the gate of t has decided, the step logs an
-        observation of previous_adapter[t+1] whose data version is that of the adapter, and Dagster
-        then shows policy[t+1] as stale with this asset as the cause. "none" is the base model.
-        Observing it by hand reads the same answer from the store. See docs/adr/0001.
-        """
         keys = context.instance.get_dynamic_partitions("iteration")
         versions = {key: previous_adapter_version(project, key) for key in keys}
         return dg.DataVersionsByPartition({k: v for k, v in versions.items() if v is not None})
