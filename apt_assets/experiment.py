@@ -81,8 +81,8 @@ class Pairs(Section):
     """Which rows become preference pairs."""
 
     max_bad_cases: int | None = Field(None, ge=1, description="Most bad cases used; null: all (choice).")
-    answered_right: Literal["replay", "drop"] = Field(
-        "replay", description="A similar case answered right: chosen-only (NLL) row, or left out (choice)."
+    replay_share: float = Field(
+        1.0, ge=0, description="Most replay rows (answered right, NLL only) per pair; 0: none (measured)."
     )
 
 

@@ -84,7 +84,9 @@ class PreferencePairs(Table):
     """What is trained on. A replay row has rejected == chosen: its DPO gradient is zero."""
 
     row_id: str = row_id(unique=True)
-    case_id: str = pa.Field(str_matches=r"^[0-9a-f]{16}$", description="row_id of the bad case it came by")
+    case_id: str = pa.Field(
+        str_matches=r"^[0-9a-f]{16}$", description="bad case it came by; of a replay row that was mined: its own"
+    )
     kind: str = pa.Field(isin=["bad_case", "similar", "replay"], description="why the row is here")
     prompt: str = pa.Field(description="the question")
     chosen: str = pa.Field(description="gold answer")

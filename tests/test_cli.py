@@ -180,6 +180,9 @@ def test_ui_serves_the_asset_graph_and_materialises_the_next_iteration(landed):
         assert {"path": ["promoted_adapter"]} in [node["assetKey"] for node in keys]
         location = ask("{repositoriesOrError {... on RepositoryConnection {nodes {name location {name}}}}}")
         repository = location["repositoriesOrError"]["nodes"][0]
+        # As the UI does for "Materialize" on the asset graph with one partition chosen.
+        nodes = ask("{assetNodes {assetKey {path} isMaterializable isPartitioned}}")["assetNodes"]
+        chosen = [n["assetKey"] for n in nodes if n["isMaterializable"] and n["isPartitioned"]]
         launched = ask(
             "mutation($p: ExecutionParams!) {launchRun(executionParams: $p)"
             " {__typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}}}",
@@ -187,7 +190,12 @@ def test_ui_serves_the_asset_graph_and_materialises_the_next_iteration(landed):
                 "selector": {
                     "repositoryName": repository["name"],
                     "repositoryLocationName": repository["location"]["name"],
-                    "jobName": "iterate",
+                    "jobName": "__ASSET_JOB",
+                    "assetSelection": chosen,
+                    "assetCheckSelection": [
+                        {"assetKey": {"path": ["benchmark_scores"]}, "name": f"{name}_gate"}
+                        for name in ("domain", "general")
+                    ],
                 },
                 "executionMetadata": {"tags": [{"key": "dagster/partition", "value": "0002"}]},
             },

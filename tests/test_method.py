@@ -31,26 +31,28 @@ def test_threshold_decides_what_is_bad():
     assert sorted(select_bad_cases(graded, 3)["grade"]) == [1, 2]
 
 
-@pytest.mark.parametrize(
-    ("setting", "kinds"), [("replay", ["bad_case", "similar", "replay"]), ("drop", ["bad_case", "similar"])]
-)
-def test_similar_case_answered_right_is_replayed_or_dropped(setting, kinds):
+def pairs_of(replay_share):
     case = prediction("case", 1)
     near = [prediction("near wrong", 2), prediction("near right", 5)]
-    neighbors = table(
-        "neighbors", [(row[0], case[0], rank, 0.9, row[1], "gold") for rank, row in enumerate(near, start=1)]
-    )
-    pairs = build_pairs(
+    mined = [case, prediction("mined right", 5), prediction("mined right too", 4)]
+    neighbors = [(row[0], case[0], rank, 0.9, row[1], "gold") for rank, row in enumerate(near, start=1)]
+    return build_pairs(
         table("bad_cases", [case]),
-        neighbors,
+        table("eval_predictions", mined),
+        table("neighbors", neighbors),
         table("eval_predictions", near),
         bad_below=4,
-        answered_right=setting,
+        replay_share=replay_share,
     )
-    assert pairs["kind"].to_list() == kinds
-    assert all(pairs["chosen"] == "gold")
-    assert pairs.filter(kind="replay")["rejected"].to_list() == ["gold"] * ("replay" in kinds)
-    assert pairs["rejected"].to_list()[:2] == ["wrong", "wrong"]
+
+
+@pytest.mark.parametrize(("share", "replayed"), [(0.0, 0), (0.5, 1), (1.0, 2), (9.0, 3)])
+def test_questions_answered_right_are_replayed_up_to_their_share_similar_ones_first(share, replayed):
+    pairs = pairs_of(share)
+    assert pairs["kind"].to_list() == ["bad_case", "similar"] + ["replay"] * replayed
+    assert pairs["rejected"].to_list() == ["wrong", "wrong"] + ["gold"] * replayed
+    assert set(pairs["chosen"]) == {"gold"}
+    assert pairs["prompt"].to_list()[2:3] == ["near right"][:replayed]
 
 
 def items(right, task="t"):

@@ -1,52 +1,48 @@
 """Bad cases and similar cases -> preference pairs: chosen = gold, rejected = the policy's answer."""
 
-from typing import Literal
-
 import polars as pl
-
-from schemas import empty_table
 
 
 def build_pairs(
     bad_cases: pl.DataFrame,
+    predictions: pl.DataFrame,
     neighbors: pl.DataFrame,
     neighbor_predictions: pl.DataFrame,
     *,
     bad_below: int,
-    answered_right: Literal["replay", "drop"],
+    replay_share: float,
 ) -> pl.DataFrame:
-    """One row per training example, bad cases first, sorted by row_id within a kind.
+    """One row per training example: bad cases, then similar cases, then replay rows.
 
     neighbor_predictions: the policy's graded answers to the rows of `neighbors`. A similar case
-    answered badly becomes a pair like a bad case. One answered right has no wrong answer to reject:
-    it is dropped, or kept as a replay row with rejected == chosen. For such a row the log-ratio of
-    the sigmoid loss is constant, so its DPO gradient is exactly zero and only its NLL trains.
+    answered badly becomes a pair like a bad case. A pair whose rejected answer equals the gold is
+    left out: it teaches nothing.
 
-    A pair whose rejected answer equals the gold is left out: it teaches nothing.
+    What the policy answers right has no wrong answer to reject, but without it every example says
+    "change your answer". Up to `replay_share` times the number of pairs is kept as replay rows with
+    rejected == chosen: for these the log-ratio of the sigmoid loss is constant, so their DPO gradient
+    is exactly zero and only their NLL trains. Similar cases come first, then mined questions
+    (`predictions`), each sorted by row_id, which is a hash and so a fair draw.
     """
-    own = bad_cases.select(
-        "row_id",
-        pl.col("row_id").alias("case_id"),
-        pl.lit("bad_case").alias("kind"),
-        "prompt",
-        pl.col("answer").alias("chosen"),
-        pl.col("prediction").alias("rejected"),
-        "grade",
-    )
     bad = pl.col("grade") < bad_below
-    similar = neighbors.join(
-        neighbor_predictions.select("row_id", "prediction", "grade"), on="row_id", how="inner"
-    ).select(
+    own = as_pairs(bad_cases, "bad_case", "prediction")
+    similar = neighbors.join(neighbor_predictions.select("row_id", "prediction", "grade"), on="row_id", how="inner")
+    wrong = as_pairs(similar.filter(bad), "similar", "prediction")
+    pairs = pl.concat([own.sort("row_id"), wrong.sort("row_id")]).filter(pl.col("chosen") != pl.col("rejected"))
+    right = [as_pairs(rows.filter(~bad), "replay", "answer").sort("row_id") for rows in (similar, predictions)]
+    replay = pl.concat(right).unique("row_id", keep="first", maintain_order=True)
+    return pl.concat([pairs, replay.head(round(replay_share * pairs.height))])
+
+
+def as_pairs(rows: pl.DataFrame, kind: str, rejected: str) -> pl.DataFrame:
+    """Rows as PreferencePairs; `rejected` names the column to reject."""
+    case = "case_id" if "case_id" in rows.columns else "row_id"
+    return rows.select(
         "row_id",
-        "case_id",
-        pl.when(bad).then(pl.lit("similar")).otherwise(pl.lit("replay")).alias("kind"),
+        pl.col(case).alias("case_id"),
+        pl.lit(kind).alias("kind"),
         "prompt",
         pl.col("answer").alias("chosen"),
-        pl.when(bad).then("prediction").otherwise("answer").alias("rejected"),
+        pl.col(rejected).alias("rejected"),
         "grade",
     )
-    if answered_right == "drop":
-        similar = similar.filter(pl.col("kind") == "similar")
-    order = pl.col("kind").replace_strict({"bad_case": 0, "similar": 1, "replay": 2})
-    pairs = pl.concat([own, similar]).filter((pl.col("kind") == "replay") | (pl.col("chosen") != pl.col("rejected")))
-    return pairs.sort(order, "row_id").cast(empty_table("preference_pairs").schema)  # type: ignore[arg-type]

@@ -1,0 +1,90 @@
+"""Measure `apt-assets run` on the embedded default, cold and again, and print the README's table.
+
+    python -m benchmarks.demo
+
+Works in a new folder next to nothing else: an empty store, the downloads of this checkout. Writes
+benchmarks/results/demo.json (scores, seconds per stage, wall-clock seconds and peak memory of both
+runs) and prints it as Markdown. Peak memory is the largest resident set of the run's process tree
+(getrusage of the child), in GB of 10^9 bytes.
+"""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+
+from apt_assets.experiment import DEFAULT_EXPERIMENT, REPOSITORY
+from apt_assets.results import SCORE_COLUMNS, score_rows, second_rows
+
+RESULTS = Path(__file__).with_name("results") / "demo.json"
+LIBRARIES = ("torch", "transformers", "trl", "peft", "lm-eval", "lancedb", "sentence-transformers", "dagster")
+
+
+def timed_run(environment: dict[str, str]) -> dict:
+    """One `apt-assets run` of two iterations: its JSON, with wall-clock seconds added."""
+    command = [sys.executable, "-m", "apt_assets.cli", "run", "--iterations", "2", "--json"]
+    started = time.monotonic()
+    result = subprocess.run(
+        [*command, "--experiment", str(DEFAULT_EXPERIMENT)], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    seconds = time.monotonic() - started
+    if result.returncode not in (0, 1):
+        sys.exit(result.returncode)
+    return {**json.loads(result.stdout), "wall_seconds": round(seconds, 1)}
+
+
+def measure() -> dict:
+    with tempfile.TemporaryDirectory() as home:
+        environment = {**os.environ, "APT_HOME": home}
+        (Path(home) / ".apt").mkdir()
+        (Path(home) / ".apt" / "cache").symlink_to(REPOSITORY / ".apt" / "cache")
+        land = [sys.executable, "-m", "apt_assets.cli", "land", str(REPOSITORY / ".apt/cache/icd10.jsonl")]
+        subprocess.run([*land, "--experiment", str(DEFAULT_EXPERIMENT)], env=environment, check=True)
+        cold = timed_run(environment)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
+        again = timed_run(environment)
+    return {
+        **cold,
+        "peak_gb": round(peak, 2),
+        "again": {"wall_seconds": again["wall_seconds"], "computed": again["computed"]},
+        "machine": {"cores": os.cpu_count(), "cpu": cpu_name(), "python": platform.python_version()},
+        "libraries": {name: metadata.version(name) for name in LIBRARIES},
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def cpu_name() -> str:
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return names[0].split(":")[1].strip() if names else platform.processor()
+
+
+def markdown(columns, rows) -> str:
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def report(found: dict) -> str:
+    machine, again = found["machine"], found["again"]
+    verdict = "every gate passed" if found["passed"] else found["reason"]
+    return "\n\n".join(
+        [
+            markdown(SCORE_COLUMNS, score_rows(found)),
+            markdown(*second_rows(found)),
+            f"{found['date']}, {machine['cores']} cores of {machine['cpu']}, no GPU: {found['wall_seconds']:.0f} s "
+            f"in all, peak memory {found['peak_gb']} GB; {verdict}. Run again: {again['wall_seconds']:.1f} s, "
+            f"{len(again['computed'])} stages computed.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    measured = measure()
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(measured, indent=1) + "\n")
+    print(report(measured))
