@@ -124,20 +124,30 @@ class Dagster:
         )
 
     def materialize(self, key: str) -> str | None:
-        """Run the stages of one iteration (or of BASE); returns what failed, if anything did."""
+        """Run the stages of one iteration (or of BASE); returns what failed, if anything did.
+
+        Dagster turns Ctrl-C into an error of its own; here it is KeyboardInterrupt again.
+        """
+        import dagster as dg
+
         job = self._definitions.resolve_job_def("score_base" if key == BASE else "iterate")
-        result = job.execute_in_process(
-            instance=self.instance,
-            partition_key=None if key == BASE else key,
-            raise_on_error=False,
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        )
+        try:
+            result = job.execute_in_process(
+                instance=self.instance,
+                partition_key=None if key == BASE else key,
+                raise_on_error=False,
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            )
+        except dg.DagsterExecutionInterruptedError:
+            raise KeyboardInterrupt from None
         if result.success:
             return None
         failures = [event for event in result.all_events if event.is_step_failure]
         if not failures:
             return "the run failed"
         data = failures[0].step_failure_data
+        if data.error and data.error.cls_name == "DagsterExecutionInterruptedError":
+            raise KeyboardInterrupt
         error = data.user_failure_data.description if data.user_failure_data else None
         cause = data.error.cause or data.error if data.error else None
         return f"{failures[0].step_key}: {error or (cause.message.strip() if cause else 'failed')}"

@@ -96,6 +96,8 @@ def generate(
     """
     import torch
 
+    if not prompts:
+        return []
     tokenizer = policy.tokenizer
     # The template has written the special tokens already; a second <bos> would change the answers.
     plain = tokenizer.chat_template is None

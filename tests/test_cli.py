@@ -105,7 +105,8 @@ def test_second_run_computes_nothing_and_plan_says_why_beforehand(landed, make_e
 
 
 def test_refused_gate_promotes_nothing_says_so_and_exits_with_1(landed, make_experiment):
-    strict = make_experiment(gate={"general_tolerance": 0.0, "domain_tolerance": 0.0}, training={"learning_rate": 10.0})
+    # Without validation rows nothing shows that the adapter is not worse: the gate must refuse.
+    strict = make_experiment(data={"validation": 0.0})
     result = apt("run", "-e", strict, "--iterations", 2, code=1)
     assert "STOPPED: iteration 0001 is not promoted" in result.stdout
     apt("export", "-e", strict, "out", code=2)
