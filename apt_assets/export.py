@@ -1,5 +1,6 @@
 """Export: an adapter, or the merged model, as a folder that transformers and peft load."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -27,6 +28,9 @@ def export_model(project: Project, target: Path, iteration: int | None, *, merge
         for name in manifest.files:
             if name.startswith("adapter_"):
                 shutil.copyfile(source / name, target / name)
+        config = target / "adapter_config.json"
+        named = {**json.loads(config.read_text()), "base_model_name_or_path": str(project.model)}
+        config.write_text(json.dumps(named, indent=1))
         return key
     from resources.policy_model import load_policy
 

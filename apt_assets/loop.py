@@ -47,11 +47,9 @@ def run_loop(project: Project, iterations: int, echo: Echo) -> LoopResult:
         if stopped := [plan.causes[0] for plan in plans.values() if plan.status == "stopped"]:
             result.passed, result.reason = False, f"iteration {key} does not run: {stopped[0]}"
             return result
-        settled = all(
-            plan.status == "refused" or (plan.manifest and reusable(project, plan.manifest))
-            for plan in plans.values()
-            if plan.status in ("fresh", "refused")
-        ) and all(plan.status in ("fresh", "refused") for plan in plans.values())
+        settled = all(plan.status in ("fresh", "refused") for plan in plans.values()) and all(
+            reusable(project, plan.manifest) for plan in plans.values() if plan.manifest
+        )
         if settled and dagster.knows(key, plans):
             result.reused += [(key, name) for name in plans]
         else:

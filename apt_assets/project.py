@@ -5,7 +5,7 @@ the store, `landing/` the landed files, `dagster_home/` Dagster's own records.
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -23,7 +23,6 @@ class Project:
     experiment: Experiment
     home: Path
     experiment_file: Path | None = None
-    _identities: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(cls, experiment: Path | None = None) -> "Project":
@@ -60,12 +59,12 @@ class Project:
 
     # -- models and tasks --------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def model(self) -> Path:
         """Folder of the base model. Raises UsageError if it is not on this machine."""
         return self._model_folder(self.experiment.policy.model, "policy")
 
-    @property
+    @cached_property
     def encoder(self) -> Path:
         """Folder of the sentence encoder. Raises UsageError if it is not on this machine."""
         return self._model_folder(self.experiment.retrieval.encoder, "encoder")
@@ -106,18 +105,15 @@ class Project:
     # -- the world, by content (engine.plan.World) -------------------------------------------------
 
     def identity(self, name: str) -> str:
-        """Digest of what stages read from outside the store; worked out once per process."""
-        if name not in self._identities:
-            match name:
-                case "model":
-                    folders = [self.model]
-                case "encoder":
-                    folders = [self.encoder]
-                case _:
-                    folders = [self.tasks, *([self.task_data] if self.task_data.is_dir() else [])]
-            digests = [self._digests.folder(folder) for folder in folders]
-            self._identities[name] = digest_json(digests)
-        return self._identities[name]
+        """Digest of what stages read from outside the store; asks the files anew at every call."""
+        match name:
+            case "model":
+                folders = [self.model]
+            case "encoder":
+                folders = [self.encoder]
+            case _:
+                folders = [self.tasks, *([self.task_data] if self.task_data.is_dir() else [])]
+        return digest_json([self._digests.folder(folder) for folder in folders])
 
     def landed(self) -> list[str]:
         """Names of the files now in the landing folder, sorted."""

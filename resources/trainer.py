@@ -8,6 +8,7 @@ under the name "ref") or the base model (the adapter switched off).
 """
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,7 @@ def train_adapter(
     # Not trainer.save_model: that also writes training_args.bin, which is a pickle.
     trainer.model.save_pretrained(out, selected_adapters=["default"])
     (out / "README.md").unlink(missing_ok=True)
+    forget_base_path(out / "adapter_config.json")
     return training_log(trainer.state.log_history)
 
 
@@ -165,6 +167,12 @@ def completion_positions_only() -> Iterator[None]:
         yield
     finally:
         utils._use_triton = original
+
+
+def forget_base_path(config: Path) -> None:
+    """Take the base model's path out of an adapter's configuration: a path is not content."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    config.write_text(json.dumps({**content, "base_model_name_or_path": None}, indent=1, sort_keys=True))
 
 
 def training_log(history: list[dict[str, float]]) -> "pl.DataFrame":

@@ -1,5 +1,7 @@
 """The whole loop on a tiny random policy: every stage real, through Dagster."""
 
+import json
+
 import pytest
 
 from apt_assets.loop import run_loop
@@ -32,3 +34,63 @@ def test_full_loop_trains_two_iterations_then_reuses_everything(project):
     assert again.computed == []
     assert len(again.reused) == len(result.computed) + len(result.reused)
     assert lines == []
+
+
+def test_damaged_artifacts_are_noticed_and_only_they_are_computed_again(project):
+    import shutil
+
+    run(project, 1)
+    pointed = {name: project.store.pointed("tiny", "0001", name) for name in ("bad_cases", "adapter_checkpoint")}
+    (project.store.folder(pointed["bad_cases"]) / "bad_cases.parquet").write_bytes(b"not parquet")
+    weights = project.store.folder(pointed["adapter_checkpoint"]) / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    shutil.rmtree(project.lancedb)
+    result, _ = run(project, 1)
+    assert result.passed, result.reason
+    assert stages(result.computed, "0001") == {"bad_cases", "adapter_checkpoint", "retrieval_index"}
+    assert weights.read_bytes()[-1] == content[-1] ^ 1
+    assert len(list((project.store.root / "quarantine").iterdir())) == 3
+
+
+def test_file_edited_while_a_stage_reads_it_commits_nothing(project, monkeypatch):
+    import dataclasses
+
+    from apt_assets.engine.execute import StageBlocked, run_stage
+    from apt_assets.engine.stages import STAGES
+
+    original = STAGES["domain_dataset"]
+
+    def compute_and_edit(step):
+        original.compute(step)
+        with (project.landing / "colours.jsonl").open("a") as file:
+            file.write(json.dumps({"prompt": "Late?", "answer": "yes"}) + "\n")
+
+    monkeypatch.setitem(STAGES, "domain_dataset", dataclasses.replace(original, compute=compute_and_edit))
+    with pytest.raises(StageBlocked, match="changed while it ran"):
+        run_stage(project, "0001", "domain_dataset", run_id="r", log=lambda line: None)
+    assert project.store.pointed("tiny", "0001", "domain_dataset") is None
+
+
+def test_evaluation_rows_reach_neither_pool_nor_neighbours_nor_pairs(project):
+    from schemas import read_table
+
+    run(project, 2)
+
+    def ids(iteration, stage, table):
+        manifest = project.store.pointed("tiny", iteration, stage)
+        return set(read_table(project.store.folder(manifest) / f"{table}.parquet")["row_id"])
+
+    held_out = ids("0001", "domain_dataset", "validation") | ids("0001", "domain_dataset", "test")
+    assert len(held_out) > 10
+    for iteration in ("0001", "0002"):
+        for stage in ("eval_predictions", "bad_cases", "neighbors", "preference_pairs"):
+            assert not ids(iteration, stage, stage) & held_out
+
+
+def test_no_pickle_anywhere_in_the_store(project):
+    run(project, 1)
+    suffixes = {path.suffix for path in project.store.root.rglob("*") if path.is_file()}
+    assert not suffixes & {".pkl", ".pickle", ".bin", ".pt", ".pth", ".npy"}
+    assert {".parquet", ".json", ".safetensors"} <= suffixes

@@ -65,12 +65,8 @@ class Bench:
             if name == "gate":
                 passed = key not in self.refused
                 (folder / "verdict.json").write_text(json.dumps({"passed": passed, "reason": "said the test"}))
-            stage = STAGES[name]
             manifest = self.store.commit(
-                folder, stage=name, fingerprint=plan.fingerprint, inputs=plan.inputs,
-                settings=stage.settings_slice(self.experiment),
-                identities={i: self.world.identity(i) for i in stage.identities},
-                libraries=stage.library_versions(), version=stage.version, facts={}, seconds=0.0, run_id="r",
+                folder, stage=name, fingerprint=plan.fingerprint, **plan.facts, facts={}, seconds=0.0, run_id="r",
                 created="now",
             )  # fmt: skip
         self.store.point("t", key, manifest)

@@ -101,8 +101,9 @@ class Step:
 def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log: Log) -> Outcome:
     """Bring one stage of one iteration up to date.
 
-    Raises StageBlocked if an input is not up to date or the gate refuses; whatever the stage's own
-    function raises passes through, and nothing is committed then.
+    Raises StageBlocked if an input is not up to date, the gate refuses, or something the stage reads
+    changed while it ran; whatever the stage's own function raises passes through. Nothing is committed
+    then.
     """
     store = project.store
     where = {"iteration": iteration, "stage": name, "run_id": run_id}
@@ -128,6 +129,8 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
             step = Step(project, iteration, plan, planner, folder, log)
             STAGES[name].compute(step)
             seconds = time.monotonic() - started
+            if project.planner().stage(iteration, name).fingerprint != plan.fingerprint:
+                raise StageBlocked(f"{name} of {iteration}: something it reads changed while it ran; run it again")
             manifest = commit(step, seconds, run_id)
         store.point(project.experiment.name, iteration, manifest)
         store.journal("computed", **where, fingerprint=plan.fingerprint, seconds=round(seconds, 3))
@@ -151,17 +154,15 @@ def reusable(project: "Project", manifest: Manifest) -> bool:
 
 
 def commit(step: Step, seconds: float, run_id: str) -> Manifest:
-    stage = STAGES[step.plan.stage]
-    assert step.plan.fingerprint is not None
+    """Make what the step wrote the artifact of the fingerprint that was planned."""
+    plan = step.plan
+    assert plan.fingerprint is not None
+    assert plan.facts is not None
     return step.project.store.commit(
         step.out,
-        stage=stage.name,
-        fingerprint=step.plan.fingerprint,
-        inputs=step.plan.inputs,
-        settings=stage.settings_slice(step.experiment),
-        identities={name: step.project.identity(name) for name in stage.identities},
-        libraries=stage.library_versions(),
-        version=stage.version,
+        stage=plan.stage,
+        fingerprint=plan.fingerprint,
+        **plan.facts,
         facts=step.facts,
         seconds=round(seconds, 3),
         run_id=run_id,

@@ -41,6 +41,8 @@ class StagePlan:
     """One stage of one iteration: its status, why, and what it would reuse.
 
     causes: one line each, such as `training.beta: 0.1 -> 0.2`; empty when fresh.
+    facts: what the fingerprint is of (version, settings, inputs, identities, libraries); None, as
+        the fingerprint is, while an input has no present content.
     """
 
     iteration: str
@@ -48,8 +50,12 @@ class StagePlan:
     status: Status
     causes: tuple[str, ...]
     fingerprint: str | None
-    inputs: dict[str, str]
+    facts: dict[str, Any] | None
     manifest: Manifest | None
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        return self.facts["inputs"] if self.facts else {}
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -128,14 +134,14 @@ class Planner:
     def _work_out(self, iteration: str, stage: Stage) -> StagePlan:
         last = self.store.pointed(self.experiment.name, iteration, stage.name)
         if iteration != BASE and (reason := self.stopped(iteration)):
-            return StagePlan(iteration, stage.name, "stopped", (reason,), None, {}, last)
+            return StagePlan(iteration, stage.name, "stopped", (reason,), None, None, last)
         try:
             inputs = {name: self._input(iteration, name) for name in stage.inputs}
         except Unsettled as error:
-            return StagePlan(iteration, stage.name, "waiting", (str(error),), None, {}, last)
+            return StagePlan(iteration, stage.name, "waiting", (str(error),), None, None, last)
         verdict = self.gate(iteration) if stage.name == "promoted_adapter" else None
         if verdict is not None and not verdict["passed"]:
-            return StagePlan(iteration, stage.name, "refused", (verdict["reason"],), None, inputs, None)
+            return StagePlan(iteration, stage.name, "refused", (verdict["reason"],), None, None, None)
         facts = {
             "version": stage.version,
             "settings": stage.settings_slice(self.experiment),
@@ -145,12 +151,12 @@ class Planner:
         }
         fingerprint = digest_json({"stage": stage.name, **facts})
         if found := self.store.lookup(stage.name, fingerprint):
-            return StagePlan(iteration, stage.name, "fresh", (), fingerprint, inputs, found)
+            return StagePlan(iteration, stage.name, "fresh", (), fingerprint, facts, found)
         if last is None:
             never = ("never computed",)
-            return StagePlan(iteration, stage.name, "missing", never, fingerprint, inputs, None)
+            return StagePlan(iteration, stage.name, "missing", never, fingerprint, facts, None)
         causes = differences(last, facts) or ("its artifact is gone from the store",)
-        return StagePlan(iteration, stage.name, "stale", causes, fingerprint, inputs, last)
+        return StagePlan(iteration, stage.name, "stale", causes, fingerprint, facts, last)
 
     def _input(self, iteration: str, name: str) -> str:
         """The present data version of an input. Raises Unsettled if it has none yet."""
