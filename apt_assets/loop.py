@@ -53,12 +53,12 @@ def run_loop(project: Project, iterations: int, echo: Echo) -> LoopResult:
         if settled and dagster.knows(key, plans):
             result.reused += [(key, name) for name in plans]
         else:
-            failure = dagster.materialize(key)
+            run_id, failure = dagster.materialize(key)
             after = project.planner()
             fresh = {n: after.stage(key, n) for n in plans if after.stage(key, n).status == "fresh"}
             for name, plan in fresh.items():
-                same = plan.fingerprint == plans[name].fingerprint and plans[name].status == "fresh"
-                (result.reused if same else result.computed).append((key, name))
+                computed = plan.manifest is not None and plan.manifest.run_id == run_id
+                (result.computed if computed else result.reused).append((key, name))
             if failure and not (key != BASE and after.gate(key)):
                 result.passed, result.reason = False, f"iteration {key}: {failure}"
                 return result
@@ -121,8 +121,8 @@ class Dagster:
             if name != "gate" and plan.status == "fresh"
         )
 
-    def materialize(self, key: str) -> str | None:
-        """Run the stages of one iteration (or of BASE); returns what failed, if anything did.
+    def materialize(self, key: str) -> tuple[str, str | None]:
+        """Run the stages of one iteration (or of BASE): (run id, what failed, if anything did).
 
         Dagster turns Ctrl-C into an error of its own; here it is KeyboardInterrupt again.
         """
@@ -139,16 +139,16 @@ class Dagster:
         except dg.DagsterExecutionInterruptedError:
             raise KeyboardInterrupt from None
         if result.success:
-            return None
+            return result.run_id, None
         failures = [event for event in result.all_events if event.is_step_failure]
         if not failures:
-            return "the run failed"
+            return result.run_id, "the run failed"
         data = failures[0].step_failure_data
         if data.error and data.error.cls_name == "DagsterExecutionInterruptedError":
             raise KeyboardInterrupt
         error = data.user_failure_data.description if data.user_failure_data else None
         cause = data.error.cause or data.error if data.error else None
-        return f"{failures[0].step_key}: {error or (cause.message.strip() if cause else 'failed')}"
+        return result.run_id, f"{failures[0].step_key}: {error or (cause.message.strip() if cause else 'failed')}"
 
     def _materialized(self, asset: str, key: str | None) -> str | None:
         import dagster as dg

@@ -66,7 +66,11 @@ def test_trained_adapter_changes_the_answers_of_the_real_policy(icd10, tmp_path)
     )
     log = train_adapter(CACHE / "policy", None, pairs, "One word.", recipe, tmp_path)
     assert log["loss"].tail(3).mean() < log["loss"][0] / 2
-    policy = load_policy(CACHE / "policy", tmp_path, system_prompt="One word.")
-    answers = generate(policy, pairs["prompt"].head(8).to_list(), max_new_tokens=4, batch_size=8)
     labels = {label.casefold() for label in CHAPTERS.values()}
-    assert sum(answer.casefold() in labels for answer in answers) >= 4
+
+    def answers_that_are_labels(adapter):
+        policy = load_policy(CACHE / "policy", adapter, system_prompt="One word.")
+        answers = generate(policy, pairs["prompt"].to_list(), max_new_tokens=4, batch_size=32)
+        return sum(answer.casefold() in labels for answer in answers)
+
+    assert answers_that_are_labels(tmp_path) >= answers_that_are_labels(None) + 5
