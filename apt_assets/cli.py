@@ -259,9 +259,10 @@ def escaped(cell: str) -> Any:
 
 
 def print_results(found: dict[str, Any]) -> None:
-    from apt_assets.results import SCORE_COLUMNS, score_rows, second_rows
+    from apt_assets.results import SCORE_COLUMNS, general_rows, score_rows, second_rows
 
     print_table(SCORE_COLUMNS, score_rows(found))
+    print_table(*general_rows(found))
     print("Shares in percent with 95 % intervals; test is reported only, validation decides the gate.")
     print_table(*second_rows(found))
 

@@ -72,6 +72,18 @@ SCORE_COLUMNS = (
 )  # fmt: skip
 
 
+def general_rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """(columns, rows): accuracy of each general task, by iteration, and the mean margin over all items."""
+    scored = [entry for entry in found["iterations"] if entry["scores"]]
+    tasks = list(dict.fromkeys(task for entry in scored for task in entry["scores"]["general"] if task != "all"))
+    rows = []
+    for entry in scored:
+        general = entry["scores"]["general"]
+        cells = [interval(general[task]["accuracy"]) if task in general else "-" for task in tasks]
+        rows.append([entry["iteration"], *cells, f"{general['all']['margin']:+.3f}"])
+    return ["iteration", *(f"{task} %" for task in tasks), "gold margin, nats per character"], rows
+
+
 def second_rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """(columns, rows): wall-clock seconds of each stage when it was computed, by iteration."""
     entries = found["iterations"]

@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 
 from apt_assets.experiment import DEFAULT_EXPERIMENT, REPOSITORY
-from apt_assets.results import SCORE_COLUMNS, score_rows, second_rows
+from apt_assets.results import SCORE_COLUMNS, general_rows, score_rows, second_rows
 
 RESULTS = Path(__file__).with_name("results") / "demo.json"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "lm-eval", "lancedb", "sentence-transformers", "dagster")
@@ -75,6 +75,7 @@ def report(found: dict) -> str:
     return "\n\n".join(
         [
             markdown(SCORE_COLUMNS, score_rows(found)),
+            markdown(*general_rows(found)),
             markdown(*second_rows(found)),
             f"{found['date']}, {machine['cores']} cores of {machine['cpu']}, no GPU: {found['wall_seconds']:.0f} s "
             f"in all, peak memory {found['peak_gb']} GB; {verdict}. Run again: {again['wall_seconds']:.1f} s, "

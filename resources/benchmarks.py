@@ -45,7 +45,10 @@ def load_task(path: Path, data: Path) -> dict[str, Any]:
     for split, name in files.items():
         found = [folder / name for folder in (path.parent, data) if (folder / name).is_file()]
         if not found:
-            raise TaskError(f"{path}: data file {name} is neither in {path.parent} nor in {data}")
+            raise TaskError(
+                f"{path}: data file {name} is neither in {path.parent} nor in {data} "
+                "(`make embedded` fetches the sets of the default tasks)"
+            )
         files[split] = str(found[0].resolve())
     return config
 

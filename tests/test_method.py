@@ -94,7 +94,9 @@ def test_gate_refuses_when_too_few_items_could_tell():
 
 
 def test_gate_without_validation_rows_refuses():
-    assert not verdict([], [], [True] * 100, [True] * 100)["passed"]
+    result = verdict([], [], [True] * 100, [True] * 100)
+    assert not result["passed"]
+    assert "no item to compare on (raise data.validation" in result["reason"]
 
 
 def test_bootstrap_interval_holds_the_difference_and_is_repeatable():

@@ -30,6 +30,9 @@ class Check:
     against: str
 
     def sentence(self) -> str:
+        if self.items == 0:
+            where = "raise data.validation or land more data" if self.name == "domain" else "name benchmarks.tasks"
+            return f"{self.name} refused: there is no item to compare on ({where})"
         verdict = "passed" if self.passed else "refused"
         return (
             f"{self.name} {verdict}: {self.candidate:.1%} against {self.reference:.1%} of {self.against}, "
