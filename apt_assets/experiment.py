@@ -109,7 +109,7 @@ class Benchmarks(Section):
     folder: str = Field("tasks", description="Folder of lm-eval YAML tasks, one file per task.")
     tasks: dict[str, Annotated[int, Field(ge=1)] | None] = Field(
         {"quartz": 400, "social_iqa": 150},
-        description="Task -> how many of its items, the first ones; null: all (choice: above chance).",
+        description="Task -> how many of its items, the first ones; null: all (choice: what scores fast).",
     )
     batch_size: int = Field(32, ge=1, description="Requests scored at once.")
 
