@@ -4,6 +4,7 @@ Dagster's own memory is never what decides to recompute: each step asks the plan
 verified artifact if its fingerprint is known.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,10 @@ from apt_assets.partitions import key_of, number_of
 from apt_assets.project import Project
 from resources.artifact_store import Manifest
 from resources.digest import digest_json
+
+# Notices of Dagster's beta and preview API are for whoever maintains this, not for its users.
+warnings.simplefilter("ignore", dg.BetaWarning)
+warnings.simplefilter("ignore", dg.PreviewWarning)
 
 ITERATIONS = dg.DynamicPartitionsDefinition(name="iteration")
 # One run of the loop at a time: iteration t+1 needs what t promoted. The limit is in dagster.yaml.

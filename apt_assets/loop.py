@@ -83,14 +83,9 @@ class Dagster:
     """This process's view of the Dagster instance and of the project's jobs."""
 
     def __init__(self, project: Project, echo: Echo):
-        import warnings
-
         prepare_dagster_home(project)
         import dagster as dg
 
-        # Beta and preview notices of Dagster's API are for whoever maintains this, not for its users.
-        warnings.simplefilter("ignore", dg.BetaWarning)
-        warnings.simplefilter("ignore", dg.PreviewWarning)
         from apt_assets.definitions import build_definitions
 
         self._project = project
