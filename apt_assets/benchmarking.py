@@ -21,16 +21,18 @@ def score_policy(step: Step, adapter: Path | None, heldout: "dict[str, pl.DataFr
     from apt_assets.method.scores import summarise
     from resources.benchmarks import load_tasks, score_general
 
+    settings = step.experiment.benchmarks
+    # Before anything is generated: a task that cannot be used should not cost the domain's answers.
+    tasks = load_tasks(step.project.tasks, settings.tasks, step.project.task_data)
     policy = open_policy(step, adapter)
     labels = competing_labels(step, golds)
     domain = pl.concat(
         answer_and_grade(step, policy, rows, labels, f"{split} rows").with_columns(split=pl.lit(split))
         for split, rows in heldout.items()
     )
-    settings = step.experiment.benchmarks
     general = score_general(
         policy,
-        load_tasks(step.project.tasks, settings.tasks, step.project.task_data),
+        tasks,
         items=settings.tasks,
         batch_size=settings.batch_size,
         log=step.log,

@@ -11,6 +11,7 @@ import typer
 
 from apt_assets.experiment import DEFAULT_EXPERIMENT, UsageError, find_experiment
 from apt_assets.project import Project
+from resources.artifact_store import CorruptArtifact
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,7 +59,8 @@ def run(
 
     say(f"experiment {project.experiment.name} ({project.experiment_file})")
     if not project.landed():
-        raise UsageError(f"no data in {project.landing}: land some with `apt-assets land FILE`")
+        where = f" --experiment {project.experiment_file}"
+        raise UsageError(f"no data in {project.landing}: land some with `apt-assets land FILE{where}`")
     result = run_loop(project, iterations or project.experiment.loop.iterations, say)
     from apt_assets.results import results
 
@@ -210,11 +212,13 @@ def ui(
     opened = project.store.iterations(project.experiment.name)
     following = key_of(number_of(opened[-1]) + 1 if opened else 1)
     try:
-        settled = not opened or project.planner().promoted_before(following) is not None
+        planner = project.planner()
+        planner.promoted_before(following)
+        settled = planner.stopped(following) is None
     except Unsettled:
         settled = False
+    # The following iteration only becomes a partition here: its files are fixed when it first runs.
     for key in [*opened, *([following] if settled else [])]:
-        project.open_iteration(key)
         dagster.open_iteration(key)
     os.environ["APT_EXPERIMENT"] = str(project.experiment_file)
     say(f"Dagster at http://127.0.0.1:{port} (Ctrl-C ends it); asset graph: http://127.0.0.1:{port}/asset-groups")
@@ -283,6 +287,9 @@ def main() -> None:
     except UsageError as error:
         say(f"error: {error}")
         sys.exit(2)
+    except CorruptArtifact as error:
+        say(f"error: {error}; `apt-assets run` computes it again")
+        sys.exit(1)
     except KeyboardInterrupt:
         say("interrupted: finished stages are kept, and the next run goes on from there")
         sys.exit(130)

@@ -27,7 +27,8 @@ ITERATIONS = dg.DynamicPartitionsDefinition(name="iteration")
 POOL = "apt_loop"
 
 # Inputs of the planner that are not assets of their own; what stands for them in the graph.
-IN_GRAPH = {
+IN_GRAPH: dict[str, tuple[str, ...]] = {
+    "iteration": (),
     "gate": ("benchmark_scores", "base_scores"),
     "landed_now": ("landing_files",),
     "promoted_scores": (),
@@ -146,6 +147,8 @@ def run(project: Project, iteration: str, name: str, context: Any, echo: Callabl
     """Run one stage for a Dagster step, with its log lines in Dagster and in the terminal."""
     if iteration != BASE:
         number_of(iteration)
+        if (reason := project.planner().stopped(iteration)) is not None:
+            raise dg.Failure(description=f"iteration {iteration} does not run: {reason}", allow_retries=False)
         project.open_iteration(iteration)
 
     def log(line: str) -> None:

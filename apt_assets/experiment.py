@@ -124,7 +124,7 @@ class Gate(Section):
 
 
 class Loop(Section):
-    iterations: int = Field(2, ge=1, description="How many `run` does when not told.")
+    iterations: int = Field(2, ge=1, le=9999, description="How many `run` does when not told.")
 
 
 class Experiment(Section):

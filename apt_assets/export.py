@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import apt_assets.assets  # noqa: F401 - declares the stages
+from apt_assets.engine.plan import Planner
 from apt_assets.experiment import UsageError
 from apt_assets.partitions import key_of
 from apt_assets.project import Project
@@ -18,10 +19,14 @@ def export_model(project: Project, target: Path, iteration: int | None, *, merge
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target}: exists and is not an empty folder")
-    key = key_of(iteration) if iteration else last_promoted(project)
-    manifest = project.store.pointed(project.experiment.name, key, "adapter_checkpoint")
-    if manifest is None:
-        raise UsageError(f"iteration {key} of {project.experiment.name} has no adapter")
+    if iteration is not None and iteration > 9999:
+        raise UsageError(f"an iteration is 1 to 9999, got {iteration}")
+    planner = project.planner()
+    key = key_of(iteration) if iteration else last_promoted(project, planner)
+    plan = planner.stage(key, "adapter_checkpoint")
+    if plan.status != "fresh" or plan.manifest is None:
+        raise UsageError(f"iteration {key} of {project.experiment.name} has no up-to-date adapter ({plan.status})")
+    manifest = plan.manifest
     source = project.store.verify(manifest)
     target.mkdir(parents=True, exist_ok=True)
     if not merge:
@@ -40,8 +45,9 @@ def export_model(project: Project, target: Path, iteration: int | None, *, merge
     return key
 
 
-def last_promoted(project: Project) -> str:
+def last_promoted(project: Project, planner: Planner) -> str:
+    """The latest iteration whose promotion is up to date: its gate passed for the adapter of now."""
     for key in reversed(project.store.iterations(project.experiment.name)):
-        if project.store.pointed(project.experiment.name, key, "promoted_adapter"):
+        if planner.stage(key, "promoted_adapter").status == "fresh":
             return key
-    raise UsageError(f"{project.experiment.name} has no promoted adapter yet: run `apt-assets run` first")
+    raise UsageError(f"{project.experiment.name} has no up-to-date promoted adapter: run `apt-assets run` first")

@@ -17,6 +17,8 @@ from apt_assets.project import Project
 if TYPE_CHECKING:
     import dagster as dg
 
+    from apt_assets.engine.plan import Planner
+
 Echo = Callable[[str], None]
 
 
@@ -39,14 +41,15 @@ def run_loop(project: Project, iterations: int, echo: Echo) -> LoopResult:
     result = LoopResult()
     dagster = Dagster(project, echo)
     for key in [BASE, *(key_of(number) for number in range(1, iterations + 1))]:
+        before = project.planner()
         if key != BASE:
+            if stopped := before.stopped(key):
+                result.passed = False
+                result.reason = result.reason or f"iteration {key} does not run: {stopped}"
+                return result
             project.open_iteration(key)
             dagster.open_iteration(key)
-        before = project.planner()
         plans = {name: before.stage(key, name) for name in stages_of(key)}
-        if stopped := [plan.causes[0] for plan in plans.values() if plan.status == "stopped"]:
-            result.passed, result.reason = False, f"iteration {key} does not run: {stopped[0]}"
-            return result
         settled = all(plan.status in ("fresh", "refused") for plan in plans.values()) and all(
             reusable(project, plan.manifest) for plan in plans.values() if plan.manifest
         )
@@ -59,15 +62,20 @@ def run_loop(project: Project, iterations: int, echo: Echo) -> LoopResult:
             for name, plan in fresh.items():
                 computed = plan.manifest is not None and plan.manifest.run_id == run_id
                 (result.computed if computed else result.reused).append((key, name))
-            if failure and not (key != BASE and after.gate(key)):
+            if failure and not refused(after, key):
                 result.passed, result.reason = False, f"iteration {key}: {failure}"
                 return result
-        verdict = None if key == BASE else project.planner().gate(key)
-        if verdict and not verdict["passed"]:
-            result.passed = False
-            result.reason = f"iteration {key} is not promoted: {verdict['reason']}"
-            return result
+        # Whether a refusal ends the loop is for the next iteration to say: new data may have landed.
+        reason = refused(project.planner(), key)
+        result.passed = reason is None
+        result.reason = f"iteration {key} is not promoted: {reason}" if reason else ""
     return result
+
+
+def refused(planner: "Planner", key: str) -> str | None:
+    """Why the gate of the iteration refused it; None if it passed or has not decided."""
+    verdict = None if key == BASE else planner.gate(key)
+    return None if verdict is None or verdict["passed"] else verdict["reason"]
 
 
 def prepare_dagster_home(project: Project) -> None:

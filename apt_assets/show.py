@@ -25,7 +25,13 @@ def rows_of(project: Project, name: str, iteration: str, limit: int) -> tuple[li
     """
     from schemas import read_table
 
-    key = iteration if iteration == BASE else key_of(int(iteration)) if iteration.isdigit() and int(iteration) else ""
+    key = (
+        iteration
+        if iteration == BASE
+        else key_of(int(iteration))
+        if iteration.isdigit() and 0 < int(iteration) <= 9999
+        else ""
+    )
     if not key:
         raise UsageError(f"iteration: give a number such as 1, or base; got {iteration!r}")
     manifests = {s: project.store.pointed(project.experiment.name, key, s) for s in STAGES}

@@ -25,13 +25,15 @@ def labels_of(answers: Iterable[str]) -> list[str]:
 
 
 def normalise_answer(text: str) -> str:
-    """NFKC, case-folded, words and numbers only, without English articles (after SQuAD's metric).
+    """NFKC, case-folded, words and numbers only, without "an" and "the" (after SQuAD's metric).
 
     A number keeps its sign and its decimal point: 1.5 is not 15 and -5 is not 5.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     words = re.findall(r"(?<!\w)-?\d+(?:[.,]\d+)*|[^\W_]+", folded)
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
+    # "a" stays: it may be the letter of a choice. An answer of symbols only is kept as it is.
+    content = [word for word in words if word not in ("an", "the")]
+    return " ".join(content or words) or folded.strip()
 
 
 def exact(prediction: str, gold: str) -> bool:

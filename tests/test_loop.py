@@ -94,3 +94,19 @@ def test_no_pickle_anywhere_in_the_store(project):
     suffixes = {path.suffix for path in project.store.root.rglob("*") if path.is_file()}
     assert not suffixes & {".pkl", ".pickle", ".bin", ".pt", ".pth", ".npy"}
     assert {".parquet", ".json", ".safetensors"} <= suffixes
+
+
+def test_new_data_after_a_refused_gate_goes_on_from_what_was_promoted(make_experiment, tmp_path):
+    tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(60))
+    # Without validation rows the gate must refuse.
+    project = Project.open(make_experiment(data={"validation": 0.0}))
+    first, _ = run(project, 2)
+    assert not first.passed
+    assert "iteration 0001 is not promoted" in first.reason
+    assert stages(first.computed, "0002") == set()
+
+    tiny.write_jsonl(tmp_path / "landing" / "more.jsonl", tiny.domain_rows(80)[60:])
+    second, _ = run(project, 2)
+    assert "adapter_checkpoint" in stages(second.computed, "0002")
+    assert "adapter_checkpoint" not in stages(second.computed, "0001")
+    assert project.planner().stage("0002", "policy").inputs == {"previous_adapter": "none"}

@@ -55,6 +55,19 @@ def test_questions_answered_right_are_replayed_up_to_their_share_similar_ones_fi
     assert pairs["prompt"].to_list()[2:3] == ["near right"][:replayed]
 
 
+def test_question_answered_right_once_and_wrong_once_is_one_row():
+    case, twice = prediction("case", 1), "answered twice"
+    pairs = build_pairs(
+        table("bad_cases", [case]),
+        table("eval_predictions", [case, prediction(twice, 5)]),
+        table("neighbors", [(row_id(twice), case[0], 1, 0.9, twice, "gold")]),
+        table("eval_predictions", [prediction(twice, 2)]),
+        bad_below=4,
+        replay_share=9.0,
+    )
+    assert pairs["kind"].to_list() == ["bad_case", "similar"]
+
+
 def items(right, task="t"):
     return table("general_items", [(task, n, ok, 0.0) for n, ok in enumerate(right)])
 

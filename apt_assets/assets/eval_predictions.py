@@ -4,7 +4,7 @@ from apt_assets.engine.stages import ANSWERING, GRADING, stage
 
 
 @stage(
-    inputs=["policy", "domain_dataset/train.parquet"],
+    inputs=["iteration", "policy", "domain_dataset/train.parquet"],
     settings=["mining.questions", "mining.seed", *ANSWERING, *GRADING],
     libraries=["torch", "transformers", "peft"],
     version="1",

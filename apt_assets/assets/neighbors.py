@@ -4,7 +4,7 @@ from apt_assets.engine.stages import stage
 
 @stage(
     inputs=["bad_cases", "retrieval_index", "domain_dataset/train.parquet"],
-    settings=["retrieval.per_case"],
+    settings=["retrieval.per_case", "policy.device"],
     identities=["encoder"],
     libraries=["sentence-transformers", "torch", "lancedb"],
     version="1",

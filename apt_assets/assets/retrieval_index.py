@@ -2,10 +2,12 @@ import json
 
 from apt_assets.engine.execute import Step
 from apt_assets.engine.stages import stage
+from resources.digest import digest_json
 
 
 @stage(
     inputs=["domain_dataset/train.parquet"],
+    settings=["policy.device"],
     identities=["encoder"],
     libraries=["sentence-transformers", "torch", "lancedb"],
     version="1",
@@ -21,7 +23,10 @@ def retrieval_index(step: Step) -> None:
     settings = step.experiment.retrieval
     pool = step.read("domain_dataset", "train")
     encoder = Encoder(step.project.encoder, device=step.experiment.policy.device, batch_size=settings.batch_size)
-    name = f"{step.experiment.name}-{step.project.identity('encoder')[:8]}"
+    # Vectors of another encoder, library version or device are never mixed: they get their own table.
+    assert step.plan.facts is not None
+    made_by = digest_json([step.plan.facts[kind] for kind in ("settings", "identities", "libraries")])
+    name = f"{step.experiment.name}-{made_by[:8]}"
     progress = step.progress("embedding", pool.height, "texts")
     step.facts.update(update_index(step.project.lancedb, name, pool, encoder, progress))
     content = {"pool": pool_digest(pool["row_id"].to_list(), pool["prompt"].to_list()), "rows": pool.height}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from apt_assets.engine.plan import Planner, StagePlan
 from apt_assets.engine.stages import BASE, STAGES
 from resources.artifact_store import CorruptArtifact, Manifest, now
+from resources.digest import digest_json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -129,13 +130,26 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
             step = Step(project, iteration, plan, planner, folder, log)
             STAGES[name].compute(step)
             seconds = time.monotonic() - started
-            if project.planner().stage(iteration, name).fingerprint != plan.fingerprint:
+            if not unchanged(project, iteration, plan):
                 raise StageBlocked(f"{name} of {iteration}: something it reads changed while it ran; run it again")
             manifest = commit(step, seconds, run_id)
         store.point(project.experiment.name, iteration, manifest)
         store.journal("computed", **where, fingerprint=plan.fingerprint, seconds=round(seconds, 3))
         log(f"{name} of {iteration}: done in {seconds:.1f} s")
         return Outcome("computed", manifest, seconds)
+
+
+def unchanged(project: "Project", iteration: str, plan: StagePlan) -> bool:
+    """Whether what the stage reads from outside the store is still what was planned.
+
+    Artifacts in the store cannot change under a step: they are content-addressed and verified.
+    """
+    assert plan.facts is not None
+    inputs = plan.facts["inputs"]
+    landed = {"landing_files": iteration, "landed_now": BASE}
+    return all(project.identity(name) == digest for name, digest in plan.facts["identities"].items()) and all(
+        digest_json(project.landing_files(key)) == inputs[name] for name, key in landed.items() if name in inputs
+    )
 
 
 def reusable(project: "Project", manifest: Manifest) -> bool:

@@ -94,7 +94,10 @@ class Planner:
         manifest = self.stage(iteration, "gate").manifest
         if manifest is None or self.stage(iteration, "gate").status != "fresh":
             return None
-        return json.loads((self.store.folder(manifest) / "verdict.json").read_text(encoding="utf-8"))
+        try:
+            return json.loads((self.store.folder(manifest) / "verdict.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None  # damaged: the next run notices, quarantines and decides again
 
     def promoted_before(self, iteration: str) -> str | None:
         """The latest earlier iteration whose gate passed; None: the base model itself.
@@ -160,6 +163,8 @@ class Planner:
 
     def _input(self, iteration: str, name: str) -> str:
         """The present data version of an input. Raises Unsettled if it has none yet."""
+        if name == "iteration":
+            return iteration
         if name in ("landing_files", "landed_now"):
             return digest_json(self.world.landing_files(BASE if name == "landed_now" else iteration))
         if name in ("previous_adapter", "promoted_scores"):

@@ -24,7 +24,7 @@ class Stage:
     """One node of the dataflow.
 
     inputs: `stage`, `stage/file` (one file of its artifact, so that a change elsewhere in it cuts
-        off), or a source: landing_files, previous_adapter, promoted_scores, landed_now.
+        off), or a source: landing_files, previous_adapter, promoted_scores, landed_now, iteration (its key).
     settings: dotted paths into the experiment, of a value or a whole section; nothing else of it
         reaches the fingerprint.
     identities: what a stage reads from outside the store, by content: model, encoder, tasks.

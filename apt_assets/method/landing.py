@@ -91,7 +91,7 @@ def read_jsonl(path: Path) -> Iterator[Record]:
 def read_csv(path: Path) -> Iterator[Record]:
     """(line on which the record ends, fields, dict or BadField); the first line names the columns."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file)
+        reader = csv.reader(file, strict=True)
         header = next(reader, [])
         for cells in reader:
             if not cells:
@@ -99,7 +99,11 @@ def read_csv(path: Path) -> Iterator[Record]:
             if len(cells) > len(header):
                 yield reader.line_num, cells, BadField(None, f"{len(cells)} cells, but {len(header)} columns")
             elif bad := [name for name, cell in zip(header, cells, strict=False) if has_surrogate(cell)]:
-                yield reader.line_num, cells, BadField(bad[0], "not valid UTF-8")
+                yield (
+                    reader.line_num,
+                    cells,
+                    BadField(printable(bad[0].encode("utf-8", "surrogateescape")), "not valid UTF-8"),
+                )
             else:
                 filled: dict[str, Any] = {name: cell for name, cell in zip(header, cells, strict=False) if cell != ""}
                 if isinstance(filled.get("metadata"), str):

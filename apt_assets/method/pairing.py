@@ -31,6 +31,8 @@ def build_pairs(
     pairs = pl.concat([own.sort("row_id"), wrong.sort("row_id")]).filter(pl.col("chosen") != pl.col("rejected"))
     right = [as_pairs(rows.filter(~bad), "replay", "answer").sort("row_id") for rows in (similar, predictions)]
     replay = pl.concat(right).unique("row_id", keep="first", maintain_order=True)
+    # A neighbour that was mined too is answered twice, in other batches, and may be right only once.
+    replay = replay.join(pairs, on="row_id", how="anti")
     return pl.concat([pairs, replay.head(round(replay_share * pairs.height))])
 
 
