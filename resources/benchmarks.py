@@ -9,6 +9,7 @@ import copy
 import logging
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -107,16 +108,21 @@ def evaluate(policy: "Policy", task: dict[str, Any], items: int | None, batch_si
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     # HFLM sets the padding side that it needs on the tokenizer it is given.
     side = policy.tokenizer.padding_side
-    try:
-        result = simple_evaluate(
-            model=Quiet(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=batch_size),
-            tasks=[copy.deepcopy(task)],
-            task_manager=TaskManager(include_defaults=False),
-            samples=None if items is None else {task["task"]: list(range(items))},
-            bootstrap_iters=0,
-            log_samples=True,
-        )
-    finally:
-        policy.tokenizer.padding_side = side
+    # datasets keys its cache on path and modification time: a cache of its own, gone afterwards, cannot
+    # hand out what a file used to hold.
+    with tempfile.TemporaryDirectory() as cache:
+        config = copy.deepcopy(task)
+        config["dataset_kwargs"]["cache_dir"] = cache
+        try:
+            result = simple_evaluate(
+                model=Quiet(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=batch_size),
+                tasks=[config],
+                task_manager=TaskManager(include_defaults=False),
+                samples=None if items is None else {task["task"]: list(range(items))},
+                bootstrap_iters=0,
+                log_samples=True,
+            )
+        finally:
+            policy.tokenizer.padding_side = side
     assert result is not None, "simple_evaluate returns None only off the main rank"
     return result["samples"][task["task"]]

@@ -127,7 +127,7 @@ def test_landed_file_that_no_iteration_uses_is_pointed_out(landed, tmp_path):
         (["run", "-e", "nowhere.yaml"], "no experiment file"),
         (["show", "bad_cases", "x"], "iteration: give a number such as 1, or base"),
         (["show", "bad_cases", "1"], "has nothing yet"),
-        (["export", "out"], "no promoted adapter yet"),
+        (["export", "out"], "no up-to-date promoted adapter"),
         (["run", "--iterations", "0"], "--iterations"),
         (["frobnicate"], "No such command"),
     ],
@@ -140,7 +140,10 @@ def test_wrong_use_is_one_clear_message_and_exit_code_2(experiment, tmp_path, mo
 
 
 def test_run_without_data_says_how_to_land_some(experiment):
-    assert "land some with `apt-assets land FILE`" in apt("run", "-e", experiment, code=2).stderr
+    assert (
+        f"land some with `apt-assets land FILE --experiment {experiment}`"
+        in apt("run", "-e", experiment, code=2).stderr
+    )
 
 
 def test_land_without_experiment_goes_to_the_default_folder_not_among_the_embedded_data(experiment, tmp_path):
