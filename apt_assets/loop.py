@@ -37,7 +37,10 @@ class LoopResult:
 
 
 def run_loop(project: Project, iterations: int, echo: Echo) -> LoopResult:
-    """Bring base and iterations 1..n up to date; stops at the first failure or refused gate."""
+    """Bring base and iterations 1..n up to date, in order.
+
+    Stops at the first failure, and after a refused gate unless new data has landed since.
+    """
     result = LoopResult()
     dagster = Dagster(project, echo)
     for key in [BASE, *(key_of(number) for number in range(1, iterations + 1))]:

@@ -13,7 +13,7 @@ from apt_assets.engine.plan import Planner
 from apt_assets.engine.stages import BASE
 from apt_assets.experiment import REPOSITORY, Experiment, UsageError, find_experiment, load_experiment
 from resources.artifact_store import ArtifactStore
-from resources.digest import FileDigests, digest_json, list_files
+from resources.digest import FileDigests, digest_json
 
 LANDING_FORMATS = (".jsonl", ".csv", ".parquet")
 
@@ -119,7 +119,7 @@ class Project:
         """Names of the files now in the landing folder, sorted."""
         if not self.landing.is_dir():
             return []
-        files = [p for p in list_files(self.landing) if p.parent == self.landing]
+        files = sorted(path for path in self.landing.iterdir() if path.is_file())
         return [p.name for p in files if p.suffix in LANDING_FORMATS and not p.name.startswith(".")]
 
     def landing_files(self, iteration: str) -> dict[str, str]:

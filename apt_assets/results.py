@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from apt_assets.engine.plan import Unsettled, stages_of
+from apt_assets.engine.plan import Planner, Unsettled, stages_of
 from apt_assets.engine.stages import BASE
 from apt_assets.project import Project
 
@@ -24,25 +24,25 @@ def results(project: Project) -> dict[str, Any]:
                 seen.add((name, plan.manifest.fingerprint))
             stages[name] = {"status": plan.status, "causes": list(plan.causes), "seconds": seconds}
         entry: dict[str, Any] = {"iteration": key, "stages": stages}
-        entry["scores"] = facts(project, key, "base_scores" if key == BASE else "benchmark_scores")
+        entry["scores"] = facts(planner, key, "base_scores" if key == BASE else "benchmark_scores")
         if key != BASE:
-            entry["bad_cases"] = facts(project, key, "bad_cases").get("rows")
-            entry["pairs"] = facts(project, key, "preference_pairs").get("rows")
+            entry["bad_cases"] = facts(planner, key, "bad_cases").get("rows")
+            entry["pairs"] = facts(planner, key, "preference_pairs").get("rows")
             entry["gate"] = planner.gate(key)
             entry["starts_from"] = starts_from(planner, key)
         entries.append(entry)
     return {"experiment": project.experiment.name, "iterations": entries}
 
 
-def starts_from(planner: Any, key: str) -> str | None:
+def starts_from(planner: Planner, key: str) -> str | None:
     try:
         return planner.promoted_before(key) or BASE
     except Unsettled:
         return None
 
 
-def facts(project: Project, iteration: str, stage: str) -> dict[str, Any]:
-    manifest = project.planner().stage(iteration, stage).manifest
+def facts(planner: Planner, iteration: str, stage: str) -> dict[str, Any]:
+    manifest = planner.stage(iteration, stage).manifest
     return manifest.facts if manifest else {}
 
 
