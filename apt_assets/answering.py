@@ -1,63 +1,134 @@
-"""Answer and grade questions: what mining, pairing and benchmarks all do, in one place."""
+"""Answer and grade questions: what mining, pairing and benchmarks all do, in one place.
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+Both are reused row by row. An answer is keyed by the policy's content, how it generates, and the
+question; a grade by the rubric's code and labels, and the row (question, gold, answer).
+"""
 
-from apt_assets.engine.execute import Step
+from typing import TYPE_CHECKING, Any
+
+from apt_assets.engine.view import Adapter, View
+from resources.digest import digest_json
+from resources.row_store import RowTable
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from apt_assets.engine.execute import ComputingStep
     from resources.policy_model import Policy
 
 
-def open_policy(step: Step, adapter: Path | None) -> "Policy":
-    """The base model with `adapter`, by the experiment's settings."""
+def open_policy(step: "ComputingStep", adapter: Adapter | None) -> "Policy":
+    """The base model with `adapter`, by the experiment's settings; loaded once a stage."""
     from resources.policy_model import load_policy
 
-    settings = step.experiment.policy
-    return load_policy(
-        step.project.model,
-        adapter,
-        dtype=settings.dtype,
-        device=settings.device,
-        system_prompt=settings.system_prompt,
-    )
+    settings = step.settings.policy
+    key = digest_json(None if adapter is None else adapter.digest)
+    if key not in step.loaded:
+        step.loaded[key] = load_policy(
+            step.base_model(),
+            None if adapter is None else adapter.folder,
+            dtype=settings.dtype,
+            device=settings.device,
+            system_prompt=settings.system_prompt,
+        )
+    return step.loaded[key]
 
 
-def competing_labels(step: Step, golds: list[str]) -> list[str]:
+def policy_context(view: View, adapter: Adapter | None) -> dict[str, Any]:
+    """What a policy is, by content, and what computes with it."""
+    settings = view.settings.policy
+    return {
+        "base_model": view.identity("base_model"),
+        "adapter": None if adapter is None else adapter.digest,
+        "dtype": settings.dtype,
+        "device": settings.device,
+        "libraries": view.stage.library_versions(("torch", "transformers", "peft")),
+    }
+
+
+def answer_rows(view: View, adapter: Adapter | None) -> RowTable:
+    """Answers of this policy, by question."""
+    settings = view.settings.policy
+    context = {
+        **policy_context(view, adapter),
+        "system_prompt": settings.system_prompt,
+        "max_new_tokens": settings.max_new_tokens,
+        "batch_size": settings.batch_size,
+        "code": view.code("resources.policy_model:load_policy", "resources.policy_model:generate"),
+    }
+    return view.row_table("answers", context)
+
+
+def grade_table(view: View, labels: list[str]) -> RowTable:
+    """Grades under these competing labels, by row."""
+    return view.row_table("grades", {"labels": labels, "code": view.code("resources.assessor:grade_rows")})
+
+
+def competing_labels(view: View, golds: list[str]) -> list[str]:
     """The labels the assessor takes as competing: as set, or worked out from `golds`."""
     from resources.assessor import labels_of, normalise_answer
 
-    labels = step.experiment.assessor.labels
+    labels = view.settings.assessor.labels
     return labels_of(golds) if labels == "auto" else [normalise_answer(label) for label in labels]
 
 
 def answer_and_grade(
-    step: Step, policy: "Policy", questions: "pl.DataFrame", labels: list[str], what: str
+    step: "ComputingStep", adapter: Adapter | None, questions: "pl.DataFrame", labels: list[str], what: str
 ) -> "pl.DataFrame":
     """Examples (row_id, prompt, answer) -> Predictions, in the order of `questions`."""
     import polars as pl
 
-    from resources.assessor import exact, grade
+    from resources.assessor import grade_rows
     from resources.policy_model import generate
-    from schemas import empty_table
+    from schemas.tables import Predictions
 
-    predictions = generate(
-        policy,
-        questions["prompt"].to_list(),
-        max_new_tokens=step.experiment.policy.max_new_tokens,
-        batch_size=step.experiment.policy.batch_size,
-        progress=step.progress(what, questions.height, "answers"),
-    )
-    golds = questions["answer"].to_list()
-    both = list(zip(predictions, golds, strict=True))
+    prompts, golds = questions["prompt"].to_list(), questions["answer"].to_list()
+
+    def answer(missing: list[int], commit: Any) -> None:
+        generate(
+            open_policy(step, adapter),
+            [prompts[i] for i in missing],
+            max_new_tokens=step.settings.policy.max_new_tokens,
+            batch_size=step.settings.policy.batch_size,
+            progress=step.progress(what, len(missing), "answers"),
+            on_batch=lambda rows, answers: commit([missing[i] for i in rows], answers),
+        )
+
+    said = step.fill(answer_rows(step, adapter), [answer_key(p) for p in prompts], answer).values
+
+    def grade(missing: list[int], commit: Any) -> None:
+        chosen = ([values[i] for i in missing] for values in (prompts, said, golds))
+        commit(missing, [list(graded) for graded in grade_rows(*chosen, labels)])
+
+    keys = [grade_key(*row) for row in zip(prompts, golds, said, strict=True)]
+    graded = step.fill(grade_table(step, labels), keys, grade).values
     return (
         questions.select("row_id", "prompt", "answer")
         .with_columns(
-            pl.Series("prediction", predictions, dtype=pl.String),
-            pl.Series("grade", [grade(said, gold, labels) for said, gold in both], dtype=pl.Int8),
-            pl.Series("exact", [exact(said, gold) for said, gold in both], dtype=pl.Boolean),
+            pl.Series("prediction", said, dtype=pl.String),
+            pl.Series("grade", [grade for grade, _ in graded], dtype=pl.Int8),
+            pl.Series("exact", [exact for _, exact in graded], dtype=pl.Boolean),
         )
-        .cast(empty_table("eval_predictions").schema)
-    )  # type: ignore[arg-type]
+        .cast(Predictions.empty().schema)  # type: ignore[arg-type]
+    )
+
+
+def work_to_answer(
+    view: View, adapter: Adapter | None, questions: "pl.DataFrame", labels: list[str]
+) -> dict[str, int]:
+    """Rows that `answer_and_grade` would compute: {answers, grades}. An answer that is not there yet
+    counts as one grade more; it may turn out to be one that was graded before."""
+    answers = answer_rows(view, adapter).read()
+    rows = list(zip(questions["prompt"], questions["answer"], strict=True))
+    known = [(prompt, gold, answers[answer_key(prompt)]) for prompt, gold in rows if answer_key(prompt) in answers]
+    missing = len({prompt for prompt, _ in rows if answer_key(prompt) not in answers})
+    ungraded = grade_table(view, labels).missing([grade_key(*row) for row in known])
+    return {"answers": missing, "grades": missing + ungraded}
+
+
+def answer_key(prompt: str) -> str:
+    return digest_json([prompt])[:32]
+
+
+def grade_key(prompt: str, gold: str, answer: str) -> str:
+    return digest_json([prompt, gold, answer])[:32]

@@ -1,17 +1,22 @@
 """Score one policy on the domain's held-out rows and on the general tasks, item by item."""
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from apt_assets.answering import answer_and_grade, competing_labels, open_policy
-from apt_assets.engine.execute import Step
+from apt_assets.answering import answer_and_grade, competing_labels, open_policy, policy_context, work_to_answer
+from apt_assets.engine.view import Adapter, View
+from resources.row_store import RowTable
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from apt_assets.engine.execute import ComputingStep
+    from resources.benchmarks import Task
 
-def score_policy(step: Step, adapter: Path | None, heldout: "dict[str, pl.DataFrame]", golds: list[str]) -> None:
+
+def score_policy(
+    step: "ComputingStep", adapter: Adapter | None, heldout: "dict[str, pl.DataFrame]", golds: list[str]
+) -> None:
     """Write domain_items.parquet, general_items.parquet and scores.json for base model + adapter.
 
     heldout: split -> Examples. golds: training answers, from which competing labels are taken.
@@ -19,26 +24,72 @@ def score_policy(step: Step, adapter: Path | None, heldout: "dict[str, pl.DataFr
     import polars as pl
 
     from apt_assets.method.scores import summarise
-    from resources.benchmarks import load_tasks, score_general
 
-    settings = step.experiment.benchmarks
     # Before anything is generated: a task that cannot be used should not cost the domain's answers.
-    tasks = load_tasks(step.project.tasks, settings.tasks, step.project.task_data)
-    policy = open_policy(step, adapter)
+    tasks = tasks_of(step)
     labels = competing_labels(step, golds)
     domain = pl.concat(
-        answer_and_grade(step, policy, rows, labels, f"{split} rows").with_columns(split=pl.lit(split))
+        answer_and_grade(step, adapter, rows, labels, f"{split} rows").with_columns(split=pl.lit(split))
         for split, rows in heldout.items()
     )
-    general = score_general(
-        policy,
-        tasks,
-        items=settings.tasks,
-        batch_size=settings.batch_size,
-        log=step.log,
-    )
+    general = score_general(step, adapter, tasks)
     step.write(domain, "domain_items")
     step.write(general, "general_items")
     scores = summarise(domain, general)
     (step.out / "scores.json").write_text(json.dumps(scores, indent=1))
     step.facts.update(scores)
+
+
+def score_general(step: "ComputingStep", adapter: Adapter | None, tasks: "list[Task]") -> "pl.DataFrame":
+    """GeneralItems of all tasks, sorted by task and item; items that this policy was scored on are reused."""
+    import polars as pl
+
+    from resources.benchmarks import score_items
+    from schemas.tables import GeneralItems
+
+    table = score_rows(step, adapter)
+    rows = []
+    for task in tasks:
+        progress = step.progress(task.name, len(task.keys), "items")
+
+        def score(missing: list[int], commit: Any, task: "Task" = task, progress: Any = progress) -> None:
+            def on_batch(items: Any, values: Any) -> None:
+                commit(items, values)
+                progress(missing.index(items[-1]) + 1, len(missing))
+
+            policy = open_policy(step, adapter)
+            score_items(policy, task, missing, batch_size=step.settings.benchmarks.batch_size, on_batch=on_batch)
+
+        scored = step.fill(table, task.keys, score).values
+        rows += [(task.name, item, s["correct"], s["margin"]) for item, s in enumerate(scored)]
+    return pl.DataFrame(rows, schema=GeneralItems.empty().schema, orient="row").sort("task", "item")
+
+
+def work_to_score(
+    view: View, adapter: Adapter | None, heldout: "dict[str, pl.DataFrame]", golds: list[str]
+) -> dict[str, int]:
+    """What `score_policy` would compute: {answers, grades, scores}."""
+    import polars as pl
+
+    labels = competing_labels(view, golds)
+    asked = work_to_answer(view, adapter, pl.concat(heldout.values()), labels)
+    table = score_rows(view, adapter)
+    return {**asked, "scores": sum(table.missing(task.keys) for task in tasks_of(view))}
+
+
+def score_rows(view: View, adapter: Adapter | None) -> RowTable:
+    """Scores of this policy, by item."""
+    context = {
+        **policy_context(view, adapter),
+        "batch_size": view.settings.benchmarks.batch_size,
+        "lm-eval": view.stage.library_versions(("lm-eval",)),
+        "code": view.code("resources.policy_model:load_policy", "resources.benchmarks:score_items"),
+    }
+    return view.row_table("scores", context)
+
+
+def tasks_of(view: View) -> "list[Task]":
+    from resources.benchmarks import load_tasks
+
+    view.identity("benchmark_tasks")
+    return load_tasks(view.project.tasks, view.settings.benchmarks.tasks, view.project.task_data)

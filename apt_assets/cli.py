@@ -44,14 +44,16 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a progr
 def run(
     iterations: Annotated[
         int | None,
-        typer.Option(min=1, max=9999, help="Bring iterations 1..N up to date; default: loop.iterations."),
+        typer.Option(min=1, max=9999, help="Bring iterations 1..N up to date; default: until the loop ends."),
     ] = None,
     experiment: ExperimentOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bring the loop up to date: base scores, then each iteration in order.
 
-    Stages that are fresh are reused. Stops at the first failed stage or refused gate with exit code 1.
+    Stages that are fresh are reused. Without --iterations the loop goes on until it ends by itself:
+    after loop.max_iterations on the same data, or when an iteration gains nothing or finds no bad
+    case. Stops at the first failed stage or refused gate with exit code 1.
     After Ctrl-C or a kill, run it again: finished stages are kept.
     """
     project = Project.open(experiment)
@@ -61,7 +63,7 @@ def run(
     if not project.landed():
         where = f" --experiment {project.experiment_file}"
         raise UsageError(f"no data in {project.landing}: land some with `apt-assets land FILE{where}`")
-    result = run_loop(project, iterations or project.experiment.loop.iterations, say)
+    result = run_loop(project, iterations, say)
     from apt_assets.results import results
 
     found = results(project)
@@ -77,8 +79,7 @@ def run(
         print_results(found)
         print(f"{len(result.computed)} stages computed, {len(result.reused)} reused")
         print_unused(project)
-        if not result.passed:
-            print(f"STOPPED: {result.reason}")
+        print(f"{'ended' if result.passed else 'STOPPED'}: {result.reason}")
     raise typer.Exit(0 if result.passed else 1)
 
 
@@ -88,19 +89,82 @@ def plan(
     experiment: ExperimentOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what is fresh, and what `run` would compute and why. Computes nothing itself."""
+    """Tell what is fresh, what `run` would compute, why, and what that costs. Computes nothing itself.
+
+    Costs count rows to answer, grade, embed and score, and optimiser steps; "about" is what a stage
+    that waits for another one took the last time.
+    """
     project = Project.open(experiment)
     import apt_assets.assets  # noqa: F401 - declares the stages
+    from apt_assets.costs import total, work_of
+    from apt_assets.driver import End, next_run
 
-    plans = project.planner().plan(iterations or project.experiment.loop.iterations)
+    opened = len(project.store.iterations(project.experiment.name))
+    planner = project.planner()
+    plans = planner.plan(iterations or max(opened, project.experiment.loop.max_iterations))
+    works = [work_of(project, planner, one) for one in plans]
     if as_json:
-        print(json.dumps([one.as_json() for one in plans]))
+        found = zip(plans, works, strict=True)
+        print(json.dumps([{**p.as_json(), "work": w.amounts, "work_exact": w.exact} for p, w in found]))
         return
-    rows = [[p.iteration, p.stage, p.status, "; ".join(p.causes)] for p in plans]
-    print_table(("iteration", "stage", "status", "why"), rows)
+    rows = [
+        [p.iteration, p.stage, p.status, str(w) if p.status in ("stale", "missing", "waiting") else "", why(p.causes)]
+        for p, w in zip(plans, works, strict=True)
+    ]
+    print_table(("iteration", "stage", "status", "cost", "why"), rows)
     fresh = sum(p.status == "fresh" for p in plans)
-    print(f"{fresh} of {len(plans)} stages are fresh")
+    print(f"{fresh} of {len(plans)} stages are fresh; to compute: {total(works)}")
+    step = next_run(project, planner, iterations)
+    print(f"the loop is at its end: {step.reason}" if isinstance(step, End) else f"next: {step.key}, {step.reason}")
     print_unused(project)
+
+
+@app.command()
+def explain(
+    stage: Annotated[str, typer.Argument(help="A stage, as `plan` lists them.")],
+    iteration: Annotated[str, typer.Argument(help="1 or 0001; base for base_scores.")],
+    experiment: ExperimentOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the trace of a stage: what it was computed from, whether that still holds, its history."""
+    project = Project.open(experiment)
+    from apt_assets import explain as explaining
+    from apt_assets.engine.stages import BASE, STAGES
+    from apt_assets.show import parse_key
+
+    key = parse_key(iteration)
+    names = [name for name, one in STAGES.items() if one.partitioned == (key != BASE)]
+    if stage not in names:
+        raise UsageError(f"{stage!r} is not a stage of {key}; there are: {', '.join(names)}")
+    found = explaining.explain(project, stage, key)
+    print(json.dumps(found) if as_json else explaining.as_text(found))
+
+
+@app.command()
+def gc(
+    keep: Annotated[int, typer.Option(min=1, help="Keep all of the last N iterations of each experiment.")] = 3,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
+    experiment: ExperimentOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove from the store what neither the last iterations nor the promoted adapter need.
+
+    Nothing turns stale by it: older iterations keep their manifests and verdicts, and a file that is
+    needed again is computed again.
+    """
+    project = Project.open(experiment)
+    from apt_assets.collect import as_json as found_as_json
+    from apt_assets.collect import collect_garbage
+
+    try:
+        found = collect_garbage(project, keep, dry_run=dry_run)
+    except RuntimeError as error:
+        raise UsageError(str(error)) from None
+    if as_json:
+        print(json.dumps(found_as_json(found)))
+        return
+    what = ", ".join(f"{count} {kind}" for kind, count in found.removed.items()) or "nothing"
+    print(f"{'would remove' if dry_run else 'removed'}: {what}; {found.bytes / 1e6:.1f} MB")
 
 
 @app.command()
@@ -204,22 +268,14 @@ def ui(
 ) -> None:
     """Open the project in Dagster: asset graph, runs, checks. Ends with Ctrl-C."""
     project = Project.open(experiment)
-    from apt_assets.engine.plan import Unsettled
+    from apt_assets.driver import Run, next_run
     from apt_assets.loop import Dagster
-    from apt_assets.partitions import key_of, number_of
 
     dagster = Dagster(project, say)
-    opened = project.store.iterations(project.experiment.name)
-    following = key_of(number_of(opened[-1]) + 1 if opened else 1)
-    try:
-        planner = project.planner()
-        planner.promoted_before(following)
-        settled = planner.stopped(following) is None
-    except Unsettled:
-        settled = False
-    # The following iteration only becomes a partition here: its files are fixed when it first runs.
-    for key in [*opened, *([following] if settled else [])]:
-        dagster.open_iteration(key)
+    step = next_run(project, project.planner())
+    if isinstance(step, Run) and step.opens:
+        project.open_iteration(step.key)
+    dagster.settle()
     os.environ["APT_EXPERIMENT"] = str(project.experiment_file)
     say(f"Dagster at http://127.0.0.1:{port} (Ctrl-C ends it); asset graph: http://127.0.0.1:{port}/asset-groups")
     command = [
@@ -256,6 +312,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
 
 
+def why(causes: list[str], most: int = 3) -> str:
+    """The first causes, and how many more there are."""
+    more = [f"and {len(causes) - most} more (apt-assets explain)"] if len(causes) > most else []
+    return "; ".join([*causes[:most], *more])
+
+
 def escaped(cell: str) -> Any:
     from rich.text import Text
 
@@ -273,11 +335,11 @@ def print_results(found: dict[str, Any]) -> None:
 
 def print_unused(project: Project) -> None:
     """Say which landed files no iteration uses yet, and what to do."""
+    from apt_assets.driver import unused
+
     opened = project.store.iterations(project.experiment.name)
-    used = {name for key in opened for name in project.store.snapshot(project.experiment.name, key) or []}
-    if opened and (unused := [name for name in project.landed() if name not in used]):
-        following = len(opened) + 1
-        print(f"{', '.join(unused)}: in no iteration yet; `apt-assets run --iterations {following}` uses it")
+    if opened and (names := unused(project, opened)):
+        print(f"{', '.join(names)}: in no iteration yet; `apt-assets run` opens iteration {len(opened) + 1} with it")
 
 
 def main() -> None:

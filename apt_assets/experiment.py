@@ -28,6 +28,21 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
 
+def native_dtype(device: str) -> str:
+    """bfloat16 on GPUs and on CPUs with bfloat16 instructions, else float32.
+
+    Elsewhere a CPU emulates bfloat16: eight times slower than float32 on AVX2 (docs/lab-log.md).
+    """
+    if device != "cpu":
+        return "bfloat16"
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return "float32"
+    native = re.search(r"\b(avx512_bf16|amx_bf16)\b|^Features.*\bbf16\b", flags, re.MULTILINE)
+    return "bfloat16" if native else "float32"
+
+
 class Data(Section):
     """Where data lands, and how it is split for ever by content hash of the prompt."""
 
@@ -46,11 +61,21 @@ class PolicySettings(Section):
     """The base model and how it answers. Decoding is greedy."""
 
     model: str = Field("embedded", description="embedded, a folder with safetensors, or a hub id.")
-    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="Of the frozen weights.")
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="Of the frozen weights; auto: bfloat16 where the hardware multiplies it, else float32."
+    )
     device: str = Field("cpu", description="A torch device: cpu, cuda, cuda:1.")
     system_prompt: str | None = Field(None, description="Put before every question.")
     max_new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens.")
-    batch_size: int = Field(64, ge=1, description="Questions answered at once.")
+    batch_size: int = Field(32, ge=1, description="Questions answered at once.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def name_the_dtype(cls, values: Any) -> Any:
+        """What `auto` is on this machine: results differ, so the fingerprint must hold the dtype itself."""
+        if isinstance(values, dict) and values.get("dtype", "auto") == "auto":
+            return {**values, "dtype": native_dtype(values.get("device", "cpu"))}
+        return values
 
 
 class Mining(Section):
@@ -124,7 +149,9 @@ class Gate(Section):
 
 
 class Loop(Section):
-    iterations: int = Field(2, ge=1, le=9999, description="How many `run` does when not told.")
+    """When the loop ends by itself."""
+
+    max_iterations: int = Field(2, ge=1, le=9999, description="Most iterations on the same landed files (choice).")
 
 
 class Experiment(Section):

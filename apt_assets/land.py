@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from apt_assets.experiment import UsageError
-from apt_assets.method.landing import Reject, read_landed
+from apt_assets.method.landing import Reject, content_digest, read_landed
 from apt_assets.project import LANDING_FORMATS
-from resources.digest import digest_file
 
 
 def land_files(files: list[Path], folder: Path) -> list[dict[str, Any]]:
     """Land each file; returns [{file, good, bad: [Reject as a dict], landed: name or None}].
 
-    A landed file carries its content's digest in its name, so that landing never overwrites and the
-    same content twice is landed once. Raises UsageError for a missing file or an unknown format,
+    A landed file carries the digest of its rows in its name, so that landing never overwrites and the
+    same rows twice, in whatever order, are landed once. Raises UsageError for a missing file or an unknown format,
     before anything is landed.
     """
     for path in files:
@@ -36,9 +35,10 @@ def land_file(path: Path, folder: Path) -> dict[str, Any]:
             good += 1
     landed = None
     if good:
-        landed = f"{path.stem}-{digest_file(path)[:8]}{path.suffix}"
-        # The sensor and the planner see a whole file or none.
-        temporary = folder / f".{landed}.partial"
-        shutil.copyfile(path, temporary)
-        temporary.replace(folder / landed)
+        landed = f"{path.stem}-{content_digest(path)[:8]}{path.suffix}"
+        if not (folder / landed).exists():
+            # The sensor and the planner see a whole file or none.
+            temporary = folder / f".{landed}.partial"
+            shutil.copyfile(path, temporary)
+            temporary.replace(folder / landed)
     return {"file": str(path), "good": good, "bad": bad, "landed": landed}

@@ -4,20 +4,15 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 import apt_assets.assets  # noqa: F401 - declares the stages
+from apt_assets.driver import End, Run, next_run
 from apt_assets.engine.execute import reusable
 from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stages import BASE
 from apt_assets.experiment import REPOSITORY
-from apt_assets.partitions import key_of
+from apt_assets.partitions import number_of
 from apt_assets.project import Project
-
-if TYPE_CHECKING:
-    import dagster as dg
-
-    from apt_assets.engine.plan import Planner
 
 Echo = Callable[[str], None]
 
@@ -26,7 +21,7 @@ Echo = Callable[[str], None]
 class LoopResult:
     """How a run of the loop ended.
 
-    passed: every iteration asked for is up to date and its gate passed. reason: why not, if not.
+    passed: what was asked for is up to date and promoted. reason: why it ended.
     computed, reused: (iteration, stage) by what happened to them in this run.
     """
 
@@ -36,49 +31,55 @@ class LoopResult:
     reused: list[tuple[str, str]] = field(default_factory=list)
 
 
-def run_loop(project: Project, iterations: int, echo: Echo) -> LoopResult:
-    """Bring base and iterations 1..n up to date, in order.
+def run_loop(project: Project, iterations: int | None, echo: Echo) -> LoopResult:
+    """Bring base and iterations 1..n up to date, in order; None: run until the loop ends by itself.
 
-    Stops at the first failure, and after a refused gate unless new data has landed since.
+    Stops at the first failure, and where `driver.next_run` says that the loop ends.
     """
+    quarantine_damaged(project)
     result = LoopResult()
-    dagster = Dagster(project, echo)
-    for key in [BASE, *(key_of(number) for number in range(1, iterations + 1))]:
-        before = project.planner()
-        if key != BASE:
-            if stopped := before.stopped(key):
-                result.passed = False
-                result.reason = result.reason or f"iteration {key} does not run: {stopped}"
-                return result
-            project.open_iteration(key)
-            dagster.open_iteration(key)
-        plans = {name: before.stage(key, name) for name in stages_of(key)}
-        settled = all(plan.status in ("fresh", "refused") for plan in plans.values()) and all(
-            reusable(project, plan.manifest) for plan in plans.values() if plan.manifest
-        )
-        if settled and dagster.knows(key, plans):
-            result.reused += [(key, name) for name in plans]
-        else:
-            run_id, failure = dagster.materialize(key)
-            after = project.planner()
-            fresh = {n: after.stage(key, n) for n in plans if after.stage(key, n).status == "fresh"}
-            for name, plan in fresh.items():
-                computed = plan.manifest is not None and plan.manifest.run_id == run_id
-                (result.computed if computed else result.reused).append((key, name))
-            if failure and not refused(after, key):
-                result.passed, result.reason = False, f"iteration {key}: {failure}"
-                return result
-        # Whether a refusal ends the loop is for the next iteration to say: new data may have landed.
-        reason = refused(project.planner(), key)
-        result.passed = reason is None
-        result.reason = f"iteration {key} is not promoted: {reason}" if reason else ""
+    runs: set[str] = set()
+    before: Run | None = None
+    dagster: Dagster | None = None
+    while True:
+        step = next_run(project, project.planner(), iterations)
+        if isinstance(step, End):
+            result.passed, result.reason = step.passed, step.reason
+            break
+        if step == before:
+            reason = f"iteration {step.key} did not come up to date: {step.reason}"
+            result.passed, result.reason = False, reason
+            break
+        dagster = dagster or Dagster(project, echo)
+        if step.opens:
+            project.open_iteration(step.key)
+        dagster.settle()
+        before = step
+        run_id, failure = dagster.materialize(step.key)
+        runs.add(run_id)
+        verdict = None if step.key == BASE else project.planner().verdict(step.key)
+        if failure and (verdict is None or verdict["passed"]):
+            result.passed, result.reason = False, f"iteration {step.key}: {failure}"
+            break
+    if project.store.iterations(project.experiment.name):
+        (dagster or Dagster(project, echo)).settle()
+    planner = project.planner()
+    for key in [BASE, *project.store.iterations(project.experiment.name)]:
+        if iterations is None or key == BASE or number_of(key) <= iterations:
+            for plan in (planner.stage(key, name) for name in stages_of(key)):
+                if plan.status == "fresh" and plan.manifest:
+                    computed = plan.manifest.run_id in runs and plan.manifest.iteration == key
+                    (result.computed if computed else result.reused).append((key, plan.stage))
     return result
 
 
-def refused(planner: "Planner", key: str) -> str | None:
-    """Why the gate of the iteration refused it; None if it passed or has not decided."""
-    verdict = None if key == BASE else planner.gate(key)
-    return None if verdict is None or verdict["passed"] else verdict["reason"]
+def quarantine_damaged(project: Project) -> None:
+    """Verify every artifact that would be reused; a damaged one is then missing, and computed again."""
+    planner = project.planner()
+    for key in [BASE, *project.store.iterations(project.experiment.name)]:
+        for plan in (planner.stage(key, name) for name in stages_of(key)):
+            if plan.status == "fresh" and plan.manifest and not reusable(project, plan.manifest):
+                project.store.forget(plan.manifest)
 
 
 def prepare_dagster_home(project: Project) -> None:
@@ -97,35 +98,19 @@ class Dagster:
         prepare_dagster_home(project)
         import dagster as dg
 
-        from apt_assets.definitions import build_definitions
-
-        self._project = project
+        self._project, self._echo = project, echo
         self.instance = dg.DagsterInstance.get()
-        self._definitions = build_definitions(project, echo)
         # dagster.yaml's default limit does not bind the first runs that ever use a pool.
         self.instance.event_log_storage.set_concurrency_slots("apt_loop", 1)
 
-    def open_iteration(self, key: str) -> None:
-        """Make the partition exist, with what its two sources are now."""
-        from apt_assets.dagster_assets import observation, previous_adapter_version
-        from resources.digest import digest_json
+    def settle(self) -> None:
+        """Make Dagster know the opened iterations, their sources and what is reused of them."""
+        from apt_assets.dagster_ledger import Ledger
 
-        self.instance.add_dynamic_partitions("iteration", [key])
-        versions = {
-            "landing_files": digest_json(self._project.landing_files(key)),
-            "previous_adapter": previous_adapter_version(self._project, key),
-        }
-        for asset, version in versions.items():
-            if version is not None and self._observed(asset, key) != version:
-                self.instance.report_runless_asset_event(observation(asset, key, version))
-
-    def knows(self, key: str, plans: dict[str, Any]) -> bool:
-        """Whether Dagster's last materialisations are the artifacts of `plans`."""
-        return all(
-            self._materialized(name, None if key == BASE else key) == plan.manifest.data_version
-            for name, plan in plans.items()
-            if name != "gate" and plan.status == "fresh"
-        )
+        opened = self._project.store.iterations(self._project.experiment.name)
+        if new := sorted(set(opened) - set(self.instance.get_dynamic_partitions("iteration"))):
+            self.instance.add_dynamic_partitions("iteration", new)
+        Ledger(self._project, self.instance).settle(opened)
 
     def materialize(self, key: str) -> tuple[str, str | None]:
         """Run the stages of one iteration (or of BASE): (run id, what failed, if anything did).
@@ -134,7 +119,11 @@ class Dagster:
         """
         import dagster as dg
 
-        job = self._definitions.resolve_job_def("score_base" if key == BASE else "iterate")
+        from apt_assets.definitions import build_definitions
+
+        # Built anew each time: code versions are those of now.
+        definitions = build_definitions(self._project, self._echo)
+        job = definitions.resolve_job_def("score_base" if key == BASE else "iterate")
         try:
             result = job.execute_in_process(
                 instance=self.instance,
@@ -155,23 +144,3 @@ class Dagster:
         error = data.user_failure_data.description if data.user_failure_data else None
         cause = data.error.cause or data.error if data.error else None
         return result.run_id, f"{failures[0].step_key}: {error or (cause.message.strip() if cause else 'failed')}"
-
-    def _materialized(self, asset: str, key: str | None) -> str | None:
-        import dagster as dg
-
-        wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[key] if key else None)
-        return data_version(self.instance.fetch_materializations(wanted, limit=1).records)
-
-    def _observed(self, asset: str, key: str) -> str | None:
-        import dagster as dg
-
-        wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[key])
-        return data_version(self.instance.fetch_observations(wanted, limit=1).records)
-
-
-def data_version(records: "list[dg.EventLogRecord] | Any") -> str | None:
-    """The data version of the latest of some event records, if there is one."""
-    for record in records:
-        event = record.asset_materialization or record.asset_observation
-        return (event.tags or {}).get("dagster/data_version") if event else None
-    return None

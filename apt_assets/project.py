@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from apt_assets.engine.code import CodeDigests, source_digests
 from apt_assets.engine.plan import Planner
 from apt_assets.engine.stages import BASE
 from apt_assets.experiment import REPOSITORY, Experiment, UsageError, find_experiment, load_experiment
@@ -16,6 +17,8 @@ from resources.artifact_store import ArtifactStore
 from resources.digest import FileDigests, digest_json
 
 LANDING_FORMATS = (".jsonl", ".csv", ".parquet")
+# The code this process runs: a file edited later is not what it has imported.
+SOURCES_AT_START = source_digests(REPOSITORY)
 
 
 @dataclass
@@ -49,6 +52,10 @@ class Project:
     def lancedb(self) -> Path:
         return self.store.root / "lancedb"
 
+    @property
+    def rows(self) -> Path:
+        return self.store.root / "rows"
+
     @cached_property
     def store(self) -> ArtifactStore:
         return ArtifactStore(self.home / ".apt" / "store")
@@ -56,6 +63,10 @@ class Project:
     @cached_property
     def _digests(self) -> FileDigests:
         return FileDigests(self.home / ".apt" / "digests.json")
+
+    def digest(self, path: Path) -> str:
+        """sha256 of a file, remembered until the file changes."""
+        return self._digests.file(path)
 
     # -- models and tasks --------------------------------------------------------------------------
 
@@ -107,13 +118,41 @@ class Project:
     def identity(self, name: str) -> str:
         """Digest of what stages read from outside the store; asks the files anew at every call."""
         match name:
-            case "model":
-                folders = [self.model]
+            case "base_model":
+                return self._digests.folder(self.model)
             case "encoder":
-                folders = [self.encoder]
-            case _:
-                folders = [self.tasks, *([self.task_data] if self.task_data.is_dir() else [])]
-        return digest_json([self._digests.folder(folder) for folder in folders])
+                return self._digests.folder(self.encoder)
+            case "benchmark_tasks":
+                return self._tasks_digest()
+        raise KeyError(f"nothing outside the store is called {name}")
+
+    def _tasks_digest(self) -> str:
+        """Content of the tasks that the experiment names, and of their data files."""
+        from resources.benchmarks import task_files
+
+        names = sorted(self.experiment.benchmarks.tasks)
+        files = {name: task_files(self.tasks / f"{name}.yaml", self.task_data) for name in names}
+        return digest_json(
+            {name: [self._digests.file(p) if p.is_file() else "missing" for p in found] for name, found in files.items()}
+        )
+
+    def code(self, start: str) -> dict[str, str]:
+        """Definition -> digest of the code that "module:name" can reach, as the files are now."""
+        return self._code.closure(start)
+
+    def code_changed(self, start: str, planned: dict[str, str]) -> str | None:
+        """The definition whose file is not what this process runs, or not what was planned; None if
+        all is as it was."""
+        self._code.refresh()
+        now = self._code.closure(start)
+        for file in self._code.files(start):
+            if self._code.sources[file] != SOURCES_AT_START.get(file):
+                return f"{file} (start this process anew)"
+        return next((n for n in sorted(now.keys() | planned.keys()) if now.get(n) != planned.get(n)), None)
+
+    @cached_property
+    def _code(self) -> CodeDigests:
+        return CodeDigests(REPOSITORY, self.home / ".apt" / "code.json")
 
     def landed(self) -> list[str]:
         """Names of the files now in the landing folder, sorted."""
@@ -125,19 +164,24 @@ class Project:
     def landing_files(self, iteration: str) -> dict[str, str]:
         """File name -> digest for the iteration's snapshot; all present files if it has none yet.
 
-        A withdrawn file keeps its name with the digest "withdrawn".
+        The digest is of the rows, whatever their order: a shuffled file is the same file. A withdrawn
+        file keeps its name with the digest "withdrawn".
         """
+        from apt_assets.method.landing import content_digest
+
+        reader = digest_json(self.code("apt_assets.method.landing:content_digest"))
         names = None if iteration == BASE else self.store.snapshot(self.experiment.name, iteration)
         digests = {}
         for name in self.landed() if names is None else names:
             path = self.landing / name
-            digests[name] = self._digests.file(path) if path.is_file() else "withdrawn"
+            digests[name] = self._digests.derived(path, reader, content_digest) if path.is_file() else "withdrawn"
         return digests
 
     # -- plans -------------------------------------------------------------------------------------
 
     def planner(self) -> Planner:
         """A planner over the state of now; take a new one after anything has changed."""
+        self._code.refresh()
         return Planner(self.experiment, self.store, self)
 
     def open_iteration(self, iteration: str) -> None:

@@ -22,13 +22,13 @@ def results(project: Project) -> dict[str, Any]:
             if plan.manifest and (name, plan.manifest.fingerprint) not in seen:
                 seconds = plan.manifest.seconds
                 seen.add((name, plan.manifest.fingerprint))
-            stages[name] = {"status": plan.status, "causes": list(plan.causes), "seconds": seconds}
+            stages[name] = {"status": plan.status, "causes": plan.causes, "seconds": seconds}
         entry: dict[str, Any] = {"iteration": key, "stages": stages}
         entry["scores"] = facts(planner, key, "base_scores" if key == BASE else "benchmark_scores")
         if key != BASE:
             entry["bad_cases"] = facts(planner, key, "bad_cases").get("rows")
             entry["pairs"] = facts(planner, key, "preference_pairs").get("rows")
-            entry["gate"] = planner.gate(key)
+            entry["gate"] = planner.verdict(key)
             entry["starts_from"] = starts_from(planner, key)
         entries.append(entry)
     return {"experiment": project.experiment.name, "iterations": entries}
@@ -62,6 +62,7 @@ def score_rows(found: dict[str, Any]) -> list[list[str]]:
             )
             cells = [interval(part) for part in parts]
         verdict = "-" if gate is None else "promoted" if gate["passed"] else "refused"
+        verdict = "no bad cases" if gate and "no_bad_cases" in gate else verdict
         counts = [str(entry[name]) if entry.get(name) is not None else "-" for name in ("bad_cases", "pairs")]
         rows.append([entry["iteration"], *cells, *counts, verdict])
     return rows

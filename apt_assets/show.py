@@ -1,13 +1,16 @@
 """Rows of a stage, for people to look at."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.engine.stages import BASE, STAGES
 from apt_assets.experiment import UsageError
 from apt_assets.partitions import key_of
 from apt_assets.project import Project
+
+if TYPE_CHECKING:
+    import polars as pl
 
 # Which table of a stage is meant when only the stage is named.
 MAIN_TABLE = {
@@ -18,22 +21,23 @@ MAIN_TABLE = {
 }
 
 
+def parse_key(iteration: str) -> str:
+    """"1", "0001" or "base" as a key. Raises UsageError for anything else."""
+    if iteration == BASE:
+        return BASE
+    if not (iteration.isascii() and iteration.isdigit() and 0 < int(iteration) <= 9999):
+        raise UsageError(f"iteration: give a number such as 1, or base; got {iteration!r}")
+    return key_of(int(iteration))
+
+
 def rows_of(project: Project, name: str, iteration: str, limit: int) -> tuple[list[str], list[tuple[Any, ...]], int]:
     """(columns, first rows, number of rows) of a stage or of one of its tables.
 
     Raises UsageError if there is no such stage, table or iteration, naming those there are.
     """
-    from schemas import read_table
+    from schemas.files import read_table
 
-    key = (
-        iteration
-        if iteration == BASE
-        else key_of(int(iteration))
-        if iteration.isdigit() and 0 < int(iteration) <= 9999
-        else ""
-    )
-    if not key:
-        raise UsageError(f"iteration: give a number such as 1, or base; got {iteration!r}")
+    key = parse_key(iteration)
     manifests = {s: project.store.pointed(project.experiment.name, key, s) for s in STAGES}
     present = {s: m for s, m in manifests.items() if m is not None}
     if not present:
@@ -53,4 +57,28 @@ def rows_of(project: Project, name: str, iteration: str, limit: int) -> tuple[li
         return ["key", "value"], [(k, json.dumps(v)) for k, v in content.items()][:limit], len(content)
     else:
         raise UsageError(f"{name!r} of {key} is not there; there are: {', '.join([*present, *sorted(tables)])}")
-    return rows.columns, rows.head(limit).rows(), rows.height
+    shown = rows.head(limit)
+    if "record" in shown.columns:
+        shown = with_lines(project, shown)
+    return shown.columns, shown.rows(), rows.height
+
+
+def with_lines(project: Project, rows: "pl.DataFrame") -> "pl.DataFrame":
+    """Provenance or quarantine with the line on which each row stands now, in place of its record.
+
+    Looked up in the landed files and not kept: a shuffled file is the same data, but its lines moved.
+    Of rows that say the same the first line; 0 means the file as a whole, null that the row is gone.
+    """
+    import polars as pl
+
+    from apt_assets.method.landing import read_landed
+
+    lines: dict[tuple[str, str], int] = {}
+    for file in rows["file"].unique():
+        path = project.landing / file
+        if path.is_file():
+            for row in read_landed(path):
+                lines.setdefault((file, row.record), row.line)
+    found = [lines.get(pair) for pair in zip(rows["file"], rows["record"], strict=True)]
+    place = rows.columns.index("record")
+    return rows.insert_column(place, pl.Series("line", found, dtype=pl.Int64)).drop("record")

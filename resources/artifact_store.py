@@ -18,12 +18,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from resources.digest import digest_file, digest_json, list_files
+from resources.digest import digest_file, digest_json, list_files, write_atomically
 
 SNAPSHOT_VERSION = 1
 
@@ -38,7 +38,12 @@ class Manifest:
 
     files: name -> sha256, all of the artifact's files, verified on read.
     data_version: digest of `files`; equal content has an equal data version.
+    code: definition -> digest, of all the code that could run (engine/code.py).
     facts: counts and scores for people; they are not part of the identity.
+    work: answers, grades, embeddings, scores -> {"reused": rows, "computed": rows}; steps -> number.
+    row_tables: files of the row store that it read or wrote; `gc` keeps them.
+    iteration: which one computed it; others may have reused it since.
+    collected: gc removed the files; what is known of them stays, so nothing below is stale.
     seconds: wall-clock time of the computation that made it.
     """
 
@@ -49,12 +54,16 @@ class Manifest:
     settings: dict[str, Any]
     identities: dict[str, str]
     libraries: dict[str, str]
-    version: str
+    code: dict[str, str]
     files: dict[str, str]
     facts: dict[str, Any]
+    work: dict[str, Any]
+    row_tables: list[str]
+    iteration: str
     seconds: float
     run_id: str
     created: str
+    collected: bool = False
 
 
 class ArtifactStore:
@@ -70,6 +79,8 @@ class ArtifactStore:
         manifest = read_manifest(self.root / "traces" / stage / f"{fingerprint}.json")
         if manifest is None or manifest.fingerprint != fingerprint:
             return None
+        if manifest.collected:
+            return manifest
         folder = self.folder(manifest)
         return manifest if all((folder / name).is_file() for name in manifest.files) else None
 
@@ -92,6 +103,11 @@ class ArtifactStore:
     def iterations(self, experiment: str) -> list[str]:
         """Keys of the iterations that were opened, in order."""
         return sorted(path.stem for path in (self.root / "snapshots" / experiment).glob("*.json"))
+
+    def experiments(self) -> list[str]:
+        """Names of the experiments that have opened an iteration in this store."""
+        folder = self.root / "snapshots"
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
     def snapshot(self, experiment: str, iteration: str) -> list[str] | None:
         """Names of the landed files that the iteration uses; None if it was not opened yet."""
@@ -140,6 +156,19 @@ class ArtifactStore:
         """Record that `manifest` is what its stage of this iteration is now."""
         write_json(self._pointer(experiment, iteration, manifest.stage), asdict(manifest))
 
+    def forget(self, manifest: Manifest) -> None:
+        """Drop the trace: its stage is computed again when next asked for."""
+        (self.root / "traces" / manifest.stage / f"{manifest.fingerprint}.json").unlink(missing_ok=True)
+
+    def mark_collected(self, manifest: Manifest) -> None:
+        """Note, in the trace and in every pointer, that the files of an artifact were removed."""
+        gone = asdict(replace(manifest, collected=True))
+        write_json(self.root / "traces" / manifest.stage / f"{manifest.fingerprint}.json", gone)
+        for path in (self.root / "pointers").glob(f"*/*/{manifest.stage}.json"):
+            pointed = read_manifest(path)
+            if pointed is not None and pointed.fingerprint == manifest.fingerprint:
+                write_json(path, gone)
+
     def quarantine(self, manifest: Manifest, reason: str) -> None:
         """Move a damaged artifact out of the way, so that it is recomputed and can be looked at."""
         target = self.root / "quarantine" / f"{manifest.data_version}-{time.time_ns()}"
@@ -163,6 +192,20 @@ class ArtifactStore:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    @contextmanager
+    def all_stages_idle(self) -> Iterator[None]:
+        """Hold every stage's lock. Raises RuntimeError if one is held: a run is going on."""
+        with ExitStack() as held:
+            for path in sorted((self.root / "locks").glob("*")):
+                if path.name == "gc":
+                    continue
+                file = held.enter_context(path.open("w"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise RuntimeError(f"a run is going on ({path.name} is being computed)") from None
+            yield
+
     def _pointer(self, experiment: str, iteration: str, stage: str) -> Path:
         return self.root / "pointers" / experiment / iteration / f"{stage}.json"
 
@@ -177,11 +220,7 @@ def read_manifest(path: Path) -> Manifest | None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old or the new content, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
-    sync(temporary)
-    temporary.replace(path)
+    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def sync(path: Path) -> None:

@@ -36,6 +36,13 @@ def normalise_answer(text: str) -> str:
     return " ".join(content or words) or folded.strip()
 
 
+def grade_rows(
+    questions: Sequence[str], predictions: Sequence[str], golds: Sequence[str], labels: Sequence[str]
+) -> list[tuple[int, bool]]:
+    """(grade, exact) of every row. This assessor does not look at the question; others may."""
+    return [(grade(said, gold, labels), exact(said, gold)) for said, gold in zip(predictions, golds, strict=True)]
+
+
 def exact(prediction: str, gold: str) -> bool:
     """Equal after normalisation."""
     return normalise_answer(prediction) == normalise_answer(gold)

@@ -10,32 +10,48 @@ import logging
 import math
 import os
 import tempfile
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-if TYPE_CHECKING:
-    import polars as pl
+from resources.digest import digest_json
+from resources.policy_model import batches_by_width
 
+if TYPE_CHECKING:
     from resources.policy_model import Policy
+
+COMMIT_ITEMS = 200  # items scored between two commits: lm-eval takes about a second to set up
 
 
 class TaskError(ValueError):
     """A task file cannot be used; the message names the file and what is missing."""
 
 
-def load_tasks(folder: Path, names: Iterable[str], data: Path) -> list[dict[str, Any]]:
-    """The configurations of the named tasks, sorted by name, with absolute data files.
+@dataclass(frozen=True)
+class Task:
+    """One task: lm-eval's configuration with absolute data files, and the items to score.
+
+    keys: one per item, in order: the digest of the configuration and the item, so that an item is
+    scored again only if its text or the way it is asked changed.
+    """
+
+    name: str
+    config: dict[str, Any]
+    keys: tuple[str, ...]
+
+
+def load_tasks(folder: Path, items: dict[str, int | None], data: Path) -> list[Task]:
+    """The named tasks, sorted by name, each with its first `items[name]` items (None: all).
 
     Raises TaskError for a task that is missing, or not a multiple-choice task on local JSON lines.
     """
-    return [load_task(folder / f"{name}.yaml", data) for name in sorted(names)]
+    return [load_task(folder / f"{name}.yaml", items[name], data) for name in sorted(items)]
 
 
-def load_task(path: Path, data: Path) -> dict[str, Any]:
+def load_task(path: Path, items: int | None, data: Path) -> Task:
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise TaskError(f"no task file {path}; the folder has: {there or 'none'}")
@@ -43,64 +59,94 @@ def load_task(path: Path, data: Path) -> dict[str, Any]:
     files = (config.get("dataset_kwargs") or {}).get("data_files")
     if config.get("output_type") != "multiple_choice" or not isinstance(files, dict):
         raise TaskError(f"{path}: needs output_type multiple_choice and dataset_kwargs.data_files")
-    for split, name in files.items():
-        found = [folder / name for folder in (path.parent, data) if (folder / name).is_file()]
-        if not found:
+    split = config.get("test_split")
+    if split not in files:
+        raise TaskError(f"{path}: test_split {split!r} is not one of dataset_kwargs.data_files: {', '.join(files)}")
+    _, *found = task_files(path, data)
+    for name, file in zip(files.values(), found, strict=True):
+        if not file.is_file():
             raise TaskError(
                 f"{path}: data file {name} is neither in {path.parent} nor in {data} "
                 "(`make embedded` fetches the sets of the default tasks)"
             )
-        files[split] = str(found[0].resolve())
-    return config
+    lines = found[list(files).index(split)].read_text(encoding="utf-8").splitlines()
+    asked = [line for line in lines if line.strip()][:items]
+    if items is not None and len(asked) < items:
+        raise TaskError(f"{path}: has {len(asked)} items, but benchmarks.tasks asks for {items}")
+    keys = tuple(digest_json([config, line]) for line in asked)
+    absolute = {name: str(file.resolve()) for name, file in zip(files, found, strict=True)}
+    config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": absolute}
+    return Task(path.stem, config, keys)
 
 
-def score_general(
+def task_files(path: Path, data: Path) -> list[Path]:
+    """A task's YAML file and its data files, each beside the YAML or else in `data`; they may be missing."""
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        names = list(((config.get("dataset_kwargs") or {}).get("data_files") or {}).values())
+    except (OSError, AttributeError, yaml.YAMLError):
+        return [path]
+    return [path, *(path.parent / n if (path.parent / n).is_file() else data / n for n in names)]
+
+
+def score_items(
     policy: "Policy",
-    tasks: list[dict[str, Any]],
+    task: Task,
+    items: Sequence[int],
     *,
-    items: dict[str, int | None],
     batch_size: int,
-    log: Callable[[str], None] = lambda line: None,
-) -> "pl.DataFrame":
-    """Score the first `items[task]` items of every task (None: all); returns GeneralItems, sorted.
+    on_batch: Callable[[Sequence[int], list[dict[str, Any]]], None],
+) -> None:
+    """Score the items at the given positions; `on_batch` gets positions and {correct, margin} of each
+    few hundred of them.
 
     An item is correct if its gold choice has the highest log-likelihood per character (lm-eval's
-    acc_norm). Log-likelihoods are sums over the choice's tokens, in nats.
+    acc_norm). Its margin is the gold's log-likelihood per character minus the best other choice's,
+    in nats. Raises RuntimeError for log-likelihoods that are not finite.
     """
-    import polars as pl
-
-    from schemas import empty_table
-
-    schema = empty_table("general_items").schema
-    rows = []
-    for task in tasks:
-        started = time.monotonic()
-        samples = evaluate(policy, task, items[task["task"]], batch_size)
-        for sample in samples:
+    for start in range(0, len(items), COMMIT_ITEMS):
+        part = list(items[start : start + COMMIT_ITEMS])
+        scored = {}
+        for sample in evaluate(policy, task, part, batch_size):
             choices = sample["doc"]["choices"]
             scores = [float(response[0]) for response in sample["filtered_resps"]]
             per_character = [s / max(len(c), 1) for s, c in zip(scores, choices, strict=True)]
             gold = int(sample["target"])
             margin = per_character[gold] - max(s for i, s in enumerate(per_character) if i != gold)
-            rows.append((task["task"], int(sample["doc_id"]), bool(sample["acc_norm"]), margin))
-        rate = len(samples) / (time.monotonic() - started)
-        log(f"{task['task']}: {len(samples)} items, {rate:.1f} items/s")
-    table = pl.DataFrame(rows, schema=schema, orient="row").sort("task", "item")
-    if any(not math.isfinite(margin) for margin in table["margin"]):
-        raise RuntimeError("the policy gives log-likelihoods that are not finite: its weights are damaged")
-    return table
+            if not math.isfinite(margin):
+                raise RuntimeError("the policy gives log-likelihoods that are not finite: its weights are damaged")
+            scored[int(sample["doc_id"])] = {"correct": bool(sample["acc_norm"]), "margin": margin}
+        on_batch(part, [scored[item] for item in part])
 
 
-def evaluate(policy: "Policy", task: dict[str, Any], items: int | None, batch_size: int) -> list[dict[str, Any]]:
-    """lm-eval's samples of one task, of its first `items` items or of all."""
+def evaluate(policy: "Policy", task: Task, items: list[int], batch_size: int) -> list[dict[str, Any]]:
+    """lm-eval's samples of the given items of one task."""
     # Local tasks only: without this, lm-eval and datasets ask the hub before they look at a file.
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+    import torch
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    class Quiet(HFLM):
-        """Without bars of its own: the stages report progress."""
+    class FixedShapes(HFLM):
+        """Every request meets the shapes that follow from its own length, as in policy_model.generate:
+        its log-likelihood then does not depend on which other items are scored."""
+
+        def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False, override_bs: Any = None) -> Any:
+            results: list[Any] = [None] * len(requests)
+            lengths = [len(context) + len(answer) - 1 for _, context, answer in requests]
+            for width, rows in batches_by_width(lengths, batch_size):
+                self.width = width
+                some = super()._loglikelihood_tokens([requests[i] for i in rows], disable_tqdm=True)
+                for i, result in zip(rows, some, strict=True):
+                    results[i] = result
+            return results
+
+        def _model_call(self, inps: Any, **_: Any) -> Any:
+            rows, length = inps.shape
+            # Padding stands on the right, where a causal model does not see it.
+            padded = torch.nn.functional.pad(inps, (0, max(self.width - length, 0), 0, batch_size - rows))
+            return super()._model_call(padded)[:rows, :length]
 
         def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
             return super().loglikelihood(requests, disable_tqdm=True)
@@ -111,18 +157,21 @@ def evaluate(policy: "Policy", task: dict[str, Any], items: int | None, batch_si
     # datasets keys its cache on path and modification time: a cache of its own, gone afterwards, cannot
     # hand out what a file used to hold.
     with tempfile.TemporaryDirectory() as cache:
-        config = copy.deepcopy(task)
+        config = copy.deepcopy(task.config)
         config["dataset_kwargs"]["cache_dir"] = cache
         try:
             result = simple_evaluate(
-                model=Quiet(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=batch_size),
+                # One request a row: grouping by context would make a result depend on its neighbours.
+                model=FixedShapes(
+                    pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=batch_size, logits_cache=False
+                ),
                 tasks=[config],
                 task_manager=TaskManager(include_defaults=False),
-                samples=None if items is None else {task["task"]: list(range(items))},
+                samples={config["task"]: items},
                 bootstrap_iters=0,
                 log_samples=True,
             )
         finally:
             policy.tokenizer.padding_side = side
     assert result is not None, "simple_evaluate returns None only off the main rank"
-    return result["samples"][task["task"]]
+    return result["samples"][config["task"]]

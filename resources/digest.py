@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ class FileDigests:
     def __init__(self, memory: Path):
         self._memory = memory
         try:
-            self._known: dict[str, list] = json.loads(memory.read_text())
+            self._known: dict[str, Any] = json.loads(memory.read_text())
         except (OSError, ValueError):
             self._known = {}
 
@@ -49,6 +51,14 @@ class FileDigests:
             self._save()
         return known[4]
 
+    def derived(self, path: Path, what: str, work_out: Callable[[Path], str]) -> str:
+        """Another digest of the file's content, `what` naming it; worked out once per content."""
+        key = f"{what}:{self.file(path)}"
+        if key not in self._known:
+            self._known[key] = work_out(path)
+            self._save()
+        return self._known[key]
+
     def folder(self, folder: Path) -> str:
         """Digest of a folder: names and contents of all its files. Raises OSError if it is missing."""
         if not folder.is_dir():
@@ -56,7 +66,15 @@ class FileDigests:
         return digest_json({str(p.relative_to(folder)): self.file(p) for p in list_files(folder)})
 
     def _save(self) -> None:
-        self._memory.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._memory.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(self._known))
-        temporary.replace(self._memory)
+        write_atomically(self._memory, json.dumps(self._known))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text`: a reader, or a restart after a power cut, sees the old or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

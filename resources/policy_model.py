@@ -4,13 +4,15 @@ The adapter stays an adapter (`peft.PeftModel`): merging into bf16 weights would
 make the served model differ from the trained one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+WIDTH = 16  # tokens; batches are padded to a multiple of it
 
 
 @dataclass
@@ -45,7 +47,14 @@ def load_policy(
     tokenizer = AutoTokenizer.from_pretrained(model_dir, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, dtype), use_safetensors=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        model_dir,
+        dtype=getattr(torch, dtype),
+        use_safetensors=True,
+        # torch's fused attention splits a batch over CPU threads so that a row's last bits depend on its
+        # place in the batch; the plain one does not (see `generate`).
+        attn_implementation="eager" if device == "cpu" else None,
+    )
     if adapter_dir is not None:
         from peft import PeftModel
 
@@ -88,25 +97,30 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     progress: Callable[[int], None] = lambda done: None,
+    on_batch: Callable[[list[int], list[str]], None] = lambda rows, answers: None,
 ) -> list[str]:
     """Answer every prompt greedily; answers come in the order of `prompts`, special tokens removed.
 
-    Batches are cut from the prompts sorted by token count, longest first, so that padding is small
-    and the largest batch comes first. `progress` is called with the number of answers done.
+    An answer depends on its prompt alone, to the last bit on a CPU, and not on what else is asked:
+    every batch has exactly `batch_size` rows (the last one is filled up) and is padded to a width
+    that follows from a row's own length, so a row always meets the same shapes. That is what makes
+    answers reusable row by row. tests/test_embedded.py holds it to that.
+
+    `on_batch` gets the positions and answers of each batch; `progress` the number of answers done.
     """
     import torch
 
-    if not prompts:
-        return []
     tokenizer = policy.tokenizer
     # The template has written the special tokens already; a second <bos> would change the answers.
     plain = tokenizer.chat_template is None
-    encoded = tokenizer([render(policy, p) for p in prompts], add_special_tokens=plain)["input_ids"]
-    order = sorted(range(len(prompts)), key=lambda i: (-len(encoded[i]), i))
+    encoded = [tokenizer(render(policy, p), add_special_tokens=plain)["input_ids"] for p in prompts]
     answers = [""] * len(prompts)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = tokenizer.pad({"input_ids": [encoded[i] for i in rows]}, return_tensors="pt").to(policy.device)
+    done = 0
+    for width, rows in batches_by_width([len(ids) for ids in encoded], batch_size):
+        filled = rows + rows[:1] * (batch_size - len(rows))
+        batch = tokenizer.pad(
+            {"input_ids": [encoded[i] for i in filled]}, padding="max_length", max_length=width, return_tensors="pt"
+        ).to(policy.device)
         with torch.inference_mode():
             out = policy.model.generate(
                 **batch,
@@ -114,8 +128,24 @@ def generate(
                 do_sample=False,
                 pad_token_id=tokenizer.pad_token_id,
             )
-        new = out[:, batch["input_ids"].shape[1] :]
-        for i, text in zip(rows, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
+        texts = tokenizer.batch_decode(out[: len(rows), width:], skip_special_tokens=True)
+        for i, text in zip(rows, texts, strict=True):
             answers[i] = text.strip()
-        progress(min(start + batch_size, len(order)))
+        on_batch(rows, [answers[i] for i in rows])
+        done += len(rows)
+        progress(done)
     return answers
+
+
+def batches_by_width(lengths: Sequence[int], batch_size: int) -> Iterator[tuple[int, list[int]]]:
+    """(padded width, positions) batches: width is a length rounded up to 16, widest first.
+
+    Rows of one width only share a batch, at most `batch_size` of them.
+    """
+    by_width: dict[int, list[int]] = {}
+    for position, length in enumerate(lengths):
+        by_width.setdefault(-(-max(length, 1) // WIDTH) * WIDTH, []).append(position)
+    for width in sorted(by_width, reverse=True):
+        rows = by_width[width]
+        for start in range(0, len(rows), batch_size):
+            yield width, rows[start : start + batch_size]

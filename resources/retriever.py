@@ -1,24 +1,31 @@
 """The retriever: the training pool in LanceDB, and similar cases by cosine similarity.
 
-One LanceDB table per experiment and encoder; rows are upserted by content, rows that left the pool
-are deleted, and the resulting table *version* is what an iteration's index is: an older iteration
-reads its own version and sees its own pool. Search is exact (no ANN index): below about 100,000
-rows that is fast, and it is reproducible.
+Two kinds of LanceDB tables. `vectors-*` holds every text that one encoder ever embedded, by content,
+and only grows: a text is embedded once, whatever experiment, setting or iteration asks for it.
+`index-*` holds the pool of the training rows; it is made to equal the present pool, and the table
+*version* that results is what an iteration's index is: an older iteration reads its own version and
+sees its own pool. Search is exact (no ANN index): below about 100,000 rows that is fast, and it is
+reproducible.
 """
 
 import fcntl
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resources.artifact_store import CorruptArtifact
-from resources.digest import digest_json
+from resources.digest import digest_json, list_files
+from resources.policy_model import batches_by_width
 
 if TYPE_CHECKING:
     import lancedb
     import numpy as np
     import polars as pl
+
+COMMIT_ROWS = 1024  # vectors between two commits to LanceDB, each of which makes a file
 
 
 class Encoder:
@@ -27,60 +34,156 @@ class Encoder:
     def __init__(self, folder: Path, *, device: str = "cpu", batch_size: int = 64):
         from sentence_transformers import SentenceTransformer
 
-        self._model = SentenceTransformer(str(folder), device=device, local_files_only=True)
+        attention = {"attn_implementation": "eager"} if device == "cpu" else {}
+        self._model = SentenceTransformer(
+            str(folder), device=device, local_files_only=True, model_kwargs=attention
+        )
+        # Fixed shapes, as in policy_model.generate: a vector then depends on its text alone.
+        self._model[0].processing_kwargs = {"text": {"pad_to_multiple_of": 16}}
         self._batch_size = batch_size
 
     @property
     def dimensions(self) -> int:
         return int(self._model.get_embedding_dimension() or 0)
 
-    def embed(self, texts: Sequence[str], progress: Callable[[int], None] = lambda done: None) -> "np.ndarray":
-        """(texts, dimensions). Texts go in order of length, so that a batch has little padding."""
+    def embed(
+        self,
+        texts: Sequence[str],
+        progress: Callable[[int], None] = lambda done: None,
+        on_batch: Callable[[list[int], "np.ndarray"], None] = lambda rows, vectors: None,
+    ) -> "np.ndarray":
+        """(texts, dimensions), in the order of `texts`. `on_batch` gets positions and vectors."""
         import numpy as np
 
         vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
-        order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
-        step = self._batch_size
-        for start in range(0, len(order), step):
-            rows = order[start : start + step]
+        limit = self._model.max_seq_length or 512
+        lengths = [min(len(ids), limit) for ids in self._model.tokenizer(list(texts))["input_ids"]] if texts else []
+        done = 0
+        for _, rows in batches_by_width(lengths, self._batch_size):
+            filled = rows + rows[:1] * (self._batch_size - len(rows))
             vectors[rows] = self._model.encode(
-                [texts[i] for i in rows],
-                batch_size=step,
+                [texts[i] for i in filled],
+                batch_size=self._batch_size,
                 normalize_embeddings=True,
                 convert_to_numpy=True,
                 show_progress_bar=False,
-            )
-            progress(min(start + step, len(order)))
+            )[: len(rows)]
+            on_batch(rows, vectors[rows])
+            done += len(rows)
+            progress(done)
         return vectors
+
+
+class VectorTable:
+    """Every text that one encoder embedded. `context`: encoder, device, libraries, code (see RowTable)."""
+
+    def __init__(self, database: Path, context: dict[str, Any]):
+        self.database, self.context = database, context
+        self.name = f"vectors-{digest_json(context)[:16]}"
+
+    def missing(self, texts: Sequence[str]) -> int:
+        """How many distinct texts have no vector yet."""
+        return len(set(texts) - self._read(set(texts)).keys())
+
+    def fill(
+        self,
+        texts: Sequence[str],
+        open_encoder: Callable[[], Encoder],
+        check: Callable[[], None] = lambda: None,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> tuple[list["np.ndarray"], int]:
+        """(the vector of every text, how many were computed). New ones are kept every few batches,
+        after `check`, which may raise. The encoder is loaded only if something is missing."""
+        with writer_lock(self.database, self.name):
+            found = self._read(set(texts))
+            wanted = [text for text in dict.fromkeys(texts) if text not in found]
+            if wanted:
+                encoder = open_encoder()
+                table = open_or_create(self.database, self.name, vector_schema(encoder.dimensions))
+                waiting: dict[str, Any] = {}
+
+                def keep() -> None:
+                    check()
+                    if waiting:
+                        table.add(vector_rows(waiting, encoder.dimensions))
+                        found.update(waiting)
+                        waiting.clear()
+
+                def on_batch(rows: list[int], vectors: "np.ndarray") -> None:
+                    waiting.update((wanted[i], v) for i, v in zip(rows, vectors, strict=True))
+                    if len(waiting) >= COMMIT_ROWS:
+                        keep()
+
+                encoder.embed(wanted, progress, on_batch)
+                keep()
+        return [found[text] for text in texts], len(wanted)
+
+    def _read(self, texts: set[str]) -> dict[str, "np.ndarray"]:
+        """{text: vector} of the wanted texts whose rows match their check."""
+        import lancedb
+
+        try:
+            table = lancedb.connect(self.database).open_table(self.name)
+        except ValueError:
+            return {}
+        columns = table.to_arrow().select(["text", "vector", "check"])
+        vectors = columns["vector"].combine_chunks()
+        matrix = vectors.flatten().to_numpy().reshape(len(columns), -1)
+        rows = zip(columns["text"].to_pylist(), matrix, columns["check"].to_pylist(), strict=True)
+        return {text: vector for text, vector, check in rows if text in texts and check == vector_check(text, vector)}
+
+
+def vector_check(text: str, vector: "np.ndarray") -> str:
+    return hashlib.sha256(text.encode("utf-8") + vector.tobytes()).hexdigest()[:16]
+
+
+def vector_schema(dimensions: int) -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("text", pa.string(), nullable=False),
+            pa.field("vector", pa.list_(pa.float32(), dimensions), nullable=False),
+            pa.field("check", pa.string(), nullable=False),
+        ]
+    )
+
+
+def vector_rows(vectors: dict[str, "np.ndarray"], dimensions: int) -> Any:
+    import numpy as np
+    import pyarrow as pa
+
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(list(vectors.values()))), dimensions)
+    checks = [vector_check(text, vector) for text, vector in vectors.items()]
+    return pa.table([pa.array(list(vectors)), flat, pa.array(checks)], schema=vector_schema(dimensions))
 
 
 def update_index(
     database: Path,
     table_name: str,
     pool: "pl.DataFrame",
-    encoder: Encoder,
-    progress: Callable[[int], None] = lambda done: None,
+    vectors: Sequence["np.ndarray"],
 ) -> dict[str, Any]:
-    """Make the table hold exactly `pool` (row_id, prompt, answer); embeds only rows it lacks.
+    """Make the table hold exactly `pool` (row_id, prompt, answer) with `vectors`, one per row.
 
-    Returns {table, lance_version, rows, embedded, removed}. A row whose answer was edited is
-    rewritten with the vector it has: the embedding is of the prompt, which row_id identifies.
+    Returns {table, lance_version, rows, removed}. Only rows that changed are written.
     """
+    import numpy as np
     import polars as pl
 
     with writer_lock(database, table_name):
-        table = open_or_create(database, table_name, encoder.dimensions)
+        table = open_or_create(database, table_name, arrow_schema(len(vectors[0])))
         present = pl.DataFrame(table.search().select(["row_id", "text"]).limit(None).to_arrow())
         have = dict(zip(present["row_id"], present["text"], strict=True))
         if len(have) != present.height:
             raise RuntimeError(f"LanceDB table {table_name} holds a row twice; delete {database} to rebuild it")
         # An equal row_id is an equal question up to case and punctuation, not an equal text.
-        new = pool.filter([have.get(r) != p for r, p in zip(pool["row_id"], pool["prompt"], strict=True)])
+        new = [i for i, (r, p) in enumerate(zip(pool["row_id"], pool["prompt"], strict=True)) if have.get(r) != p]
         gone = sorted(have.keys() - set(pool["row_id"]))
-        if new.height:
-            vectors = encoder.embed(new["prompt"].to_list(), progress)
+        if new:
+            rows = pool[new]
             table.merge_insert("row_id").when_matched_update_all().when_not_matched_insert_all().execute(
-                arrow_rows(new["row_id"].to_list(), new["prompt"].to_list(), vectors)
+                arrow_rows(rows["row_id"].to_list(), rows["prompt"].to_list(), np.stack([vectors[i] for i in new]))
             )
         for start in range(0, len(gone), 1000):
             listed = ", ".join(f"'{row}'" for row in gone[start : start + 1000])
@@ -89,7 +192,6 @@ def update_index(
             "table": table_name,
             "lance_version": table.version,
             "rows": table.count_rows(),
-            "embedded": new.height,
             "removed": len(gone),
         }
 
@@ -99,26 +201,30 @@ def similar_cases(
     index: dict[str, Any],
     cases: "pl.DataFrame",
     pool: "pl.DataFrame",
-    encoder: Encoder,
     *,
     per_case: int,
-    progress: Callable[[int], None] = lambda done: None,
 ) -> "pl.DataFrame":
     """Up to `per_case` nearest pool rows for each bad case, as a Neighbors table.
 
-    cases: BadCases. pool: the training rows; only they can be neighbours, so no evaluation row can.
-    A bad case is no one's neighbour (it is trained on anyway), and a row near several bad cases is
-    kept once, for the one it is most similar to. Raises CorruptArtifact if the index lost a row.
+    cases: BadCases, all of them rows of the pool, so that their vectors are in the index. pool: the
+    training rows; only they can be neighbours, so no evaluation row can. A bad case is no one's
+    neighbour (it is trained on anyway), and a row near several bad cases is kept once, for the one it
+    is most similar to. Raises CorruptArtifact if the index lost a row.
     """
+    import numpy as np
     import polars as pl
 
-    from schemas import empty_table
+    from schemas.tables import Neighbors
 
-    schema = empty_table("neighbors").schema
+    schema = Neighbors.empty().schema
     if cases.height == 0 or per_case == 0:
         return pl.DataFrame(schema=schema)
     table = open_version(database, index)
-    vectors = encoder.embed(cases["prompt"].to_list(), progress)
+    ids, matrix = index_content(table)
+    place = {row: i for i, (row, _) in enumerate(ids)}
+    if lost := [case for case in cases["row_id"] if case not in place]:
+        raise CorruptArtifact(f"retrieval_index: {index['table']} in {database} lost the row {lost[0]}")
+    vectors = np.stack([matrix[place[case]] for case in cases["row_id"]])
     excluded = set(cases["row_id"])
     texts = {row: (prompt, answer) for row, prompt, answer in pool.iter_rows()}
     # Other bad cases may take places among the nearest, so ask for more and filter.
@@ -149,23 +255,37 @@ def similar_cases(
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def verify_index(database: Path, folder: Path, facts: dict[str, Any]) -> None:
-    """Check that the pinned version still holds the pool of the artifact. Raises CorruptArtifact."""
-    import json
+def verify_index(database: Path, folder: Path, facts: dict[str, Any], digest: Callable[[Path], str]) -> None:
+    """Check that the pinned version still holds the pool of the artifact. Raises CorruptArtifact.
 
+    LanceDB never rewrites a file of a version. So if all files that were there when the index was made
+    have their digests (`digest` gives one; it may remember), LanceDB need not even be loaded.
+    """
+    root = database / f"{facts['table']}.lance"
+    known = facts["table_files"]
+    if all((root / name).is_file() and digest(root / name) == value for name, value in known.items()):
+        return
     expected = json.loads((folder / "index.json").read_text())["pool"]
-    if pool_digest_of(open_version(database, facts)) != expected:
+    if pool_digest(*index_content(open_version(database, facts))) != expected:
         raise CorruptArtifact(f"retrieval_index: {facts['table']} in {database} is not the pool it was")
 
 
-def pool_digest(row_ids: Sequence[str], prompts: Sequence[str]) -> str:
-    """Content of a pool: which questions it holds."""
-    return digest_json(sorted(zip(row_ids, prompts, strict=True)))
+def table_files(database: Path, name: str) -> list[Path]:
+    """All data and version files of a table, sorted."""
+    return list_files(database / f"{name}.lance")
 
 
-def pool_digest_of(table: "lancedb.table.Table") -> str:
-    rows = table.search().select(["row_id", "text"]).limit(None).to_arrow()
-    return pool_digest(rows["row_id"].to_pylist(), rows["text"].to_pylist())
+def pool_digest(rows: Sequence[tuple[str, str]], vectors: "np.ndarray") -> str:
+    """Content of a pool: (row_id, prompt) of its rows and their vectors, in whatever order they come."""
+    order = sorted(range(len(rows)), key=lambda i: rows[i])
+    return digest_json([[*rows[i], hashlib.sha256(vectors[i].tobytes()).hexdigest()] for i in order])
+
+
+def index_content(table: "lancedb.table.Table") -> tuple[list[tuple[str, str]], "np.ndarray"]:
+    """([(row_id, prompt)], (rows, dimensions)) of an index, in its own order."""
+    columns = table.to_arrow()
+    vectors = columns["vector"].combine_chunks().flatten().to_numpy().reshape(len(columns), -1)
+    return list(zip(columns["row_id"].to_pylist(), columns["text"].to_pylist(), strict=True)), vectors
 
 
 def open_version(database: Path, index: dict[str, Any]) -> "lancedb.table.Table":
@@ -180,14 +300,39 @@ def open_version(database: Path, index: dict[str, Any]) -> "lancedb.table.Table"
     return table
 
 
-def open_or_create(database: Path, name: str, dimensions: int) -> "lancedb.table.Table":
+def drop_table(database: Path, name: str) -> None:
+    """Remove a table and all its versions."""
+    import lancedb
+
+    with writer_lock(database, name):
+        lancedb.connect(database).drop_table(name)
+
+
+def keep_versions(database: Path, name: str, versions: set[int]) -> None:
+    """Remove the old versions of a table, except `versions` and the latest; what they share stays."""
+    from datetime import timedelta
+
+    import lancedb
+
+    with writer_lock(database, name):
+        table = lancedb.connect(database).open_table(name)
+        tags = {tag: int(content["version"]) for tag, content in table.tags.list().items()}
+        for tag in [tag for tag, version in tags.items() if version not in versions]:
+            table.tags.delete(tag)
+        # A tagged version outlives the clean-up.
+        for version in versions - set(tags.values()):
+            table.tags.create(f"index-{version}", version)
+        table.cleanup_old_versions(timedelta(0), delete_unverified=True)
+
+
+def open_or_create(database: Path, name: str, schema: Any) -> "lancedb.table.Table":
     import lancedb
 
     connection = lancedb.connect(database)
     try:
         return connection.open_table(name)
     except ValueError:
-        return connection.create_table(name, schema=arrow_schema(dimensions))
+        return connection.create_table(name, schema=schema)
 
 
 def arrow_schema(dimensions: int) -> Any:

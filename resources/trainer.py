@@ -180,7 +180,7 @@ def forget_base_path(config: Path) -> None:
 def training_log(history: list[dict[str, float]]) -> "pl.DataFrame":
     import polars as pl
 
-    from schemas import empty_table
+    from schemas.tables import TrainingLog
 
     columns = {
         "step": "step",
@@ -191,4 +191,4 @@ def training_log(history: list[dict[str, float]]) -> "pl.DataFrame":
         "learning_rate": "learning_rate",
     }
     steps = [{name: entry[key] for name, key in columns.items()} for entry in history if "loss" in entry]
-    return pl.DataFrame(steps, schema=empty_table("training_log").schema)
+    return pl.DataFrame(steps, schema=TrainingLog.empty().schema)

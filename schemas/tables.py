@@ -10,6 +10,7 @@ import pandera.polars as pa
 import polars as pl
 
 GRADE = "1-5: 5 equal, 4 right, 3 hedged, 2 near or another label, 1 unrelated (resources/assessor.py)"
+RECORD = "what the row says, 16 hex digits; `apt-assets show` looks up on which line that stands"
 ROW_ID = "16 hex digits, identity of the question"
 
 
@@ -37,7 +38,7 @@ class Provenance(Table):
     row_id: str = row_id(unique=True)
     split: str = pa.Field(isin=["train", "validation", "test"], description="by content hash, or as declared")
     file: str = pa.Field(description="name of the landed file")
-    line: int = pa.Field(ge=1, description="line of that file, or row of a Parquet file, from 1")
+    record: str = pa.Field(str_matches=r"^[0-9a-f]{16}$", description=RECORD)
     source_id: str = pa.Field(nullable=True, description="the file's own id, if it has one")
     metadata: str = pa.Field(nullable=True, description="JSON object of all other fields")
 
@@ -46,7 +47,7 @@ class Quarantine(Table):
     """Rows that were not accepted. Nothing is dropped without a row here."""
 
     file: str = pa.Field(description="name of the landed file")
-    line: int = pa.Field(ge=0, description="line or row from 1; 0: the file as a whole")
+    record: str = pa.Field(str_matches=r"^[0-9a-f]{16}$", description=RECORD)
     field: str = pa.Field(nullable=True, description="the field that is wrong; null: the whole row")
     reason: str = pa.Field(description="what is wrong with it")
     raw: str = pa.Field(description="the row as found, at most 500 characters")

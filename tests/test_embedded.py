@@ -5,12 +5,12 @@ import json
 import polars as pl
 import pytest
 
-from apt_assets.experiment import REPOSITORY
+from apt_assets.experiment import REPOSITORY, native_dtype
 from apt_assets.method.splits import row_id
 from resources.embedded import CHAPTERS, prepare
 from resources.policy_model import generate, load_policy
 from resources.trainer import TrainingRecipe, train_adapter
-from schemas import empty_table
+from schemas.tables import PreferencePairs
 
 CACHE = REPOSITORY / ".apt" / "cache"
 
@@ -35,11 +35,35 @@ def test_general_sets_are_complete_and_their_gold_is_a_choice():
         assert all(0 <= item["gold"] < choices for item in items)
 
 
-def test_greedy_fp32_answers_do_not_depend_on_the_batch(icd10):
+def test_answer_depends_on_its_prompt_alone_to_the_last_bit(icd10):
+    import torch
+
     policy = load_policy(CACHE / "policy", dtype="float32", system_prompt="Name the ICD-10 chapter in one word.")
-    prompts = [row["prompt"] for row in icd10[::1500]]
-    together = generate(policy, prompts, max_new_tokens=4, batch_size=16)
-    assert together == generate(policy, prompts, max_new_tokens=4, batch_size=1)
+    prompts = [row["prompt"] for row in icd10[::800]]
+    logits: dict[str, torch.Tensor] = {}
+
+    def generate_and_keep(asked):
+        """Answers, and the logits that the last step of each batch saw."""
+        seen = []
+        handle = policy.model.get_output_embeddings().register_forward_hook(lambda m, i, out: seen.append(out[:, -1]))
+        kept = []
+        answers = generate(
+            policy, asked, max_new_tokens=4, batch_size=8,
+            on_batch=lambda rows, _: (kept.append((rows, seen[0])), seen.clear()),
+        )  # fmt: skip
+        handle.remove()
+        for rows, first in kept:
+            logits.update({asked[row]: first[place] for place, row in enumerate(rows)})
+        return answers
+
+    together = generate_and_keep(prompts)
+    before = dict(logits)
+    backwards = generate_and_keep(prompts[::-1])[::-1]
+    assert all(torch.equal(before[prompt], logits[prompt]) for prompt in prompts)
+    some = generate_and_keep(prompts[3::4])
+    assert all(torch.equal(before[prompt], logits[prompt]) for prompt in prompts)
+    assert together == backwards
+    assert together[3::4] == some
     assert any(together)
 
 
@@ -48,7 +72,7 @@ def test_trained_adapter_changes_the_answers_of_the_real_policy(icd10, tmp_path)
         (row_id(r["prompt"]), row_id(r["prompt"]), "bad_case", r["prompt"], r["answer"], "I do not know", 1)
         for r in icd10[::400]
     ]
-    pairs = pl.DataFrame(rows, schema=empty_table("preference_pairs").schema, orient="row")
+    pairs = pl.DataFrame(rows, schema=PreferencePairs.empty().schema, orient="row")
     recipe = TrainingRecipe(
         learning_rate=2e-3,
         beta=0.1,
@@ -61,7 +85,7 @@ def test_trained_adapter_changes_the_answers_of_the_real_policy(icd10, tmp_path)
         warmup_steps=0,
         max_length=256,
         seed=17,
-        dtype="bfloat16",
+        dtype=native_dtype("cpu"),
         device="cpu",
     )
     log = train_adapter(CACHE / "policy", None, pairs, "One word.", recipe, tmp_path)
@@ -69,7 +93,7 @@ def test_trained_adapter_changes_the_answers_of_the_real_policy(icd10, tmp_path)
     labels = {label.casefold() for label in CHAPTERS.values()}
 
     def answers_that_are_labels(adapter):
-        policy = load_policy(CACHE / "policy", adapter, system_prompt="One word.")
+        policy = load_policy(CACHE / "policy", adapter, dtype=native_dtype("cpu"), system_prompt="One word.")
         answers = generate(policy, pairs["prompt"].to_list(), max_new_tokens=4, batch_size=32)
         return sum(answer.casefold() in labels for answer in answers)
 

@@ -21,7 +21,7 @@ def load(tmp_path: Path, text: str):
         ("name: x\ntrainning: {beta: 0.2}", "trainning: unknown key; the nearest valid key is training"),
         ("name: x\ntraining: {beta: high}", "training.beta: Input should be a valid number.*'high'"),
         ("name: x\nmining: {questions: '10'}", "mining.questions: Input should be a valid integer.*'10'"),
-        ("name: x\npolicy: {dtype: float8}", "policy.dtype: Input should be 'bfloat16' or 'float32'"),
+        ("name: x\npolicy: {dtype: float8}", "policy.dtype: Input should be 'auto', 'bfloat16' or 'float32'"),
         ("name: x\ndata: {test: 1.5}", "data.test: .*less than or equal to 1"),
         ("name: x\ndata: {validation: 0.5, test: 0.5}", "no row would be left to train on"),
         ("name: A name", "name: .*pattern"),

@@ -8,7 +8,7 @@ import pytest
 from apt_assets.experiment import UsageError
 from apt_assets.land import land_files
 from apt_assets.method.domain import build_domain
-from apt_assets.method.landing import Reject, Row, read_landed
+from apt_assets.method.landing import Reject, Row, content_digest, read_landed
 
 GOOD = {"prompt": "Capital of France?", "answer": "Paris"}
 
@@ -82,6 +82,22 @@ def test_row_order_of_a_file_does_not_change_the_dataset():
         assert forward[name].height > 0
 
 
+def test_row_order_decides_nothing_even_where_rows_contradict_repeat_or_are_broken(tmp_path):
+    import random
+
+    lines = [json.dumps({"prompt": f"Q {n % 7}?", "answer": str(n % 3), "id": n}) for n in range(30)]
+    lines += ['{"prompt": "no answer"}', "{broken", json.dumps({"prompt": "q 3", "answer": "0", "split": "test"})]
+    seen = set()
+    for seed in range(5):
+        random.Random(seed).shuffle(lines)
+        (tmp_path / "data.jsonl").write_text("\n\n".join(lines) + ("\r\n" if seed else ""))
+        tables = build_domain(read_landed(tmp_path / "data.jsonl"), 0.2, 0.2)
+        seen.add((content_digest(tmp_path / "data.jsonl"), *(table.write_json() for table in tables.values())))
+    assert len(seen) == 1
+    (tmp_path / "data.jsonl").write_text("\n".join(lines[1:]))
+    assert content_digest(tmp_path / "data.jsonl") not in {digest for digest, *_ in seen}
+
+
 def test_questions_that_differ_in_case_and_punctuation_never_cross_splits():
     tables = build_domain(rows_of(("What is it?", "x"), ("what  IS it", "x")), 0.5, 0.2)
     assert sum(tables[name].height for name in ("train", "validation", "test")) == 1
@@ -95,10 +111,10 @@ def test_training_row_equal_to_a_held_out_one_is_quarantined_whichever_came_firs
         assert "held out" in tables["quarantine"]["reason"][0]
 
 
-def test_contradicting_answer_is_quarantined_and_the_first_kept():
+def test_of_two_contradicting_answers_one_is_quarantined_with_the_other_as_the_reason():
     tables = build_domain(rows_of(("Same?", "x"), ("Same?", "y"), split="train"), 0.1, 0.1)
-    assert tables["train"]["answer"].to_list() == ["x"]
-    assert tables["quarantine"]["reason"].to_list() == ["contradicts f line 1"]
+    (kept,) = tables["train"]["answer"]
+    assert tables["quarantine"]["reason"].to_list() == [f"contradicts f: Same? -> {kept}"]
 
 
 def test_landing_copies_the_file_unchanged_and_twice_is_once(tmp_path):

@@ -6,11 +6,12 @@ from apt_assets.method.mining import draw_questions, select_bad_cases
 from apt_assets.method.pairing import build_pairs
 from apt_assets.method.scores import wilson
 from apt_assets.method.splits import row_id
-from schemas import TableError, empty_table, write_table
+from schemas.files import TableError, write_table
+from schemas.tables import TABLES, DomainItems
 
 
 def table(name, rows):
-    return pl.DataFrame(rows, schema=empty_table(name).schema, orient="row")
+    return pl.DataFrame(rows, schema=TABLES[name].empty().schema, orient="row")
 
 
 def prediction(text, grade, answer="gold", said="wrong"):
@@ -74,7 +75,7 @@ def items(right, task="t"):
 
 def domain(right):
     rows = [(*prediction(f"v{n}", 5 if ok else 1), "validation") for n, ok in enumerate(right)]
-    return pl.DataFrame(rows, schema=empty_table("domain_items").schema, orient="row")
+    return pl.DataFrame(rows, schema=DomainItems.empty().schema, orient="row")
 
 
 def verdict(candidate, promoted, general, base):

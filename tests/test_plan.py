@@ -17,13 +17,17 @@ class World:
     def __init__(self):
         self.files = {"a.jsonl": "digest-a"}
         self.by_iteration: dict[str, dict[str, str]] = {}
-        self.identities = {"model": "m1", "encoder": "e1", "tasks": "t1"}
+        self.identities = {"base_model": "m1", "encoder": "e1", "benchmark_tasks": "t1"}
+        self.edited: dict[str, str] = {}
 
     def landing_files(self, iteration):
         return self.by_iteration.get(iteration, self.files)
 
     def identity(self, name):
         return self.identities[name]
+
+    def code(self, start):
+        return {start: self.edited.get(start.split(":")[1], "c1")}
 
 
 class Bench:
@@ -57,6 +61,7 @@ class Bench:
 
     def compute(self, key, name, plan):
         files = {part.split("/")[1] for s in STAGES.values() for part in s.inputs if part.startswith(f"{name}/")}
+        files |= {"domain_items.parquet"} if name == "base_scores" else set()
         # Different inputs give different content, unless the test fixed the content of the stage.
         content = self.content.get(name, json.dumps(plan.inputs) + plan.fingerprint)
         with self.store.workspace() as folder:
@@ -66,8 +71,8 @@ class Bench:
                 passed = key not in self.refused
                 (folder / "verdict.json").write_text(json.dumps({"passed": passed, "reason": "said the test"}))
             manifest = self.store.commit(
-                folder, stage=name, fingerprint=plan.fingerprint, **plan.facts, facts={}, seconds=0.0, run_id="r",
-                created="now",
+                folder, stage=name, fingerprint=plan.fingerprint, **plan.facts, facts={}, work={}, row_tables=[],
+                iteration=key, seconds=0.0, run_id="r", created="now",
             )  # fmt: skip
         self.store.point("t", key, manifest)
         self.computed.append((key, name))
@@ -95,14 +100,14 @@ def test_nothing_changed_computes_nothing(bench):
 def test_threshold_change_does_not_regenerate_predictions(bench):
     bench.set("assessor", bad_below=3)
     plan = bench.status("0001", "bad_cases")
-    assert (plan.status, plan.causes) == ("stale", ("assessor.bad_below: 4 -> 3",))
+    assert (plan.status, plan.causes) == ("stale", ["assessor.bad_below: 4 -> 3"])
     assert names(bench.run(), "0001")[0] == "bad_cases"
     assert "eval_predictions" not in names(bench.computed, "0001")
 
 
 def test_beta_change_trains_and_scores_only(bench):
     bench.set("training", beta=0.2)
-    assert bench.status("0001", "adapter_checkpoint").causes == ("training.beta: 0.1 -> 0.2",)
+    assert bench.status("0001", "adapter_checkpoint").causes == ["training.beta: 0.1 -> 0.2"]
     bench.run(1)
     assert names(bench.computed, "0001") == [
         "adapter_checkpoint",
@@ -118,13 +123,13 @@ def test_gate_change_decides_again_without_scoring(bench):
 
 
 def test_benchmark_task_edited_in_place_scores_only(bench):
-    bench.world.identities["tasks"] = "t2"
+    bench.world.identities["benchmark_tasks"] = "t2"
     assert {name for _, name in bench.run(1)} == {"base_scores", "benchmark_scores", "gate"}
 
 
 def test_model_overwritten_at_the_same_path_is_noticed(bench):
-    bench.world.identities["model"] = "m2"
-    assert bench.status("0001", "policy").causes == ("model: m1 -> m2",)
+    bench.world.identities["base_model"] = "m2"
+    assert bench.status("0001", "policy").causes == ["base_model: m1 -> m2"]
     assert "eval_predictions" in names(bench.run(), "0001")
 
 
@@ -146,8 +151,8 @@ def test_same_result_of_changed_input_cuts_off(tmp_path):
 def test_stage_below_a_stale_one_waits_and_says_for_what(bench):
     bench.set("training", beta=0.2)
     plan = bench.status("0001", "benchmark_scores")
-    assert (plan.status, plan.causes) == ("waiting", ("adapter_checkpoint of 0001 is stale",))
-    assert bench.status("0002", "policy").causes == ("iteration 0001 is not up to date",)
+    assert (plan.status, plan.causes) == ("waiting", ["adapter_checkpoint of 0001 is stale"])
+    assert bench.status("0002", "policy").causes == ["iteration 0001 is not up to date"]
 
 
 def test_retrained_iteration_makes_the_next_start_from_its_new_adapter(bench):
@@ -155,7 +160,7 @@ def test_retrained_iteration_makes_the_next_start_from_its_new_adapter(bench):
     bench.set("training", beta=0.2)
     bench.run(1)
     plan = bench.status("0002", "policy")
-    assert plan.causes == (f"previous_adapter: {before[:8]} -> {plan.inputs['previous_adapter'][:8]}",)
+    assert plan.causes == [f"previous_adapter: {before[:8]} -> {plan.inputs['previous_adapter'][:8]}"]
 
 
 def test_refused_iteration_promotes_nothing_and_stops_the_loop(tmp_path):
@@ -174,8 +179,8 @@ def test_new_data_after_a_refusal_continues_from_the_last_promoted_adapter(tmp_p
     bench.refused = {"0002"}
     bench.world.by_iteration["0003"] = {"a.jsonl": "digest-a", "b.jsonl": "digest-b"}
     bench.run(3)
-    promoted = bench.status("0001", "adapter_checkpoint").manifest
-    assert bench.status("0003", "policy").inputs["previous_adapter"] == promoted.data_version
+    assert bench.planner().promoted_before("0003") == "0001"
+    assert bench.status("0003", "policy").inputs == {"previous_adapter": bench.planner().adapter_version("0002")}
     assert "promoted_adapter" in names(bench.computed, "0003")
 
 
@@ -184,7 +189,7 @@ def test_artifact_gone_from_the_store_is_computed_again(bench):
 
     manifest = bench.status("0001", "bad_cases").manifest
     shutil.rmtree(bench.store.folder(manifest))
-    assert bench.status("0001", "bad_cases").causes == ("its artifact is gone from the store",)
+    assert bench.status("0001", "bad_cases").causes == ["its artifact is gone from the store"]
     assert ("0001", "bad_cases") in bench.run()
 
 

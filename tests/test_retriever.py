@@ -3,8 +3,8 @@ import pytest
 
 from apt_assets.method.splits import row_id
 from resources.artifact_store import CorruptArtifact
-from resources.retriever import Encoder, open_version, similar_cases, update_index
-from schemas import empty_table
+from resources.retriever import Encoder, VectorTable, index_content, open_version, pool_digest, similar_cases, update_index
+from schemas.tables import BadCases, Examples
 
 
 @pytest.fixture(scope="module")
@@ -14,24 +14,29 @@ def encoder(tiny_folder):
 
 def pool(*prompts):
     rows = sorted((row_id(p), p, "gold") for p in prompts)
-    return pl.DataFrame(rows, schema=empty_table("train").schema, orient="row")
+    return pl.DataFrame(rows, schema=Examples.empty().schema, orient="row")
 
 
 def cases(*prompts):
     rows = [(row_id(p), p, "gold", "wrong", 1, False) for p in prompts]
-    return pl.DataFrame(rows, schema=empty_table("bad_cases").schema, orient="row")
+    return pl.DataFrame(rows, schema=BadCases.empty().schema, orient="row")
 
 
 PROMPTS = [f"question about topic {n} and {n * 7}" for n in range(40)]
+
+
+def index_of(folder, rows, encoder, name="t"):
+    vectors, _ = VectorTable(folder, {"encoder": "tiny"}).fill(rows["prompt"].to_list(), lambda: encoder)
+    return update_index(folder, name, rows, vectors)
 
 
 def test_neighbours_are_the_exact_nearest_never_the_case_and_each_once(tmp_path, encoder):
     import numpy as np
 
     rows = pool(*PROMPTS)
-    index = update_index(tmp_path / "db", "t", rows, encoder)
+    index = index_of(tmp_path / "db", rows, encoder)
     asked = cases(*PROMPTS[:5])
-    found = similar_cases(tmp_path / "db", index, asked, rows, encoder, per_case=3)
+    found = similar_cases(tmp_path / "db", index, asked, rows, per_case=3)
     assert not set(found["row_id"]) & set(asked["row_id"])
     assert found["row_id"].n_unique() == found.height
     vectors, ids = encoder.embed(rows["prompt"].to_list()), rows["row_id"].to_list()
@@ -42,21 +47,44 @@ def test_neighbours_are_the_exact_nearest_never_the_case_and_each_once(tmp_path,
     assert found["similarity"].max() <= 1.001
 
 
-def test_evaluation_row_is_never_a_neighbour_even_of_itself(tmp_path, encoder):
-    rows = pool(*PROMPTS[:20])
-    index = update_index(tmp_path / "db", "t", rows, encoder)
-    found = similar_cases(tmp_path / "db", index, cases(PROMPTS[30]), rows, encoder, per_case=20)
-    assert set(found["row_id"]) == set(rows["row_id"])
-
-
-def test_only_new_rows_are_embedded_gone_rows_leave_and_old_version_still_sees_them(tmp_path, encoder):
-    first = update_index(tmp_path / "db", "t", pool(*PROMPTS[:20]), encoder)
-    second = update_index(tmp_path / "db", "t", pool(*PROMPTS[5:25]), encoder)
-    assert (first["embedded"], second["embedded"], second["removed"]) == (20, 5, 5)
+def test_gone_rows_leave_the_index_and_its_old_version_still_sees_them(tmp_path, encoder):
+    first = index_of(tmp_path / "db", pool(*PROMPTS[:20]), encoder)
+    second = index_of(tmp_path / "db", pool(*PROMPTS[5:25]), encoder)
+    assert (second["rows"], second["removed"]) == (20, 5)
     assert open_version(tmp_path / "db", first).count_rows() == 20
-    found = similar_cases(tmp_path / "db", first, cases("new question"), pool(*PROMPTS[:20]), encoder, per_case=20)
-    assert row_id(PROMPTS[0]) in set(found["row_id"])
-    assert row_id(PROMPTS[22]) not in set(found["row_id"])
+    asked = cases(PROMPTS[7])
+    found = similar_cases(tmp_path / "db", first, asked, pool(*PROMPTS[:20]), per_case=20)
+    assert set(found["row_id"]) == set(pool(*PROMPTS[:20])["row_id"]) - set(asked["row_id"])
+
+
+def test_text_is_embedded_once_for_whatever_pool_and_only_then_the_encoder_is_loaded(tmp_path, encoder):
+    table = VectorTable(tmp_path / "db", {"encoder": "tiny"})
+    vectors, computed = table.fill(PROMPTS[:20], lambda: encoder)
+    assert (computed, table.missing(PROMPTS[10:30])) == (20, 10)
+    again, computed = VectorTable(tmp_path / "db", {"encoder": "tiny"}).fill(PROMPTS[:20], pytest.fail)
+    assert computed == 0
+    assert all((one == two).all() for one, two in zip(vectors, again, strict=True))
+    assert VectorTable(tmp_path / "db", {"encoder": "another"}).missing(PROMPTS[:20]) == 20
+
+
+def test_vector_does_not_depend_on_what_else_is_embedded(encoder):
+    import numpy as np
+
+    together = encoder.embed(PROMPTS)
+    backwards = encoder.embed(PROMPTS[::-1])[::-1]
+    alone = np.stack([encoder.embed([prompt])[0] for prompt in PROMPTS])
+    assert (together == backwards).all()
+    assert (together == alone).all()
+
+
+def test_edited_vector_is_noticed(tmp_path, encoder):
+    rows = pool(*PROMPTS[:5])
+    index = index_of(tmp_path / "db", rows, encoder)
+    ids, vectors = index_content(open_version(tmp_path / "db", index))
+    moved = vectors.copy()
+    moved[2, 0] += 1e-6
+    assert pool_digest(ids, vectors) == pool_digest(ids[::-1], vectors[::-1])
+    assert pool_digest(ids, vectors) != pool_digest(ids, moved)
 
 
 def test_missing_index_is_noticed(tmp_path, encoder):

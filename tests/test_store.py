@@ -18,7 +18,8 @@ def commit(store, content="rows", fingerprint="f1"):
         (folder / "table.txt").write_text(content)
         return store.commit(
             folder, stage="bad_cases", fingerprint=fingerprint, inputs={}, settings={}, identities={},
-            libraries={}, version="1", facts={"rows": 1}, seconds=0.1, run_id="r", created="now",
+            libraries={}, code={}, facts={"rows": 1}, work={}, row_tables=[], iteration="0001", seconds=0.1,
+            run_id="r", created="now",
         )  # fmt: skip
 
 

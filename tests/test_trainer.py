@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from apt_assets.method.splits import row_id
 from resources import trainer as ours
 from resources.trainer import TrainingRecipe, train_adapter
-from schemas import empty_table
+from schemas.tables import PreferencePairs
 
 RECIPE = TrainingRecipe(
     learning_rate=1e-2, beta=0.1, nll_weight=1.0, reference="previous", lora_rank=4, lora_alpha=8, batch_size=4,
@@ -21,7 +21,7 @@ def pairs(count=16, replay=False):
          "blue" if replay else f"wrong {n}", 1)
         for n in range(count)
     ]  # fmt: skip
-    return pl.DataFrame(rows, schema=empty_table("preference_pairs").schema, orient="row")
+    return pl.DataFrame(rows, schema=PreferencePairs.empty().schema, orient="row")
 
 
 def train(tiny_folder, out, previous=None, rows=None, **changes):

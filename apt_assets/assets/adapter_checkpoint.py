@@ -1,41 +1,45 @@
-from apt_assets.engine.execute import Step
+from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import stage
+from apt_assets.engine.view import View
+
+
+def work(view: View) -> dict[str, int]:
+    settings, rows = view.settings.training, view.read("preference_pairs").height
+    return {"steps": -(-rows // settings.batch_size) * settings.epochs}
 
 
 @stage(
-    inputs=["preference_pairs", "policy"],
-    settings=[
-        "training",
-        "policy.system_prompt",
-        "policy.device",
-    ],
+    inputs=["preference_pairs", "policy", "promoted_count"],
+    settings=["training", "policy.system_prompt", "policy.dtype", "policy.device"],
     libraries=["torch", "transformers", "peft", "trl"],
-    version="1",
+    work=work,
     group="training",
     kinds=["torch", "huggingface"],
 )
-def adapter_checkpoint(step: Step) -> None:
+def adapter_checkpoint(step: ComputingStep) -> None:
     """The LoRA adapter after preference training (DPO + NLL) on this iteration's pairs, continued
     from the previous adapter. Safetensors only.
     """
     from resources.trainer import TrainingRecipe, train_adapter
 
-    settings = step.experiment.training
-    rate = settings.learning_rate * settings.learning_rate_decay ** step.planner.promoted_count(step.iteration)
+    settings, policy = step.settings.training, step.settings.policy
+    rate = settings.learning_rate * settings.learning_rate_decay ** int(step.plan.inputs["promoted_count"])
     recipe = TrainingRecipe(
         **settings.model_dump(exclude={"learning_rate", "learning_rate_decay"}),
         learning_rate=rate,
-        dtype=step.experiment.policy.dtype,
-        device=step.experiment.policy.device,
+        dtype=policy.dtype,
+        device=policy.device,
     )
+    previous = step.previous_adapter()
     log = train_adapter(
-        step.project.model,
-        step.previous_adapter(),
+        step.base_model(),
+        None if previous is None else previous.folder,
         step.read("preference_pairs"),
-        step.experiment.policy.system_prompt,
+        policy.system_prompt,
         recipe,
         step.out,
         step.progress("training", 0, "steps"),
     )
     step.write(log, "training_log")
+    step.work["steps"] = log.height
     step.facts.update(steps=log.height, learning_rate=rate, last_loss=round(log["loss"][-1], 4))

@@ -1,27 +1,40 @@
-from apt_assets.benchmarking import score_policy
-from apt_assets.engine.execute import Step
+from typing import TYPE_CHECKING
+
+from apt_assets.benchmarking import score_policy, work_to_score
+from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import ANSWERING, BENCHMARKS, GRADING, stage
+from apt_assets.engine.view import View
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def questions_now(view: View) -> "tuple[dict[str, pl.DataFrame], list[str]]":
+    """(split -> held-out Examples, gold answers of the training rows) of all files landed by now."""
+    from apt_assets.method.domain import build_domain
+    from apt_assets.method.landing import read_landed
+
+    data = view.settings.data
+    tables = build_domain((row for path in view.landed() for row in read_landed(path)), data.validation, data.test)
+    return {split: tables[split] for split in ("validation", "test")}, tables["train"]["answer"].to_list()
+
+
+def work(view: View) -> dict[str, int]:
+    return work_to_score(view, None, *questions_now(view))
 
 
 @stage(
-    inputs=["landed_now"],
-    settings=["data.validation", "data.test", "policy.dtype", *ANSWERING, *GRADING, *BENCHMARKS],
-    identities=["model", "tasks"],
-    libraries=["torch", "transformers", "lm-eval"],
-    version="1",
+    inputs=["landing_folder"],
+    settings=["data.validation", "data.test", *ANSWERING, *GRADING, *BENCHMARKS],
+    identities=["base_model", "benchmark_tasks"],
+    libraries=["torch", "transformers", "peft", "lm-eval", "polars"],
+    work=work,
     group="evaluation",
     kinds=["torch", "json"],
     partitioned=False,
 )
-def base_scores(step: Step) -> None:
+def base_scores(step: ComputingStep) -> None:
     """The base model, without any adapter, on the same benchmarks: what the gate compares general
     ability with. Domain rows are those of all landed files.
     """
-    from apt_assets.method.domain import build_domain
-    from apt_assets.method.landing import read_landed
-
-    data, folder = step.experiment.data, step.project.landing
-    rows = (row for name in step.project.landed() for row in read_landed(folder / name))
-    tables = build_domain(rows, data.validation, data.test)
-    heldout = {split: tables[split] for split in ("validation", "test")}
-    score_policy(step, None, heldout, tables["train"]["answer"].to_list())
+    score_policy(step, None, *questions_now(step))

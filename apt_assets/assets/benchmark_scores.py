@@ -1,6 +1,22 @@
-from apt_assets.benchmarking import score_policy
-from apt_assets.engine.execute import Step
+from typing import TYPE_CHECKING
+
+from apt_assets.benchmarking import score_policy, work_to_score
+from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import ANSWERING, BENCHMARKS, GRADING, stage
+from apt_assets.engine.view import View
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def questions(view: View) -> "tuple[dict[str, pl.DataFrame], list[str]]":
+    """(split -> held-out Examples, gold answers of the training rows)."""
+    heldout = {split: view.read("domain_dataset", split) for split in ("validation", "test")}
+    return heldout, view.read("domain_dataset", "train")["answer"].to_list()
+
+
+def work(view: View) -> dict[str, int]:
+    return work_to_score(view, view.new_adapter(), *questions(view))
 
 
 @stage(
@@ -13,16 +29,14 @@ from apt_assets.engine.stages import ANSWERING, BENCHMARKS, GRADING, stage
         "domain_dataset/test.parquet",
     ],
     settings=[*ANSWERING, *GRADING, *BENCHMARKS],
-    identities=["tasks"],
-    libraries=["torch", "transformers", "peft", "lm-eval"],
-    version="1",
+    identities=["benchmark_tasks"],
+    libraries=["torch", "transformers", "peft", "lm-eval", "polars"],
+    work=work,
     group="evaluation",
     kinds=["torch", "json"],
 )
-def benchmark_scores(step: Step) -> None:
+def benchmark_scores(step: ComputingStep) -> None:
     """The new adapter on the domain's validation and test rows and on the general lm-eval tasks,
     item by item. Validation decides the gate; test is reported and decides nothing.
     """
-    heldout = {split: step.read("domain_dataset", split) for split in ("validation", "test")}
-    golds = step.read("domain_dataset", "train")["answer"].to_list()
-    score_policy(step, step.artifact("adapter_checkpoint"), heldout, golds)
+    score_policy(step, step.new_adapter(), *questions(step))

@@ -1,4 +1,4 @@
-from apt_assets.engine.execute import Step
+from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import stage
 from apt_assets.experiment import UsageError
 
@@ -6,21 +6,19 @@ from apt_assets.experiment import UsageError
 @stage(
     inputs=["landing_files"],
     settings=["data.validation", "data.test"],
-    version="1",
+    libraries=["polars", "pyarrow"],
     group="data",
     kinds=["polars", "pandera"],
 )
-def domain_dataset(step: Step) -> None:
+def domain_dataset(step: ComputingStep) -> None:
     """The iteration's questions with gold answers: train (mining and pool), validation (the gate)
     and test (reported only), split by content hash of the prompt. Rows that are not usable are in
-    quarantine.parquet with file, line, field and reason.
+    quarantine.parquet with file, field and reason.
     """
     from apt_assets.method.domain import build_domain
     from apt_assets.method.landing import read_landed
 
-    data = step.experiment.data
-    landed = step.project.landing_files(step.iteration)
-    paths = [step.project.landing / name for name, digest in landed.items() if digest != "withdrawn"]
+    data, paths = step.settings.data, step.landed()
     tables = build_domain((row for path in paths for row in read_landed(path)), data.validation, data.test)
     if tables["train"].height == 0:
         raise UsageError(

@@ -1,28 +1,40 @@
-from apt_assets.answering import answer_and_grade, competing_labels, open_policy
-from apt_assets.engine.execute import Step
+from typing import TYPE_CHECKING
+
+from apt_assets.answering import answer_and_grade, competing_labels, work_to_answer
+from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import ANSWERING, GRADING, stage
+from apt_assets.engine.view import View
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def questions(view: View) -> "tuple[pl.DataFrame, list[str]]":
+    """(this iteration's draw of training questions, the labels that compete)."""
+    from apt_assets.method.mining import draw_questions
+
+    train, mining = view.read("domain_dataset", "train"), view.settings.mining
+    drawn = draw_questions(train, view.iteration, mining.questions, mining.seed)
+    return drawn, competing_labels(view, train["answer"].to_list())
+
+
+def work(view: View) -> dict[str, int]:
+    return work_to_answer(view, view.previous_adapter(), *questions(view))
 
 
 @stage(
     inputs=["iteration", "policy", "domain_dataset/train.parquet"],
     settings=["mining.questions", "mining.seed", *ANSWERING, *GRADING],
-    libraries=["torch", "transformers", "peft"],
-    version="1",
+    libraries=["torch", "transformers", "peft", "polars"],
+    work=work,
     group="mining",
     kinds=["torch", "polars"],
 )
-def eval_predictions(step: Step) -> None:
+def eval_predictions(step: ComputingStep) -> None:
     """The policy's answers to this iteration's draw of training questions, graded 1-5 against the
     gold by the rubric in resources/assessor.py.
     """
-    from apt_assets.method.mining import draw_questions
-
-    mining = step.experiment.mining
-    train = step.read("domain_dataset", "train")
-    questions = draw_questions(train, step.iteration, mining.questions, mining.seed)
-    policy = open_policy(step, step.previous_adapter())
-    labels = competing_labels(step, train["answer"].to_list())
-    predictions = answer_and_grade(step, policy, questions, labels, "mining")
+    predictions = answer_and_grade(step, step.previous_adapter(), *questions(step), "mining")
     step.write(predictions)
     counts = predictions["grade"].value_counts().sort("grade")
     step.facts["rows"] = predictions.height

@@ -1,17 +1,26 @@
-from apt_assets.answering import answer_and_grade, competing_labels, open_policy
-from apt_assets.engine.execute import Step
+from apt_assets.answering import answer_and_grade, competing_labels, work_to_answer
+from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import ANSWERING, GRADING, stage
+from apt_assets.engine.view import View
+
+
+def labels(view: View) -> list[str]:
+    return competing_labels(view, view.read("domain_dataset", "train")["answer"].to_list())
+
+
+def work(view: View) -> dict[str, int]:
+    return work_to_answer(view, view.previous_adapter(), view.read("neighbors"), labels(view))
 
 
 @stage(
     inputs=["bad_cases", "eval_predictions", "neighbors", "policy", "domain_dataset/train.parquet"],
     settings=["assessor.bad_below", "pairs.replay_share", *ANSWERING, *GRADING],
-    libraries=["torch", "transformers", "peft"],
-    version="1",
+    libraries=["torch", "transformers", "peft", "polars"],
+    work=work,
     group="training",
     kinds=["torch", "polars"],
 )
-def preference_pairs(step: Step) -> None:
+def preference_pairs(step: ComputingStep) -> None:
     """What is trained on: chosen = gold, rejected = the policy's own answer, for the bad cases and
     for the similar cases, which the policy answers here. Some questions answered right are kept as
     replay rows, trained by their NLL only.
@@ -19,15 +28,13 @@ def preference_pairs(step: Step) -> None:
     from apt_assets.method.pairing import build_pairs
 
     similar = step.read("neighbors")
-    policy = open_policy(step, step.previous_adapter())
-    labels = competing_labels(step, step.read("domain_dataset", "train")["answer"].to_list())
     pairs = build_pairs(
         step.read("bad_cases"),
         step.read("eval_predictions"),
         similar,
-        answer_and_grade(step, policy, similar, labels, "answering similar cases"),
-        bad_below=step.experiment.assessor.bad_below,
-        replay_share=step.experiment.pairs.replay_share,
+        answer_and_grade(step, step.previous_adapter(), similar, labels(step), "answering similar cases"),
+        bad_below=step.settings.assessor.bad_below,
+        replay_share=step.settings.pairs.replay_share,
     )
     step.write(pairs)
     step.facts["rows"] = pairs.height

@@ -1,11 +1,11 @@
 import json
 
-from apt_assets.engine.execute import Step
+from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import stage
 
 
-@stage(inputs=["iteration", "gate", "adapter_checkpoint"], version="1", group="promotion", kinds=["json"])
-def promoted_adapter(step: Step) -> None:
+@stage(inputs=["iteration", "gate", "adapter_checkpoint"], group="promotion", kinds=["json"])
+def promoted_adapter(step: ComputingStep) -> None:
     """The adapter people may serve: this iteration's, which passed the gate. After a refused gate
     nothing is promoted, and the last promoted adapter stays the one to serve.
     """

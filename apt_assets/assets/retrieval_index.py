@@ -1,33 +1,55 @@
 import json
 
-from apt_assets.engine.execute import Step
+from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import stage
-from resources.digest import digest_json
+from apt_assets.engine.view import View
+from resources.retriever import Encoder, VectorTable, pool_digest, table_files, update_index
+
+
+def vectors_of(view: View) -> VectorTable:
+    """Every text this encoder embedded, with what decides a vector beside its text."""
+    context = {
+        "encoder": view.identity("encoder"),
+        "device": view.settings.policy.device,
+        "batch_size": view.settings.retrieval.batch_size,
+        "libraries": view.stage.library_versions(("sentence-transformers", "transformers", "torch")),
+        "code": view.code("resources.retriever:Encoder"),
+    }
+    return VectorTable(view.project.lancedb, context)
+
+
+def work(view: View) -> dict[str, int]:
+    return {"embeddings": vectors_of(view).missing(view.read("domain_dataset", "train")["prompt"].to_list())}
 
 
 @stage(
     inputs=["domain_dataset/train.parquet"],
-    settings=["policy.device"],
+    settings=["policy.device", "retrieval.batch_size"],
     identities=["encoder"],
-    libraries=["sentence-transformers", "torch", "lancedb"],
-    version="1",
+    libraries=["sentence-transformers", "transformers", "torch", "lancedb", "polars"],
+    work=work,
     group="retrieval",
     kinds=["lancedb", "huggingface"],
 )
-def retrieval_index(step: Step) -> None:
+def retrieval_index(step: ComputingStep) -> None:
     """The retrieval pool, which is the train split, embedded and upserted by content into LanceDB.
     The iteration keeps the table version it wrote, so an older iteration still sees its own pool.
     """
-    from resources.retriever import Encoder, pool_digest, update_index
+    import numpy as np
 
-    settings = step.experiment.retrieval
-    pool = step.read("domain_dataset", "train")
-    encoder = Encoder(step.project.encoder, device=step.experiment.policy.device, batch_size=settings.batch_size)
-    # Vectors of another encoder, library version or device are never mixed: they get their own table.
-    assert step.plan.facts is not None
-    made_by = digest_json([step.plan.facts[kind] for kind in ("settings", "identities", "libraries")])
-    name = f"{step.experiment.name}-{made_by[:8]}"
-    progress = step.progress("embedding", pool.height, "texts")
-    step.facts.update(update_index(step.project.lancedb, name, pool, encoder, progress))
-    content = {"pool": pool_digest(pool["row_id"].to_list(), pool["prompt"].to_list()), "rows": pool.height}
-    (step.out / "index.json").write_text(json.dumps({**content, "dimensions": encoder.dimensions}))
+    pool, table = step.read("domain_dataset", "train"), vectors_of(step)
+    settings = {"device": step.settings.policy.device, "batch_size": step.settings.retrieval.batch_size}
+    vectors, computed = table.fill(
+        pool["prompt"].to_list(),
+        lambda: Encoder(step.project.encoder, **settings),
+        step.check,
+        step.progress("embedding", pool.height, "texts"),
+    )
+    step.count("embeddings", reused=pool.height - computed, computed=computed)
+    name = f"index-{step.project.experiment.name}-{table.name.removeprefix('vectors-')}"
+    step.facts.update(update_index(step.project.lancedb, name, pool, vectors), vectors=table.name)
+    root, files = step.project.lancedb / f"{name}.lance", table_files(step.project.lancedb, name)
+    step.facts["table_files"] = {file.relative_to(root).as_posix(): step.project.digest(file) for file in files}
+    rows = list(zip(pool["row_id"].to_list(), pool["prompt"].to_list(), strict=True))
+    content = {"pool": pool_digest(rows, np.stack(vectors)), "rows": pool.height, "dimensions": len(vectors[0])}
+    (step.out / "index.json").write_text(json.dumps(content))

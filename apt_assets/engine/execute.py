@@ -1,27 +1,29 @@
 """Doing one stage: reuse the verified artifact of its fingerprint, or compute and commit it."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from apt_assets.engine.plan import Planner, StagePlan
+from apt_assets.engine.plan import StagePlan
 from apt_assets.engine.stages import BASE, STAGES
+from apt_assets.engine.view import Log, Step
 from resources.artifact_store import CorruptArtifact, Manifest, now
 from resources.digest import digest_json
+from resources.row_store import Compute, Filled, RowTable
 
 if TYPE_CHECKING:
-    import polars as pl
-
-    from apt_assets.experiment import Experiment
+    from apt_assets.engine.plan import Planner
     from apt_assets.project import Project
-
-Log = Callable[[str], None]
 
 
 class StageBlocked(Exception):
-    """The stage cannot run now: an earlier iteration is not up to date, or its gate refused."""
+    """The stage cannot run now: an earlier iteration is not up to date, its gate refused, or
+    something that the stage reads changed while it ran."""
+
+
+class NothingToTrain(StageBlocked):
+    """The iteration found no bad case, so there is nothing for this stage to do: the loop ends."""
 
 
 @dataclass(frozen=True)
@@ -31,72 +33,6 @@ class Outcome:
     status: Literal["hit", "computed"]
     manifest: Manifest
     seconds: float
-
-
-@dataclass
-class Step:
-    """What a stage's function works with: verified inputs, settings, and a folder to write into."""
-
-    project: "Project"
-    iteration: str
-    plan: StagePlan
-    planner: Planner
-    out: Path
-    log: Log
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def experiment(self) -> "Experiment":
-        return self.project.experiment
-
-    def manifest(self, stage: str, iteration: str | None = None) -> Manifest:
-        """The present manifest of a fresh stage, of this iteration or of the one given."""
-        key = iteration or (self.iteration if STAGES[stage].partitioned else BASE)
-        manifest = self.planner.stage(key, stage).manifest
-        assert manifest is not None, f"{stage} of {key} was fresh when the step began"
-        return manifest
-
-    def artifact(self, stage: str, iteration: str | None = None) -> Path:
-        """Folder of a fresh stage's artifact, verified. A damaged one is quarantined: CorruptArtifact."""
-        manifest = self.manifest(stage, iteration)
-        try:
-            return self.project.store.verify(manifest)
-        except CorruptArtifact as error:
-            self.project.store.quarantine(manifest, str(error))
-            raise
-
-    def previous_adapter(self) -> Path | None:
-        """Folder of the adapter this iteration starts from; None: the base model itself."""
-        earlier = self.planner.promoted_before(self.iteration)
-        return None if earlier is None else self.artifact("adapter_checkpoint", earlier)
-
-    def read(self, stage: str, file: str | None = None, iteration: str | None = None) -> "pl.DataFrame":
-        """A table of a fresh stage, checked against its schema; default file: the stage's name."""
-        from schemas import read_table
-
-        return read_table(self.artifact(stage, iteration) / f"{file or stage}.parquet")
-
-    def write(self, table: "pl.DataFrame", file: str | None = None) -> None:
-        """Write a table of this stage after checking it against its schema."""
-        from schemas import write_table
-
-        write_table(table, self.out / f"{file or self.plan.stage}.parquet")
-
-    def progress(self, what: str, total: int, unit: str = "rows") -> Callable[..., None]:
-        """A callback (done, of=total): logs the number done, rate and time left, at most every 5 s."""
-        started = reported = time.monotonic()
-
-        def report(done: int, of: int = total) -> None:
-            nonlocal reported
-            moment = time.monotonic()
-            if done < of and moment - reported < 5:
-                return
-            reported = moment
-            rate = done / max(moment - started, 1e-9)
-            left = f"{(of - done) / rate:.0f} s left" if rate else "time left unknown"
-            self.log(f"{what}: {done}/{of} {unit}, {rate:.1f} {unit}/s, {left}")
-
-        return report
 
 
 def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log: Log) -> Outcome:
@@ -112,54 +48,128 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
         planner = project.planner()
         plan = planner.stage(iteration, name)
         if plan.fingerprint is None:
-            raise StageBlocked(f"{name} of {iteration} is {plan.status}: {'; '.join(plan.causes)}")
+            nothing = plan.status == "stopped" and "found no bad case" in plan.note
+            reason = f"{name} of {iteration} is {plan.status}: {plan.note}"
+            raise NothingToTrain(plan.note) if nothing else StageBlocked(reason)
         if plan.status == "fresh" and plan.manifest is not None:
             started = time.monotonic()
             if reusable(project, plan.manifest):
-                store.point(project.experiment.name, iteration, plan.manifest)
-                seconds = time.monotonic() - started
-                store.journal("hit", **where, fingerprint=plan.fingerprint)
+                record_hit(project, plan, run_id)
                 log(f"{name} of {iteration}: reused")
-                return Outcome("hit", plan.manifest, seconds)
+                return Outcome("hit", plan.manifest, time.monotonic() - started)
             planner = project.planner()
             plan = planner.stage(iteration, name)
-        store.journal("miss", **where, fingerprint=plan.fingerprint, reason=list(plan.causes))
-        log(f"{name} of {iteration}: computing ({'; '.join(plan.causes) or 'artifact was damaged'})")
+        if restored := restore_inputs(project, plan, planner, run_id, log):
+            planner = project.planner()
+            plan = planner.stage(iteration, name)
+            log(f"{name} of {iteration}: had to compute {', '.join(restored)} again, which gc had removed")
+            if plan.fingerprint is None:
+                raise StageBlocked(f"{name} of {iteration} is {plan.status}: {plan.note}")
+        store.journal("miss", **where, fingerprint=plan.fingerprint, reason=plan.causes)
+        log(f"{name} of {iteration}: computing ({'; '.join(plan.causes[:6]) or 'artifact was damaged'})")
         started = time.monotonic()
         with store.workspace() as folder:
-            step = Step(project, iteration, plan, planner, folder, log)
+            step = ComputingStep(project, plan, planner, out=folder, log=log)
+            step.check()
             STAGES[name].compute(step)
             seconds = time.monotonic() - started
-            if not unchanged(project, iteration, plan):
-                raise StageBlocked(f"{name} of {iteration}: something it reads changed while it ran; run it again")
+            step.check()
             manifest = commit(step, seconds, run_id)
         store.point(project.experiment.name, iteration, manifest)
-        store.journal("computed", **where, fingerprint=plan.fingerprint, seconds=round(seconds, 3))
-        log(f"{name} of {iteration}: done in {seconds:.1f} s")
+        store.journal(
+            "computed", **where, fingerprint=plan.fingerprint, data_version=manifest.data_version,
+            seconds=round(seconds, 3), work=step.work,
+        )  # fmt: skip
+        log(f"{name} of {iteration}: done in {seconds:.1f} s{describe(step.work)}")
         return Outcome("computed", manifest, seconds)
 
 
-def unchanged(project: "Project", iteration: str, plan: StagePlan) -> bool:
-    """Whether what the stage reads from outside the store is still what was planned.
+class ComputingStep(Step):
+    """A step that refuses to keep anything once the world it was planned for has changed."""
 
-    Artifacts in the store cannot change under a step: they are content-addressed and verified.
-    """
+    def check(self) -> None:
+        """Raise StageBlocked if what the stage reads from outside the store is not what was planned.
+
+        Artifacts in the store cannot change under a step: they are content-addressed and verified.
+        """
+        assert self.plan.facts is not None
+        if changed := changed_outside(self.project, self.plan, self.planner):
+            where = {"iteration": self.plan.iteration, "stage": self.plan.stage}
+            self.project.store.journal("abandoned", **where, reason=[f"{changed} changed while it ran"])
+            raise StageBlocked(f"{self.plan.stage} of {self.plan.iteration}: {changed} changed while it ran; run it again")
+
+    def fill(self, table: RowTable, keys: Sequence[str], compute: Compute) -> Filled:
+        """The rows of `keys`, from the table or computed; each batch is kept at once."""
+
+        def guarded(missing: list[int], commit: Any) -> None:
+            def commit_if_unchanged(positions: Sequence[int], values: Sequence[Any]) -> None:
+                self.check()
+                commit(positions, values)
+
+            compute(missing, commit_if_unchanged)
+
+        filled = table.fill(keys, guarded)
+        self.count(table.kind, reused=filled.reused, computed=filled.computed)
+        return filled
+
+
+def changed_outside(project: "Project", plan: StagePlan, planner: "Planner") -> str | None:
+    """What of the planned facts from outside the store is not so any more; None if all is."""
     assert plan.facts is not None
-    inputs = plan.facts["inputs"]
-    landed = {"landing_files": iteration, "landed_now": BASE}
-    return all(project.identity(name) == digest for name, digest in plan.facts["identities"].items()) and all(
-        digest_json(project.landing_files(key)) == inputs[name] for name, key in landed.items() if name in inputs
-    )
+    for name, digest in plan.facts["identities"].items():
+        if project.identity(name) != digest:
+            return name
+    for name, key in {"landing_files": plan.iteration, "landing_folder": BASE}.items():
+        if name in plan.inputs and digest_json(project.landing_files(key)) != plan.inputs[name]:
+            return name
+    if "policy" in STAGES[plan.stage].inputs:
+        policy = planner.stage(plan.iteration, "policy").manifest
+        if policy is not None and policy.identities["base_model"] != project.identity("base_model"):
+            return "base_model"
+    return project.code_changed(STAGES[plan.stage].code, plan.facts["code"])
+
+
+def restore_inputs(project: "Project", plan: StagePlan, planner: "Planner", run_id: str, log: Log) -> list[str]:
+    """Compute again the inputs whose files `gc` removed; returns their names, "stage of iteration"."""
+    wanted = [(plan.iteration, name) for name in STAGES[plan.stage].input_stages() if name in STAGES]
+    if {"policy", "previous_adapter"} & set(STAGES[plan.stage].inputs) and plan.stage != "policy":
+        if earlier := planner.promoted_before(plan.iteration):
+            wanted.append((earlier, "adapter_checkpoint"))
+    if "reference_scores" in STAGES[plan.stage].inputs:
+        stage, iteration = planner.reference(plan.iteration)
+        wanted.append((iteration, stage))
+    restored = []
+    for iteration, name in wanted:
+        key = iteration if STAGES[name].partitioned else BASE
+        manifest = planner.stage(key, name).manifest
+        if manifest is not None and manifest.collected:
+            project.store.forget(manifest)
+            run_stage(project, key, name, run_id=run_id, log=log)
+            restored.append(f"{name} of {key}")
+    return restored
+
+
+def record_hit(project: "Project", plan: StagePlan, run_id: str) -> None:
+    """Point at the artifact that is reused, and note it in the journal."""
+    assert plan.manifest is not None
+    if project.store.pointed(project.experiment.name, plan.iteration, plan.stage) != plan.manifest:
+        project.store.point(project.experiment.name, plan.iteration, plan.manifest)
+    project.store.journal(
+        "hit", iteration=plan.iteration, stage=plan.stage, run_id=run_id, fingerprint=plan.fingerprint,
+        reason=[f"computed by run {plan.manifest.run_id} for {plan.manifest.iteration}"],
+    )  # fmt: skip
 
 
 def reusable(project: "Project", manifest: Manifest) -> bool:
     """Verify an artifact before its reuse; a damaged one is quarantined and False returned."""
+    if manifest.collected:
+        return True
     try:
         folder = project.store.verify(manifest)
         if manifest.stage == "retrieval_index":
             from resources.retriever import verify_index
 
-            verify_index(project.lancedb, folder, manifest.facts)
+            verify_index(project.lancedb, folder, manifest.facts, project.digest)
     except CorruptArtifact as error:
         if project.store.folder(manifest).exists():
             project.store.quarantine(manifest, str(error))
@@ -178,7 +188,17 @@ def commit(step: Step, seconds: float, run_id: str) -> Manifest:
         fingerprint=plan.fingerprint,
         **plan.facts,
         facts=step.facts,
+        work=step.work,
+        row_tables=sorted(step.row_tables),
+        iteration=plan.iteration,
         seconds=round(seconds, 3),
         run_id=run_id,
         created=now(),
     )
+
+
+def describe(work: dict[str, Any]) -> str:
+    """(answers: 12 computed, 40 reused; steps: 9), or nothing for no work."""
+    parts = [f"{kind}: {n['computed']} computed, {n['reused']} reused" for kind, n in work.items() if kind != "steps"]
+    parts += [f"steps: {work['steps']}"] if "steps" in work else []
+    return f" ({'; '.join(parts)})" if parts else ""

@@ -1,6 +1,6 @@
 """What decides that a stage is stale, and why.
 
-    fingerprint = H(stage, version, settings, {input: data version}, identities, library versions)
+    fingerprint = H(stage, code, settings, {input: data version}, identities, library versions)
 
 A stage of an iteration is fresh if a trace for its present fingerprint is in the store
 (constructive traces, Mokhov et al., "Build systems a la carte", 2018). Because an input counts by
@@ -15,6 +15,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from apt_assets.engine.code import ENGINE_VERSION
 from apt_assets.engine.stages import BASE, STAGES, Stage
 from apt_assets.experiment import Experiment
 from apt_assets.partitions import key_of, number_of
@@ -22,6 +23,7 @@ from resources.artifact_store import ArtifactStore, Manifest
 from resources.digest import digest_json
 
 Status = Literal["fresh", "stale", "missing", "waiting", "refused", "stopped"]
+ADAPTER_PARTS = ("adapter_config.json", "adapter_model.safetensors")
 
 
 class World(Protocol):
@@ -32,26 +34,60 @@ class World(Protocol):
         ...
 
     def identity(self, name: str) -> str:
-        """Digest of the model, the encoder or the benchmark tasks."""
+        """Digest of the base model, the encoder or the benchmark tasks."""
         ...
+
+    def code(self, start: str) -> dict[str, str]:
+        """Definition -> digest of all code that "module:name" can reach."""
+        ...
+
+
+class Unsettled(Exception):
+    """An input has no present content; the message says which."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One fact behind a fingerprint that differs from the last time.
+
+    kind: settings, inputs, identities, libraries or code. old or new is None where it was not there.
+    """
+
+    kind: str
+    name: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        label = f"code of {self.name}" if self.kind == "code" else self.name
+        return f"{label}: {shorten(self.old)} -> {shorten(self.new)}"
 
 
 @dataclass(frozen=True)
 class StagePlan:
     """One stage of one iteration: its status, why, and what it would reuse.
 
-    causes: one line each, such as `training.beta: 0.1 -> 0.2`; empty when fresh.
-    facts: what the fingerprint is of (version, settings, inputs, identities, libraries); None, as
-        the fingerprint is, while an input has no present content.
+    note: why it is not fresh, where no change is the reason: never computed, what it waits for, why
+        it is refused or stopped.
+    changes: what differs from when the stage was last computed here; empty when fresh.
+    facts: what the fingerprint is of (settings, inputs, identities, libraries, code); None, as the
+        fingerprint is, while an input has no present content.
+    manifest: of the artifact it has: of this fingerprint if fresh, else the last one.
     """
 
     iteration: str
     stage: str
     status: Status
-    causes: tuple[str, ...]
-    fingerprint: str | None
-    facts: dict[str, Any] | None
-    manifest: Manifest | None
+    note: str = ""
+    changes: tuple[Change, ...] = ()
+    fingerprint: str | None = None
+    facts: dict[str, Any] | None = None
+    manifest: Manifest | None = None
+
+    @property
+    def causes(self) -> list[str]:
+        """One line each, such as `training.beta: 0.1 -> 0.2`; empty when fresh."""
+        return [*([self.note] if self.note else []), *(str(change) for change in self.changes)]
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -62,7 +98,7 @@ class StagePlan:
             "iteration": self.iteration,
             "stage": self.stage,
             "status": self.status,
-            "causes": list(self.causes),
+            "causes": self.causes,
             "fingerprint": self.fingerprint,
             "data_version": self.manifest.data_version if self.manifest else None,
         }
@@ -76,6 +112,9 @@ class Planner:
     store: ArtifactStore
     world: World
     _plans: dict[tuple[str, str], StagePlan] = field(default_factory=dict)
+    _verdicts: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    _landed: dict[str, dict[str, str]] = field(default_factory=dict)
+    _declared: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def plan(self, iterations: int) -> list[StagePlan]:
         """Every stage of base and of iterations 1..n, in the order in which they would run."""
@@ -89,15 +128,19 @@ class Planner:
             self._plans[key] = self._work_out(iteration, STAGES[name])
         return self._plans[key]
 
-    def gate(self, iteration: str) -> dict[str, Any] | None:
-        """The verdict of the iteration's gate, or None while it is not fresh."""
-        manifest = self.stage(iteration, "gate").manifest
-        if manifest is None or self.stage(iteration, "gate").status != "fresh":
-            return None
-        try:
-            return json.loads((self.store.folder(manifest) / "verdict.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None  # damaged: the next run notices, quarantines and decides again
+    def out_of_date(self, iteration: str) -> list[StagePlan]:
+        """Stages of the iteration that have to run: stale, missing, or waiting for one that has to."""
+        plans = [self.stage(iteration, name) for name in stages_of(iteration)]
+        return [plan for plan in plans if plan.status in ("stale", "missing", "waiting")]
+
+    # -- the loop --------------------------------------------------------------------------------
+
+    def verdict(self, iteration: str) -> dict[str, Any] | None:
+        """{passed, reason, ...} of the iteration's gate, None while it is not fresh. An iteration
+        without bad cases trains nothing: {passed: False, no_bad_cases: True, reason}."""
+        if iteration not in self._verdicts:
+            self._verdicts[iteration] = self._decide(iteration)
+        return self._verdicts[iteration]
 
     def promoted_before(self, iteration: str) -> str | None:
         """The latest earlier iteration whose gate passed; None: the base model itself.
@@ -106,7 +149,7 @@ class Planner:
         """
         for number in range(number_of(iteration) - 1, 0, -1):
             earlier = key_of(number)
-            verdict = self.gate(earlier)
+            verdict = self.verdict(earlier)
             if verdict is None:
                 raise Unsettled(f"iteration {earlier} is not up to date")
             if verdict["passed"]:
@@ -118,78 +161,139 @@ class Planner:
         earlier = self.promoted_before(iteration)
         return 0 if earlier is None else 1 + self.promoted_count(earlier)
 
+    def reference(self, iteration: str) -> tuple[str, str]:
+        """(stage, iteration) of the scores that the gate's domain check compares with."""
+        earlier = self.promoted_before(iteration)
+        return ("base_scores", BASE) if earlier is None else ("benchmark_scores", earlier)
+
     def stopped(self, iteration: str) -> str | None:
-        """Why the loop ends before this iteration, if it does: the gate of the one before refused
-        and no file landed since, so there is nothing new to learn from."""
+        """Why the loop ends before this iteration, if it does: the one before was not promoted and
+        no file landed since, so there is nothing new to learn from."""
         number = number_of(iteration)
         if number < 2:
             return None
         before = key_of(number - 1)
         if (reason := self.stopped(before)) is not None:
             return reason
-        verdict = self.gate(before)
-        if verdict is None or verdict["passed"]:
+        verdict = self.verdict(before)
+        if verdict is None or verdict["passed"] or self.landed(iteration) != self.landed(before):
             return None
-        if self.world.landing_files(iteration) != self.world.landing_files(before):
-            return None
+        if verdict.get("no_bad_cases"):
+            return f"{verdict['reason']} and no new data has landed"
         return f"the gate refused iteration {before} ({verdict['reason']}) and no new data has landed"
+
+    def landed(self, iteration: str) -> dict[str, str]:
+        """Landed file -> digest of the iteration's snapshot, asked of the world once."""
+        if iteration not in self._landed:
+            self._landed[iteration] = self.world.landing_files(iteration)
+        return self._landed[iteration]
+
+    # -- one stage -------------------------------------------------------------------------------
+
+    def declared(self, stage: Stage) -> dict[str, Any]:
+        """The facts behind a fingerprint that do not depend on the iteration."""
+        if stage.name not in self._declared:
+            self._declared[stage.name] = {
+                "settings": stage.settings_slice(self.experiment),
+                "identities": {name: self.world.identity(name) for name in stage.identities},
+                "libraries": stage.library_versions(),
+                "code": self.world.code(stage.code),
+            }
+        return self._declared[stage.name]
 
     def _work_out(self, iteration: str, stage: Stage) -> StagePlan:
         last = self.store.pointed(self.experiment.name, iteration, stage.name)
+        where = (iteration, stage.name)
         if iteration != BASE and (reason := self.stopped(iteration)):
-            return StagePlan(iteration, stage.name, "stopped", (reason,), None, None, last)
-        try:
-            inputs = {name: self._input(iteration, name) for name in stage.inputs}
-        except Unsettled as error:
-            return StagePlan(iteration, stage.name, "waiting", (str(error),), None, None, last)
-        verdict = self.gate(iteration) if stage.name == "promoted_adapter" else None
-        if verdict is not None and not verdict["passed"]:
-            return StagePlan(iteration, stage.name, "refused", (verdict["reason"],), None, None, None)
-        facts = {
-            "version": stage.version,
-            "settings": stage.settings_slice(self.experiment),
-            "inputs": inputs,
-            "identities": {name: self.world.identity(name) for name in stage.identities},
-            "libraries": stage.library_versions(),
-        }
-        fingerprint = digest_json({"stage": stage.name, **facts})
+            return StagePlan(*where, "stopped", reason, manifest=last)
+        inputs: dict[str, str] = {}
+        unsettled = ""
+        for name in stage.inputs:
+            try:
+                inputs[name] = self._input(iteration, name)
+            except Unsettled as error:
+                unsettled = unsettled or str(error)
+        if "bad_cases" in BELOW[stage.name] and (nothing := self._no_bad_cases(iteration)):
+            return StagePlan(*where, "stopped", nothing, manifest=last)
+        facts = {**self.declared(stage), "inputs": inputs}
+        if unsettled:
+            own = differences(last, facts, known_inputs_only=True) if last else ()
+            return StagePlan(*where, "waiting", unsettled, own, manifest=last)
+        if stage.name == "promoted_adapter":
+            verdict = self.verdict(iteration)
+            if verdict is not None and not verdict["passed"]:
+                return StagePlan(*where, "refused", verdict["reason"])
+        fingerprint = digest_json({"stage": stage.name, "engine": ENGINE_VERSION, **facts})
         if found := self.store.lookup(stage.name, fingerprint):
-            return StagePlan(iteration, stage.name, "fresh", (), fingerprint, facts, found)
+            return StagePlan(*where, "fresh", fingerprint=fingerprint, facts=facts, manifest=found)
         if last is None:
-            never = ("never computed",)
-            return StagePlan(iteration, stage.name, "missing", never, fingerprint, facts, None)
-        causes = differences(last, facts) or ("its artifact is gone from the store",)
-        return StagePlan(iteration, stage.name, "stale", causes, fingerprint, facts, last)
+            return StagePlan(*where, "missing", "never computed", (), fingerprint, facts)
+        changes = differences(last, facts)
+        note = "" if changes else "its artifact is gone from the store"
+        return StagePlan(*where, "stale", note, changes, fingerprint, facts, last)
 
     def _input(self, iteration: str, name: str) -> str:
         """The present data version of an input. Raises Unsettled if it has none yet."""
-        if name == "iteration":
-            return iteration
-        if name in ("landing_files", "landed_now"):
-            return digest_json(self.world.landing_files(BASE if name == "landed_now" else iteration))
-        if name in ("previous_adapter", "promoted_scores"):
-            earlier = self.promoted_before(iteration)
-            if earlier is None:
-                return "none"
-            return self._fresh(earlier, "adapter_checkpoint" if name == "previous_adapter" else "benchmark_scores")
+        match name:
+            case "iteration":
+                return iteration
+            case "landing_files":
+                return digest_json(self.landed(iteration))
+            case "landing_folder":
+                return digest_json(self.landed(BASE))
+            case "promoted_count":
+                return str(self.promoted_count(iteration))
+            case "previous_adapter":
+                return self.adapter_version(iteration)
+            case "reference_scores":
+                stage, where = self.reference(iteration)
+                return self._fresh(where, stage).files["domain_items.parquet"]
         producer, _, part = name.partition("/")
-        manifest_key = iteration if STAGES[producer].partitioned else BASE
-        if not part:
-            return self._fresh(manifest_key, producer)
-        self._fresh(manifest_key, producer)
-        manifest = self.stage(manifest_key, producer).manifest
-        assert manifest is not None
-        return manifest.files[part]
+        manifest = self._fresh(iteration if STAGES[producer].partitioned else BASE, producer)
+        return manifest.files[part] if part else manifest.data_version
 
-    def _fresh(self, iteration: str, name: str) -> str:
+    def adapter_version(self, iteration: str) -> str:
+        """Content of the adapter that the iteration starts from; "none": the base model itself."""
+        earlier = self.promoted_before(iteration)
+        if earlier is None:
+            return "none"
+        files = self._fresh(earlier, "adapter_checkpoint").files
+        return digest_json([files[part] for part in ADAPTER_PARTS])
+
+    def _fresh(self, iteration: str, name: str) -> Manifest:
         plan = self.stage(iteration, name)
         if plan.status != "fresh" or plan.manifest is None:
             raise Unsettled(f"{name} of {iteration} is {plan.status}")
-        return plan.manifest.data_version
+        return plan.manifest
+
+    def _no_bad_cases(self, iteration: str) -> str | None:
+        plan = self.stage(iteration, "bad_cases")
+        if plan.status == "fresh" and plan.manifest and plan.manifest.facts.get("rows") == 0:
+            return f"iteration {iteration} found no bad case: there is nothing to train on"
+        return None
+
+    def _decide(self, iteration: str) -> dict[str, Any] | None:
+        if nothing := self._no_bad_cases(iteration):
+            return {"passed": False, "no_bad_cases": True, "reason": nothing}
+        plan = self.stage(iteration, "gate")
+        if plan.status != "fresh" or plan.manifest is None:
+            return None
+        try:
+            return json.loads((self.store.folder(plan.manifest) / "verdict.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None  # damaged: the next run notices, quarantines and decides again
 
 
-class Unsettled(Exception):
-    """An input has no present content; the message says which."""
+class _Below(dict):
+    """Stage -> every stage it depends on within its iteration, worked out when first asked."""
+
+    def __missing__(self, name: str) -> set[str]:
+        direct = [stage for stage in STAGES[name].input_stages() if stage in STAGES]
+        self[name] = set(direct).union(*(self[stage] for stage in direct))
+        return self[name]
+
+
+BELOW: dict[str, set[str]] = _Below()
 
 
 def stages_of(iteration: str) -> list[str]:
@@ -211,20 +315,17 @@ def in_order() -> list[str]:
     return done
 
 
-def differences(last: Manifest, facts: dict[str, Any]) -> tuple[str, ...]:
-    """What differs between the facts behind `last` and those of now, as `name: old -> new`."""
-    lines = []
-    if last.version != facts["version"]:
-        lines.append(f"code version: {last.version} -> {facts['version']}")
-    for kind in ("settings", "inputs", "identities", "libraries"):
+def differences(last: Manifest, facts: dict[str, Any], *, known_inputs_only: bool = False) -> tuple[Change, ...]:
+    """What differs between the facts behind `last` and those of now."""
+    changes = []
+    for kind in ("settings", "inputs", "identities", "libraries", "code"):
         old, new = getattr(last, kind), facts[kind]
-        for name in sorted(old.keys() | new.keys()):
-            if old.get(name) != new.get(name):
-                lines.append(f"{name}: {shorten(old.get(name))} -> {shorten(new.get(name))}")
-    return tuple(lines)
+        names = new.keys() if kind == "inputs" and known_inputs_only else old.keys() | new.keys()
+        changes += [Change(kind, n, old.get(n), new.get(n)) for n in sorted(names) if old.get(n) != new.get(n)]
+    return tuple(changes)
 
 
 def shorten(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    is_digest = len(text) == 64 and all(c in "0123456789abcdef" for c in text)
+    is_digest = len(text) in (16, 64) and all(c in "0123456789abcdef" for c in text)
     return text[:8] if is_digest else text[:60] + ("..." if len(text) > 60 else "")

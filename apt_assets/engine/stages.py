@@ -10,10 +10,8 @@ from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from resources.digest import digest_json
-
 if TYPE_CHECKING:
-    from apt_assets.engine.execute import Step
+    from apt_assets.engine.view import Step, View
     from apt_assets.experiment import Experiment
 
 BASE = "base"  # the iteration key of what is not partitioned
@@ -24,12 +22,15 @@ class Stage:
     """One node of the dataflow.
 
     inputs: `stage`, `stage/file` (one file of its artifact, so that a change elsewhere in it cuts
-        off), or a source: landing_files, previous_adapter, promoted_scores, landed_now, iteration (its key).
-    settings: dotted paths into the experiment, of a value or a whole section; nothing else of it
-        reaches the fingerprint.
-    identities: what a stage reads from outside the store, by content: model, encoder, tasks.
+        off), or a source: landing_files, landing_folder, previous_adapter, promoted_count,
+        reference_scores, iteration (its key).
+    settings: dotted paths into the experiment, of a value or a whole section. Reading any other
+        setting, or an input that is not declared, is an error (engine/view.py).
+    identities: what a stage reads from outside the store, by content: base_model, encoder,
+        benchmark_tasks.
     libraries: distributions whose version may change the result.
-    version: bumped by hand when the code changes what it computes, with the reason beside it.
+    work: what computing it would cost, given its inputs: {"answers": rows, ...}; None: nothing of note.
+    code: where its function stands, "module:name"; its code counts by content (engine/code.py).
     """
 
     name: str
@@ -38,7 +39,8 @@ class Stage:
     settings: tuple[str, ...]
     identities: tuple[str, ...]
     libraries: tuple[str, ...]
-    version: str
+    work: "Callable[[View], dict[str, int]] | None"
+    code: str
     group: str
     kinds: tuple[str, ...]
     partitioned: bool
@@ -52,12 +54,11 @@ class Stage:
         """The values of this stage's settings, by dotted path."""
         return {key: value for path in self.settings for key, value in experiment.leaves(path).items()}
 
-    def code_version(self, experiment: "Experiment") -> str:
-        """`<version>.<settings digest>`: Dagster then shows a changed setting as changed code."""
-        return f"{self.version}.{digest_json(self.settings_slice(experiment))[:8]}"
-
-    def library_versions(self) -> dict[str, str]:
-        return {name: installed_version(name) for name in self.libraries}
+    def library_versions(self, names: Iterable[str] | None = None) -> dict[str, str]:
+        """Installed versions of its libraries, or of those named. Raises KeyError for an undeclared one."""
+        if undeclared := set(names or ()) - set(self.libraries):
+            raise KeyError(f"{self.name} uses {', '.join(sorted(undeclared))}, which it does not declare")
+        return {name: installed_version(name) for name in names or self.libraries}
 
 
 STAGES: dict[str, Stage] = {}
@@ -74,7 +75,7 @@ def stage(
     settings: Iterable[str] = (),
     identities: Iterable[str] = (),
     libraries: Iterable[str] = (),
-    version: str,
+    work: "Callable[[View], dict[str, int]] | None" = None,
     group: str,
     kinds: Iterable[str] = (),
     partitioned: bool = True,
@@ -89,7 +90,8 @@ def stage(
             settings=tuple(settings),
             identities=tuple(identities),
             libraries=tuple(libraries),
-            version=version,
+            work=work,
+            code=f"{compute.__module__}:{compute.__name__}",
             group=group,
             kinds=tuple(kinds),
             partitioned=partitioned,
@@ -101,6 +103,12 @@ def stage(
 
 
 # What decides an answer, its grade and a benchmark score, shared by every stage that makes them.
-ANSWERING = ("policy.system_prompt", "policy.max_new_tokens", "policy.batch_size", "policy.device")
+ANSWERING = (
+    "policy.dtype",
+    "policy.device",
+    "policy.system_prompt",
+    "policy.max_new_tokens",
+    "policy.batch_size",
+)
 GRADING = ("assessor.labels",)
 BENCHMARKS = ("benchmarks.tasks", "benchmarks.batch_size")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from apt_assets.method.splits import SPLITS
+from resources.digest import digest_json
 
 RAW_CHARACTERS = 500
 csv.field_size_limit(1 << 24)
@@ -29,6 +30,11 @@ class Row:
     source_id: str | None
     metadata: str | None
 
+    @property
+    def record(self) -> str:
+        """16 hex digits of what the row says, wherever it stands in its file."""
+        return digest_json([self.prompt, self.answer, self.split, self.source_id, self.metadata])[:16]
+
 
 @dataclass(frozen=True)
 class Reject:
@@ -39,6 +45,11 @@ class Reject:
     field: str | None
     reason: str
     raw: str
+
+    @property
+    def record(self) -> str:
+        """16 hex digits of what was found and what is wrong with it."""
+        return digest_json(["reject", self.field, self.reason, self.raw])[:16]
 
 
 class BadField(ValueError):
@@ -65,6 +76,11 @@ def read_landed(path: Path) -> Iterator[Row | Reject]:
                 yield Reject(path.name, line, bad.field, bad.reason, printable(raw))
     except (OSError, ValueError, csv.Error) as error:
         yield Reject(path.name, 0, None, f"the file cannot be read on: {error}", "")
+
+
+def content_digest(path: Path) -> str:
+    """Digest of what a landed file says, whatever the order of its rows and the form of its lines."""
+    return digest_json(sorted(row.record for row in read_landed(path)))
 
 
 Record = tuple[int, Any, Any]

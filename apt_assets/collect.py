@@ -1,0 +1,125 @@
+"""gc: remove what neither the last iterations nor the promoted adapter need.
+
+What goes: the files of older iterations' artifacts, artifacts and traces of settings that are no
+longer pointed at, rows and vectors that no kept artifact used, LanceDB versions no kept index reads,
+quarantine, and what killed runs left behind. What stays: everything the kept iterations read, the
+promoted adapter with its scores, and of *every* iteration its manifests, its verdict and which
+adapter it promoted. So nothing turns stale: an older iteration stays fresh without its files, and
+one of them that is needed again is computed again.
+"""
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import apt_assets.assets  # noqa: F401 - declares the stages
+from apt_assets.engine.stages import BASE, STAGES
+from apt_assets.project import Project
+from resources.artifact_store import Manifest, read_manifest
+from resources.digest import list_files
+
+# Small, and what the chain of promotions is read from.
+ALWAYS = ("policy", "gate", "promoted_adapter", "base_scores")
+
+
+@dataclass
+class Collected:
+    """What gc removed, or would remove: files or folders by kind, and their size in bytes."""
+
+    removed: dict[str, int] = field(default_factory=dict)
+    bytes: int = 0
+
+    def add(self, kind: str, path: Path, really: bool) -> None:
+        files = [path] if path.is_file() else list_files(path)
+        self.removed[kind] = self.removed.get(kind, 0) + 1
+        self.bytes += sum(file.stat().st_size for file in files)
+        if really:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def collect_garbage(project: Project, keep: int, *, dry_run: bool) -> Collected:
+    """Keep the last `keep` iterations of every experiment in the store; remove the rest.
+
+    Raises RuntimeError if a run is going on: what it has not committed yet would look unused.
+    """
+    store = project.store
+    with store.lock("gc"), store.all_stages_idle():
+        found = Collected()
+        needed, pointed = needs(project, keep)
+        data_versions = {m.data_version for m in needed}
+        traces = {(m.stage, m.fingerprint) for m in pointed}
+        for path in sorted((store.root / "traces").glob("*/*.json")):
+            manifest = read_manifest(path)
+            if manifest is None or (manifest.stage, manifest.fingerprint) not in traces:
+                found.add("traces", path, not dry_run)
+            elif manifest.data_version not in data_versions and not manifest.collected and not dry_run:
+                store.mark_collected(manifest)
+        for path in sorted((store.root / "objects").glob("*")):
+            if path.name not in data_versions:
+                found.add("artifacts", path, not dry_run)
+        tables = {name for manifest in needed for name in manifest.row_tables}
+        for path in sorted(project.rows.glob("*/*.jsonl")):
+            if f"{path.parent.name}/{path.stem}" not in tables:
+                found.add("row tables", path, not dry_run)
+        for kind in ("quarantine", "temporary"):
+            for path in sorted((store.root / kind).glob("*")):
+                found.add(kind, path, not dry_run)
+        collect_vectors(project, needed, found, dry_run=dry_run)
+        if not dry_run:
+            store.journal("collected", removed=found.removed, bytes=found.bytes)
+    return found
+
+
+def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
+    """(manifests whose files are needed, all that are pointed at) over every experiment in the store."""
+    needed: list[Manifest] = []
+    pointed: list[Manifest] = []
+    for experiment in project.store.experiments():
+        iterations = project.store.iterations(experiment)
+        present = {
+            (key, name): manifest
+            for key in [BASE, *iterations]
+            for name in STAGES
+            if (manifest := project.store.pointed(experiment, key, name)) is not None
+        }
+        pointed += present.values()
+        # An adapter that was promoted: the last one, and the one each kept iteration starts from.
+        promoted = [key for key in iterations if (key, "promoted_adapter") in present]
+        kept = set(iterations[-keep:]) | {key for key in promoted[-1:]}
+        first = min(kept, default="")
+        kept_adapters = kept | {key for key in promoted if key < first and key == max(k for k in promoted if k < first)}
+        for (key, name), manifest in present.items():
+            scored = name in ("adapter_checkpoint", "benchmark_scores") and key in kept_adapters
+            if name in ALWAYS or key in kept or scored:
+                needed.append(manifest)
+    return [m for m in needed if not m.collected], pointed
+
+
+def collect_vectors(project: Project, needed: list[Manifest], found: Collected, *, dry_run: bool) -> None:
+    """Drop LanceDB tables and versions that no kept index reads."""
+    if not project.lancedb.is_dir():
+        return
+    from resources.retriever import drop_table, keep_versions
+
+    versions: dict[str, set[int]] = {}
+    for facts in (m.facts for m in needed if m.stage == "retrieval_index"):
+        versions.setdefault(facts["table"], set()).add(facts["lance_version"])
+        versions.setdefault(facts["vectors"], set())
+    for folder in sorted(project.lancedb.glob("*.lance")):
+        if folder.stem not in versions:
+            found.add("vector tables", folder, False)
+            if not dry_run:
+                drop_table(project.lancedb, folder.stem)
+        elif not dry_run:
+            before = size(folder)
+            keep_versions(project.lancedb, folder.stem, versions[folder.stem])
+            found.bytes += before - size(folder)
+
+
+def size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in list_files(folder))
+
+
+def as_json(found: Collected) -> dict[str, Any]:
+    return {"removed": found.removed, "bytes": found.bytes}

@@ -1,0 +1,179 @@
+"""Dagster's memory of the store: keeping it true, and what a materialisation shows.
+
+Dagster judges an asset by its own event log: the code version and input versions of the last
+materialisation against those of now. It hears of a computed stage, but not of a file edited outside,
+nor that a stage whose input was recomputed is still fresh (early cut-off), nor that a setting was
+flipped back. The ledger reports exactly those: an observation for each source that changed, and a
+materialisation marked "hit" for each stage that is fresh by the plan and stale by the log. Then
+Dagster's status of every partition and the plan say the same (tests/test_agreement.py).
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import dagster as dg
+
+from apt_assets.engine.execute import record_hit
+from apt_assets.engine.plan import StagePlan, Unsettled, stages_of
+from apt_assets.engine.stages import BASE, STAGES, Stage
+from apt_assets.project import Project
+from resources.artifact_store import Manifest
+from resources.digest import digest_json
+
+# Inputs of the planner under the names they have in the graph.
+IN_GRAPH: dict[str, tuple[str, ...]] = {
+    "iteration": (),
+    "gate": ("benchmark_scores", "base_scores", "reference_scores"),
+    "promoted_count": ("previous_adapter",),
+}
+FOR_EVERY_ITERATION = ("landing_files", "previous_adapter", "reference_scores")
+FOR_ALL = ("landing_folder", "base_model", "encoder", "benchmark_tasks")
+# What Dagster writes on a materialisation, and compares (dagster 1.13, definitions/data_version.py).
+DATA_VERSION = "dagster/data_version"
+BY_USER = "dagster/data_version_is_user_provided"
+CODE_VERSION = "dagster/code_version"
+INPUT_VERSION = "dagster/input_data_version/"
+INPUT_POINTER = "dagster/input_event_pointer/"
+
+
+class Ledger:
+    """Reads and corrects what one Dagster instance believes about one project."""
+
+    def __init__(self, project: Project, instance: dg.DagsterInstance):
+        self._project, self._instance = project, instance
+        self._planner = project.planner()
+        self._latest: dict[tuple[str, str | None], tuple[dict[str, str], int | None]] = {}
+
+    def source_version(self, name: str, iteration: str) -> str | None:
+        """Present data version of a source; None while it is undecided."""
+        try:
+            match name:
+                case "landing_files" | "landing_folder":
+                    return digest_json(self._project.landing_files(iteration))
+                case "previous_adapter":
+                    return self._planner.adapter_version(iteration)
+                case "reference_scores":
+                    stage, where = self._planner.reference(iteration)
+                    plan = self._planner.stage(where, stage)
+                    return plan.manifest.files["domain_items.parquet"] if plan.status == "fresh" and plan.manifest else None
+                case _:
+                    return self._project.identity(name)
+        except Unsettled:
+            return None
+
+    def observe(self, iteration: str, names: Iterable[str]) -> None:
+        """Report the sources whose version Dagster does not know yet."""
+        partition = None if iteration == BASE else iteration
+        for name in names:
+            version = self.source_version(name, iteration)
+            if version is not None and self._tags(name, partition)[0].get(DATA_VERSION) != version:
+                event = dg.AssetObservation(name, partition=partition, tags={DATA_VERSION: version})
+                self._instance.report_runless_asset_event(event)
+                self._latest.pop((name, partition), None)
+
+    def settle(self, iterations: Iterable[str]) -> list[tuple[str, str]]:
+        """Make Dagster's status of base and these iterations that of the plan.
+
+        Returns the (iteration, stage) pairs that were reported as reused.
+        """
+        reported = []
+        self.observe(BASE, FOR_ALL)
+        for iteration in [BASE, *(key for key in iterations if key != BASE)]:
+            if iteration != BASE:
+                self.observe(iteration, FOR_EVERY_ITERATION)
+            for name in stages_of(iteration):
+                plan = self._planner.stage(iteration, name)
+                if name == "gate" or plan.status != "fresh" or plan.manifest is None:
+                    continue
+                tags = self._expected_tags(iteration, STAGES[name], plan)
+                known = self._tags(name, None if iteration == BASE else iteration)[0]
+                if any(known.get(k) != v for k, v in tags.items() if not k.startswith(INPUT_POINTER)):
+                    self._report_hit(iteration, plan, tags)
+                    reported.append((iteration, name))
+        return reported
+
+    def _report_hit(self, iteration: str, plan: StagePlan, tags: dict[str, str]) -> None:
+        assert plan.manifest is not None
+        record_hit(self._project, plan, run_id="")
+        partition = None if iteration == BASE else iteration
+        event = dg.AssetMaterialization(
+            plan.stage, partition=partition, tags=tags,
+            metadata=metadata(self._project, iteration, "hit", plan.manifest, 0.0),
+        )  # fmt: skip
+        self._instance.report_runless_asset_event(event)
+        self._latest.pop((plan.stage, partition), None)
+
+    def _expected_tags(self, iteration: str, stage: Stage, plan: StagePlan) -> dict[str, str]:
+        assert plan.manifest is not None
+        tags = {
+            DATA_VERSION: plan.manifest.data_version,
+            BY_USER: "true",
+            CODE_VERSION: code_version(self._project, stage),
+        }
+        for name in dependencies(stage):
+            partition = iteration if name in FOR_EVERY_ITERATION or is_partitioned(name) else None
+            known, storage_id = self._tags(name, partition)
+            if version := known.get(DATA_VERSION):
+                tags[INPUT_VERSION + name] = version
+                tags[INPUT_POINTER + name] = "NULL" if storage_id is None else str(storage_id)
+        return tags
+
+    def _tags(self, asset: str, partition: str | None) -> tuple[dict[str, str], int | None]:
+        """(tags, storage id) of the latest event of an asset; ({}, None) if there is none."""
+        if (asset, partition) not in self._latest:
+            wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition] if partition else None)
+            fetch = (
+                self._instance.fetch_materializations if asset in STAGES else self._instance.fetch_observations
+            )
+            records = fetch(wanted, limit=1).records
+            event = records[0].asset_materialization or records[0].asset_observation if records else None
+            self._latest[asset, partition] = (dict(event.tags or {}), records[0].storage_id) if event else ({}, None)
+        return self._latest[asset, partition]
+
+
+def is_partitioned(name: str) -> bool:
+    return name in STAGES and STAGES[name].partitioned
+
+
+def dependencies(stage: Stage) -> list[str]:
+    """Names, in the graph, of what a stage depends on."""
+    names = [name for given in stage.input_stages() for name in IN_GRAPH.get(given, (given,))]
+    return list(dict.fromkeys([*names, *stage.identities]))
+
+
+def code_version(project: Project, stage: Stage) -> str:
+    """`<code and libraries>.<settings>`, eight digits each: a changed setting shows as changed code.
+
+    promoted_adapter also carries the gate's, which is no asset itself.
+    """
+    code = digest_json([project.code(stage.code), stage.library_versions()])[:8]
+    own = f"{code}.{digest_json(stage.settings_slice(project.experiment))[:8]}"
+    return f"{own}+{code_version(project, STAGES['gate'])}" if stage.name == "promoted_adapter" else own
+
+
+def metadata(project: Project, iteration: str, status: str, manifest: Manifest, seconds: float) -> dict[str, Any]:
+    """What a materialisation shows: reused or computed, identity, inputs, work, cost, links."""
+    shown: dict[str, Any] = {
+        "status": status,
+        "fingerprint": manifest.fingerprint,
+        "inputs": manifest.inputs,
+        "seconds_to_compute": manifest.seconds,
+        "seconds_now": round(seconds, 3),
+        "computed_for": manifest.iteration,
+        **{name: fact for name, fact in manifest.facts.items() if name != "table_files"},
+    }
+    for kind, done in manifest.work.items():
+        if kind == "steps":
+            shown["steps"] = done
+        else:
+            shown[f"{kind}_reused"], shown[f"{kind}_computed"] = done["reused"], done["computed"]
+    if manifest.run_id:
+        shown["computed_by_run"] = dg.MetadataValue.dagster_run(manifest.run_id)
+    if {"policy", "previous_adapter"} & set(STAGES[manifest.stage].inputs):
+        earlier = project.planner().promoted_before(iteration)
+        shown["starts_from"] = (
+            f"adapter of iteration {earlier}" if earlier else "the base model, without an adapter"
+        )
+        if earlier:
+            shown["previous_adapter"] = dg.MetadataValue.url(f"/assets/adapter_checkpoint?partition={earlier}")
+    return shown

@@ -1,0 +1,64 @@
+"""The race's results as Markdown tables: `python -m benchmarks.incremental.report FILE`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+COLUMNS = (
+    "scenario", "tool", "generated rows", "tokens", "graded rows", "embedded rows", "optimiser steps",
+    "scored requests", "seconds", "unnecessary units", "wrong outputs",
+)  # fmt: skip
+KINDS = {"generate": "answers", "grade": "grades", "embed": "embeddings", "train": "steps", "score": "requests"}
+
+
+def report(results: dict[str, Any]) -> str:
+    """Work per scenario and tool; unnecessary units by kind; wrong outputs by name; no-op seconds."""
+    names = list(dict.fromkeys(name for tool in results.values() for name in tool["scenarios"]))
+    names.sort(key=lambda name: int(name[1:]))
+    played = [(n, t, results[t]["scenarios"][n]) for n in names for t in results if n in results[t]["scenarios"]]
+    unnecessary = [
+        [name, tool, *(str(entry["work"][kind]["unnecessary"]) for kind in KINDS)] for name, tool, entry in played
+    ]
+    wrong = [[name, tool, ", ".join(entry["wrong"])] for name, tool, entry in played if entry["wrong"]]
+    failed = [[name, tool, str(entry["exits"])] for name, tool, entry in played if any(entry["exits"])]
+    noop = [[tool, f"{entry['seconds']:.1f}"] for name, tool, entry in played if name == "S1"]
+    parts = [
+        markdown(COLUMNS, [work_row(*one) for one in played]),
+        "Unnecessary units by kind:",
+        markdown(("scenario", "tool", *KINDS.values()), unnecessary),
+        "Wrong outputs (iteration/output):",
+        markdown(("scenario", "tool", "wrong"), wrong),
+        "Exit codes other than 0:",
+        markdown(("scenario", "tool", "exit codes"), failed),
+        "Seconds when nothing changed (S1):",
+        markdown(("tool", "seconds"), noop),
+    ]
+    return "\n\n".join(parts)
+
+
+def work_row(name: str, tool: str, entry: dict[str, Any]) -> list[str]:
+    work = entry["work"]
+    counts = [
+        work["generate"]["units"],
+        work["generate"]["amount"],
+        work["grade"]["units"],
+        work["embed"]["units"],
+        work["train"]["units"],
+        work["score"]["units"],
+    ]
+    unnecessary = sum(kind["unnecessary"] for kind in work.values())
+    wrong = f"{len(entry['wrong'])} of {len(entry['outputs'])}"
+    label = f"{name} {entry['title']}"
+    return [label, tool, *map(str, counts), f"{entry['seconds']:.1f}", str(unnecessary), wrong]
+
+
+def markdown(columns: tuple[str, ...], rows: list[list[str]]) -> str:
+    if not rows:
+        return "none"
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+if __name__ == "__main__":
+    print(report(json.loads(Path(sys.argv[1]).read_text())))

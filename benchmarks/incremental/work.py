@@ -1,0 +1,204 @@
+"""Units of work, counted where they are done: in the primitives that every tool calls.
+
+`install` wraps them in this process. Each unit becomes one JSON line of the log:
+
+    kind    generate (one answer), grade (one answer), embed (one text), train (one training),
+            score (one log-likelihood request)
+    key     sha256 of everything that decides the result, by content: two units with one key are the
+            same work done twice
+    amount  generate: tokens of the answer (at least 1); train: optimiser steps; else 1
+"""
+
+import ast
+import functools
+import hashlib
+import importlib.machinery
+import json
+import os
+import sys
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+LM_EVAL = "lm_eval.models.huggingface"
+
+
+def install(log: Path) -> None:
+    """Wrap the primitives so that their work is appended to `log`.
+
+    lm_eval is wrapped when it is imported, if ever: importing it takes seconds, and a run that has
+    nothing to score must not pay for it.
+    """
+    from resources import assessor, policy_model, retriever, trainer
+
+    write = functools.partial(append, log)
+    policy_model.generate = counted_generate(policy_model.generate, write)  # type: ignore[assignment]
+    assessor.grade_rows = counted_grades(assessor.grade_rows, write, Path(assessor.__file__))
+    retriever.Encoder.embed = counted_embed(retriever.Encoder.embed, write)  # type: ignore[method-assign]
+    trainer.train_adapter = counted_training(trainer.train_adapter, write)
+    sys.meta_path.insert(0, AfterImport(LM_EVAL, functools.partial(count_requests, write=write)))
+
+
+def append(log: Path, kind: str, units: Iterable[tuple[str, int]]) -> None:
+    """Append (key, amount) units in one write, so that processes sharing a log do not mix lines."""
+    lines = [json.dumps({"kind": kind, "key": key, "amount": amount}) + "\n" for key, amount in units]
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, "".join(lines).encode())
+    finally:
+        os.close(descriptor)
+
+
+# -- what a unit is made of ------------------------------------------------------------------------
+
+
+def digest(*parts: Any) -> str:
+    """sha256 of JSON values."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def digest_folder(folder: Path | None) -> str | None:
+    """Names and bytes of the files below a folder; None for no folder.
+
+    A model is what its files hold, so notes beside them count too; the tools write none.
+    """
+    if folder is None:
+        return None
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return digest([[str(p.relative_to(folder)), hashlib.sha256(p.read_bytes()).hexdigest()] for p in files])
+
+
+_weights: "weakref.WeakKeyDictionary[Any, str]" = weakref.WeakKeyDictionary()
+
+
+def digest_weights(model: Any) -> str:
+    """sha256 over the names and bytes of all weights, adapters included; once per loaded model.
+
+    Good only for models that are not trained on after they first answered, as everywhere here.
+    """
+    if model not in _weights:
+        import torch
+
+        total = hashlib.sha256()
+        for name, tensor in sorted(model.state_dict().items()):
+            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        _weights[model] = total.hexdigest()
+    return _weights[model]
+
+
+def code_of(source: Path) -> str:
+    """The file's syntax tree without docstrings: comments, layout and docstrings decide no result."""
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+# -- the five wrappers -----------------------------------------------------------------------------
+
+Write = Callable[[str, Iterable[tuple[str, int]]], None]
+
+
+def counted_generate(original: Callable, write: Write) -> Callable:
+    @functools.wraps(original)
+    def generate(policy: Any, prompts: Any, *, max_new_tokens: int, batch_size: int, **more: Any) -> list[str]:
+        answers = original(policy, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, **more)
+        common = [digest_weights(policy.model), policy.system_prompt, max_new_tokens] if answers else []
+        units = [
+            (digest(common, prompt), max(1, len(policy.tokenizer(answer)["input_ids"])))
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        write("generate", units)
+        return answers
+
+    return generate
+
+
+def counted_grades(original: Callable, write: Write, source: Path) -> Callable:
+    rubric = digest(code_of(source))
+
+    @functools.wraps(original)
+    def grade_rows(questions: Any, predictions: Any, golds: Any, labels: Any) -> list[tuple[int, bool]]:
+        rows = list(zip(questions, predictions, golds, strict=True))
+        grades = original(questions, predictions, golds, labels)
+        write("grade", [(digest(rubric, row, list(labels)), 1) for row in rows])
+        return grades
+
+    return grade_rows
+
+
+def counted_embed(original: Callable, write: Write) -> Callable:
+    @functools.wraps(original)
+    def embed(self: Any, texts: Any, *more: Any, **named: Any) -> Any:
+        vectors = original(self, texts, *more, **named)
+        write("embed", [(digest(digest_weights(self._model), text), 1) for text in texts])
+        return vectors
+
+    return embed
+
+
+def counted_training(original: Callable, write: Write) -> Callable:
+    @functools.wraps(original)
+    def train_adapter(
+        model_dir: Any, previous_adapter: Any, pairs: Any, system_prompt: Any, recipe: Any, *more: Any, **named: Any
+    ) -> Any:
+        adapter = None if previous_adapter is None else adapter_content(Path(previous_adapter))
+        rows = [list(row) for row in pairs.iter_rows()]
+        key = digest(digest_folder(Path(model_dir)), adapter, rows, system_prompt, asdict(recipe))
+        log = original(model_dir, previous_adapter, pairs, system_prompt, recipe, *more, **named)
+        write("train", [(key, log.height)])
+        return log
+
+    return train_adapter
+
+
+def adapter_content(folder: Path) -> str:
+    """Weights and configuration of an adapter, whatever else its folder holds."""
+    files = ("adapter_model.safetensors", "adapter_config.json")
+    return digest([hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files])
+
+
+def count_requests(module: ModuleType, write: Write) -> None:
+    """Wrap the one method through which every log-likelihood request of lm-eval goes."""
+    original = module.HFLM._loglikelihood_tokens
+
+    @functools.wraps(original)
+    def loglikelihood_tokens(self: Any, requests: Any, *more: Any, **named: Any) -> Any:
+        requests = list(requests)
+        answers = original(self, requests, *more, **named)
+        weights = digest_weights(self.model)
+        units = [(digest(weights, list(context), list(continuation)), 1) for _, context, continuation in requests]
+        write("score", units)
+        return answers
+
+    module.HFLM._loglikelihood_tokens = loglikelihood_tokens
+
+
+class AfterImport:
+    """A finder that calls `then` on the named module as soon as it has been imported."""
+
+    def __init__(self, name: str, then: Callable[[ModuleType], None]):
+        self._name, self._then = name, then
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != self._name:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is None or spec.loader is None:
+            return None
+        execute, then = spec.loader.exec_module, self._then
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            then(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec

@@ -1,0 +1,113 @@
+"""What the tools work with: a copy of the source tree, tiny models, rows and a general task.
+
+The tiny policy is random; trained for a few seconds it answers some questions right, names another
+colour, hedges, or says "unsure", so that every grade from 1 to 5 but 4 occurs and a changed
+threshold or rubric changes something.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tests import tiny
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SOURCES = ("apt_assets", "resources", "schemas", "benchmarks", "tests", "tasks", "experiments")
+ROWS = 200
+NEW_ROWS = ROWS // 100
+FIRST_FILE, SECOND_FILE = "rows.jsonl", "more.jsonl"
+
+SETTINGS: dict[str, Any] = {
+    "data": {"validation": 0.2, "test": 0.2},
+    "policy": {"dtype": "float32", "device": "cpu", "system_prompt": None, "max_new_tokens": 16, "batch_size": 64},
+    "assessor": {"bad_below": 4},
+    "retrieval": {"per_case": 1, "batch_size": 64},
+    "pairs": {"replay_share": 1.0},
+    "training": {
+        "learning_rate": 1e-3,
+        "learning_rate_decay": 0.5,
+        "beta": 0.1,
+        "nll_weight": 1.0,
+        "reference": "previous",
+        "lora_rank": 2,
+        "lora_alpha": 4,
+        "batch_size": 4,
+        "epochs": 1,
+        "warmup_steps": 0,
+        "max_length": 256,
+        "seed": 17,
+    },
+    "benchmarks": {"tasks": {"colours": None}, "batch_size": 32},
+    # What a gate says of a tiny model is not what is compared: it always passes.
+    "gate": {"domain_tolerance": 1.0, "general_tolerance": 1.0, "confidence": 0.95, "resamples": 2000},
+}
+
+
+def make_template(folder: Path) -> Path:
+    """A source tree with world/policy, encoder, tasks and data in it; other/ holds what scenarios add.
+
+    other/policy: weights to overwrite the policy with. other/more.jsonl: 1 % new rows, for training.
+    """
+    source, other = folder / "source", folder / "other"
+    for name in SOURCES:
+        shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    for name in ("pyproject.toml", "workspace.yaml"):
+        shutil.copy(REPOSITORY / name, source / name)
+    (source / "dagster_home").mkdir()
+    shutil.copy(REPOSITORY / "dagster_home" / "dagster.yaml", source / "dagster_home")
+    world = source / "world"
+    for place, seed in ((world / "policy", 0), (other / "policy", 1)):
+        warm_up(tiny.make_policy(place, seed), seed)
+    tiny.make_encoder(folder / "encoder")
+    shutil.copytree(folder / "encoder", world / "encoder")
+    tiny.make_task(world / "tasks")
+    (world / "data").mkdir()
+    rows = tiny.domain_rows(2 * ROWS)
+    tiny.write_jsonl(other / FIRST_FILE, rows[:ROWS])
+    tiny.write_jsonl(other / SECOND_FILE, [row for row in rows[ROWS:] if is_training_row(row)][:NEW_ROWS])
+    return folder
+
+
+def is_training_row(row: dict[str, str]) -> bool:
+    from apt_assets.method.splits import row_id, split_of
+
+    return split_of(row_id(row["prompt"]), SETTINGS["data"]["validation"], SETTINGS["data"]["test"]) == "train"
+
+
+def first_answer(number: int, seed: int) -> str:
+    """What the policy of that seed learns to answer to row `number` before any tool sees it."""
+    colours = list(tiny.COLOURS.values())
+    right, wrong = colours[number % 5], colours[(number + 1) % 5]
+    last = (number + seed) % 10
+    if last in (0, 1, 5, 6):
+        return right
+    return {2: wrong, 7: wrong, 3: f"{right} or {wrong}", 8: f"{right} or {wrong}"}.get(last, "unsure")
+
+
+def warm_up(folder: Path, seed: int, steps: int = 400, batch: int = 32) -> None:
+    """Teach the policy in `folder` its first answers, all weights, and save it in place."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
+    torch.manual_seed(seed)
+    examples = []
+    for number, row in enumerate(tiny.domain_rows(2 * ROWS)):
+        turn = [{"role": "user", "content": row["prompt"]}]
+        prompt = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, first_answer(number, seed))]
+        examples.append((ids[0], [*ids[1], tokenizer.eos_token_id]))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(steps):
+        chosen = [examples[i] for i in torch.randint(len(examples), (batch,)).tolist()]
+        width = max(len(prompt) + len(said) for prompt, said in chosen)
+        ids = torch.full((batch, width), tokenizer.pad_token_id)
+        labels = torch.full((batch, width), -100)
+        for i, (prompt, said) in enumerate(chosen):
+            ids[i, : len(prompt) + len(said)] = torch.tensor(prompt + said)
+            labels[i, len(prompt) : len(prompt) + len(said)] = torch.tensor(said)
+        model(input_ids=ids, attention_mask=(ids != tokenizer.pad_token_id).long(), labels=labels).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    model.save_pretrained(folder)

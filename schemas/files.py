@@ -1,0 +1,44 @@
+"""The only two ways to write and read a table: both check it against the schema of its file's name.
+
+pandera and polars are imported when a table is touched, not when a program starts.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class TableError(ValueError):
+    """A table does not have the shape its schema promises; names the file, column and check."""
+
+
+def write_table(table: "pl.DataFrame", path: Path) -> None:
+    """Check `table` against the schema of its file name and write it as Parquet.
+
+    Raises TableError, and then writes nothing; KeyError if no schema has that name.
+    """
+    checked(table, path).write_parquet(path, compression="zstd", statistics=False)
+
+
+def read_table(path: Path) -> "pl.DataFrame":
+    """Read a Parquet file that `write_table` wrote and check it again. Raises TableError, OSError."""
+    import polars as pl
+
+    return checked(pl.read_parquet(path), path)
+
+
+def checked(table: "pl.DataFrame", path: Path) -> "pl.DataFrame":
+    from pandera.errors import SchemaErrors
+
+    from schemas.tables import TABLES
+
+    try:
+        return TABLES[path.stem].validate(table, lazy=True)
+    except SchemaErrors as errors:
+        first = errors.failure_cases.row(0, named=True)
+        raise TableError(
+            f"{path.name}: column {first['column']!r} fails {first['check']} "
+            f"(row {first['index']}, value {first['failure_case']!r}); {errors.failure_cases.height} failures"
+        ) from None

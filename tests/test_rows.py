@@ -1,0 +1,95 @@
+"""Rows that were computed once: reused, kept batch by batch, and never trusted when damaged."""
+
+import json
+import multiprocessing
+import time
+
+import pytest
+
+from resources.row_store import RowTable
+
+
+@pytest.fixture
+def table(tmp_path):
+    return RowTable(tmp_path, "answers", {"policy": "m1"})
+
+
+def computing(log, value="answer to {}"):
+    def compute(missing, commit):
+        log.append(list(missing))
+        for start in range(0, len(missing), 2):
+            part = missing[start : start + 2]
+            commit(part, [value.format(i) for i in part])
+
+    return compute
+
+
+def test_only_missing_rows_are_computed_and_order_is_kept(table):
+    log = []
+    first = table.fill(["a", "b", "a"], computing(log))
+    second = table.fill(["c", "b"], computing(log))
+    assert log == [[0, 1], [0]]
+    assert (first.reused, first.computed, second.reused, second.computed) == (0, 2, 1, 1)
+    assert second.values == ["answer to 0", "answer to 1"]
+    assert table.missing(["a", "d", "d"]) == 1
+
+
+def test_other_context_shares_nothing(table, tmp_path):
+    table.fill(["a"], computing([]))
+    assert RowTable(tmp_path, "answers", {"policy": "m2"}).missing(["a"]) == 1
+    assert RowTable(tmp_path, "grades", {"policy": "m1"}).missing(["a"]) == 1
+
+
+def test_failure_loses_at_most_the_batch_in_flight(table):
+    def compute(missing, commit):
+        commit(missing[:2], ["x", "y"])
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError):
+        table.fill(["a", "b", "c"], compute)
+    log = []
+    assert table.fill(["a", "b", "c"], computing(log)).values == ["x", "y", "answer to 2"]
+    assert log == [[2]]
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20, 60])
+def test_torn_last_line_costs_its_row_and_no_other(table, cut):
+    table.fill(["a", "b", "c"], computing([]))
+    table.path.write_bytes(table.path.read_bytes()[:-cut])
+    assert set(table.read()) == {"a", "b"}
+    log = []
+    table.fill(["a", "b", "c", "d"], computing(log))
+    assert log == [[2, 3]]
+    assert set(table.read()) == {"a", "b", "c", "d"}
+
+
+def test_edited_value_is_computed_again(table):
+    table.fill(["a", "b"], computing([]))
+    table.path.write_text(table.path.read_text().replace("answer to 1", "answer to 7"))
+    assert table.fill(["a", "b"], computing([])).values == ["answer to 0", "answer to 1"]
+
+
+def fill_slowly(root, log_path):
+    def compute(missing, commit):
+        with open(log_path, "a") as log:
+            log.write("".join(f"{i}\n" for i in missing))
+        time.sleep(0.3)
+        commit(missing, [str(i) for i in missing])
+
+    RowTable(root, "answers", {"policy": "m1"}).fill([str(i) for i in range(20)], compute)
+
+
+def test_two_processes_at_once_compute_each_row_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=fill_slowly, args=(tmp_path, tmp_path / "log")) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    done = (tmp_path / "log").read_text().split()
+    assert sorted(done, key=int) == [str(i) for i in range(20)]
+
+
+def test_context_can_be_read_from_the_file(table):
+    table.fill(["a"], computing([]))
+    assert json.loads(table.path.read_text().splitlines()[0]) == {"context": {"policy": "m1"}}
