@@ -13,11 +13,11 @@ from resources.row_store import RowTable
 if TYPE_CHECKING:
     import polars as pl
 
-    from apt_assets.engine.execute import ComputingStep
+    from apt_assets.engine.step import Step
     from resources.policy_model import Policy
 
 
-def open_policy(step: "ComputingStep", adapter: Adapter | None) -> "Policy":
+def open_policy(step: "Step", adapter: Adapter | None) -> "Policy":
     """The base model with `adapter`, by the experiment's settings; loaded once a stage."""
     from resources.policy_model import load_policy
 
@@ -73,7 +73,7 @@ def competing_labels(view: View, golds: list[str]) -> list[str]:
 
 
 def answer_and_grade(
-    step: "ComputingStep", adapter: Adapter | None, questions: "pl.DataFrame", labels: list[str], what: str
+    step: "Step", adapter: Adapter | None, questions: "pl.DataFrame", labels: list[str], what: str
 ) -> "pl.DataFrame":
     """Examples (row_id, prompt, answer) -> Predictions, in the order of `questions`."""
     import polars as pl
@@ -97,8 +97,8 @@ def answer_and_grade(
     said = step.fill(answer_rows(step, adapter), [answer_key(p) for p in prompts], answer).values
 
     def grade(missing: list[int], commit: Any) -> None:
-        chosen = ([values[i] for i in missing] for values in (prompts, said, golds))
-        commit(missing, [list(graded) for graded in grade_rows(*chosen, labels)])
+        asked, answers, wanted = ([values[i] for i in missing] for values in (prompts, said, golds))
+        commit(missing, [list(graded) for graded in grade_rows(asked, answers, wanted, labels)])
 
     keys = [grade_key(*row) for row in zip(prompts, golds, said, strict=True)]
     graded = step.fill(grade_table(step, labels), keys, grade).values
@@ -113,9 +113,7 @@ def answer_and_grade(
     )
 
 
-def work_to_answer(
-    view: View, adapter: Adapter | None, questions: "pl.DataFrame", labels: list[str]
-) -> dict[str, int]:
+def work_to_answer(view: View, adapter: Adapter | None, questions: "pl.DataFrame", labels: list[str]) -> dict[str, int]:
     """Rows that `answer_and_grade` would compute: {answers, grades}. An answer that is not there yet
     counts as one grade more; it may turn out to be one that was graded before."""
     answers = answer_rows(view, adapter).read()

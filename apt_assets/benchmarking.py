@@ -10,13 +10,11 @@ from resources.row_store import RowTable
 if TYPE_CHECKING:
     import polars as pl
 
-    from apt_assets.engine.execute import ComputingStep
+    from apt_assets.engine.step import Step
     from resources.benchmarks import Task
 
 
-def score_policy(
-    step: "ComputingStep", adapter: Adapter | None, heldout: "dict[str, pl.DataFrame]", golds: list[str]
-) -> None:
+def score_policy(step: "Step", adapter: Adapter | None, heldout: "dict[str, pl.DataFrame]", golds: list[str]) -> None:
     """Write domain_items.parquet, general_items.parquet and scores.json for base model + adapter.
 
     heldout: split -> Examples. golds: training answers, from which competing labels are taken.
@@ -40,7 +38,7 @@ def score_policy(
     step.facts.update(scores)
 
 
-def score_general(step: "ComputingStep", adapter: Adapter | None, tasks: "list[Task]") -> "pl.DataFrame":
+def score_general(step: "Step", adapter: Adapter | None, tasks: "list[Task]") -> "pl.DataFrame":
     """GeneralItems of all tasks, sorted by task and item; items that this policy was scored on are reused."""
     import polars as pl
 

@@ -264,9 +264,10 @@ def export(
 @app.command()
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="On 127.0.0.1.")] = 3000,
+    watch: Annotated[bool, typer.Option("--watch", help="Turn both sensors on: retrain when data lands.")] = False,
     experiment: ExperimentOption = None,
 ) -> None:
-    """Open the project in Dagster: asset graph, runs, checks. Ends with Ctrl-C."""
+    """Open the project in Dagster: asset graph, runs, checks, sensors. Ends with Ctrl-C."""
     project = Project.open(experiment)
     from apt_assets.driver import Run, next_run
     from apt_assets.loop import Dagster
@@ -277,6 +278,7 @@ def ui(
         project.open_iteration(step.key)
     dagster.settle()
     os.environ["APT_EXPERIMENT"] = str(project.experiment_file)
+    os.environ["APT_WATCH"] = "1" if watch else "0"
     say(f"Dagster at http://127.0.0.1:{port} (Ctrl-C ends it); asset graph: http://127.0.0.1:{port}/asset-groups")
     command = [
         str(Path(sys.executable).parent / "dagster"),

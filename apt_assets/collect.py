@@ -86,9 +86,8 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
         pointed += present.values()
         # An adapter that was promoted: the last one, and the one each kept iteration starts from.
         promoted = [key for key in iterations if (key, "promoted_adapter") in present]
-        kept = set(iterations[-keep:]) | {key for key in promoted[-1:]}
-        first = min(kept, default="")
-        kept_adapters = kept | {key for key in promoted if key < first and key == max(k for k in promoted if k < first)}
+        kept = set(iterations[-keep:]) | set(promoted[-1:])
+        kept_adapters = kept | set([key for key in promoted if key < min(kept, default="")][-1:])
         for (key, name), manifest in present.items():
             scored = name in ("adapter_checkpoint", "benchmark_scores") and key in kept_adapters
             if name in ALWAYS or key in kept or scored:

@@ -55,7 +55,11 @@ class Ledger:
                 case "reference_scores":
                     stage, where = self._planner.reference(iteration)
                     plan = self._planner.stage(where, stage)
-                    return plan.manifest.files["domain_items.parquet"] if plan.status == "fresh" and plan.manifest else None
+                    return (
+                        plan.manifest.files["domain_items.parquet"]
+                        if plan.status == "fresh" and plan.manifest
+                        else None
+                    )
                 case _:
                     return self._project.identity(name)
         except Unsettled:
@@ -70,6 +74,12 @@ class Ledger:
                 event = dg.AssetObservation(name, partition=partition, tags={DATA_VERSION: version})
                 self._instance.report_runless_asset_event(event)
                 self._latest.pop((name, partition), None)
+
+    def observe_landing(self, iterations: Iterable[str]) -> None:
+        """Report the landing folder, and what the iterations use of it, where either changed."""
+        self.observe(BASE, ("landing_folder",))
+        for iteration in iterations:
+            self.observe(iteration, ("landing_files",))
 
     def settle(self, iterations: Iterable[str]) -> list[tuple[str, str]]:
         """Make Dagster's status of base and these iterations that of the plan.
@@ -122,9 +132,7 @@ class Ledger:
         """(tags, storage id) of the latest event of an asset; ({}, None) if there is none."""
         if (asset, partition) not in self._latest:
             wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition] if partition else None)
-            fetch = (
-                self._instance.fetch_materializations if asset in STAGES else self._instance.fetch_observations
-            )
+            fetch = self._instance.fetch_materializations if asset in STAGES else self._instance.fetch_observations
             records = fetch(wanted, limit=1).records
             event = records[0].asset_materialization or records[0].asset_observation if records else None
             self._latest[asset, partition] = (dict(event.tags or {}), records[0].storage_id) if event else ({}, None)
@@ -171,9 +179,7 @@ def metadata(project: Project, iteration: str, status: str, manifest: Manifest, 
         shown["computed_by_run"] = dg.MetadataValue.dagster_run(manifest.run_id)
     if {"policy", "previous_adapter"} & set(STAGES[manifest.stage].inputs):
         earlier = project.planner().promoted_before(iteration)
-        shown["starts_from"] = (
-            f"adapter of iteration {earlier}" if earlier else "the base model, without an adapter"
-        )
+        shown["starts_from"] = f"adapter of iteration {earlier}" if earlier else "the base model, without an adapter"
         if earlier:
             shown["previous_adapter"] = dg.MetadataValue.url(f"/assets/adapter_checkpoint?partition={earlier}")
     return shown

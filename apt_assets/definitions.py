@@ -8,22 +8,26 @@ import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.dagster_assets import gate_checks, source_assets, stage_asset
 from apt_assets.engine.stages import STAGES
 from apt_assets.project import Project
+from apt_assets.sensors import build_sensors
 
 
 def build_definitions(project: Project, echo: Callable[[str], None] = lambda line: None) -> dg.Definitions:
     """All assets, checks and jobs of one project; `echo` also gets each log line of a step."""
     stages = [stage_asset(project, stage, echo) for name, stage in STAGES.items() if name != "gate"]
+    per_iteration = dg.AssetSelection.assets(*(n for n, s in STAGES.items() if s.partitioned and n != "gate"))
+    jobs = {
+        "score_base": dg.define_asset_job("score_base", selection=["base_scores"], description="The gate's reference."),
+        "iterate": dg.define_asset_job(
+            "iterate",
+            selection=per_iteration,
+            description="One iteration of the loop; stages that are fresh are reused.",
+        ),
+    }
     return dg.Definitions(
         assets=[*source_assets(project), *stages],
         asset_checks=[gate_checks(project, echo)],
-        jobs=[
-            dg.define_asset_job("score_base", selection=["base_scores"], description="The gate's reference."),
-            dg.define_asset_job(
-                "iterate",
-                selection=dg.AssetSelection.assets(*(n for n, s in STAGES.items() if s.partitioned and n != "gate")),
-                description="One iteration of the loop; stages that are fresh are reused.",
-            ),
-        ],
+        jobs=list(jobs.values()),
+        sensors=build_sensors(project, jobs),
         executor=dg.in_process_executor,
     )
 

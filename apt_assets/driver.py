@@ -62,8 +62,8 @@ def next_run(project: Project, planner: Planner, iterations: int | None = None) 
     following = key_of(number_of(opened[-1]) + 1 if opened else 1)
     if opened and iterations is None and (end := ended(project, planner, opened)):
         return end
-    if stopped := planner.stopped(following):
-        return End(stopped, passed=bool((planner.verdict(opened[-1]) or {}).get("no_bad_cases")))
+    if planner.stopped(following):
+        return asked_for(planner, opened[-1])
     return Run(following, (), opens=True)
 
 
@@ -99,6 +99,6 @@ def ended(project: Project, planner: Planner, opened: list[str]) -> End | None:
 
 
 def unused(project: Project, opened: list[str]) -> list[str]:
-    """Landed files that no iteration uses yet."""
+    """Landed files with usable rows that no iteration uses yet."""
     used = {name for key in opened for name in project.store.snapshot(project.experiment.name, key) or []}
-    return [name for name in project.landed() if name not in used]
+    return [name for name in project.landed() if name not in used and project.usable_rows(name)]

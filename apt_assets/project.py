@@ -14,7 +14,7 @@ from apt_assets.engine.plan import Planner
 from apt_assets.engine.stages import BASE
 from apt_assets.experiment import REPOSITORY, Experiment, UsageError, find_experiment, load_experiment
 from resources.artifact_store import ArtifactStore
-from resources.digest import FileDigests, digest_json
+from resources.digest import FileDigests, digest_file, digest_json
 
 LANDING_FORMATS = (".jsonl", ".csv", ".parquet")
 # The code this process runs: a file edited later is not what it has imported.
@@ -26,13 +26,14 @@ class Project:
     experiment: Experiment
     home: Path
     experiment_file: Path | None = None
+    experiment_digest: str | None = None
 
     @classmethod
     def open(cls, experiment: Path | None = None) -> "Project":
         """The project of this process; see `find_experiment`. Raises UsageError."""
         path = find_experiment(experiment)
         home = Path(os.environ.get("APT_HOME") or REPOSITORY).resolve()
-        return cls(load_experiment(path), home, path)
+        return cls(load_experiment(path), home, path, digest_of(path))
 
     # -- folders ---------------------------------------------------------------------------------
 
@@ -128,13 +129,10 @@ class Project:
 
     def _tasks_digest(self) -> str:
         """Content of the tasks that the experiment names, and of their data files."""
-        from resources.benchmarks import task_files
+        from resources.benchmarks import task_identity
 
         names = sorted(self.experiment.benchmarks.tasks)
-        files = {name: task_files(self.tasks / f"{name}.yaml", self.task_data) for name in names}
-        return digest_json(
-            {name: [self._digests.file(p) if p.is_file() else "missing" for p in found] for name, found in files.items()}
-        )
+        return digest_json([task_identity(self.tasks / f"{n}.yaml", self.task_data, self._digests.file) for n in names])
 
     def code(self, start: str) -> dict[str, str]:
         """Definition -> digest of the code that "module:name" can reach, as the files are now."""
@@ -161,6 +159,20 @@ class Project:
         files = sorted(path for path in self.landing.iterdir() if path.is_file())
         return [p.name for p in files if p.suffix in LANDING_FORMATS and not p.name.startswith(".")]
 
+    def usable_rows(self, name: str) -> int:
+        """How many rows of a landed file can be used; 0: it gives an iteration nothing new."""
+        from apt_assets.method.landing import Row, read_landed
+
+        def count(path: Path) -> str:
+            return str(sum(isinstance(row, Row) for row in read_landed(path)))
+
+        return int(self._digests.derived(self.landing / name, f"rows {self._reader}", count))
+
+    @property
+    def _reader(self) -> str:
+        """Which code reads landed files: what it found in one is remembered under this name."""
+        return digest_json(self.code("apt_assets.method.landing:content_digest"))
+
     def landing_files(self, iteration: str) -> dict[str, str]:
         """File name -> digest for the iteration's snapshot; all present files if it has none yet.
 
@@ -169,7 +181,7 @@ class Project:
         """
         from apt_assets.method.landing import content_digest
 
-        reader = digest_json(self.code("apt_assets.method.landing:content_digest"))
+        reader = self._reader
         names = None if iteration == BASE else self.store.snapshot(self.experiment.name, iteration)
         digests = {}
         for name in self.landed() if names is None else names:
@@ -184,7 +196,20 @@ class Project:
         self._code.refresh()
         return Planner(self.experiment, self.store, self)
 
-    def open_iteration(self, iteration: str) -> None:
-        """Fix which landed files an iteration uses, if that is not fixed yet."""
-        if self.store.snapshot(self.experiment.name, iteration) is None:
-            self.store.take_snapshot(self.experiment.name, iteration, self.landed())
+    def open_iteration(self, iteration: str, *, anew: bool = False) -> None:
+        """Fix which landed files an iteration uses, if that is not fixed yet or is to be fixed anew."""
+        name = self.experiment.name
+        with self.store.lock(f"open-{name}"):
+            if anew or self.store.snapshot(name, iteration) is None:
+                self.store.take_snapshot(name, iteration, [file for file in self.landed() if self.usable_rows(file)])
+
+    def changed_since_start(self) -> str | None:
+        """The source or experiment file that is not what this process loaded; None if all are."""
+        if self.experiment_file is not None and digest_of(self.experiment_file) != self.experiment_digest:
+            return self.experiment_file.name
+        self._code.refresh()
+        return next((f for f, d in self._code.sources.items() if d != SOURCES_AT_START.get(f)), None)
+
+
+def digest_of(path: Path) -> str | None:
+    return digest_file(path) if path.is_file() else None

@@ -22,7 +22,7 @@ MAIN_TABLE = {
 
 
 def parse_key(iteration: str) -> str:
-    """"1", "0001" or "base" as a key. Raises UsageError for anything else."""
+    """ "1", "0001" or "base" as a key. Raises UsageError for anything else."""
     if iteration == BASE:
         return BASE
     if not (iteration.isascii() and iteration.isdigit() and 0 < int(iteration) <= 9999):

@@ -21,11 +21,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from resources.digest import digest_file, digest_json, list_files, write_atomically
 
 SNAPSHOT_VERSION = 1
+HELD: dict[str, IO[str]] = {}  # locks that this process holds until it ends
 
 
 class CorruptArtifact(Exception):
@@ -191,6 +192,30 @@ class ArtifactStore:
         with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    def hold(self, name: str) -> None:
+        """Hold a lock until this process ends; does nothing if it already holds it."""
+        if name not in HELD:
+            path = self.root / "locks" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            HELD[name] = path.open("w")
+            fcntl.flock(HELD[name], fcntl.LOCK_EX)
+
+    def held(self, name: str) -> bool:
+        """Whether some process holds the lock."""
+        path = self.root / "locks" / name
+        if not path.exists():
+            return False
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def started(self, experiment: str, iteration: str) -> bool:
+        """Whether anything of the iteration was ever computed or reused."""
+        return any((self.root / "pointers" / experiment / iteration).glob("*.json"))
 
     @contextmanager
     def all_stages_idle(self) -> Iterator[None]:

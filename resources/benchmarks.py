@@ -6,6 +6,7 @@ keys hold no model identity.
 """
 
 import copy
+import json
 import logging
 import math
 import os
@@ -55,7 +56,7 @@ def load_task(path: Path, items: int | None, data: Path) -> Task:
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise TaskError(f"no task file {path}; the folder has: {there or 'none'}")
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = read_yaml(path)
     files = (config.get("dataset_kwargs") or {}).get("data_files")
     if config.get("output_type") != "multiple_choice" or not isinstance(files, dict):
         raise TaskError(f"{path}: needs output_type multiple_choice and dataset_kwargs.data_files")
@@ -82,11 +83,25 @@ def load_task(path: Path, items: int | None, data: Path) -> Task:
 def task_files(path: Path, data: Path) -> list[Path]:
     """A task's YAML file and its data files, each beside the YAML or else in `data`; they may be missing."""
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        names = list(((config.get("dataset_kwargs") or {}).get("data_files") or {}).values())
+        names = list(((read_yaml(path).get("dataset_kwargs") or {}).get("data_files") or {}).values())
     except (OSError, AttributeError, yaml.YAMLError):
         return [path]
     return [path, *(path.parent / n if (path.parent / n).is_file() else data / n for n in names)]
+
+
+def task_identity(path: Path, data: Path, digest: Callable[[Path], str]) -> Any:
+    """What a task is, by content: its configuration as parsed, so that a comment is no change, and the
+    digests of its data files. A file that is missing or not YAML has an identity too: it cannot be scored."""
+    _, *files = task_files(path, data)
+    try:
+        config = json.loads(json.dumps(read_yaml(path), default=str))
+    except (OSError, yaml.YAMLError) as error:
+        config = f"unreadable: {type(error).__name__}"
+    return [config, [digest(file) if file.is_file() else "missing" for file in files]]
+
+
+def read_yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def score_items(

@@ -35,9 +35,7 @@ class Encoder:
         from sentence_transformers import SentenceTransformer
 
         attention = {"attn_implementation": "eager"} if device == "cpu" else {}
-        self._model = SentenceTransformer(
-            str(folder), device=device, local_files_only=True, model_kwargs=attention
-        )
+        self._model = SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=attention)
         # Fixed shapes, as in policy_model.generate: a vector then depends on its text alone.
         self._model[0].processing_kwargs = {"text": {"pad_to_multiple_of": 16}}
         self._batch_size = batch_size

@@ -3,7 +3,15 @@ import pytest
 
 from apt_assets.method.splits import row_id
 from resources.artifact_store import CorruptArtifact
-from resources.retriever import Encoder, VectorTable, index_content, open_version, pool_digest, similar_cases, update_index
+from resources.retriever import (
+    Encoder,
+    VectorTable,
+    index_content,
+    open_version,
+    pool_digest,
+    similar_cases,
+    update_index,
+)
 from schemas.tables import BadCases, Examples
 
 

@@ -71,7 +71,7 @@ def test_edited_value_is_computed_again(table):
 
 def fill_slowly(root, log_path):
     def compute(missing, commit):
-        with open(log_path, "a") as log:
+        with log_path.open("a") as log:
             log.write("".join(f"{i}\n" for i in missing))
         time.sleep(0.3)
         commit(missing, [str(i) for i in missing])

@@ -1,5 +1,5 @@
-from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import stage
+from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
 
 
@@ -16,7 +16,7 @@ def work(view: View) -> dict[str, int]:
     group="training",
     kinds=["torch", "huggingface"],
 )
-def adapter_checkpoint(step: ComputingStep) -> None:
+def adapter_checkpoint(step: Step) -> None:
     """The LoRA adapter after preference training (DPO + NLL) on this iteration's pairs, continued
     from the previous adapter. Safetensors only.
     """

@@ -1,5 +1,5 @@
-from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import stage
+from apt_assets.engine.step import Step
 
 
 @stage(
@@ -9,7 +9,7 @@ from apt_assets.engine.stages import stage
     group="mining",
     kinds=["polars"],
 )
-def bad_cases(step: ComputingStep) -> None:
+def bad_cases(step: Step) -> None:
     """What the policy gets wrong: answers graded below the threshold (paper: below 4)."""
     from apt_assets.method.mining import select_bad_cases
 

@@ -1,8 +1,8 @@
 from typing import TYPE_CHECKING
 
 from apt_assets.benchmarking import score_policy, work_to_score
-from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import ANSWERING, BENCHMARKS, GRADING, stage
+from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def work(view: View) -> dict[str, int]:
     kinds=["torch", "json"],
     partitioned=False,
 )
-def base_scores(step: ComputingStep) -> None:
+def base_scores(step: Step) -> None:
     """The base model, without any adapter, on the same benchmarks: what the gate compares general
     ability with. Domain rows are those of all landed files.
     """

@@ -1,8 +1,8 @@
 from typing import TYPE_CHECKING
 
 from apt_assets.benchmarking import score_policy, work_to_score
-from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import ANSWERING, BENCHMARKS, GRADING, stage
+from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def work(view: View) -> dict[str, int]:
     group="evaluation",
     kinds=["torch", "json"],
 )
-def benchmark_scores(step: ComputingStep) -> None:
+def benchmark_scores(step: Step) -> None:
     """The new adapter on the domain's validation and test rows and on the general lm-eval tasks,
     item by item. Validation decides the gate; test is reported and decides nothing.
     """

@@ -1,5 +1,5 @@
-from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import stage
+from apt_assets.engine.step import Step
 from apt_assets.experiment import UsageError
 
 
@@ -10,7 +10,7 @@ from apt_assets.experiment import UsageError
     group="data",
     kinds=["polars", "pandera"],
 )
-def domain_dataset(step: ComputingStep) -> None:
+def domain_dataset(step: Step) -> None:
     """The iteration's questions with gold answers: train (mining and pool), validation (the gate)
     and test (reported only), split by content hash of the prompt. Rows that are not usable are in
     quarantine.parquet with file, field and reason.

@@ -1,8 +1,8 @@
 from typing import TYPE_CHECKING
 
 from apt_assets.answering import answer_and_grade, competing_labels, work_to_answer
-from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import ANSWERING, GRADING, stage
+from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def work(view: View) -> dict[str, int]:
     group="mining",
     kinds=["torch", "polars"],
 )
-def eval_predictions(step: ComputingStep) -> None:
+def eval_predictions(step: Step) -> None:
     """The policy's answers to this iteration's draw of training questions, graded 1-5 against the
     gold by the rubric in resources/assessor.py.
     """

@@ -1,7 +1,7 @@
 import json
 
-from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import BASE, stage
+from apt_assets.engine.step import Step
 
 
 @stage(
@@ -15,7 +15,7 @@ from apt_assets.engine.stages import BASE, stage
     libraries=["polars", "numpy"],
     group="evaluation",
 )
-def gate(step: ComputingStep) -> None:
+def gate(step: Step) -> None:
     """May the adapter be promoted? Domain: validation accuracy not below the promoted adapter's.
     General: not worse than the base model by more than a tolerance, by a paired bootstrap.
     """

@@ -1,5 +1,5 @@
-from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import stage
+from apt_assets.engine.step import Step
 
 
 @stage(
@@ -9,7 +9,7 @@ from apt_assets.engine.stages import stage
     group="retrieval",
     kinds=["lancedb", "polars"],
 )
-def neighbors(step: ComputingStep) -> None:
+def neighbors(step: Step) -> None:
     """Similar cases: the nearest training rows of each bad case. Never an evaluation row, never a
     bad case itself, and each row once, under the bad case it is most similar to.
     """

@@ -1,7 +1,7 @@
 import json
 
-from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import stage
+from apt_assets.engine.step import Step
 
 
 @stage(
@@ -11,7 +11,7 @@ from apt_assets.engine.stages import stage
     group="policy",
     kinds=["huggingface", "json"],
 )
-def policy(step: ComputingStep) -> None:
+def policy(step: Step) -> None:
     """M_t: which model answers in this iteration. The base model and the adapter it carries, both by
     content: the adapter of the last promoted iteration, or none.
     """

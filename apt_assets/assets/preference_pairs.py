@@ -1,6 +1,6 @@
 from apt_assets.answering import answer_and_grade, competing_labels, work_to_answer
-from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import ANSWERING, GRADING, stage
+from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
 
 
@@ -20,7 +20,7 @@ def work(view: View) -> dict[str, int]:
     group="training",
     kinds=["torch", "polars"],
 )
-def preference_pairs(step: ComputingStep) -> None:
+def preference_pairs(step: Step) -> None:
     """What is trained on: chosen = gold, rejected = the policy's own answer, for the bad cases and
     for the similar cases, which the policy answers here. Some questions answered right are kept as
     replay rows, trained by their NLL only.

@@ -1,11 +1,11 @@
 import json
 
-from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import stage
+from apt_assets.engine.step import Step
 
 
 @stage(inputs=["iteration", "gate", "adapter_checkpoint"], group="promotion", kinds=["json"])
-def promoted_adapter(step: ComputingStep) -> None:
+def promoted_adapter(step: Step) -> None:
     """The adapter people may serve: this iteration's, which passed the gate. After a refused gate
     nothing is promoted, and the last promoted adapter stays the one to serve.
     """

@@ -1,7 +1,7 @@
 import json
 
-from apt_assets.engine.execute import ComputingStep
 from apt_assets.engine.stages import stage
+from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
 from resources.retriever import Encoder, VectorTable, pool_digest, table_files, update_index
 
@@ -31,7 +31,7 @@ def work(view: View) -> dict[str, int]:
     group="retrieval",
     kinds=["lancedb", "huggingface"],
 )
-def retrieval_index(step: ComputingStep) -> None:
+def retrieval_index(step: Step) -> None:
     """The retrieval pool, which is the train split, embedded and upserted by content into LanceDB.
     The iteration keeps the table version it wrote, so an older iteration still sees its own pool.
     """

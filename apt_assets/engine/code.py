@@ -231,6 +231,7 @@ def collect(module: Module, body: list[ast.stmt]) -> None:
 
 def assigned_names(node: ast.stmt) -> list[str]:
     """Names that a plain assignment binds; none if it also stores into something else."""
+    targets: list[ast.expr]
     if isinstance(node, ast.AnnAssign | ast.AugAssign):
         targets = [node.target]
     elif isinstance(node, ast.Assign):
@@ -243,7 +244,9 @@ def assigned_names(node: ast.stmt) -> list[str]:
 def imported_names(node: ast.Import | ast.ImportFrom, package: str) -> dict[str, tuple[str, str | None]]:
     """{alias: (module, name or None)} of one import statement."""
     if isinstance(node, ast.Import):
-        return {a.asname or a.name.split(".")[0]: (a.name if a.asname else a.name.split(".")[0], None) for a in node.names}
+        return {
+            a.asname or a.name.split(".")[0]: (a.name if a.asname else a.name.split(".")[0], None) for a in node.names
+        }
     source = node.module or ""
     if node.level:
         base = package.split(".")[: len(package.split(".")) - node.level + 1]

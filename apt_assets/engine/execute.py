@@ -1,25 +1,17 @@
 """Doing one stage: reuse the verified artifact of its fingerprint, or compute and commit it."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from apt_assets.engine.plan import StagePlan
 from apt_assets.engine.stages import BASE, STAGES
-from apt_assets.engine.view import Log, Step
+from apt_assets.engine.step import Log, StageBlocked, Step
 from resources.artifact_store import CorruptArtifact, Manifest, now
-from resources.digest import digest_json
-from resources.row_store import Compute, Filled, RowTable
 
 if TYPE_CHECKING:
     from apt_assets.engine.plan import Planner
     from apt_assets.project import Project
-
-
-class StageBlocked(Exception):
-    """The stage cannot run now: an earlier iteration is not up to date, its gate refused, or
-    something that the stage reads changed while it ran."""
 
 
 class NothingToTrain(StageBlocked):
@@ -69,7 +61,7 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
         log(f"{name} of {iteration}: computing ({'; '.join(plan.causes[:6]) or 'artifact was damaged'})")
         started = time.monotonic()
         with store.workspace() as folder:
-            step = ComputingStep(project, plan, planner, out=folder, log=log)
+            step = Step(project, plan, planner, out=folder, log=log)
             step.check()
             STAGES[name].compute(step)
             seconds = time.monotonic() - started
@@ -84,57 +76,12 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
         return Outcome("computed", manifest, seconds)
 
 
-class ComputingStep(Step):
-    """A step that refuses to keep anything once the world it was planned for has changed."""
-
-    def check(self) -> None:
-        """Raise StageBlocked if what the stage reads from outside the store is not what was planned.
-
-        Artifacts in the store cannot change under a step: they are content-addressed and verified.
-        """
-        assert self.plan.facts is not None
-        if changed := changed_outside(self.project, self.plan, self.planner):
-            where = {"iteration": self.plan.iteration, "stage": self.plan.stage}
-            self.project.store.journal("abandoned", **where, reason=[f"{changed} changed while it ran"])
-            raise StageBlocked(f"{self.plan.stage} of {self.plan.iteration}: {changed} changed while it ran; run it again")
-
-    def fill(self, table: RowTable, keys: Sequence[str], compute: Compute) -> Filled:
-        """The rows of `keys`, from the table or computed; each batch is kept at once."""
-
-        def guarded(missing: list[int], commit: Any) -> None:
-            def commit_if_unchanged(positions: Sequence[int], values: Sequence[Any]) -> None:
-                self.check()
-                commit(positions, values)
-
-            compute(missing, commit_if_unchanged)
-
-        filled = table.fill(keys, guarded)
-        self.count(table.kind, reused=filled.reused, computed=filled.computed)
-        return filled
-
-
-def changed_outside(project: "Project", plan: StagePlan, planner: "Planner") -> str | None:
-    """What of the planned facts from outside the store is not so any more; None if all is."""
-    assert plan.facts is not None
-    for name, digest in plan.facts["identities"].items():
-        if project.identity(name) != digest:
-            return name
-    for name, key in {"landing_files": plan.iteration, "landing_folder": BASE}.items():
-        if name in plan.inputs and digest_json(project.landing_files(key)) != plan.inputs[name]:
-            return name
-    if "policy" in STAGES[plan.stage].inputs:
-        policy = planner.stage(plan.iteration, "policy").manifest
-        if policy is not None and policy.identities["base_model"] != project.identity("base_model"):
-            return "base_model"
-    return project.code_changed(STAGES[plan.stage].code, plan.facts["code"])
-
-
 def restore_inputs(project: "Project", plan: StagePlan, planner: "Planner", run_id: str, log: Log) -> list[str]:
     """Compute again the inputs whose files `gc` removed; returns their names, "stage of iteration"."""
     wanted = [(plan.iteration, name) for name in STAGES[plan.stage].input_stages() if name in STAGES]
-    if {"policy", "previous_adapter"} & set(STAGES[plan.stage].inputs) and plan.stage != "policy":
-        if earlier := planner.promoted_before(plan.iteration):
-            wanted.append((earlier, "adapter_checkpoint"))
+    # policy only names the adapter; whoever depends on policy may load it.
+    if "policy" in STAGES[plan.stage].inputs and (earlier := planner.promoted_before(plan.iteration)):
+        wanted.append((earlier, "adapter_checkpoint"))
     if "reference_scores" in STAGES[plan.stage].inputs:
         stage, iteration = planner.reference(plan.iteration)
         wanted.append((iteration, stage))

@@ -11,7 +11,8 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from apt_assets.engine.view import Step, View
+    from apt_assets.engine.step import Step
+    from apt_assets.engine.view import View
     from apt_assets.experiment import Experiment
 
 BASE = "base"  # the iteration key of what is not partitioned

@@ -1,11 +1,9 @@
 """What a stage may see: the inputs and settings it declared, and nothing else.
 
 A stage that reads what it does not declare would be reused after that changed, so such a read is an
-error, raised the first time the stage runs. `View` reads; `Step` is a view that can also write.
+error, raised the first time the stage runs.
 """
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.stages import BASE, STAGES, Stage
 from apt_assets.experiment import Section
-from resources.artifact_store import CorruptArtifact, Manifest
+from resources.artifact_store import Manifest
 from resources.row_store import RowTable
 
 if TYPE_CHECKING:
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from apt_assets.engine.plan import Planner, StagePlan
     from apt_assets.project import Project
 
-Log = Callable[[str], None]
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -154,54 +151,3 @@ class View:
     def _declared(self, *names: str) -> None:
         if not any(name in self.stage.inputs for name in names):
             raise UndeclaredRead(f"{self.stage.name} reads {' or '.join(names)}, which it does not declare")
-
-
-@dataclass
-class Step(View):
-    """A view for the stage's function: inputs are verified, and it has a folder to write into.
-
-    facts: counts and scores for people. work: what was done (see Manifest). loaded: models that
-    several parts of a stage use.
-    """
-
-    out: Path = field(kw_only=True)
-    log: Log = field(kw_only=True)
-    facts: dict[str, Any] = field(default_factory=dict)
-    work: dict[str, Any] = field(default_factory=dict)
-    loaded: dict[str, Any] = field(default_factory=dict)
-
-    def count(self, kind: str, *, reused: int, computed: int) -> None:
-        """Add rows to what this stage did."""
-        done = self.work.setdefault(kind, {"reused": 0, "computed": 0})
-        done["reused"] += reused
-        done["computed"] += computed
-
-    def write(self, table: "pl.DataFrame", file: str | None = None) -> None:
-        """Write a table of this stage after checking it against its schema."""
-        from schemas.files import write_table
-
-        write_table(table, self.out / f"{file or self.plan.stage}.parquet")
-
-    def progress(self, what: str, total: int, unit: str = "rows") -> Callable[..., None]:
-        """A callback (done, of=total): logs the number done, rate and time left, at most every 5 s."""
-        started = reported = time.monotonic()
-
-        def report(done: int, of: int = total) -> None:
-            nonlocal reported
-            moment = time.monotonic()
-            if done < of and moment - reported < 5:
-                return
-            reported = moment
-            rate = done / max(moment - started, 1e-9)
-            left = f"{(of - done) / rate:.0f} s left" if rate else "time left unknown"
-            self.log(f"{what}: {done}/{of} {unit}, {rate:.1f} {unit}/s, {left}")
-
-        return report
-
-    def _open(self, manifest: Manifest) -> Path:
-        """Folder of an artifact, verified. A damaged one is quarantined: CorruptArtifact."""
-        try:
-            return self.project.store.verify(manifest)
-        except CorruptArtifact as error:
-            self.project.store.quarantine(manifest, str(error))
-            raise

@@ -62,7 +62,7 @@ def iteration_stages(config: Config, name: str, number: int) -> dict[str, Any]:
             "pairs": stage(
                 "pairs",
                 [f"{out}/eval_predictions.parquet", *labels, config["encoder"]],
-                ["apt_assets/method/mining.py", "apt_assets/method/pairing.py", "resources/retriever.py"],
+                ["apt_assets/method/mining.py", "apt_assets/method/pairing.py", "resources/retriever.py", *policy_code],
                 ["encoder", "assessor", "retrieval", "pairs", "policy.device"],
                 ["preference_pairs.parquet"],
             ),

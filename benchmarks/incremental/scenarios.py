@@ -21,7 +21,8 @@ Edit = Callable[[Tool, Path], None]
 class Scenario:
     """edit(tool, other): other is the template's folder of things to add.
 
-    before: an edit that is run first and not reported. at_once: how many runs start together.
+    before: an edit that is made and run first; that run is history, not the result.
+    at_once: how many runs start together; units that two of them did count as unnecessary once.
     """
 
     name: str
@@ -80,6 +81,14 @@ def beta(value: float) -> Edit:
     return edit
 
 
+def scale_beta(factor: float) -> Edit:
+    def edit(tool: Tool, other: Path) -> None:
+        # By powers of two, so that going back gives the very same number.
+        tool.settings["training"]["beta"] *= factor
+
+    return edit
+
+
 def change_task(tool: Tool, other: Path) -> None:
     replace_in(tool.world / "tasks" / "colours.jsonl", "sky is", "the sky is")
 
@@ -123,6 +132,6 @@ SCENARIOS = (
     Scenario("S9", "one training row corrected", correct_row),
     Scenario("S10", "two runs at once, after beta -> 0.3", beta(0.3), at_once=2),
     Scenario("S11", "model overwritten in place", overwrite_model),
-    Scenario("S12", "beta to 0.4, run, and back", beta(0.3), before=beta(0.4)),
+    Scenario("S12", "beta doubled, run, and back", scale_beta(0.5), before=scale_beta(2.0)),
     Scenario("S13", "rows of a landed file shuffled", shuffle_rows),
 )

@@ -136,12 +136,18 @@ def train(config: Config, iteration: int, pairs: pl.DataFrame, previous: Path | 
 
 
 def score_tasks(config: Config, policy: "Policy") -> pl.DataFrame:
-    """Item by item on the general lm-eval tasks."""
-    from resources.benchmarks import load_tasks, score_general
+    """Every item of the general lm-eval tasks: task, item, correct, margin (nats per character)."""
+    from resources.benchmarks import load_tasks, score_items
 
-    folder, items = Path(config["tasks"]), config["benchmarks"]["tasks"]
-    tasks = load_tasks(folder, items, folder)
-    return score_general(policy, tasks, items=items, batch_size=config["benchmarks"]["batch_size"])
+    folder, rows = Path(config["tasks"]), []
+    for task in load_tasks(folder, config["benchmarks"]["tasks"], folder):
+
+        def keep(items: Sequence[int], values: list[dict[str, Any]], name: str = task.name) -> None:
+            rows.extend((name, item, v["correct"], v["margin"]) for item, v in zip(items, values, strict=True))
+
+        items = range(len(task.keys))
+        score_items(policy, task, items, batch_size=config["benchmarks"]["batch_size"], on_batch=keep)
+    return pl.DataFrame(rows, schema=["task", "item", "correct", "margin"], orient="row").sort("task", "item")
 
 
 def gate(config: Config, own: Path, promoted: Path, base: Path) -> dict[str, Any]:

@@ -1,0 +1,122 @@
+"""What a stage's function works with while it computes."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from apt_assets.engine.plan import Planner, StagePlan
+from apt_assets.engine.stages import BASE, STAGES
+from apt_assets.engine.view import View
+from resources.artifact_store import CorruptArtifact, Manifest
+from resources.digest import digest_json
+from resources.row_store import Compute, Filled, RowTable
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from apt_assets.project import Project
+
+Log = Callable[[str], None]
+
+
+class StageBlocked(Exception):
+    """The stage cannot run now: an earlier iteration is not up to date, its gate refused, or
+    something that the stage reads changed while it ran."""
+
+
+@dataclass
+class Step(View):
+    """A view for the stage's function: inputs are verified, and it has a folder to write into.
+
+    Nothing is kept, neither an artifact nor a row, once what the plan found outside the store has changed.
+
+    facts: counts and scores for people. work: what was done (see Manifest). loaded: models that
+    several parts of a stage use.
+    """
+
+    out: Path = field(kw_only=True)
+    log: Log = field(kw_only=True)
+    facts: dict[str, Any] = field(default_factory=dict)
+    work: dict[str, Any] = field(default_factory=dict)
+    loaded: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raise StageBlocked if what the stage reads from outside the store is not what was planned.
+
+        Artifacts in the store cannot change under a step: they are content-addressed and verified.
+        """
+        assert self.plan.facts is not None
+        if changed := changed_outside(self.project, self.plan, self.planner):
+            where = {"iteration": self.plan.iteration, "stage": self.plan.stage}
+            self.project.store.journal("abandoned", **where, reason=[f"{changed} changed while it ran"])
+            raise StageBlocked(
+                f"{self.plan.stage} of {self.plan.iteration}: {changed} changed while it ran; run it again"
+            )
+
+    def fill(self, table: RowTable, keys: Sequence[str], compute: Compute) -> Filled:
+        """The rows of `keys`, from the table or computed; each batch is kept at once."""
+
+        def guarded(missing: list[int], commit: Any) -> None:
+            def commit_if_unchanged(positions: Sequence[int], values: Sequence[Any]) -> None:
+                self.check()
+                commit(positions, values)
+
+            compute(missing, commit_if_unchanged)
+
+        filled = table.fill(keys, guarded)
+        self.count(table.kind, reused=filled.reused, computed=filled.computed)
+        return filled
+
+    def count(self, kind: str, *, reused: int, computed: int) -> None:
+        """Add rows to what this stage did."""
+        done = self.work.setdefault(kind, {"reused": 0, "computed": 0})
+        done["reused"] += reused
+        done["computed"] += computed
+
+    def write(self, table: "pl.DataFrame", file: str | None = None) -> None:
+        """Write a table of this stage after checking it against its schema."""
+        from schemas.files import write_table
+
+        write_table(table, self.out / f"{file or self.plan.stage}.parquet")
+
+    def progress(self, what: str, total: int, unit: str = "rows") -> Callable[..., None]:
+        """A callback (done, of=total): logs the number done, rate and time left, at most every 5 s."""
+        started = reported = time.monotonic()
+
+        def report(done: int, of: int = total) -> None:
+            nonlocal reported
+            moment = time.monotonic()
+            if done < of and moment - reported < 5:
+                return
+            reported = moment
+            rate = done / max(moment - started, 1e-9)
+            left = f"{(of - done) / rate:.0f} s left" if rate else "time left unknown"
+            self.log(f"{what}: {done}/{of} {unit}, {rate:.1f} {unit}/s, {left}")
+
+        return report
+
+    def _open(self, manifest: Manifest) -> Path:
+        """Folder of an artifact, verified. A damaged one is quarantined: CorruptArtifact."""
+        try:
+            return self.project.store.verify(manifest)
+        except CorruptArtifact as error:
+            self.project.store.quarantine(manifest, str(error))
+            raise
+
+
+def changed_outside(project: "Project", plan: StagePlan, planner: Planner) -> str | None:
+    """What of the planned facts from outside the store is not so any more; None if all is."""
+    assert plan.facts is not None
+    for name, digest in plan.facts["identities"].items():
+        if project.identity(name) != digest:
+            return name
+    for name, key in {"landing_files": plan.iteration, "landing_folder": BASE}.items():
+        if name in plan.inputs and digest_json(project.landing_files(key)) != plan.inputs[name]:
+            return name
+    if "policy" in STAGES[plan.stage].inputs:
+        policy = planner.stage(plan.iteration, "policy").manifest
+        if policy is not None and policy.identities["base_model"] != project.identity("base_model"):
+            return "base_model"
+    return project.code_changed(STAGES[plan.stage].code, plan.facts["code"])
