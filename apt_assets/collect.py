@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import apt_assets.assets  # noqa: F401 - declares the stages
+from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stages import BASE, STAGES
 from apt_assets.project import Project
 from resources.artifact_store import Manifest, read_manifest
@@ -75,6 +76,7 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
     """(manifests whose files are needed, all that are pointed at) over every experiment in the store."""
     needed: list[Manifest] = []
     pointed: list[Manifest] = []
+    planner = project.planner()
     for experiment in project.store.experiments():
         iterations = project.store.iterations(experiment)
         present = {
@@ -84,6 +86,11 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
             if (manifest := project.store.pointed(experiment, key, name)) is not None
         }
         pointed += present.values()
+        if experiment == project.experiment.name:
+            # What is fresh by a trace need not have been run, and so not be pointed at.
+            fresh = {(key, name): planner.stage(key, name) for key in [BASE, *iterations] for name in stages_of(key)}
+            present |= {where: p.manifest for where, p in fresh.items() if p.status == "fresh" and p.manifest}
+            pointed += present.values()
         # An adapter that was promoted: the last one, and the one each kept iteration starts from.
         promoted = [key for key in iterations if (key, "promoted_adapter") in present]
         kept = set(iterations[-keep:]) | set(promoted[-1:])

@@ -36,14 +36,17 @@ def run_loop(project: Project, iterations: int | None, echo: Echo) -> LoopResult
 
     Stops at the first failure, and where `driver.next_run` says that the loop ends.
     """
-    quarantine_damaged(project)
     result = LoopResult()
+    verified: set[str] = set()
+    quarantine_damaged(project, verified)
     runs: set[str] = set()
     before: Run | None = None
     dagster: Dagster | None = None
     while True:
         step = next_run(project, project.planner(), iterations)
         if isinstance(step, End):
+            if quarantine_damaged(project, verified):
+                continue
             result.passed, result.reason = step.passed, step.reason
             break
         if step == before:
@@ -68,18 +71,29 @@ def run_loop(project: Project, iterations: int | None, echo: Echo) -> LoopResult
         if iterations is None or key == BASE or number_of(key) <= iterations:
             for plan in (planner.stage(key, name) for name in stages_of(key)):
                 if plan.status == "fresh" and plan.manifest:
+                    if project.store.pointed(project.experiment.name, key, plan.stage) != plan.manifest:
+                        project.store.point(project.experiment.name, key, plan.manifest)
                     computed = plan.manifest.run_id in runs and plan.manifest.iteration == key
                     (result.computed if computed else result.reused).append((key, plan.stage))
     return result
 
 
-def quarantine_damaged(project: Project) -> None:
-    """Verify every artifact that would be reused; a damaged one is then missing, and computed again."""
-    planner = project.planner()
+def quarantine_damaged(project: Project, verified: set[str]) -> int:
+    """Verify every artifact that is reused; a damaged one is then missing, and computed again.
+
+    `verified` holds the data versions that were looked at, and is added to. Returns the number damaged.
+    """
+    planner, damaged = project.planner(), 0
     for key in [BASE, *project.store.iterations(project.experiment.name)]:
         for plan in (planner.stage(key, name) for name in stages_of(key)):
-            if plan.status == "fresh" and plan.manifest and not reusable(project, plan.manifest):
+            if plan.status != "fresh" or plan.manifest is None or plan.manifest.data_version in verified:
+                continue
+            if reusable(project, plan.manifest):
+                verified.add(plan.manifest.data_version)
+            else:
                 project.store.forget(plan.manifest)
+                damaged += 1
+    return damaged
 
 
 def prepare_dagster_home(project: Project) -> None:

@@ -80,10 +80,12 @@ class ArtifactStore:
         manifest = read_manifest(self.root / "traces" / stage / f"{fingerprint}.json")
         if manifest is None or manifest.fingerprint != fingerprint:
             return None
-        if manifest.collected:
-            return manifest
+        return manifest if manifest.collected or self.complete(manifest) else None
+
+    def complete(self, manifest: Manifest) -> bool:
+        """Whether all files of an artifact are there; their content is not read."""
         folder = self.folder(manifest)
-        return manifest if all((folder / name).is_file() for name in manifest.files) else None
+        return all((folder / name).is_file() for name in manifest.files)
 
     def folder(self, manifest: Manifest) -> Path:
         return self.root / "objects" / manifest.data_version

@@ -3,7 +3,9 @@ import json
 from apt_assets.engine.stages import stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
-from resources.retriever import Encoder, VectorTable, pool_digest, table_files, update_index
+from apt_assets.project import Project
+from resources.artifact_store import Manifest
+from resources.retriever import Encoder, VectorTable, pool_digest, table_files, update_index, verify_index
 
 
 def vectors_of(view: View) -> VectorTable:
@@ -22,12 +24,17 @@ def work(view: View) -> dict[str, int]:
     return {"embeddings": vectors_of(view).missing(view.read("domain_dataset", "train")["prompt"].to_list())}
 
 
+def verify(project: Project, manifest: Manifest) -> None:
+    verify_index(project.lancedb, project.store.folder(manifest), manifest.facts, project.digest)
+
+
 @stage(
     inputs=["domain_dataset/train.parquet"],
     settings=["policy.device", "retrieval.batch_size"],
     identities=["encoder"],
     libraries=["sentence-transformers", "transformers", "torch", "lancedb", "polars"],
     work=work,
+    verify=verify,
     group="retrieval",
     kinds=["lancedb", "huggingface"],
 )

@@ -88,8 +88,9 @@ def restore_inputs(project: "Project", plan: StagePlan, planner: "Planner", run_
     restored = []
     for iteration, name in wanted:
         key = iteration if STAGES[name].partitioned else BASE
-        manifest = planner.stage(key, name).manifest
-        if manifest is not None and manifest.collected:
+        # A plan of now: computing one input again may have brought back another one.
+        manifest = project.planner().stage(key, name).manifest
+        if manifest is not None and manifest.collected and not project.store.complete(manifest):
             project.store.forget(manifest)
             run_stage(project, key, name, run_id=run_id, log=log)
             restored.append(f"{name} of {key}")
@@ -111,12 +112,11 @@ def reusable(project: "Project", manifest: Manifest) -> bool:
     """Verify an artifact before its reuse; a damaged one is quarantined and False returned."""
     if manifest.collected:
         return True
+    verify = STAGES[manifest.stage].verify
     try:
-        folder = project.store.verify(manifest)
-        if manifest.stage == "retrieval_index":
-            from resources.retriever import verify_index
-
-            verify_index(project.lancedb, folder, manifest.facts, project.digest)
+        project.store.verify(manifest)
+        if verify is not None:
+            verify(project, manifest)
     except CorruptArtifact as error:
         if project.store.folder(manifest).exists():
             project.store.quarantine(manifest, str(error))

@@ -202,10 +202,9 @@ class Planner:
         return self._declared[stage.name]
 
     def _work_out(self, iteration: str, stage: Stage) -> StagePlan:
-        last = self.store.pointed(self.experiment.name, iteration, stage.name)
         where = (iteration, stage.name)
         if iteration != BASE and (reason := self.stopped(iteration)):
-            return StagePlan(*where, "stopped", reason, manifest=last)
+            return StagePlan(*where, "stopped", reason, manifest=self._last(*where))
         inputs: dict[str, str] = {}
         unsettled = ""
         for name in stage.inputs:
@@ -214,9 +213,10 @@ class Planner:
             except Unsettled as error:
                 unsettled = unsettled or str(error)
         if "bad_cases" in BELOW[stage.name] and (nothing := self._no_bad_cases(iteration)):
-            return StagePlan(*where, "stopped", nothing, manifest=last)
+            return StagePlan(*where, "stopped", nothing, manifest=self._last(*where))
         facts = {**self.declared(stage), "inputs": inputs}
         if unsettled:
+            last = self._last(*where)
             own = differences(last, facts, known_inputs_only=True) if last else ()
             return StagePlan(*where, "waiting", unsettled, own, manifest=last)
         if stage.name == "promoted_adapter":
@@ -226,11 +226,15 @@ class Planner:
         fingerprint = digest_json({"stage": stage.name, "engine": ENGINE_VERSION, **facts})
         if found := self.store.lookup(stage.name, fingerprint):
             return StagePlan(*where, "fresh", fingerprint=fingerprint, facts=facts, manifest=found)
+        last = self._last(*where)
         if last is None:
             return StagePlan(*where, "missing", "never computed", (), fingerprint, facts)
         changes = differences(last, facts)
         note = "" if changes else "its artifact is gone from the store"
         return StagePlan(*where, "stale", note, changes, fingerprint, facts, last)
+
+    def _last(self, iteration: str, stage: str) -> Manifest | None:
+        return self.store.pointed(self.experiment.name, iteration, stage)
 
     def _input(self, iteration: str, name: str) -> str:
         """The present data version of an input. Raises Unsettled if it has none yet."""

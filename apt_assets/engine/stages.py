@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from apt_assets.engine.step import Step
     from apt_assets.engine.view import View
     from apt_assets.experiment import Experiment
+    from apt_assets.project import Project
+    from resources.artifact_store import Manifest
 
 BASE = "base"  # the iteration key of what is not partitioned
 
@@ -31,6 +33,8 @@ class Stage:
         benchmark_tasks.
     libraries: distributions whose version may change the result.
     work: what computing it would cost, given its inputs: {"answers": rows, ...}; None: nothing of note.
+    verify: checks what an artifact refers to outside its folder before it is reused; raises
+        CorruptArtifact. None: there is nothing outside.
     code: where its function stands, "module:name"; its code counts by content (engine/code.py).
     """
 
@@ -41,6 +45,7 @@ class Stage:
     identities: tuple[str, ...]
     libraries: tuple[str, ...]
     work: "Callable[[View], dict[str, int]] | None"
+    verify: "Callable[[Project, Manifest], None] | None"
     code: str
     group: str
     kinds: tuple[str, ...]
@@ -77,6 +82,7 @@ def stage(
     identities: Iterable[str] = (),
     libraries: Iterable[str] = (),
     work: "Callable[[View], dict[str, int]] | None" = None,
+    verify: "Callable[[Project, Manifest], None] | None" = None,
     group: str,
     kinds: Iterable[str] = (),
     partitioned: bool = True,
@@ -92,6 +98,7 @@ def stage(
             identities=tuple(identities),
             libraries=tuple(libraries),
             work=work,
+            verify=verify,
             code=f"{compute.__module__}:{compute.__name__}",
             group=group,
             kinds=tuple(kinds),

@@ -1,0 +1,416 @@
+"""A small world for the oracle test: the real graph and engine over computations that cost nothing.
+
+Stages, planner, store, row store, landing and loop driver are the project's own. Only what a stage
+computes is replaced by a short deterministic function of exactly what the real one declares. Each
+function is coarse, so that different inputs often give the same output, as real edits do. `scratch`
+works the same functions out in order, with no planner, no store and no memory.
+"""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import apt_assets.assets  # noqa: F401 - declares the stages
+from apt_assets.driver import End, next_run
+from apt_assets.engine.execute import NothingToTrain, run_stage
+from apt_assets.engine.plan import Planner, stages_of
+from apt_assets.engine.stages import BASE, STAGES
+from apt_assets.engine.step import StageBlocked
+from apt_assets.experiment import Experiment
+from apt_assets.loop import quarantine_damaged
+from apt_assets.method.landing import read_landed
+from apt_assets.partitions import key_of, number_of
+from apt_assets.project import Project
+from resources.digest import digest_json
+
+
+def small(value, size):
+    """A number below `size` that depends on all of `value`."""
+    return int(hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest(), 16) % size
+
+
+# -- what the stages compute: functions of their declared inputs, settings and code, nothing else ------
+
+
+def answer(policy, settings, code, prompt):
+    return small([policy, settings["policy.max_new_tokens"], code["generate"], prompt], 4)
+
+
+def grade(code, prompt, gold, said):
+    return 5 if said == gold else 1 + small([code["grade"], prompt, gold, said], 4)
+
+
+def split(rows, shares):
+    parts = {"train": [], "validation": [], "test": []}
+    for prompt, gold, _ in rows:
+        bucket = small(["split", prompt], 10)
+        name = "test" if bucket < 10 * shares["data.test"] else "train"
+        parts["validation" if bucket == 9 and shares["data.validation"] else name].append([prompt, gold])
+    return {name: sorted(part) for name, part in parts.items()}
+
+
+def graded(world, part, answers, code):
+    return [[p, g, answers[p], grade(code, p, g, answers[p])] for p, g in part]
+
+
+def domain_dataset(inputs, settings, outside, code, fill):
+    parts = split(inputs["rows"], settings)
+    return {**{f"{n}.parquet": part for n, part in parts.items()}, "provenance.parquet": sorted(inputs["rows"])}
+
+
+def retrieval_index(inputs, settings, outside, code, fill):
+    prompts = [p for p, _ in inputs["domain_dataset/train.parquet"]]
+    return {
+        "index.json": fill(
+            "embeddings",
+            [outside["encoder"], code["embed"]],
+            prompts,
+            lambda p: small([outside["encoder"], code["embed"], p], 9),
+        )
+    }
+
+
+def policy(inputs, settings, outside, code, fill):
+    return {"policy.json": [outside["base_model"], inputs["previous_adapter"], settings["policy.dtype"]]}
+
+
+def ask(policy_of, settings, code, part, fill):
+    context = [policy_of, settings["policy.max_new_tokens"], code["generate"]]
+    said = fill("answers", context, [p for p, _ in part], lambda p: answer(policy_of, settings, code, p))
+    rows = [[p, g, said[p]] for p, g in part]
+    marks = fill("grades", [code["grade"]], rows, lambda row: grade(code, *row))
+    return [[*row, marks[json.dumps(row)]] for row in rows]
+
+
+def eval_predictions(inputs, settings, outside, code, fill):
+    train = inputs["domain_dataset/train.parquet"]
+    most = settings["mining.questions"] or len(train)
+    drawn = sorted(train, key=lambda row: small([inputs["iteration"], row[0]], 10**6))[:most]
+    return {"eval_predictions.parquet": ask(inputs["policy"], settings, code, sorted(drawn), fill)}
+
+
+def bad_cases(inputs, settings, outside, code, fill):
+    below = settings["assessor.bad_below"] + code["select"]
+    return {
+        "bad_cases.parquet": [row for row in inputs["eval_predictions"]["eval_predictions.parquet"] if row[3] < below]
+    }
+
+
+def neighbors(inputs, settings, outside, code, fill):
+    index, train = inputs["retrieval_index"]["index.json"], dict(inputs["domain_dataset/train.parquet"])
+    found = set()
+    for prompt, *_ in inputs["bad_cases"]["bad_cases.parquet"]:
+        near = sorted(index, key=lambda p: (abs(index[p] - index[prompt]), p))
+        found |= set(near[1 : 1 + settings["retrieval.per_case"]])
+    return {"neighbors.parquet": [[p, train[p]] for p in sorted(found) if p in train]}
+
+
+def preference_pairs(inputs, settings, outside, code, fill):
+    similar = ask(inputs["policy"], settings, code, inputs["neighbors"]["neighbors.parquet"], fill)
+    bad = inputs["bad_cases"]["bad_cases.parquet"]
+    wrong = [row for row in similar if row[3] < settings["assessor.bad_below"]]
+    return {"preference_pairs.parquet": sorted({json.dumps(row[:3]) for row in [*bad, *wrong]})}
+
+
+def adapter_checkpoint(inputs, settings, outside, code, fill):
+    made = small(
+        [
+            inputs["preference_pairs"],
+            inputs["policy"],
+            inputs["promoted_count"],
+            settings["training.beta"],
+            code["train"],
+        ],
+        6,
+    )
+    return {
+        "adapter_model.safetensors": made,
+        "adapter_config.json": 1,
+        "training_log.parquet": settings["training.beta"],
+    }
+
+
+def scores(policy_of, settings, outside, code, parts, fill):
+    items = {name: ask(policy_of, settings, code, parts[name], fill) for name in ("validation", "test")}
+    tasks = [outside["benchmark_tasks"] * 10 + n for n in range(3)]
+    general = fill("scores", [policy_of, code["score"]], tasks, lambda item: small([policy_of, code["score"], item], 3))
+    return {"domain_items.parquet": items, "general_items.parquet": general}
+
+
+def base_scores(inputs, settings, outside, code, fill):
+    base = [outside["base_model"], "none", settings["policy.dtype"]]
+    return scores(base, settings, outside, code, split(inputs["rows"], settings), fill)
+
+
+def benchmark_scores(inputs, settings, outside, code, fill):
+    new = [
+        inputs["policy"],
+        *(inputs[f"adapter_checkpoint/{f}"] for f in ("adapter_model.safetensors", "adapter_config.json")),
+    ]
+    parts = {n: inputs[f"domain_dataset/{n}.parquet"] for n in ("validation", "test")}
+    return scores(new, settings, outside, code, parts, fill)
+
+
+def gate(inputs, settings, outside, code, fill):
+    def share(items):
+        rows = items["validation"]
+        return sum(row[3] >= 4 for row in rows) / max(len(rows), 1)
+
+    ours, theirs = share(inputs["benchmark_scores/domain_items.parquet"]), share(inputs["reference_scores"])
+    general = sum(inputs["base_scores/general_items.parquet"].values()) - sum(
+        inputs["benchmark_scores/general_items.parquet"].values()
+    )
+    passed = ours - theirs >= -settings["gate.domain_tolerance"] and general <= 4
+    check = {"name": "domain", "candidate": ours, "reference": theirs, "difference": ours - theirs, "against": "x"}
+    return {"verdict.json": {"passed": passed, "reason": f"{ours} {theirs} {general}", "checks": [check]}}
+
+
+def promoted_adapter(inputs, settings, outside, code, fill):
+    return {"promotion.json": [inputs["iteration"], inputs["adapter_checkpoint"]]}
+
+
+FUNCTIONS = {f.__name__: f for f in (
+    base_scores, domain_dataset, retrieval_index, policy, eval_predictions, bad_cases, neighbors, preference_pairs,
+    adapter_checkpoint, benchmark_scores, gate, promoted_adapter,
+)}  # fmt: skip
+# Which pieces of code each stage can reach.
+CODE = {
+    "base_scores": ("generate", "grade", "score"),
+    "benchmark_scores": ("generate", "grade", "score"),
+    "eval_predictions": ("generate", "grade"),
+    "preference_pairs": ("generate", "grade"),
+    "bad_cases": ("select",),
+    "retrieval_index": ("embed",),
+    "adapter_checkpoint": ("train",),
+}
+
+PIECE = {"answers": "generate", "grades": "grade", "embeddings": "embed", "scores": "score"}
+
+
+class World(Project):
+    """A project whose models are one-number files and whose code is a table.
+
+    code: piece -> [text, effect]; a stage's digest is of the text, what it computes depends on the effect.
+    """
+
+    def __init__(self, home: Path):
+        super().__init__(Experiment(name="t", loop={"max_iterations": 2}), home)
+        self.pieces = {piece: [0, 0] for stage in CODE.values() for piece in stage}
+        for name in ("base_model", "encoder", "benchmark_tasks"):
+            self.overwrite(name, 0)
+        self.landing.mkdir(parents=True)
+
+    def overwrite(self, name, value):
+        (self.home / name).write_text(str(value))
+
+    def outside(self, name):
+        return int((self.home / name).read_text())
+
+    def identity(self, name):
+        return self._digests.file(self.home / name)
+
+    def code(self, start):
+        name = start.split(":")[1]
+        return {piece: str(self.pieces[piece][0]) for piece in CODE.get(name, ())} if name in FUNCTIONS else {start: ""}
+
+    def planner(self):
+        return Planner(self.experiment, self.store, self)
+
+    def code_changed(self, start, planned):
+        return None
+
+    def effects(self, stage):
+        return {piece: self.pieces[piece][1] for piece in CODE.get(stage, ())}
+
+    def set(self, section, **values):
+        changed = getattr(self.experiment, section).model_copy(update=values)
+        self.experiment = self.experiment.model_copy(update={section: changed})
+
+    def landed_rows(self, names):
+        """[prompt, gold, metadata] of files, one per prompt: of contradicting rows the first by content."""
+        found = {}
+        for name in sorted(names):
+            path = self.landing / name
+            if path.is_file():
+                for row in sorted(read_landed(path), key=lambda row: row.record):
+                    found.setdefault(row.prompt, [row.prompt, int(row.answer), row.metadata])
+        return sorted(found.values())
+
+
+# -- through the engine --------------------------------------------------------------------------------
+
+
+class Engine:
+    """Runs the loop over a world through the real planner, store and driver; counts what it computes."""
+
+    def __init__(self, world: World):
+        self.world = world
+        self.seen: set[str] = set()
+        self.repeated: list[str] = []
+        self.forgiven: set[str] = set()  # lost on purpose: may be computed once more
+
+    def stages(self):
+        """The stages with their computation replaced."""
+        return {
+            name: dataclasses.replace(
+                stage, compute=self.computing(name), code=f"oracle:{name}", libraries=(), work=None, verify=None
+            )
+            for name, stage in STAGES.items()
+        }
+
+    def computing(self, name):
+        def compute(step):
+            inputs = {given: self.read(step, given) for given in step.stage.inputs}
+            if {"landing_files", "landing_folder"} & set(inputs):
+                inputs = {"rows": self.world.landed_rows(path.name for path in step.landed())}
+            settings = step.plan.facts["settings"]
+            outside = {i: self.world.outside(i) for i in step.stage.identities}
+            landed = [v for k, v in step.plan.inputs.items() if k.startswith("landing_")]
+            self.count([name, inputs, landed, settings, outside, step.plan.facts["code"]])
+
+            def fill(kind, context, rows, function):
+                text = step.plan.facts["code"][PIECE[kind]]
+
+                def rows_of(missing, commit):
+                    for start in range(0, len(missing), 3):
+                        part = missing[start : start + 3]
+                        for i in part:
+                            self.count([kind, context, text, rows[i]])
+                        commit(part, [function(rows[i]) for i in part])
+
+                keys = [digest_json(row) for row in rows]
+                values = step.fill(step.row_table(kind, {"context": context, "code": text}), keys, rows_of)
+                names = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+                return dict(zip(names, values.values, strict=True))
+
+            for file, content in FUNCTIONS[name](inputs, settings, outside, self.world.effects(name), fill).items():
+                (step.out / file).write_text(json.dumps(content, sort_keys=True))
+                if file == "bad_cases.parquet":
+                    step.facts["rows"] = len(content)
+
+        return compute
+
+    def count(self, work):
+        key = json.dumps(work, sort_keys=True)
+        if key in self.seen and key not in self.forgiven:
+            self.repeated.append(key[:200])
+        self.forgiven.discard(key)
+        self.seen.add(key)
+
+    def read(self, step, given):
+        """The content behind one declared input."""
+        producer, _, file = given.partition("/")
+        if producer in STAGES:
+            folder = step.artifact(producer, file or None)
+            return json.loads(folder.read_text()) if file else content_of(folder)
+        if given == "reference_scores":
+            stage, where = step.planner.reference(step.plan.iteration)
+            return json.loads((step._open(step.manifest(stage, where)) / "domain_items.parquet").read_text())
+        if given == "previous_adapter":
+            adapter = step.previous_adapter()
+            return "none" if adapter is None else adapter_of(content_of(adapter.folder))
+        return step.plan.inputs[given]
+
+    def run(self):
+        """Drive the loop to its end; returns how it ended."""
+        verified: set[str] = set()
+        quarantine_damaged(self.world, verified)
+        for _ in range(40):
+            decision = next_run(self.world, self.world.planner())
+            if isinstance(decision, End):
+                if quarantine_damaged(self.world, verified):
+                    continue
+                return decision
+            if decision.opens:
+                self.world.open_iteration(decision.key)
+            for name in stages_of(decision.key):
+                if self.world.planner().stage(decision.key, name).status in ("fresh", "refused"):
+                    continue
+                try:
+                    run_stage(self.world, decision.key, name, run_id="r", log=lambda line: None)
+                except (NothingToTrain, StageBlocked):
+                    break
+        raise AssertionError("the loop does not end")
+
+    def results(self):
+        """{(iteration, stage): content} of everything that is fresh."""
+        planner, found = self.world.planner(), {}
+        for key in [BASE, *self.world.store.iterations("t")]:
+            for name in stages_of(key):
+                plan = planner.stage(key, name)
+                if plan.status == "fresh" and not plan.manifest.collected:
+                    found[key, name] = content_of(self.world.store.verify(plan.manifest))
+                elif plan.status == "fresh":
+                    found[key, name] = None
+        return found
+
+
+def content_of(folder: Path) -> dict:
+    return {p.name: json.loads(p.read_text()) for p in sorted(folder.iterdir())}
+
+
+def adapter_of(content):
+    return [content["adapter_config.json"], content["adapter_model.safetensors"]]
+
+
+# -- from scratch --------------------------------------------------------------------------------------
+
+
+def scratch(world: World, snapshots: dict[str, list[str]]) -> dict:
+    """{(iteration, stage): content} worked out in order, without memory; what the loop never reaches is
+    left out, as after a refused gate without new data."""
+    found: dict = {}
+
+    def compute(key, name, inputs):
+        stage = STAGES[name]
+        settings = stage.settings_slice(world.experiment)
+        outside = {i: world.outside(i) for i in stage.identities}
+
+        def fill(kind, context, rows, function):
+            return {row if isinstance(row, str) else json.dumps(row): function(row) for row in rows}
+
+        content = FUNCTIONS[name](inputs, settings, outside, world.effects(name), fill)
+        found[key, name] = json.loads(json.dumps(content))
+
+    def value(key, given, promoted):
+        producer, _, file = given.partition("/")
+        if producer in STAGES:
+            content = found[key if STAGES[producer].partitioned else BASE, producer]
+            return content[file] if file else content
+        return {
+            "iteration": key,
+            "promoted_count": str(len(promoted)),
+            "previous_adapter": adapter_of(found[promoted[-1], "adapter_checkpoint"]) if promoted else "none",
+            "reference_scores": found.get(
+                (promoted[-1], "benchmark_scores") if promoted else (BASE, "base_scores"), {}
+            ).get("domain_items.parquet"),
+        }[given]
+
+    compute(BASE, "base_scores", {"rows": world.landed_rows(world.landed())})
+    promoted: list[str] = []
+    ended = False
+    digests = {key: world.landing_files(key) for key in snapshots}
+    for key in sorted(snapshots):
+        if ended and digests[key] == digests[key_of(number_of(key) - 1)]:
+            break
+        ended = False
+        for name in stages_of(key):
+            given = STAGES[name].inputs
+            inputs = (
+                {"rows": world.landed_rows(snapshots[key])}
+                if "landing_files" in given
+                else {one: value(key, one, promoted) for one in given}
+            )
+            if name == "promoted_adapter" and not found[key, "gate"]["verdict.json"]["passed"]:
+                ended = True
+                break
+            compute(key, name, inputs)
+            if name == "bad_cases" and not found[key, name]["bad_cases.parquet"]:
+                ended = True
+                break
+        if ended:
+            # Stages that do not need a bad case are there all the same.
+            continue
+        promoted.append(key)
+    return found

@@ -1,0 +1,99 @@
+"""gc removes what nothing needs; nothing turns stale by it, and what is needed again comes back."""
+
+import json
+import shutil
+
+import pytest
+
+from apt_assets.collect import collect_garbage
+from apt_assets.engine.execute import run_stage
+from apt_assets.engine.plan import stages_of
+from apt_assets.engine.stages import BASE, STAGES
+from tests.oracle import Engine, World, content_of
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """Three iterations of the oracle's small world: the real graph, computations that cost nothing."""
+    world = World(tmp_path)
+    world.set("loop", max_iterations=3)
+    world.set("gate", domain_tolerance=1.0)
+    engine = Engine(world)
+    for name, stage in engine.stages().items():
+        monkeypatch.setitem(STAGES, name, stage)
+    for number, file in enumerate(("a", "b", "c")):
+        rows = [{"prompt": f"{file}{n}", "answer": str(n % 4)} for n in range(20)]
+        (world.landing / f"{file}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        engine.run()
+        assert len(world.store.iterations("t")) >= number + 1
+    return engine
+
+
+def statuses(world):
+    planner = world.planner()
+    keys = [BASE, *world.store.iterations("t")]
+    return {(key, name): planner.stage(key, name).status for key in keys for name in stages_of(key)}
+
+
+def test_gc_frees_older_iterations_and_old_settings_and_nothing_turns_stale(engine):
+    world = engine.world
+    world.set("training", beta=0.2)
+    engine.run()
+    before, results = statuses(world), engine.results()
+    last = world.store.iterations("t")[-1]
+    would = collect_garbage(world, 1, dry_run=True)
+    assert statuses(world) == before
+    did = collect_garbage(world, 1, dry_run=False)
+    assert did.removed == would.removed
+    assert did.removed["artifacts"] > 0
+    assert did.removed["traces"] > 0, "those of the other beta"
+    assert statuses(world) == before
+    after = engine.results()
+    assert {where: after[where] for where in after if where[0] == last} == {
+        w: c for w, c in results.items() if w[0] == last
+    }
+    assert after["0001", "eval_predictions"] is None, "its files are gone"
+    engine.run()
+    assert statuses(world) == before
+    assert collect_garbage(world, 1, dry_run=False).removed == {}, "a second time there is nothing left"
+
+
+def test_collected_input_that_is_needed_again_is_computed_again_first(engine):
+    world = engine.world
+    expected = engine.results()
+    collect_garbage(world, 1, dry_run=False)
+    # Lose a small artifact of the first iteration: to make it again, collected ones have to come back.
+    manifest = world.planner().stage("0001", "gate").manifest
+    shutil.rmtree(world.store.folder(manifest))
+    outcome = run_stage(world, "0001", "gate", run_id="r", log=lambda line: None)
+    assert outcome.status == "computed"
+    assert content_of(world.store.verify(outcome.manifest)) == expected["0001", "gate"]
+    restored = world.planner().stage("0001", "benchmark_scores").manifest
+    assert content_of(world.store.verify(restored)) == expected["0001", "benchmark_scores"]
+
+
+def test_new_iteration_after_gc_starts_from_the_promoted_adapter(engine):
+    world = engine.world
+    promoted = world.store.iterations("t")[-1]
+    collect_garbage(world, 1, dry_run=False)
+    rows = [{"prompt": f"d{n}", "answer": str(n % 4)} for n in range(9)]
+    (world.landing / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    engine.run()
+    new = world.store.iterations("t")[-1]
+    assert new > promoted
+    assert statuses(world)[new, "adapter_checkpoint"] == "fresh"
+
+
+def test_gc_refuses_while_a_run_is_going_on(engine):
+    store = engine.world.store
+    with store.lock("t-0001-bad_cases"), pytest.raises(RuntimeError, match="a run is going on"):
+        collect_garbage(engine.world, 1, dry_run=False)
+
+
+def test_leftovers_of_killed_runs_and_quarantine_go(engine):
+    root = engine.world.store.root
+    for name in ("temporary/half", "quarantine/odd"):
+        (root / name).mkdir(parents=True)
+        (root / name / "file").write_text("x")
+    assert {"temporary": 1, "quarantine": 1}.items() <= collect_garbage(engine.world, 9, dry_run=False).removed.items()
+    assert not any((root / "temporary").iterdir())
