@@ -176,8 +176,12 @@ class ArtifactStore:
         """Move a damaged artifact out of the way, so that it is recomputed and can be looked at."""
         target = self.root / "quarantine" / f"{manifest.data_version}-{time.time_ns()}"
         target.parent.mkdir(parents=True, exist_ok=True)
-        self.folder(manifest).replace(target)
-        self.journal("quarantined", stage=manifest.stage, reason=reason, moved_to=str(target))
+        try:
+            self.folder(manifest).replace(target)
+        except FileNotFoundError:
+            self.journal("lost", stage=manifest.stage, reason=[reason])
+        else:
+            self.journal("quarantined", stage=manifest.stage, reason=[reason], moved_to=target.name)
 
     def journal(self, event: str, **fields: Any) -> None:
         """Append one line; a line is one write, so writers do not mix."""

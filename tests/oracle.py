@@ -307,9 +307,6 @@ class Engine:
         if given == "reference_scores":
             stage, where = step.planner.reference(step.plan.iteration)
             return json.loads((step._open(step.manifest(stage, where)) / "domain_items.parquet").read_text())
-        if given == "previous_adapter":
-            adapter = step.previous_adapter()
-            return "none" if adapter is None else adapter_of(content_of(adapter.folder))
         return step.plan.inputs[given]
 
     def run(self):
@@ -350,8 +347,10 @@ def content_of(folder: Path) -> dict:
     return {p.name: json.loads(p.read_text()) for p in sorted(folder.iterdir())}
 
 
-def adapter_of(content):
-    return [content["adapter_config.json"], content["adapter_model.safetensors"]]
+def adapter_version(content):
+    """Identity of an adapter: the digests of its two files, as the planner has it."""
+    files = (content[name] for name in ("adapter_config.json", "adapter_model.safetensors"))
+    return digest_json([hashlib.sha256(json.dumps(file, sort_keys=True).encode()).hexdigest() for file in files])
 
 
 # -- from scratch --------------------------------------------------------------------------------------
@@ -381,7 +380,7 @@ def scratch(world: World, snapshots: dict[str, list[str]]) -> dict:
         return {
             "iteration": key,
             "promoted_count": str(len(promoted)),
-            "previous_adapter": adapter_of(found[promoted[-1], "adapter_checkpoint"]) if promoted else "none",
+            "previous_adapter": adapter_version(found[promoted[-1], "adapter_checkpoint"]) if promoted else "none",
             "reference_scores": found.get(
                 (promoted[-1], "benchmark_scores") if promoted else (BASE, "base_scores"), {}
             ).get("domain_items.parquet"),

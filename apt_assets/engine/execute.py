@@ -118,8 +118,7 @@ def reusable(project: "Project", manifest: Manifest) -> bool:
         if verify is not None:
             verify(project, manifest)
     except CorruptArtifact as error:
-        if project.store.folder(manifest).exists():
-            project.store.quarantine(manifest, str(error))
+        project.store.quarantine(manifest, str(error))
         return False
     return True
 
