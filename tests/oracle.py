@@ -321,9 +321,8 @@ class Engine:
                 return decision
             if decision.opens:
                 self.world.open_iteration(decision.key)
-            for name in stages_of(decision.key):
-                if self.world.planner().stage(decision.key, name).status in ("fresh", "refused"):
-                    continue
+            planned = [plan.stage for plan in decision.stages] or stages_of(decision.key)
+            for name in planned:
                 try:
                     run_stage(self.world, decision.key, name, run_id="r", log=lambda line: None)
                 except (NothingToTrain, StageBlocked):

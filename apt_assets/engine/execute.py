@@ -40,9 +40,9 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
         planner = project.planner()
         plan = planner.stage(iteration, name)
         if plan.fingerprint is None:
-            nothing = plan.status == "stopped" and "found no bad case" in plan.note
-            reason = f"{name} of {iteration} is {plan.status}: {plan.note}"
-            raise NothingToTrain(plan.note) if nothing else StageBlocked(reason)
+            if plan.status == "stopped" and iteration != BASE and planner.no_bad_cases(iteration):
+                raise NothingToTrain(plan.note)
+            raise StageBlocked(f"{name} of {iteration} is {plan.status}: {plan.note}")
         if plan.status == "fresh" and plan.manifest is not None:
             started = time.monotonic()
             if reusable(project, plan.manifest):
@@ -59,25 +59,42 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
                 raise StageBlocked(f"{name} of {iteration} is {plan.status}: {plan.note}")
         store.journal("miss", **where, fingerprint=plan.fingerprint, reason=plan.causes)
         log(f"{name} of {iteration}: computing ({'; '.join(plan.causes[:6]) or 'artifact was damaged'})")
-        started = time.monotonic()
-        with store.workspace() as folder:
-            step = Step(project, plan, planner, out=folder, log=log)
-            step.check()
-            STAGES[name].compute(step)
-            seconds = time.monotonic() - started
-            step.check()
-            manifest = commit(step, seconds, run_id)
+        try:
+            manifest, seconds = compute(project, planner, plan, run_id, log)
+        except CorruptArtifact as error:
+            log(f"{name} of {iteration}: {error}; computing that again first")
+            restore_inputs(project, plan, planner, run_id, log, damaged=True)
+            planner = project.planner()
+            plan = planner.stage(iteration, name)
+            if plan.fingerprint is None:
+                raise StageBlocked(f"{name} of {iteration} is {plan.status}: {plan.note}") from None
+            manifest, seconds = compute(project, planner, plan, run_id, log)
         store.point(project.experiment.name, iteration, manifest)
         store.journal(
             "computed", **where, fingerprint=plan.fingerprint, data_version=manifest.data_version,
-            seconds=round(seconds, 3), work=step.work,
+            seconds=round(seconds, 3), work=manifest.work,
         )  # fmt: skip
-        log(f"{name} of {iteration}: done in {seconds:.1f} s{describe(step.work)}")
+        log(f"{name} of {iteration}: done in {seconds:.1f} s{describe(manifest.work)}")
         return Outcome("computed", manifest, seconds)
 
 
-def restore_inputs(project: "Project", plan: StagePlan, planner: "Planner", run_id: str, log: Log) -> list[str]:
-    """Compute again the inputs whose files `gc` removed; returns their names, "stage of iteration"."""
+def compute(project: "Project", planner: "Planner", plan: StagePlan, run_id: str, log: Log) -> tuple[Manifest, float]:
+    """Run the stage's function and commit what it wrote: (manifest, seconds)."""
+    started = time.monotonic()
+    with project.store.workspace() as folder:
+        step = Step(project, plan, planner, out=folder, log=log)
+        step.check()
+        STAGES[plan.stage].compute(step)
+        seconds = time.monotonic() - started
+        step.check()
+        return commit(step, seconds, run_id), seconds
+
+
+def restore_inputs(
+    project: "Project", plan: StagePlan, planner: "Planner", run_id: str, log: Log, *, damaged: bool = False
+) -> list[str]:
+    """Compute again the inputs whose files `gc` removed, or those that turned out to be damaged when they
+    were read; returns their names, "stage of iteration"."""
     wanted = [(plan.iteration, name) for name in STAGES[plan.stage].input_stages() if name in STAGES]
     # policy only names the adapter; whoever depends on policy may load it.
     if "policy" in STAGES[plan.stage].inputs and (earlier := planner.promoted_before(plan.iteration)):
@@ -85,13 +102,18 @@ def restore_inputs(project: "Project", plan: StagePlan, planner: "Planner", run_
     if "reference_scores" in STAGES[plan.stage].inputs:
         stage, iteration = planner.reference(plan.iteration)
         wanted.append((iteration, stage))
+    keys = [(key if STAGES[name].partitioned else BASE, name) for key, name in wanted]
+    if not damaged and not any(m.collected for where in keys if (m := planner.stage(*where).manifest)):
+        return []
     restored = []
-    for iteration, name in wanted:
-        key = iteration if STAGES[name].partitioned else BASE
+    for key, name in keys:
         # A plan of now: computing one input again may have brought back another one.
-        manifest = project.planner().stage(key, name).manifest
-        if manifest is not None and manifest.collected and not project.store.complete(manifest):
-            project.store.forget(manifest)
+        present = project.planner().stage(key, name)
+        manifest = present.manifest
+        collected = manifest is not None and manifest.collected and not project.store.complete(manifest)
+        if collected or (damaged and present.status != "fresh"):
+            if collected and manifest is not None:
+                project.store.forget(manifest)
             run_stage(project, key, name, run_id=run_id, log=log)
             restored.append(f"{name} of {key}")
     return restored

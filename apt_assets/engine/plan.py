@@ -212,7 +212,7 @@ class Planner:
                 inputs[name] = self._input(iteration, name)
             except Unsettled as error:
                 unsettled = unsettled or str(error)
-        if "bad_cases" in BELOW[stage.name] and (nothing := self._no_bad_cases(iteration)):
+        if "bad_cases" in BELOW[stage.name] and (nothing := self.no_bad_cases(iteration)):
             return StagePlan(*where, "stopped", nothing, manifest=self._last(*where))
         facts = {**self.declared(stage), "inputs": inputs}
         if unsettled:
@@ -270,14 +270,15 @@ class Planner:
             raise Unsettled(f"{name} of {iteration} is {plan.status}")
         return plan.manifest
 
-    def _no_bad_cases(self, iteration: str) -> str | None:
+    def no_bad_cases(self, iteration: str) -> str | None:
+        """The reason why the iteration trains nothing, if it found no bad case."""
         plan = self.stage(iteration, "bad_cases")
         if plan.status == "fresh" and plan.manifest and plan.manifest.facts.get("rows") == 0:
             return f"iteration {iteration} found no bad case: there is nothing to train on"
         return None
 
     def _decide(self, iteration: str) -> dict[str, Any] | None:
-        if nothing := self._no_bad_cases(iteration):
+        if nothing := self.no_bad_cases(iteration):
             return {"passed": False, "no_bad_cases": True, "reason": nothing}
         plan = self.stage(iteration, "gate")
         if plan.status != "fresh" or plan.manifest is None:
