@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXPERIMENT := experiments/embedded.yaml
 
-.PHONY: demo test lint ui setup embedded clean
+.PHONY: demo test lint ui bench-incremental setup embedded clean
 
 demo: embedded  ## set up, land the embedded domain, run base scores and two iterations
 	$(BIN)/apt-assets land --experiment $(EXPERIMENT) .apt/cache/icd10.jsonl
@@ -21,6 +21,10 @@ ui: embedded  ## open Dagster on http://127.0.0.1:3000
 	$(BIN)/apt-assets land --experiment $(EXPERIMENT) .apt/cache/icd10.jsonl
 	$(BIN)/apt-assets ui --experiment $(EXPERIMENT)
 
+bench-incremental: setup .venv-dvc/ready  ## work done after each kind of edit: apt-assets, a plain script, DVC
+	$(BIN)/python -m benchmarks.plan
+	$(BIN)/python -m benchmarks.incremental.race
+
 setup: .venv/ready
 
 # torch goes first and alone: with it in place nothing else pulls a CUDA build.
@@ -29,6 +33,12 @@ setup: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+# DVC pins other versions of what we use, so it lives in an environment of its own.
+.venv-dvc/ready:
+	$(PYTHON) -m venv .venv-dvc
+	.venv-dvc/bin/pip install --quiet --disable-pip-version-check dvc==3.67.1
 	touch $@
 
 embedded: setup  ## pinned downloads, unpacked once

@@ -12,6 +12,7 @@ import dagster as dg
 
 from apt_assets.dagster_ledger import FOR_EVERY_ITERATION, Ledger, code_version, dependencies, metadata
 from apt_assets.engine.execute import NothingToTrain, Outcome, StageBlocked, run_stage
+from apt_assets.engine.plan import BELOW
 from apt_assets.engine.stages import BASE, Stage
 from apt_assets.partitions import key_of, number_of
 from apt_assets.project import Project
@@ -87,8 +88,8 @@ def stage_asset(project: Project, stage: Stage, echo: Callable[[str], None]) -> 
         kinds=set(stage.kinds),
         description=stage.description,
         pool=POOL,
-        # Only an iteration without bad cases leaves its adapter out, and then what is below is skipped.
-        output_required=stage.name != "adapter_checkpoint",
+        # An iteration without bad cases leaves these out, and Dagster skips what is below.
+        output_required="bad_cases" not in BELOW[stage.name],
     )
     def asset(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         iteration = context.partition_key if stage.partitioned else BASE

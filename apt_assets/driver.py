@@ -71,7 +71,9 @@ def asked_for(planner: Planner, last: str) -> End:
     verdict = planner.verdict(last)
     if verdict is None or verdict["passed"]:
         return End(f"all of the iterations up to {last} are up to date", passed=True)
-    return End(f"iteration {last} is not promoted: {verdict['reason']}", passed="no_bad_cases" in verdict)
+    if verdict.get("no_bad_cases"):
+        return End(verdict["reason"], passed=True)
+    return End(f"iteration {last} is not promoted: {verdict['reason']}", passed=False)
 
 
 def ended(project: Project, planner: Planner, opened: list[str]) -> End | None:

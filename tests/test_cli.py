@@ -102,6 +102,25 @@ def test_second_run_computes_nothing_and_plan_says_why_beforehand(landed, make_e
     plans = {p["stage"]: p for p in json.loads(apt("plan", "-e", changed, "--iterations", 1, "--json").stdout)}
     assert plans["bad_cases"]["causes"] == ["assessor.bad_below: 4 -> 3"]
     assert plans["eval_predictions"]["status"] == "fresh"
+    assert plans["adapter_checkpoint"]["work"]["steps"] > 0
+    assert not plans["adapter_checkpoint"]["work_exact"]
+    table = apt("plan", "-e", changed, "--iterations", 1).stdout
+    assert "assessor.bad_below: 4 -> 3" in table
+    assert "next: 0001, bad_cases is stale" in table
+
+    explained = json.loads(apt("explain", "bad_cases", 1, "-e", changed, "--json").stdout)
+    assert (explained["status"], explained["causes"]) == ("stale", ["assessor.bad_below: 4 -> 3"])
+    assert explained["trace"]["settings"]["assessor.bad_below"] == 4
+    assert [event["event"] for event in explained["journal"]][:2] == ["miss", "computed"]
+    text = apt("explain", "policy", "0001", "-e", landed).stdout
+    assert "policy of 0001 is" in text
+    assert "previous_adapter" in text
+    assert "eval_predictions, neighbors" in apt("explain", "nonsense", 1, "-e", landed, code=2).stderr
+
+    would = json.loads(apt("gc", "--keep", 1, "--dry-run", "-e", landed, "--json").stdout)
+    assert "artifacts" not in would["removed"]
+    apt("gc", "--keep", 1, "-e", landed)
+    assert json.loads(apt("run", "-e", landed, "--iterations", 1, "--json").stdout)["computed"] == []
 
 
 def test_refused_gate_promotes_nothing_says_so_and_exits_with_1(landed, make_experiment):
@@ -117,7 +136,7 @@ def test_refused_gate_promotes_nothing_says_so_and_exits_with_1(landed, make_exp
 def test_landed_file_that_no_iteration_uses_is_pointed_out(landed, tmp_path):
     apt("run", "-e", landed, "--iterations", 1)
     apt("land", tiny.write_jsonl(tmp_path / "more.jsonl", tiny.domain_rows(70)[60:]), "-e", landed)
-    assert "in no iteration yet; `apt-assets run --iterations 2` uses it" in apt("plan", "-e", landed).stdout
+    assert "in no iteration yet; `apt-assets run` opens iteration 2 with it" in apt("plan", "-e", landed).stdout
 
 
 @pytest.mark.parametrize(

@@ -110,3 +110,24 @@ def test_new_data_after_a_refused_gate_goes_on_from_what_was_promoted(make_exper
     assert "adapter_checkpoint" in stages(second.computed, "0002")
     assert "adapter_checkpoint" not in stages(second.computed, "0001")
     assert project.planner().stage("0002", "policy").inputs == {"previous_adapter": "none"}
+
+
+def test_iteration_without_bad_cases_ends_the_loop_and_is_no_failure(make_experiment, tmp_path):
+    from resources.policy_model import generate, load_policy
+
+    # Questions whose gold is what the policy answers anyway.
+    path = make_experiment(mining={"questions": None})
+    prompts = [row["prompt"] for row in tiny.domain_rows(30)]
+    policy = load_policy(Project.open(path).model, dtype="float32")
+    said = generate(policy, prompts, max_new_tokens=4, batch_size=32)
+    rows = [{"prompt": p, "answer": a} for p, a in zip(prompts, said, strict=True) if a.strip("\x00 ")]
+    tiny.write_jsonl(tmp_path / "landing" / "known.jsonl", rows)
+    project = Project.open(path)
+    result, lines = run(project, None)
+    assert result.passed
+    assert result.reason == "iteration 0001 found no bad case: there is nothing to train on"
+    assert stages(result.computed, "0001") == {
+        "domain_dataset", "retrieval_index", "policy", "eval_predictions", "bad_cases"
+    }  # fmt: skip
+    assert any("the loop ends here" in line for line in lines)
+    assert run(project, None)[0].computed == []

@@ -7,6 +7,7 @@ ITERATION is 1, 2, ... or base, the model without an adapter. `pipeline.py` decl
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import yaml
 
@@ -52,10 +53,15 @@ def grade(config: Config, iteration: str, out: Path) -> None:
     steps.graded(rows, answers, rows).write_parquet(out / "eval_predictions.parquet")
 
 
+def embed(config: Config, iteration: str, out: Path) -> None:
+    prompts = pl.read_parquet(out / "train.parquet")["prompt"].to_list()
+    np.save(out / "vectors.npy", steps.open_encoder(config).embed(prompts), allow_pickle=False)
+
+
 def pairs(config: Config, iteration: str, out: Path) -> None:
     rows = pl.read_parquet(out / "train.parquet")
     predictions = pl.read_parquet(out / "eval_predictions.parquet")
-    found = steps.find_pairs(config, rows, predictions, lambda texts: steps.open_encoder(config).embed(texts))
+    found = steps.find_pairs(config, rows, predictions, np.load(out / "vectors.npy", allow_pickle=False))
     found.write_parquet(out / "preference_pairs.parquet")
 
 
@@ -92,7 +98,7 @@ def write_answers(answers: list[str], path: Path) -> None:
     pl.DataFrame({"answer": answers}, schema={"answer": pl.String}).write_parquet(path)
 
 
-STAGES = {s.__name__: s for s in (domain, answer, grade, pairs, train, heldout, general, score, gate)}
+STAGES = {s.__name__: s for s in (domain, answer, grade, embed, pairs, train, heldout, general, score, gate)}
 
 if __name__ == "__main__":
     name, iteration = sys.argv[1:]

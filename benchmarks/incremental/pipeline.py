@@ -1,8 +1,8 @@
 """The DVC pipeline of the loop: dvc.yaml as a careful user would write it.
 
 One stage per step and iteration, each with the files it reads, the code it calls and the parameters
-it uses. Answers, grades, scores and tasks are stages of their own, so that a new rubric asks nothing
-again and a new benchmark item neither.
+it uses. Answers, grades, embeddings, scores and tasks are stages of their own, so that a new rubric
+asks nothing again, a new threshold embeds nothing again, and a new benchmark item does neither.
 """
 
 from typing import Any
@@ -59,11 +59,18 @@ def iteration_stages(config: Config, name: str, number: int) -> dict[str, Any]:
         found |= {
             "answer": stage("answer", [*labels, model, *before], policy_code, [*ANSWERING], ["answers.parquet"]),
             "grade": stage("grade", [f"{out}/answers.parquet", *labels], rubric, [], ["eval_predictions.parquet"]),
+            "embed": stage(
+                "embed",
+                [*labels, config["encoder"]],
+                ["resources/retriever.py", *policy_code],
+                ["encoder", "retrieval.batch_size", "policy.device"],
+                ["vectors.npy"],
+            ),
             "pairs": stage(
                 "pairs",
-                [f"{out}/eval_predictions.parquet", *labels, config["encoder"]],
-                ["apt_assets/method/mining.py", "apt_assets/method/pairing.py", "resources/retriever.py", *policy_code],
-                ["encoder", "assessor", "retrieval", "pairs", "policy.device"],
+                [f"{out}/eval_predictions.parquet", *labels, f"{out}/vectors.npy"],
+                ["apt_assets/method/mining.py", "apt_assets/method/pairing.py"],
+                ["assessor", "retrieval.per_case", "pairs"],
                 ["preference_pairs.parquet"],
             ),
             "train": stage(

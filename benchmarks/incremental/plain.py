@@ -11,7 +11,6 @@ has to be filled. Grades and pairs are cheap and made anew. Exit code 1: the gat
 import json
 import os
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +123,8 @@ def main(config: Config) -> int:
         said = ask(config, policies, answers, adapter, rows["prompt"].to_list())
         predictions = steps.graded(rows, said, rows)
         predictions.write_parquet(out / "eval_predictions.parquet")
-        pairs = steps.find_pairs(config, rows, predictions, partial(embed, config, embeddings))
+        vectors = embed(config, embeddings, rows["prompt"].to_list())
+        pairs = steps.find_pairs(config, rows, predictions, vectors)
         pairs.write_parquet(out / "preference_pairs.parquet")
         if train(config, iteration, pairs, adapter, out / "adapter"):
             policies.forget()

@@ -6,7 +6,7 @@ A configuration is a mapping with the sections of an experiment file, and beside
 Every iteration asks all of its training questions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,16 +89,16 @@ def open_encoder(config: Config) -> "Encoder":
     )
 
 
-def find_pairs(
-    config: Config, train: pl.DataFrame, predictions: pl.DataFrame, embed: Callable[[list[str]], "np.ndarray"]
-) -> pl.DataFrame:
-    """Graded answers -> preference pairs of the bad cases, their nearest training rows, and replay."""
+def find_pairs(config: Config, train: pl.DataFrame, predictions: pl.DataFrame, vectors: "np.ndarray") -> pl.DataFrame:
+    """Graded answers -> preference pairs of the bad cases, their nearest training rows, and replay.
+
+    vectors: one per row of `train`, of length 1.
+    """
     from apt_assets.method.mining import select_bad_cases
     from apt_assets.method.pairing import build_pairs
 
     bad_below = config["assessor"]["bad_below"]
     bad = select_bad_cases(predictions, bad_below)
-    vectors = embed(train["prompt"].to_list())
     neighbors = nearest(bad, train, vectors, config["retrieval"]["per_case"])
     # Every training question was asked, so the neighbours' answers are there already.
     return build_pairs(

@@ -1,0 +1,131 @@
+"""How long `plan` takes on ten iterations, as a command and as a function.
+
+    python -m benchmarks.plan
+
+The store is made up: every artifact of every stage of ten iterations is committed through the real
+planner and store, on the tiny models of the tests, so that nothing has to be trained. Prints the median
+of several runs with minimum and maximum, with everything fresh and after a changed threshold, and writes
+benchmarks/results/plan.json. Seconds are wall clock; the command's include starting Python.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import apt_assets.assets  # noqa: F401 - declares the stages
+from apt_assets.costs import work_of
+from apt_assets.engine.plan import stages_of
+from apt_assets.engine.stages import BASE, STAGES
+from apt_assets.partitions import key_of
+from apt_assets.project import Project
+from benchmarks.demo import cpu_name
+from tests import tiny
+
+RESULTS = Path(__file__).with_name("results") / "plan.json"
+ITERATIONS = 10
+
+
+def make_project(home: Path) -> Path:
+    """An experiment file whose ten iterations are all up to date, with made-up artifacts."""
+    tiny.make_policy(home / "policy")
+    tiny.make_encoder(home / "encoder")
+    tiny.make_task(home / "tasks")
+    tiny.write_jsonl(home / "landing" / "colours.jsonl", tiny.domain_rows(2000))
+    write_experiment(home, bad_below=4)
+    project = Project.open(home / "plan.yaml")
+    for key in [BASE, *(key_of(t) for t in range(1, ITERATIONS + 1))]:
+        if key != BASE:
+            project.open_iteration(key)
+        for name in stages_of(key):
+            commit(project, key, name)
+    return home / "plan.yaml"
+
+
+def write_experiment(home: Path, bad_below: int) -> None:
+    content = {
+        "name": "plan",
+        "policy": {"model": str(home / "policy"), "dtype": "float32"},
+        "retrieval": {"encoder": str(home / "encoder")},
+        "assessor": {"bad_below": bad_below},
+        "benchmarks": {"folder": str(home / "tasks"), "tasks": {"colours": None}},
+    }
+    (home / "plan.yaml").write_text(yaml.safe_dump(content))
+
+
+def commit(project: Project, key: str, name: str) -> None:
+    plan = project.planner().stage(key, name)
+    assert plan.fingerprint is not None, (key, name, plan.causes)
+    assert plan.facts is not None
+    files = {i.partition("/")[2] for s in STAGES.values() for i in s.inputs if i.startswith(f"{name}/")}
+    files |= {"domain_items.parquet"} if name == "base_scores" else set()
+    with project.store.workspace() as folder:
+        for file in files or {"content"}:
+            (folder / file).write_text(plan.fingerprint)
+        if name == "gate":
+            (folder / "verdict.json").write_text(json.dumps({"passed": True, "reason": "made up", "checks": []}))
+        manifest = project.store.commit(
+            folder, stage=name, fingerprint=plan.fingerprint, **plan.facts, facts={"rows": 1}, work={},
+            row_tables=[], iteration=key, seconds=0.0, run_id="", created="",
+        )  # fmt: skip
+    project.store.point("plan", key, manifest)
+
+
+def seconds(function: Callable[[], Any], times: int) -> dict[str, float]:
+    """{median, min, max} wall-clock seconds of several calls."""
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter()
+        function()
+        taken.append(time.perf_counter() - started)
+    return {"median": statistics.median(taken), "min": min(taken), "max": max(taken)}
+
+
+def measure() -> dict[str, Any]:
+    found: dict[str, Any] = {"iterations": ITERATIONS, "cores": os.cpu_count(), "cpu": cpu_name()}
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        os.environ["APT_HOME"] = folder
+        experiment = make_project(home)
+        command = [
+            sys.executable,
+            "-m",
+            "apt_assets.cli",
+            "plan",
+            "--iterations",
+            str(ITERATIONS),
+            "-e",
+            str(experiment),
+        ]
+        for what, bad_below in (("fresh", 4), ("threshold changed", 3)):
+            write_experiment(home, bad_below)
+            project = Project.open(experiment)
+
+            def plan(project: Project = project) -> None:
+                planner = project.planner()
+                for one in planner.plan(ITERATIONS):
+                    work_of(project, planner, one)
+
+            plan()
+            run = seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), 7)
+            found[what] = {"command": run, "function": seconds(plan, 20)}
+    return found
+
+
+if __name__ == "__main__":
+    measured = measure()
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(measured, indent=1) + "\n")
+    print(f"{ITERATIONS} iterations, {measured['cores']} cores of {measured['cpu']}")
+    for what in ("fresh", "threshold changed"):
+        for how, unit, scale in (("command", "s", 1), ("function", "ms", 1000)):
+            taken = {name: scale * value for name, value in measured[what][how].items()}
+            print(f"{what}, {how}: {taken['median']:.2f} {unit} [{taken['min']:.2f}, {taken['max']:.2f}]")
