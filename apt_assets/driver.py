@@ -10,7 +10,7 @@ one is opened, unless the loop is at its end:
 New data always opens a new iteration, which goes on from the last promoted adapter.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from apt_assets.engine.plan import Planner, StagePlan
 from apt_assets.engine.stages import BASE
@@ -45,21 +45,29 @@ class End:
 
 def next_run(project: Project, planner: Planner, iterations: int | None = None) -> Run | End:
     """The next run, or why there is none; `iterations`: only bring 1..n up to date."""
-    if not project.landed():
-        return End(f"no data has landed in {project.landing}", passed=False)
+    landed = project.landed()
+    if not any(project.usable_rows(name) for name in landed):
+        what = "no usable row is in the files" if landed else "no data has landed"
+        return End(f"{what} in {project.landing}", passed=False)
     if stale := planner.out_of_date(BASE):
         return Run(BASE, tuple(stale))
     opened = project.store.iterations(project.experiment.name)
-    for key in opened:
+    last = number_of(opened[-1]) if opened else 0
+    for key in map(key_of, range(1, last + 1)):
         if iterations is not None and number_of(key) > iterations:
             break
         if stopped := planner.stopped(key):
             return End(f"iteration {key} does not run: {stopped}", passed=False)
+        if key not in opened:
+            return Run(key, (), opens=True)  # left out by a run that was launched by hand
         if stale := planner.out_of_date(key):
             return Run(key, tuple(stale))
+        if planner.verdict(key) is None:
+            # All is fresh, but the verdict cannot be read: the run notices the damage and decides again.
+            return Run(key, (replace(planner.stage(key, "gate"), status="stale", note="its verdict is damaged"),))
     if iterations is not None and len(opened) >= iterations:
         return asked_for(planner, key_of(iterations))
-    following = key_of(number_of(opened[-1]) + 1 if opened else 1)
+    following = key_of(last + 1)
     if opened and iterations is None and (end := ended(project, planner, opened)):
         return end
     if planner.stopped(following):

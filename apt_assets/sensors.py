@@ -14,13 +14,16 @@ from typing import Any
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
 
-from apt_assets.dagster_ledger import Ledger
+from apt_assets.dagster_ledger import FOR_EVERY_ITERATION, Ledger
 from apt_assets.driver import End, Run, next_run, unused
+from apt_assets.engine.plan import stages_of
+from apt_assets.engine.stages import BASE, STAGES
 from apt_assets.partitions import key_of, number_of
 from apt_assets.project import Project
+from resources.digest import digest_json
 
-JOBS = ("score_base", "iterate")
-WORK_TAG = "apt/work"
+WORK_TAG = "apt/work"  # what a run is to bring up to date, from what
+START_TAG = "apt/start"  # the stage it begins with, and its fingerprint
 IN_PROGRESS = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -133,42 +136,55 @@ def drive(project: Project, instance: dg.DagsterInstance, waiting: list[str]) ->
     if waiting:
         return f"waiting until {', '.join(waiting)} is complete"
     step = next_run(project, project.planner())
-    if isinstance(step, Run) and step.opens:
+    while isinstance(step, Run) and step.opens:
         project.open_iteration(step.key)
+        # Another experiment may have filled the store with all of it: then there is nothing to run.
+        step = next_run(project, project.planner())
     opened = project.store.iterations(project.experiment.name)
     instance.add_dynamic_partitions("iteration", opened)
     Ledger(project, instance).settle(opened)
     if isinstance(step, End):
         return f"the loop is at its end: {step.reason}"
-    if step.opens:
-        again = next_run(project, project.planner())
-        step = again if isinstance(again, Run) else step
     return request(project, instance, step)
 
 
 def request(project: Project, instance: dg.DagsterInstance, step: Run) -> dg.RunRequest | str:
-    """A run request for `step`, unless the same work was tried and failed: that needs someone to look."""
-    first = next((plan for plan in step.stages if plan.fingerprint), None)
-    fingerprint = (first.fingerprint or "") if first else ""
-    work = f"{project.experiment.name}:{step.key}:{first.stage if first else ''}:{fingerprint[:16]}"
-    tried = instance.get_run_records(dg.RunsFilter(tags={WORK_TAG: work}))
-    if tried:
-        last = tried[0].dagster_run
-        if last.status == DagsterRunStatus.CANCELED:
-            return f"run {last.run_id[:8]} of this was canceled; materialise iteration {step.key} by hand to go on"
-        if last.status == DagsterRunStatus.FAILURE and failed_step(instance, last.run_id):
-            return f"run {last.run_id[:8]} of this failed; change what is wrong, or materialise {step.key} by hand"
-        lost = [one for one in tried if one.dagster_run.status == DagsterRunStatus.FAILURE]
-        if len(lost) > MOST_RESTARTS:
-            return f"runs of this were lost {len(lost)} times; materialise iteration {step.key} by hand to go on"
-    partition = None if step.key == "base" else step.key
+    """A run request for `step`, unless the same work was canceled, failed, or was lost again and again:
+    that needs someone to look."""
+    first = next((plan for plan in step.stages if plan.fingerprint), step.stages[0])
+    start = f"{first.stage}:{(first.fingerprint or '')[:16]}"
+    work = work_of(project, instance, step.key)
+    tried = [record.dagster_run for record in instance.get_run_records(dg.RunsFilter(tags={WORK_TAG: work}))]
+    last = tried[0] if tried else None
+    by_hand = f"materialise {step.key} by hand to go on"
+    if last and last.status == DagsterRunStatus.CANCELED:
+        return f"run {last.run_id[:8]} of this was canceled; {by_hand}"
+    # Another stage than the one that failed: it was found damaged, and has to be computed again first.
+    if last and last.status == DagsterRunStatus.FAILURE and first.stage in failed_steps(instance, last.run_id):
+        return f"run {last.run_id[:8]} of this failed in {first.stage}; change what is wrong, or {by_hand}"
+    lost = [run for run in tried if run.status == DagsterRunStatus.FAILURE and run.tags.get(START_TAG) == start]
+    if len(lost) > MOST_RESTARTS:
+        return f"runs of this were lost {len(lost)} times; {by_hand}"
+    partition = None if step.key == BASE else step.key
     return dg.RunRequest(
-        # The number of tries makes work that comes back, as after A -> B -> A, a new run and not a repetition.
-        run_key=f"{work}:{len(tried)}",
+        # With the last try in it, work that comes back, as after A -> B -> A, is a new run and not a repetition.
+        run_key=f"{work}:{last.run_id if last else 'first'}",
         job_name="iterate" if partition else "score_base",
         partition_key=partition,
-        tags={WORK_TAG: work, "apt/why": step.reason[:200]},
+        tags={WORK_TAG: work, START_TAG: start, "apt/why": step.reason[:200]},
     )
+
+
+def work_of(project: Project, instance: dg.DagsterInstance, key: str) -> str:
+    """A name for bringing `key` up to date from what is now outside of it: settings, code, data, adapter.
+
+    It stays the same however far a run gets, so a run that failed or was canceled half-way is known again.
+    """
+    planner, ledger = project.planner(), Ledger(project, instance)
+    facts: dict[str, Any] = {name: planner.declared(STAGES[name]) for name in stages_of(key)}
+    for name in FOR_EVERY_ITERATION if key != BASE else ("landing_folder",):
+        facts[name] = ledger.source_version(name, key)
+    return f"{project.experiment.name}:{key}:{digest_json(facts)[:16]}"
 
 
 def live_run(project: Project, instance: dg.DagsterInstance) -> str | None:
@@ -186,6 +202,7 @@ def live_run(project: Project, instance: dg.DagsterInstance) -> str | None:
     return None
 
 
-def failed_step(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Whether a step of the run failed, as against a run whose process vanished."""
-    return bool(instance.get_records_for_run(run_id, of_type=DagsterEventType.STEP_FAILURE, limit=1).records)
+def failed_steps(instance: dg.DagsterInstance, run_id: str) -> set[str | None]:
+    """The steps of the run that failed; none if its process vanished."""
+    records = instance.get_records_for_run(run_id, of_type=DagsterEventType.STEP_FAILURE).records
+    return {record.event_log_entry.step_key for record in records}

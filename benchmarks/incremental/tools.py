@@ -24,6 +24,7 @@ import yaml
 
 from benchmarks.incremental.pipeline import pipeline
 from benchmarks.incremental.world import REPOSITORY
+from resources.artifact_store import ArtifactStore
 
 DVC = REPOSITORY / ".venv-dvc" / "bin" / "dvc"
 STATE = ("out", ".dvc", ".dvcignore", "dvc.yaml", "dvc.lock", "__pycache__")
@@ -143,17 +144,21 @@ class Ours(Tool):
         return runs
 
     def read(self, iteration: str, output: str) -> str | None:
-        try:
-            if output == "adapter":
-                target = self.folder / "exported"
-                shutil.rmtree(target, ignore_errors=True)
-                self._cli("export", str(target), "--iteration", iteration)
-                return digest_file(target / "adapter_model.safetensors")
-            tables = ("domain_items", "general_items") if output == "scores" else (output,)
-            more = ("--limit", "100000", "--json")
-            return digest_rows([json.loads(self._cli("show", table, iteration, *more)) for table in tables])
-        except subprocess.CalledProcessError:
+        """From the store, as `apt-assets show` and `export` read it, without a process for each table."""
+        from apt_assets.partitions import key_of
+        from schemas.files import read_table
+
+        store = ArtifactStore(self.folder / "home" / ".apt" / "store")
+        key = iteration if iteration == "base" else key_of(int(iteration))
+        stage = {"adapter": "adapter_checkpoint", "scores": "base_scores" if key == "base" else "benchmark_scores"}
+        manifest = store.pointed("race", key, stage.get(output, output))
+        if manifest is None:
             return None
+        folder = store.verify(manifest)
+        if output == "adapter":
+            return digest_file(folder / "adapter_model.safetensors")
+        tables = ("domain_items", "general_items") if output == "scores" else (output,)
+        return digest_rows([read_table(folder / f"{table}.parquet").to_dicts() for table in tables])
 
     def environment(self) -> dict[str, str]:
         return {**super().environment(), "APT_HOME": str(self.folder / "home")}
