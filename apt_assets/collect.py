@@ -1,10 +1,9 @@
 """gc: remove what neither the last iterations nor the promoted adapter need.
 
 What goes: the files of older iterations' artifacts, artifacts and traces of settings that are no
-longer pointed at, rows and vectors that no kept artifact used, LanceDB versions no kept index reads,
-quarantine, and what killed runs left behind. What stays: everything the kept iterations read, the
-promoted adapter with its scores, and of *every* iteration its manifests, its verdict and which
-adapter it promoted. So nothing turns stale: an older iteration stays fresh without its files, and
+longer pointed at, rows and vectors that no kept artifact used, quarantine, and what killed runs left
+behind. What stays: everything the kept iterations read, the promoted adapter with its scores, and of
+*every* iteration its manifests, its verdict and which adapter it promoted. So nothing turns stale: an older iteration stays fresh without its files, and
 one of them that is needed again is computed again.
 """
 
@@ -103,28 +102,16 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
 
 
 def collect_vectors(project: Project, needed: list[Manifest], found: Collected, *, dry_run: bool) -> None:
-    """Drop LanceDB tables and versions that no kept index reads."""
-    if not project.lancedb.is_dir():
-        return
-    from resources.retriever import drop_table, keep_versions
+    """Drop the LanceDB tables that no kept index is, or was made from."""
+    from resources.retriever import drop_table
 
-    versions: dict[str, set[int]] = {}
-    for facts in (m.facts for m in needed if m.stage == "retrieval_index"):
-        versions.setdefault(facts["table"], set()).add(facts["lance_version"])
-        versions.setdefault(facts["vectors"], set())
+    indexes = [manifest.facts for manifest in needed if manifest.stage == "retrieval_index"]
+    kept = {facts[kind] for facts in indexes for kind in ("table", "vectors")}
     for folder in sorted(project.lancedb.glob("*.lance")):
-        if folder.stem not in versions:
+        if folder.stem not in kept:
             found.add("vector tables", folder, False)
             if not dry_run:
                 drop_table(project.lancedb, folder.stem)
-        elif not dry_run:
-            before = size(folder)
-            keep_versions(project.lancedb, folder.stem, versions[folder.stem])
-            found.bytes += before - size(folder)
-
-
-def size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in list_files(folder))
 
 
 def as_json(found: Collected) -> dict[str, Any]:

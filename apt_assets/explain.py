@@ -104,11 +104,11 @@ def as_text(found: dict[str, Any], events: int = 10) -> str:
             lines += [f"  {kind[:-3] + 'y':<11} {key} {shorten(value)}" for key, value in trace[kind].items()]
         lines += [f"  code        {len(trace['code'])} definitions (--json lists them)"]
     lines += ["", "from", *tree(found["upstream"], "  ")]
-    lines += ["", f"journal (last {events} of {len(found['journal'])})"]
+    lines += ["", f"journal ({len(found['journal'])} events, the last {events})"]
     for event in found["journal"][-events:]:
         reason = event.get("reason") or ""
         text = "; ".join(reason) if isinstance(reason, list) else reason
-        lines.append(f"  {event['time']} {event['event']:<11} {text}")
+        lines.append(f"  {event['time']} {event['event']:<11} {text}".rstrip())
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ def export_model(project: Project, target: Path, iteration: int | None, *, merge
     if plan.status != "fresh" or plan.manifest is None:
         raise UsageError(f"iteration {key} of {project.experiment.name} has no up-to-date adapter ({plan.status})")
     manifest = plan.manifest
-    source = project.store.verify(manifest)
+    source = project.artifact(manifest)
     target.mkdir(parents=True, exist_ok=True)
     if not merge:
         for name in manifest.files:

@@ -13,7 +13,7 @@ from apt_assets.engine.code import CodeDigests, source_digests
 from apt_assets.engine.plan import Planner
 from apt_assets.engine.stages import BASE
 from apt_assets.experiment import REPOSITORY, Experiment, UsageError, find_experiment, load_experiment
-from resources.artifact_store import ArtifactStore
+from resources.artifact_store import ArtifactStore, Manifest
 from resources.digest import FileDigests, digest_file, digest_json
 
 LANDING_FORMATS = (".jsonl", ".csv", ".parquet")
@@ -68,6 +68,16 @@ class Project:
     def digest(self, path: Path) -> str:
         """sha256 of a file, remembered until the file changes."""
         return self._digests.file(path)
+
+    def artifact(self, manifest: Manifest) -> Path:
+        """Folder of an artifact for someone to look at, verified. Raises UsageError if gc removed its
+        files, CorruptArtifact if they are damaged."""
+        if manifest.collected and not self.store.complete(manifest):
+            raise UsageError(
+                f"gc removed the files of {manifest.stage} of iteration {manifest.iteration} "
+                "(`apt-assets gc --keep N` keeps those of the last N iterations)"
+            )
+        return self.store.verify(manifest)
 
     # -- models and tasks --------------------------------------------------------------------------
 

@@ -48,11 +48,11 @@ def rows_of(project: Project, name: str, iteration: str, limit: int) -> tuple[li
     }
     table = MAIN_TABLE.get(name, name)
     if name in present and f"{table}.parquet" in present[name].files:
-        rows = read_table(project.store.verify(present[name]) / f"{table}.parquet")
+        rows = read_table(project.artifact(present[name]) / f"{table}.parquet")
     elif name in tables:
-        rows = read_table(project.store.verify(tables[name]) / f"{name}.parquet")
+        rows = read_table(project.artifact(tables[name]) / f"{name}.parquet")
     elif name in present:
-        folder, files = project.store.verify(present[name]), present[name].files
+        folder, files = project.artifact(present[name]), present[name].files
         content = {k: v for f in files if f.endswith(".json") for k, v in json.loads((folder / f).read_text()).items()}
         return ["key", "value"], [(k, json.dumps(v)) for k, v in content.items()][:limit], len(content)
     else:

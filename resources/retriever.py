@@ -2,15 +2,13 @@
 
 Two kinds of LanceDB tables. `vectors-*` holds every text that one encoder ever embedded, by content,
 and only grows: a text is embedded once, whatever experiment, setting or iteration asks for it.
-`index-*` holds the pool of the training rows; it is made to equal the present pool, and the table
-*version* that results is what an iteration's index is: an older iteration reads its own version and
-sees its own pool. Search is exact (no ANN index): below about 100,000 rows that is fast, and it is
-reproducible.
+`index-*` holds one pool, and is named by its content: an older iteration still has its own pool, and
+iterations over the same rows share one. Search is exact (no ANN index): below about 100,000 rows that
+is fast, and it is reproducible.
 """
 
 import fcntl
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,42 +154,25 @@ def vector_rows(vectors: dict[str, "np.ndarray"], dimensions: int) -> Any:
     return pa.table([pa.array(list(vectors)), flat, pa.array(checks)], schema=vector_schema(dimensions))
 
 
-def update_index(
-    database: Path,
-    table_name: str,
-    pool: "pl.DataFrame",
-    vectors: Sequence["np.ndarray"],
-) -> dict[str, Any]:
-    """Make the table hold exactly `pool` (row_id, prompt, answer) with `vectors`, one per row.
-
-    Returns {table, lance_version, rows, removed}. Only rows that changed are written.
+def make_index(database: Path, pool: "pl.DataFrame", vectors: Sequence["np.ndarray"]) -> dict[str, Any]:
+    """The table that holds exactly `pool` (row_id, prompt, answer) with `vectors`, one per row; written
+    only if it is not there yet, or is not what it should be. Returns {table, pool, rows}: its name,
+    which is of its content, the digest of that content, and the number of rows.
     """
+    import lancedb
     import numpy as np
-    import polars as pl
 
-    with writer_lock(database, table_name):
-        table = open_or_create(database, table_name, arrow_schema(len(vectors[0])))
-        present = pl.DataFrame(table.search().select(["row_id", "text"]).limit(None).to_arrow())
-        have = dict(zip(present["row_id"], present["text"], strict=True))
-        if len(have) != present.height:
-            raise RuntimeError(f"LanceDB table {table_name} holds a row twice; delete {database} to rebuild it")
-        # An equal row_id is an equal question up to case and punctuation, not an equal text.
-        new = [i for i, (r, p) in enumerate(zip(pool["row_id"], pool["prompt"], strict=True)) if have.get(r) != p]
-        gone = sorted(have.keys() - set(pool["row_id"]))
-        if new:
-            rows = pool[new]
-            table.merge_insert("row_id").when_matched_update_all().when_not_matched_insert_all().execute(
-                arrow_rows(rows["row_id"].to_list(), rows["prompt"].to_list(), np.stack([vectors[i] for i in new]))
-            )
-        for start in range(0, len(gone), 1000):
-            listed = ", ".join(f"'{row}'" for row in gone[start : start + 1000])
-            table.delete(f"row_id IN ({listed})")
-        return {
-            "table": table_name,
-            "lance_version": table.version,
-            "rows": table.count_rows(),
-            "removed": len(gone),
-        }
+    rows = list(zip(pool["row_id"].to_list(), pool["prompt"].to_list(), strict=True))
+    matrix = np.stack(vectors)
+    digest = pool_digest(rows, matrix)
+    index = {"table": f"index-{digest[:16]}", "pool": digest, "rows": len(rows)}
+    with writer_lock(database, index["table"]):
+        try:
+            check_index(database, index)
+        except CorruptArtifact:
+            table = arrow_rows([row for row, _ in rows], [text for _, text in rows], matrix)
+            lancedb.connect(database).create_table(index["table"], table, mode="overwrite")
+    return index
 
 
 def similar_cases(
@@ -217,7 +198,7 @@ def similar_cases(
     schema = Neighbors.empty().schema
     if cases.height == 0 or per_case == 0:
         return pl.DataFrame(schema=schema)
-    table = open_version(database, index)
+    table = open_index(database, index)
     ids, matrix = index_content(table)
     place = {row: i for i, (row, _) in enumerate(ids)}
     if lost := [case for case in cases["row_id"] if case not in place]:
@@ -253,19 +234,22 @@ def similar_cases(
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def verify_index(database: Path, folder: Path, facts: dict[str, Any], digest: Callable[[Path], str]) -> None:
-    """Check that the pinned version still holds the pool of the artifact. Raises CorruptArtifact.
+def verify_index(database: Path, index: dict[str, Any], digest: Callable[[Path], str]) -> None:
+    """Check that an index still holds its pool. Raises CorruptArtifact.
 
-    LanceDB never rewrites a file of a version. So if all files that were there when the index was made
-    have their digests (`digest` gives one; it may remember), LanceDB need not even be loaded.
+    If all its files have the digests they had when it was made (`digest` gives one; it may remember),
+    LanceDB need not even be loaded.
     """
-    root = database / f"{facts['table']}.lance"
-    known = facts["table_files"]
-    if all((root / name).is_file() and digest(root / name) == value for name, value in known.items()):
-        return
-    expected = json.loads((folder / "index.json").read_text())["pool"]
-    if pool_digest(*index_content(open_version(database, facts))) != expected:
-        raise CorruptArtifact(f"retrieval_index: {facts['table']} in {database} is not the pool it was")
+    root = database / f"{index['table']}.lance"
+    known = index["table_files"]
+    if not all((root / name).is_file() and digest(root / name) == value for name, value in known.items()):
+        check_index(database, index)
+
+
+def check_index(database: Path, index: dict[str, Any]) -> None:
+    """Read the whole index and compare it with its digest. Raises CorruptArtifact."""
+    if pool_digest(*index_content(open_index(database, index))) != index["pool"]:
+        raise CorruptArtifact(f"retrieval_index: {index['table']} in {database} is not the pool it was")
 
 
 def table_files(database: Path, name: str) -> list[Path]:
@@ -286,41 +270,22 @@ def index_content(table: "lancedb.table.Table") -> tuple[list[tuple[str, str]], 
     return list(zip(columns["row_id"].to_pylist(), columns["text"].to_pylist(), strict=True)), vectors
 
 
-def open_version(database: Path, index: dict[str, Any]) -> "lancedb.table.Table":
-    """The table at the version an index pinned. Raises CorruptArtifact if it is gone or damaged."""
+def open_index(database: Path, index: dict[str, Any]) -> "lancedb.table.Table":
+    """The table of an index. Raises CorruptArtifact if it is gone or damaged."""
     import lancedb
 
     try:
-        table = lancedb.connect(database).open_table(index["table"])
-        table.checkout(index["lance_version"])
+        return lancedb.connect(database).open_table(index["table"])
     except (ValueError, RuntimeError, OSError) as error:
         raise CorruptArtifact(f"retrieval_index: {index['table']} in {database}: {error}") from None
-    return table
 
 
 def drop_table(database: Path, name: str) -> None:
-    """Remove a table and all its versions."""
+    """Remove a table."""
     import lancedb
 
     with writer_lock(database, name):
         lancedb.connect(database).drop_table(name)
-
-
-def keep_versions(database: Path, name: str, versions: set[int]) -> None:
-    """Remove the old versions of a table, except `versions` and the latest; what they share stays."""
-    from datetime import timedelta
-
-    import lancedb
-
-    with writer_lock(database, name):
-        table = lancedb.connect(database).open_table(name)
-        tags = {tag: int(content["version"]) for tag, content in table.tags.list().items()}
-        for tag in [tag for tag, version in tags.items() if version not in versions]:
-            table.tags.delete(tag)
-        # A tagged version outlives the clean-up.
-        for version in versions - set(tags.values()):
-            table.tags.create(f"index-{version}", version)
-        table.cleanup_old_versions(timedelta(0), delete_unverified=True)
 
 
 def open_or_create(database: Path, name: str, schema: Any) -> "lancedb.table.Table":
@@ -336,18 +301,16 @@ def open_or_create(database: Path, name: str, schema: Any) -> "lancedb.table.Tab
 def arrow_schema(dimensions: int) -> Any:
     import pyarrow as pa
 
-    # Without this metadata, concurrent merge_inserts of one key leave it in the table twice.
-    key = {b"lance-schema:unenforced-primary-key": b"true"}
     return pa.schema(
         [
-            pa.field("row_id", pa.string(), nullable=False, metadata=key),
+            pa.field("row_id", pa.string(), nullable=False),
             pa.field("text", pa.string(), nullable=False),
             pa.field("vector", pa.list_(pa.float32(), dimensions), nullable=False),
         ]
     )
 
 
-def arrow_rows(row_ids: list[str], texts: list[str], vectors: "np.ndarray") -> Any:
+def arrow_rows(row_ids: Sequence[str], texts: Sequence[str], vectors: "np.ndarray") -> Any:
     import pyarrow as pa
 
     flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])

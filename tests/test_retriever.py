@@ -6,11 +6,12 @@ from resources.artifact_store import CorruptArtifact
 from resources.retriever import (
     Encoder,
     VectorTable,
+    check_index,
     index_content,
-    open_version,
+    make_index,
+    open_index,
     pool_digest,
     similar_cases,
-    update_index,
 )
 from schemas.tables import BadCases, Examples
 
@@ -33,9 +34,9 @@ def cases(*prompts):
 PROMPTS = [f"question about topic {n} and {n * 7}" for n in range(40)]
 
 
-def index_of(folder, rows, encoder, name="t"):
+def index_of(folder, rows, encoder):
     vectors, _ = VectorTable(folder, {"encoder": "tiny"}).fill(rows["prompt"].to_list(), lambda: encoder)
-    return update_index(folder, name, rows, vectors)
+    return make_index(folder, rows, vectors)
 
 
 def test_neighbours_are_the_exact_nearest_never_the_case_and_each_once(tmp_path, encoder):
@@ -55,14 +56,23 @@ def test_neighbours_are_the_exact_nearest_never_the_case_and_each_once(tmp_path,
     assert found["similarity"].max() <= 1.001
 
 
-def test_gone_rows_leave_the_index_and_its_old_version_still_sees_them(tmp_path, encoder):
+def test_index_of_an_older_pool_still_holds_it_and_an_equal_pool_is_the_same_index(tmp_path, encoder):
     first = index_of(tmp_path / "db", pool(*PROMPTS[:20]), encoder)
     second = index_of(tmp_path / "db", pool(*PROMPTS[5:25]), encoder)
-    assert (second["rows"], second["removed"]) == (20, 5)
-    assert open_version(tmp_path / "db", first).count_rows() == 20
+    assert first["table"] != second["table"]
+    assert index_of(tmp_path / "db", pool(*PROMPTS[:20]), encoder) == first
     asked = cases(PROMPTS[7])
     found = similar_cases(tmp_path / "db", first, asked, pool(*PROMPTS[:20]), per_case=20)
     assert set(found["row_id"]) == set(pool(*PROMPTS[:20])["row_id"]) - set(asked["row_id"])
+
+
+def test_damaged_index_is_noticed_and_made_again_under_its_name(tmp_path, encoder):
+    index = index_of(tmp_path / "db", pool(*PROMPTS[:20]), encoder)
+    open_index(tmp_path / "db", index).delete(f"row_id = '{pool(PROMPTS[3])['row_id'][0]}'")
+    with pytest.raises(CorruptArtifact, match="is not the pool it was"):
+        check_index(tmp_path / "db", index)
+    assert index_of(tmp_path / "db", pool(*PROMPTS[:20]), encoder) == index
+    check_index(tmp_path / "db", index)
 
 
 def test_text_is_embedded_once_for_whatever_pool_and_only_then_the_encoder_is_loaded(tmp_path, encoder):
@@ -88,7 +98,7 @@ def test_vector_does_not_depend_on_what_else_is_embedded(encoder):
 def test_edited_vector_is_noticed(tmp_path, encoder):
     rows = pool(*PROMPTS[:5])
     index = index_of(tmp_path / "db", rows, encoder)
-    ids, vectors = index_content(open_version(tmp_path / "db", index))
+    ids, vectors = index_content(open_index(tmp_path / "db", index))
     moved = vectors.copy()
     moved[2, 0] += 1e-6
     assert pool_digest(ids, vectors) == pool_digest(ids[::-1], vectors[::-1])
@@ -97,4 +107,4 @@ def test_edited_vector_is_noticed(tmp_path, encoder):
 
 def test_missing_index_is_noticed(tmp_path, encoder):
     with pytest.raises(CorruptArtifact, match="nowhere"):
-        open_version(tmp_path / "db", {"table": "nowhere", "lance_version": 1})
+        open_index(tmp_path / "db", {"table": "nowhere"})

@@ -5,7 +5,7 @@ from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
 from apt_assets.project import Project
 from resources.artifact_store import Manifest
-from resources.retriever import Encoder, VectorTable, pool_digest, table_files, update_index, verify_index
+from resources.retriever import Encoder, VectorTable, make_index, table_files, verify_index
 
 
 def vectors_of(view: View) -> VectorTable:
@@ -25,7 +25,7 @@ def work(view: View) -> dict[str, int]:
 
 
 def verify(project: Project, manifest: Manifest) -> None:
-    verify_index(project.lancedb, project.store.folder(manifest), manifest.facts, project.digest)
+    verify_index(project.lancedb, manifest.facts, project.digest)
 
 
 @stage(
@@ -39,11 +39,9 @@ def verify(project: Project, manifest: Manifest) -> None:
     kinds=["lancedb", "huggingface"],
 )
 def retrieval_index(step: Step) -> None:
-    """The retrieval pool, which is the train split, embedded and upserted by content into LanceDB.
-    The iteration keeps the table version it wrote, so an older iteration still sees its own pool.
+    """The retrieval pool, which is the train split, embedded into LanceDB: each text once, and a table
+    per pool, named by its content, so that an older iteration still sees its own pool.
     """
-    import numpy as np
-
     pool, table = step.read("domain_dataset", "train"), vectors_of(step)
     settings = {"device": step.settings.policy.device, "batch_size": step.settings.retrieval.batch_size}
     vectors, computed = table.fill(
@@ -53,10 +51,9 @@ def retrieval_index(step: Step) -> None:
         step.progress("embedding", pool.height, "texts"),
     )
     step.count("embeddings", reused=pool.height - computed, computed=computed)
-    name = f"index-{step.project.experiment.name}-{table.name.removeprefix('vectors-')}"
-    step.facts.update(update_index(step.project.lancedb, name, pool, vectors), vectors=table.name)
+    step.facts.update(make_index(step.project.lancedb, pool, vectors), vectors=table.name)
+    name = step.facts["table"]
     root, files = step.project.lancedb / f"{name}.lance", table_files(step.project.lancedb, name)
     step.facts["table_files"] = {file.relative_to(root).as_posix(): step.project.digest(file) for file in files}
-    rows = list(zip(pool["row_id"].to_list(), pool["prompt"].to_list(), strict=True))
-    content = {"pool": pool_digest(rows, np.stack(vectors)), "rows": pool.height, "dimensions": len(vectors[0])}
-    (step.out / "index.json").write_text(json.dumps(content))
+    content = {key: step.facts[key] for key in ("pool", "rows")}
+    (step.out / "index.json").write_text(json.dumps({**content, "dimensions": len(vectors[0])}))
