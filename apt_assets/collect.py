@@ -3,8 +3,8 @@
 What goes: the files of older iterations' artifacts, artifacts and traces of settings that are no
 longer pointed at, rows and vectors that no kept artifact used, quarantine, and what killed runs left
 behind. What stays: everything the kept iterations read, the promoted adapter with its scores, and of
-*every* iteration its manifests, its verdict and which adapter it promoted. So nothing turns stale: an older iteration stays fresh without its files, and
-one of them that is needed again is computed again.
+*every* iteration its manifests, its verdict and which adapter it promoted. So nothing turns stale: an
+older iteration stays fresh without its files, and one of them that is needed again is computed again.
 """
 
 import shutil

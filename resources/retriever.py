@@ -165,13 +165,14 @@ def make_index(database: Path, pool: "pl.DataFrame", vectors: Sequence["np.ndarr
     rows = list(zip(pool["row_id"].to_list(), pool["prompt"].to_list(), strict=True))
     matrix = np.stack(vectors)
     digest = pool_digest(rows, matrix)
-    index = {"table": f"index-{digest[:16]}", "pool": digest, "rows": len(rows)}
-    with writer_lock(database, index["table"]):
+    name = f"index-{digest[:16]}"
+    index = {"table": name, "pool": digest, "rows": len(rows)}
+    with writer_lock(database, name):
         try:
             check_index(database, index)
         except CorruptArtifact:
             table = arrow_rows([row for row, _ in rows], [text for _, text in rows], matrix)
-            lancedb.connect(database).create_table(index["table"], table, mode="overwrite")
+            lancedb.connect(database).create_table(name, table, mode="overwrite")
     return index
 
 
