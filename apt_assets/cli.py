@@ -269,14 +269,10 @@ def ui(
 ) -> None:
     """Open the project in Dagster: asset graph, runs, checks, sensors. Ends with Ctrl-C."""
     project = Project.open(experiment)
-    from apt_assets.driver import Run, next_run
+    from apt_assets.driver import following
     from apt_assets.loop import Dagster
 
-    dagster = Dagster(project, say)
-    step = next_run(project, project.planner())
-    if isinstance(step, Run) and step.opens:
-        project.open_iteration(step.key)
-    dagster.settle()
+    Dagster(project, say).settle(following(project, project.planner()))
     os.environ["APT_EXPERIMENT"] = str(project.experiment_file)
     os.environ["APT_WATCH"] = "1" if watch else "0"
     say(f"Dagster at http://127.0.0.1:{port} (Ctrl-C ends it); asset graph: http://127.0.0.1:{port}/asset-groups")

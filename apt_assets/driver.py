@@ -67,12 +67,10 @@ def next_run(project: Project, planner: Planner, iterations: int | None = None) 
             return Run(key, (replace(planner.stage(key, "gate"), status="stale", note="its verdict is damaged"),))
     if iterations is not None and len(opened) >= iterations:
         return asked_for(planner, key_of(iterations))
-    following = key_of(last + 1)
     if opened and iterations is None and (end := ended(project, planner, opened)):
         return end
-    if planner.stopped(following):
-        return asked_for(planner, opened[-1])
-    return Run(following, (), opens=True)
+    new = following(project, planner)
+    return asked_for(planner, opened[-1]) if new is None else Run(new, (), opens=True)
 
 
 def asked_for(planner: Planner, last: str) -> End:
@@ -106,6 +104,16 @@ def ended(project: Project, planner: Planner, opened: list[str]) -> End | None:
     if len(same) >= most:
         return End(f"loop.max_iterations: {len(same)} iterations have used the same landed files", passed=True)
     return None
+
+
+def following(project: Project, planner: Planner) -> str | None:
+    """The iteration after the last opened one, if someone may run it: all before it are up to date and
+    nothing stops it. The loop itself may be at its end all the same."""
+    opened = project.store.iterations(project.experiment.name)
+    if any(planner.verdict(key) is None for key in opened):
+        return None
+    key = key_of(number_of(opened[-1]) + 1 if opened else 1)
+    return None if planner.stopped(key) else key
 
 
 def unused(project: Project, opened: list[str]) -> list[str]:

@@ -113,18 +113,22 @@ class Dagster:
         import dagster as dg
 
         self._project, self._echo = project, echo
-        self.instance = dg.DagsterInstance.get()
-        # dagster.yaml's default limit does not bind the first runs that ever use a pool.
-        self.instance.event_log_storage.set_concurrency_slots("apt_loop", 1)
+        # Two processes that create its databases at the same time fail in its migrations.
+        with project.store.lock("dagster-instance"):
+            self.instance = dg.DagsterInstance.get()
+            # dagster.yaml's default limit does not bind the first runs that ever use a pool.
+            self.instance.event_log_storage.set_concurrency_slots("apt_loop", 1)
+            self.instance.get_dynamic_partitions("iteration")
 
-    def settle(self) -> None:
-        """Make Dagster know the opened iterations, their sources and what is reused of them."""
+    def settle(self, also: str | None = None) -> None:
+        """Make Dagster know the opened iterations, their sources and what is reused of them; `also`: an
+        iteration that only becomes a partition, its files being fixed when it first runs."""
         from apt_assets.dagster_ledger import Ledger
 
-        opened = self._project.store.iterations(self._project.experiment.name)
-        if new := sorted(set(opened) - set(self.instance.get_dynamic_partitions("iteration"))):
+        keys = [*self._project.store.iterations(self._project.experiment.name), *([also] if also else [])]
+        if new := sorted(set(keys) - set(self.instance.get_dynamic_partitions("iteration"))):
             self.instance.add_dynamic_partitions("iteration", new)
-        Ledger(self._project, self.instance).settle(opened)
+        Ledger(self._project, self.instance).settle(keys)
 
     def materialize(self, key: str) -> tuple[str, str | None]:
         """Run the stages of one iteration (or of BASE): (run id, what failed, if anything did).

@@ -32,7 +32,8 @@ IN_PROGRESS = [
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
 ]
-MOST_RESTARTS = 3  # of a run whose process vanished
+INTERRUPTED = dg.DagsterExecutionInterruptedError.__name__
+MOST_RESTARTS = 3  # of a run whose process vanished or was interrupted
 DEAD_AFTER = 60  # seconds in which a started run must have taken its lock
 INTERVAL = 15  # seconds between two looks
 
@@ -203,6 +204,8 @@ def live_run(project: Project, instance: dg.DagsterInstance) -> str | None:
 
 
 def failed_steps(instance: dg.DagsterInstance, run_id: str) -> set[str | None]:
-    """The steps of the run that failed; none if its process vanished."""
-    records = instance.get_records_for_run(run_id, of_type=DagsterEventType.STEP_FAILURE).records
-    return {record.event_log_entry.step_key for record in records}
+    """The steps of the run that failed by themselves; none if its process vanished or was interrupted."""
+    found = instance.get_records_for_run(run_id, of_type=DagsterEventType.STEP_FAILURE).records
+    events = [record.event_log_entry.get_dagster_event() for record in found]
+    errors = {event.step_key: event.step_failure_data.error for event in events}
+    return {step for step, error in errors.items() if error is None or error.cls_name != INTERRUPTED}

@@ -57,10 +57,9 @@ def rows_of(project: Project, name: str, iteration: str, limit: int) -> tuple[li
         return ["key", "value"], [(k, json.dumps(v)) for k, v in content.items()][:limit], len(content)
     else:
         raise UsageError(f"{name!r} of {key} is not there; there are: {', '.join([*present, *sorted(tables)])}")
-    shown = rows.head(limit)
-    if "record" in shown.columns:
-        shown = with_lines(project, shown)
-    return shown.columns, shown.rows(), rows.height
+    if "record" in rows.columns:
+        rows = with_lines(project, rows).sort("file", "line")
+    return rows.columns, rows.head(limit).rows(), rows.height
 
 
 def with_lines(project: Project, rows: "pl.DataFrame") -> "pl.DataFrame":

@@ -115,7 +115,7 @@ def test_second_run_computes_nothing_and_plan_says_why_beforehand(landed, make_e
     text = apt("explain", "policy", "0001", "-e", landed).stdout
     assert "policy of 0001 is" in text
     assert "previous_adapter" in text
-    assert "eval_predictions, neighbors" in apt("explain", "nonsense", 1, "-e", landed, code=2).stderr
+    assert "there are: domain_dataset" in apt("explain", "nonsense", 1, "-e", landed, code=2).stderr
 
     would = json.loads(apt("gc", "--keep", 1, "--dry-run", "-e", landed, "--json").stdout)
     assert "artifacts" not in would["removed"]

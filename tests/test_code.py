@@ -120,6 +120,11 @@ def test_refresh_notices_an_edit_and_memory_of_other_sources_is_not_used(tree):
     assert CodeDigests(tree, memory).closure("apt_assets.stage:compute") == digests.closure("apt_assets.stage:compute")
 
 
+def owner(frame):
+    """(module, its top-level function or class) that a frame belongs to."""
+    return frame.f_globals.get("__name__", ""), frame.f_code.co_qualname.split(".")[0]
+
+
 def test_every_function_that_a_stage_runs_is_in_its_closure(make_experiment, tmp_path):
     """The whole loop under a tracer: what is called between a stage's begin and end must be in the
     digest of the stage's code, or belong to the machinery."""
@@ -141,11 +146,14 @@ def test_every_function_that_a_stage_runs_is_in_its_closure(make_experiment, tmp
             called = ran.setdefault(stage.name, set())
 
             def profile(frame, event, _):
-                module, caller = (f.f_globals.get("__name__", "") if f else "" for f in (frame, frame.f_back))
+                caller = frame.f_back
+                while caller is not None and owner(caller) == owner(frame):
+                    caller = caller.f_back  # a comprehension is part of its function
+                module, called_by = owner(frame)[0], owner(caller)[0] if caller else ""
                 # What the machinery itself calls, such as the digest of a task, decides no content.
-                ours = inside(module, PACKAGES) and not inside(module, BOUNDARY) and not inside(caller, BOUNDARY)
+                ours = inside(module, PACKAGES) and not inside(module, BOUNDARY) and not inside(called_by, BOUNDARY)
                 if event == "call" and ours:
-                    called.add(f"{module}.{frame.f_code.co_qualname.split('.')[0]}")
+                    called.add(".".join(owner(frame)))
 
             sys.setprofile(profile)
             try:
