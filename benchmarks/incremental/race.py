@@ -77,7 +77,7 @@ class Track:
             "exits": run.exits,
             "work": work,
             "wrong": wrong,
-            "outputs": outputs,
+            "compared": len(outputs),
         }
 
     def count(self, *runs: Run) -> dict[str, dict[str, int]]:
@@ -142,17 +142,21 @@ def versions(tool: str) -> dict[str, str]:
     return found
 
 
-def race(tools: list[str], scenarios: list[Scenario], folder: Path) -> dict[str, Any]:
-    """Results by tool: machine, libraries, date, settings, and an entry per scenario."""
+def race(tools: list[str], scenarios: list[Scenario], folder: Path, out: Path) -> dict[str, Any]:
+    """Results by tool: date, machine, libraries, and an entry per scenario; `out` is written after each
+    scenario, since a whole race takes an hour and more. What it holds of other tools stays."""
     say("making the tiny models")
     template = make_template(folder / "template")
-    results = {}
+    results = json.loads(out.read_text()) if out.exists() else {}
+    out.parent.mkdir(parents=True, exist_ok=True)
     for name in tools:
         track = Track(name, template, folder / name)
-        entries = {scenario.name: track.play(scenario) for scenario in scenarios}
         about = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "libraries": versions(name)}
-        results[name] = {**about, "scenarios": entries}
-    return results
+        results[name] = {**about, "scenarios": {}}
+        for scenario in scenarios:
+            results[name]["scenarios"][scenario.name] = track.play(scenario)
+            out.write_text(json.dumps(results, indent=1) + "\n")
+    return {name: results[name] for name in TOOLS if name in results}
 
 
 def chosen(text: str, known: list[str], what: str) -> list[str]:
@@ -178,11 +182,8 @@ def main() -> None:
     os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1", OMP_NUM_THREADS="1")
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
-        results = race(tools, [s for s in SCENARIOS if s.name in names], folder.resolve())
-    known = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    results = {name: {**known, **results}[name] for name in TOOLS if name in known or name in results}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+        chosen_scenarios = [scenario for scenario in SCENARIOS if scenario.name in names]
+        results = race(tools, chosen_scenarios, folder.resolve(), arguments.out)
     print(report(results))
 
 

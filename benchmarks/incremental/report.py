@@ -48,7 +48,7 @@ def work_row(name: str, tool: str, entry: dict[str, Any]) -> list[str]:
         work["score"]["units"],
     ]
     unnecessary = sum(kind["unnecessary"] for kind in work.values())
-    wrong = f"{len(entry['wrong'])} of {len(entry['outputs'])}"
+    wrong = f"{len(entry['wrong'])} of {entry['compared']}"
     label = f"{name} {entry['title']}"
     return [label, tool, *map(str, counts), f"{entry['seconds']:.1f}", str(unnecessary), wrong]
 
