@@ -112,6 +112,7 @@ def test_second_run_computes_nothing_and_plan_says_why_beforehand(landed, make_e
     assert (explained["status"], explained["causes"]) == ("stale", ["assessor.bad_below: 4 -> 3"])
     assert explained["trace"]["settings"]["assessor.bad_below"] == 4
     assert [event["event"] for event in explained["journal"]][:2] == ["miss", "computed"]
+    make_experiment()
     text = apt("explain", "policy", "0001", "-e", landed).stdout
     assert "policy of 0001 is" in text
     assert "previous_adapter" in text
