@@ -288,6 +288,8 @@ class Engine:
                 (step.out / file).write_text(json.dumps(content, sort_keys=True))
                 if file == "bad_cases.parquet":
                     step.facts["rows"] = len(content)
+            if name == "retrieval_index":
+                step.facts.update(table="index", vectors="vectors")  # gc asks which tables are in use
 
         return compute
 
