@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXPERIMENT := experiments/embedded.yaml
 
-.PHONY: demo test test-daemon lint ui bench-incremental setup embedded clean
+.PHONY: demo test lint ui bench-incremental setup embedded clean
 
 demo: embedded  ## set up, land the embedded domain, run base scores and two iterations
 	$(BIN)/apt-assets land --experiment $(EXPERIMENT) .apt/cache/icd10.jsonl
@@ -11,9 +11,6 @@ demo: embedded  ## set up, land the embedded domain, run base scores and two ite
 
 test: embedded  ## set up and run the tests
 	$(BIN)/python -m pytest
-
-test-daemon: setup  ## the sensors and a backfill under a real dagster dev, several minutes
-	$(BIN)/python -m pytest -m daemon
 
 lint: setup  ## format check, lint, types
 	$(BIN)/ruff format --check .

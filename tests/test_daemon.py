@@ -13,13 +13,9 @@ import time
 import urllib.request
 from pathlib import Path
 
-import pytest
-
 from apt_assets.engine.stages import BASE
 from apt_assets.project import Project
 from tests import tiny
-
-pytestmark = pytest.mark.daemon  # minutes each: `make test-daemon`
 
 
 class Ui:
