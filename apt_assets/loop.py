@@ -126,9 +126,11 @@ class Dagster:
         from apt_assets.dagster_ledger import Ledger
 
         keys = [*self._project.store.iterations(self._project.experiment.name), *([also] if also else [])]
-        if new := sorted(set(keys) - set(self.instance.get_dynamic_partitions("iteration"))):
-            self.instance.add_dynamic_partitions("iteration", new)
-        Ledger(self._project, self.instance).settle(keys)
+        # Two processes that add the same partition at the same time fail in its insert.
+        with self._project.store.lock("dagster-instance"):
+            if new := sorted(set(keys) - set(self.instance.get_dynamic_partitions("iteration"))):
+                self.instance.add_dynamic_partitions("iteration", new)
+            Ledger(self._project, self.instance).settle(keys)
 
     def materialize(self, key: str) -> tuple[str, str | None]:
         """Run the stages of one iteration (or of BASE): (run id, what failed, if anything did).

@@ -48,7 +48,7 @@ def train_adapter(
     out: Path,
     progress: Callable[[int, int], None] = lambda step, total: None,
 ) -> "pl.DataFrame":
-    """Train on `pairs` (PreferencePairs) from `previous_adapter`, or from a fresh LoRA if None.
+    """Train on `pairs` (prompt, chosen, rejected) from `previous_adapter`, or from a fresh LoRA if None.
 
     Writes adapter_model.safetensors and adapter_config.json to `out` and returns the TrainingLog.
     Raises ValueError if there is no pair. `progress` gets (optimiser step, of how many).

@@ -82,7 +82,7 @@ class Neighbors(Table):
 
 
 class PreferencePairs(Table):
-    """What is trained on. A replay row has rejected == chosen: its DPO gradient is zero."""
+    """What is trained on, and why. A replay row has rejected == chosen: its DPO gradient is zero."""
 
     row_id: str = row_id(unique=True)
     case_id: str = pa.Field(
@@ -93,6 +93,14 @@ class PreferencePairs(Table):
     chosen: str = pa.Field(description="gold answer")
     rejected: str = pa.Field(description="the policy's own answer")
     grade: pl.Int8 = pa.Field(isin=[1, 2, 3, 4, 5], description=GRADE)
+
+
+class TrainingPairs(Table):
+    """What the trainer reads of the preference pairs, in their order: a new grade or case trains nothing anew."""
+
+    prompt: str = pa.Field(description="the question")
+    chosen: str = pa.Field(description="gold answer")
+    rejected: str = pa.Field(description="the policy's own answer")
 
 
 class DomainItems(Predictions):
@@ -132,6 +140,7 @@ TABLES: dict[str, type[Table]] = {
     "bad_cases": BadCases,
     "neighbors": Neighbors,
     "preference_pairs": PreferencePairs,
+    "training_pairs": TrainingPairs,
     "domain_items": DomainItems,
     "general_items": GeneralItems,
     "training_log": TrainingLog,

@@ -110,13 +110,17 @@ def preference_pairs(inputs, settings, outside, code, fill):
     similar = ask(inputs["policy"], settings, code, inputs["neighbors"]["neighbors.parquet"], fill)
     bad = inputs["bad_cases"]["bad_cases.parquet"]
     wrong = [row for row in similar if row[3] < settings["assessor.bad_below"]]
-    return {"preference_pairs.parquet": sorted({json.dumps(row[:3]) for row in [*bad, *wrong]})}
+    pairs = sorted({json.dumps(row) for row in [*bad, *wrong]})
+    return {
+        "preference_pairs.parquet": pairs,
+        "training_pairs.parquet": list(dict.fromkeys(json.dumps(json.loads(row)[:3]) for row in pairs)),
+    }
 
 
 def adapter_checkpoint(inputs, settings, outside, code, fill):
     made = small(
         [
-            inputs["preference_pairs"],
+            inputs["preference_pairs/training_pairs.parquet"],
             inputs["policy"],
             inputs["promoted_count"],
             settings["training.beta"],

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 
+import dagster as dg
 import pytest
 from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleCauseCategory, StaleStatus
@@ -113,6 +114,17 @@ def world(make_experiment, tmp_path, tiny_folder):
     world = World(make_experiment, tmp_path, tiny_folder)
     world.run()
     return world
+
+
+def test_run_shows_each_stage_as_computed_once_and_nothing_is_reported_after_it(world):
+    shared = {("0002", "domain_dataset"), ("0002", "retrieval_index")}  # the same data as 0001
+    instance = Dagster(world.project, lambda line: None).instance
+    for key in (BASE, "0001", "0002"):
+        for name in set(stages_of(key)) - {"gate"}:
+            wanted = dg.AssetRecordsFilter(dg.AssetKey(name), asset_partitions=None if key == BASE else [key])
+            shown = [r.asset_materialization.metadata for r in instance.fetch_materializations(wanted, limit=9).records]
+            statuses = [metadata["status"].value for metadata in shown]
+            assert set(statuses) == {"hit"} if (key, name) in shared else statuses == ["computed"], (key, name)
 
 
 def test_dagster_and_plan_agree_after_every_kind_of_edit_and_after_the_run(world, monkeypatch):

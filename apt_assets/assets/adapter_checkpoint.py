@@ -4,12 +4,12 @@ from apt_assets.engine.view import View
 
 
 def work(view: View) -> dict[str, int]:
-    settings, rows = view.settings.training, view.read("preference_pairs").height
+    settings, rows = view.settings.training, view.read("preference_pairs", "training_pairs").height
     return {"steps": -(-rows // settings.batch_size) * settings.epochs}
 
 
 @stage(
-    inputs=["preference_pairs", "policy", "promoted_count"],
+    inputs=["preference_pairs/training_pairs.parquet", "policy", "promoted_count"],
     settings=["training", "policy.system_prompt", "policy.dtype", "policy.device"],
     libraries=["torch", "transformers", "peft", "trl"],
     work=work,
@@ -34,7 +34,7 @@ def adapter_checkpoint(step: Step) -> None:
     log = train_adapter(
         step.base_model(),
         None if previous is None else previous.folder,
-        step.read("preference_pairs"),
+        step.read("preference_pairs", "training_pairs"),
         policy.system_prompt,
         recipe,
         step.out,

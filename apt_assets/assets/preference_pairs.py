@@ -37,5 +37,6 @@ def preference_pairs(step: Step) -> None:
         replay_share=step.settings.pairs.replay_share,
     )
     step.write(pairs)
+    step.write(pairs.select("prompt", "chosen", "rejected"), "training_pairs")
     step.facts["rows"] = pairs.height
     step.facts["kinds"] = dict(pairs["kind"].value_counts().sort("kind").iter_rows())

@@ -63,10 +63,11 @@ def pairs(config: Config, iteration: str, out: Path) -> None:
     predictions = pl.read_parquet(out / "eval_predictions.parquet")
     found = steps.find_pairs(config, rows, predictions, np.load(out / "vectors.npy", allow_pickle=False))
     found.write_parquet(out / "preference_pairs.parquet")
+    found.select("prompt", "chosen", "rejected").write_parquet(out / "training_pairs.parquet")
 
 
 def train(config: Config, iteration: str, out: Path) -> None:
-    rows = pl.read_parquet(out / "preference_pairs.parquet")
+    rows = pl.read_parquet(out / "training_pairs.parquet")
     steps.train(config, int(iteration), rows, adapter_of(previous_of(iteration)), out / "adapter")
 
 

@@ -2,7 +2,8 @@
 
 One stage per step and iteration, each with the files it reads, the code it calls and the parameters
 it uses. Answers, grades, embeddings, scores and tasks are stages of their own, so that a new rubric
-asks nothing again, a new threshold embeds nothing again, and a new benchmark item does neither.
+asks nothing again, a new threshold embeds nothing again, and a new benchmark item does neither. What the
+trainer reads is a file of its own, as in apt-assets: a grade that changes no pair trains nothing again.
 """
 
 from typing import Any
@@ -71,11 +72,11 @@ def iteration_stages(config: Config, name: str, number: int) -> dict[str, Any]:
                 [f"{out}/eval_predictions.parquet", *labels, f"{out}/vectors.npy"],
                 ["apt_assets/method/mining.py", "apt_assets/method/pairing.py"],
                 ["assessor", "retrieval.per_case", "pairs"],
-                ["preference_pairs.parquet"],
+                ["preference_pairs.parquet", "training_pairs.parquet"],
             ),
             "train": stage(
                 "train",
-                [f"{out}/preference_pairs.parquet", model, *before],
+                [f"{out}/training_pairs.parquet", model, *before],
                 ["resources/trainer.py", *policy_code],
                 [*ANSWERING, "training"],
                 ["adapter"],

@@ -151,7 +151,7 @@ def counted_training(original: Callable, write: Write) -> Callable:
         model_dir: Any, previous_adapter: Any, pairs: Any, system_prompt: Any, recipe: Any, *more: Any, **named: Any
     ) -> Any:
         adapter = None if previous_adapter is None else adapter_content(Path(previous_adapter))
-        rows = [list(row) for row in pairs.iter_rows()]
+        rows = [list(row) for row in pairs.select("prompt", "chosen", "rejected").iter_rows()]
         key = digest(digest_folder(Path(model_dir)), adapter, rows, system_prompt, asdict(recipe))
         log = original(model_dir, previous_adapter, pairs, system_prompt, recipe, *more, **named)
         write("train", [(key, log.height)])
