@@ -7,7 +7,9 @@ Definitions, the same for the three:
 unnecessary   units of work whose key this tool had logged before, in this run or an earlier one: the
               same inputs computed again (`work.py` says what a key holds)
 wrong         (iteration, output) pairs that differ from what the same tool makes of the same inputs
-              in an empty folder: graded predictions, preference pairs, adapter weights, score items
+              in an empty folder: graded predictions, preference pairs, adapter weights, score items.
+              For DVC the plain script makes them, of the same steps; that DVC's own come out the same
+              from nothing is what its S0 shows
 
 State goes on from scenario to scenario. A tool that is found wrong goes on from the empty-folder
 run, as a user who noticed would, so that each scenario counts its own errors only; the work of that
@@ -96,17 +98,18 @@ class Track:
         return work
 
     def cold(self) -> tuple[Tool | None, dict[str, str | None]]:
-        """Outputs from an empty folder, and the tool that made them; None: made for an earlier scenario."""
+        """Outputs from an empty folder, and the tool that made them; None: made for an earlier scenario,
+        or by another kind of tool."""
         inputs = self.tool.inputs()
         if inputs in self._cold_outputs:
             return None, self._cold_outputs[inputs]
-        twin = self.from_nothing()
+        twin = self.from_nothing(self.tool.reference)
         self._cold_outputs[inputs] = twin.outputs()
-        return twin, self._cold_outputs[inputs]
+        return twin if isinstance(twin, type(self.tool)) else None, self._cold_outputs[inputs]
 
-    def from_nothing(self) -> Tool:
+    def from_nothing(self, kind: type[Tool] | None = None) -> Tool:
         self._cold_runs += 1
-        twin = self.tool.twin(self._folder / f"cold-{self._cold_runs}")
+        twin = self.tool.twin(self._folder / f"cold-{self._cold_runs}", kind)
         for run in twin.cold("cold"):
             if any(code not in twin.accepted for code in run.exits):
                 sys.exit(f"{twin.name} from an empty folder: exit codes {run.exits}; last line: {last_line(run)}")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ KINDS = {"generate": "answers", "grade": "grades", "embed": "embeddings", "train
 
 
 def report(results: dict[str, Any]) -> str:
-    """Work per scenario and tool; unnecessary units by kind; wrong outputs by name; no-op seconds."""
+    """A summary; then work per scenario and tool, unnecessary units by kind, wrong outputs by name,
+    exit codes and no-op seconds."""
     names = list(dict.fromkeys(name for tool in results.values() for name in tool["scenarios"]))
     names.sort(key=lambda name: int(name[1:]))
     played = [(n, t, results[t]["scenarios"][n]) for n in names for t in results if n in results[t]["scenarios"]]
@@ -24,6 +26,8 @@ def report(results: dict[str, Any]) -> str:
     failed = [[name, tool, str(entry["exits"])] for name, tool, entry in played if any(entry["exits"])]
     noop = [[tool, f"{entry['seconds']:.1f}"] for name, tool, entry in played if name == "S1"]
     parts = [
+        summary(results, names),
+        "All units of work:",
         markdown(COLUMNS, [work_row(*one) for one in played]),
         "Unnecessary units by kind:",
         markdown(("scenario", "tool", *KINDS.values()), unnecessary),
@@ -35,6 +39,28 @@ def report(results: dict[str, Any]) -> str:
         markdown(("tool", "seconds"), noop),
     ]
     return "\n\n".join(parts)
+
+
+def summary(results: dict[str, Any], names: list[str]) -> str:
+    """A row per scenario: what each tool did, then of it what it had done before, and what was wrong."""
+    rows = []
+    for name in names:
+        entries = {tool: results[tool]["scenarios"].get(name) for tool in results}
+        title = next(entry["title"] for entry in entries.values() if entry)
+        cells = [cell for entry in entries.values() for cell in summary_cells(entry)]
+        rows.append([f"{name} {title}", *cells])
+    columns = [f"{tool}: {what}" for tool in results for what in ("done", "repeated", "wrong")]
+    return markdown(("after", *columns), rows)
+
+
+def summary_cells(entry: dict[str, Any] | None) -> list[str]:
+    if entry is None:
+        return ["-"] * 3
+    done, repeated = (
+        ", ".join(f"{entry['work'][kind][count]} {unit}" for kind, unit in KINDS.items() if entry["work"][kind][count])
+        for count in ("units", "unnecessary")
+    )
+    return [done or "nothing", repeated or "0", f"{len(entry['wrong'])} of {entry['compared']}"]
 
 
 def work_row(name: str, tool: str, entry: dict[str, Any]) -> list[str]:
@@ -53,7 +79,7 @@ def work_row(name: str, tool: str, entry: dict[str, Any]) -> list[str]:
     return [label, tool, *map(str, counts), f"{entry['seconds']:.1f}", str(unnecessary), wrong]
 
 
-def markdown(columns: tuple[str, ...], rows: list[list[str]]) -> str:
+def markdown(columns: Sequence[str], rows: list[list[str]]) -> str:
     if not rows:
         return "none"
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]

@@ -95,10 +95,15 @@ class Tool:
         keys = [("base", "scores"), *((str(n), o) for n in range(1, len(self.files) + 1) for o in OUTPUTS)]
         return {f"{iteration}/{output}": self.read(iteration, output) for iteration, output in keys}
 
-    def twin(self, folder: Path) -> "Tool":
-        """The same inputs and nothing computed, in a new folder."""
+    def twin(self, folder: Path, kind: "type[Tool] | None" = None) -> "Tool":
+        """The same inputs and nothing computed, in a new folder; as another tool if `kind` says so."""
         shutil.copytree(self.source, folder / "source", ignore=shutil.ignore_patterns(*STATE))
-        return type(self)(folder, self.settings, self.files)
+        return (kind or type(self))(folder, self.settings, self.files)
+
+    @property
+    def reference(self) -> "type[Tool]":
+        """The tool whose run in an empty folder says what is right."""
+        return type(self)
 
     def inputs(self) -> str:
         """Digest of all that a run reads: source tree, world, settings, files per iteration."""
@@ -215,6 +220,11 @@ class Plain(Rival):
 
 class Dvc(Rival):
     name = "dvc"
+
+    @property
+    def reference(self) -> type[Tool]:
+        # The same steps in one process: a quarter of the time of a process per stage.
+        return Plain
 
     def command(self) -> list[str]:
         config = self.config()
