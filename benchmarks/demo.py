@@ -1,13 +1,15 @@
 """Measure `apt-assets run` on the embedded default, cold and again, and print the README's table.
 
-    python -m benchmarks.demo
+    python -m benchmarks.demo [--keep FOLDER]
 
-Works in a new folder next to nothing else: an empty store, the downloads of this checkout. Writes
+Works in a new folder next to nothing else: an empty store, the downloads of this checkout. With --keep
+it stays: `APT_HOME=FOLDER make demo` then finds everything done. Writes
 benchmarks/results/demo.json (scores, seconds per stage, wall-clock seconds and peak memory of both
 runs) and prints it as Markdown. Peak memory is the largest resident set of the run's process tree
 (getrusage of the child), in GB of 10^9 bytes.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -39,16 +41,15 @@ def timed_run(environment: dict[str, str]) -> dict:
     return {**json.loads(result.stdout), "wall_seconds": round(seconds, 1)}
 
 
-def measure() -> dict:
-    with tempfile.TemporaryDirectory() as home:
-        environment = {**os.environ, "APT_HOME": home}
-        (Path(home) / ".apt").mkdir()
-        (Path(home) / ".apt" / "cache").symlink_to(REPOSITORY / ".apt" / "cache")
-        land = [sys.executable, "-m", "apt_assets.cli", "land", str(REPOSITORY / ".apt/cache/icd10.jsonl")]
-        subprocess.run([*land, "--experiment", str(DEFAULT_EXPERIMENT)], env=environment, check=True)
-        cold = timed_run(environment)
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
-        again = timed_run(environment)
+def measure(home: Path) -> dict:
+    environment = {**os.environ, "APT_HOME": str(home)}
+    (home / ".apt").mkdir()
+    (home / ".apt" / "cache").symlink_to(REPOSITORY / ".apt" / "cache")
+    land = [sys.executable, "-m", "apt_assets.cli", "land", str(REPOSITORY / ".apt/cache/icd10.jsonl")]
+    subprocess.run([*land, "--experiment", str(DEFAULT_EXPERIMENT)], env=environment, check=True)
+    cold = timed_run(environment)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
+    again = timed_run(environment)
     return {
         **cold,
         "peak_gb": round(peak, 2),
@@ -85,7 +86,13 @@ def report(found: dict) -> str:
 
 
 if __name__ == "__main__":
-    measured = measure()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--keep", type=Path, help="new folder for everything made; default: temporary, removed")
+    kept = parser.parse_args().keep
+    if kept:
+        kept.mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        measured = measure((kept or Path(temporary)).resolve())
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(measured, indent=1) + "\n")
     print(report(measured))
