@@ -159,6 +159,18 @@ class Ledger:
         return self._latest[asset, partition]
 
 
+def settle(project: Project, instance: dg.DagsterInstance, iterations: Iterable[str]) -> None:
+    """Make Dagster know these iterations as partitions, and their status as the plan has it.
+
+    One process at a time: two that add the same partition at once fail in Dagster's insert.
+    """
+    keys = list(iterations)
+    with project.store.lock("dagster-instance"):
+        if new := sorted(set(keys) - set(instance.get_dynamic_partitions("iteration"))):
+            instance.add_dynamic_partitions("iteration", new)
+        Ledger(project, instance).settle(keys)
+
+
 def is_partitioned(name: str) -> bool:
     return name in STAGES and STAGES[name].partitioned
 

@@ -123,14 +123,10 @@ class Dagster:
     def settle(self, also: str | None = None) -> None:
         """Make Dagster know the opened iterations, their sources and what is reused of them; `also`: an
         iteration that only becomes a partition, its files being fixed when it first runs."""
-        from apt_assets.dagster_ledger import Ledger
+        from apt_assets.dagster_ledger import settle
 
-        keys = [*self._project.store.iterations(self._project.experiment.name), *([also] if also else [])]
-        # Two processes that add the same partition at the same time fail in its insert.
-        with self._project.store.lock("dagster-instance"):
-            if new := sorted(set(keys) - set(self.instance.get_dynamic_partitions("iteration"))):
-                self.instance.add_dynamic_partitions("iteration", new)
-            Ledger(self._project, self.instance).settle(keys)
+        keys = self._project.store.iterations(self._project.experiment.name)
+        settle(self._project, self.instance, [*keys, *([also] if also else [])])
 
     def materialize(self, key: str) -> tuple[str, str | None]:
         """Run the stages of one iteration (or of BASE): (run id, what failed, if anything did).

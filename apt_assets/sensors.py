@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
 
-from apt_assets.dagster_ledger import FOR_EVERY_ITERATION, Ledger
+from apt_assets.dagster_ledger import FOR_EVERY_ITERATION, Ledger, settle
 from apt_assets.driver import End, Run, next_run, unused
 from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stages import BASE, STAGES
@@ -123,8 +123,7 @@ def notice(project: Project, instance: dg.DagsterInstance, waiting: list[str]) -
     else:
         key = key_of(number_of(last) + 1) if last else key_of(1)
     project.open_iteration(key, anew=True)
-    instance.add_dynamic_partitions("iteration", [key])
-    Ledger(project, instance).observe_landing([key])
+    settle(project, instance, [key])
     return f"opened iteration {key} with {', '.join(new)}"
 
 
@@ -142,8 +141,7 @@ def drive(project: Project, instance: dg.DagsterInstance, waiting: list[str]) ->
         # Another experiment may have filled the store with all of it: then there is nothing to run.
         step = next_run(project, project.planner())
     opened = project.store.iterations(project.experiment.name)
-    instance.add_dynamic_partitions("iteration", opened)
-    Ledger(project, instance).settle(opened)
+    settle(project, instance, opened)
     if isinstance(step, End):
         return f"the loop is at its end: {step.reason}"
     return request(project, instance, step)
