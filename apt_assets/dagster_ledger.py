@@ -8,7 +8,6 @@ materialisation marked "hit" for each stage that is fresh by the plan and stale 
 Dagster's status of every partition and the plan say the same (tests/test_agreement.py).
 """
 
-import hashlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,7 +17,7 @@ from apt_assets.engine.execute import record_hit
 from apt_assets.engine.plan import StagePlan, Unsettled, stages_of
 from apt_assets.engine.stages import BASE, STAGES, Stage
 from apt_assets.project import Project
-from resources.artifact_store import Manifest
+from resources.artifact_store import DAGSTER_LOCK, Manifest
 from resources.digest import digest_json
 
 # Inputs of the planner under the names they have in the graph.
@@ -105,22 +104,30 @@ class Ledger:
     def _fresh_in_log(self, iteration: str, name: str, expected: dict[str, str]) -> bool:
         """Whether Dagster, by the tags of its last materialisation, takes a stage for fresh.
 
-        Of a partitioned input a run writes the digest of its version (of a source: of nothing), and where
-        the log ended; only an event after that can make the stage stale (dagster 1.13, _is_dep_updated).
+        Of a partitioned input a run writes where the log ended when it looked; the version at that place
+        counts, not the one the run wrote, which is a digest of it (dagster 1.13, CachingStaleStatusResolver).
         """
         known = self._tags(name, None if iteration == BASE else iteration)[0]
+        inputs = {tag.removeprefix(INPUT_VERSION) for tag in known if tag.startswith(INPUT_VERSION)}
+        if inputs - set(dependencies(STAGES[name])):
+            return False
         for tag, version in expected.items():
-            if tag.startswith(INPUT_POINTER) or known.get(tag) == version:
-                continue
             given = tag.removeprefix(INPUT_VERSION)
-            if given == tag or not (given in FOR_EVERY_ITERATION or is_partitioned(given)):
-                return False
-            if known.get(tag) == hashlib.sha256(version.encode()).hexdigest():
-                continue
-            end, storage_id = known.get(INPUT_POINTER + given, ""), self._tags(given, iteration)[1]
-            if storage_id is None or not end.isdigit() or int(end) < storage_id:
+            if given != tag and takes_partition(given):
+                if not self._had_version(given, iteration, version, known.get(INPUT_POINTER + given, "")):
+                    return False
+            elif not tag.startswith(INPUT_POINTER) and known.get(tag) != version:
                 return False
         return True
+
+    def _had_version(self, asset: str, partition: str, version: str, end: str) -> bool:
+        """Whether a partition has had `version` since the place `end` in the log, a storage id."""
+        storage_id = self._tags(asset, partition)[1]
+        if storage_id is None or not end.isdigit():
+            return False
+        if storage_id <= int(end):
+            return True
+        return self._fetch(asset, partition, before_storage_id=int(end) + 1)[0].get(DATA_VERSION) == version
 
     def _report_hit(self, iteration: str, plan: StagePlan, tags: dict[str, str]) -> None:
         assert plan.manifest is not None
@@ -141,7 +148,7 @@ class Ledger:
             CODE_VERSION: code_version(self._project, stage),
         }
         for name in dependencies(stage):
-            partition = iteration if name in FOR_EVERY_ITERATION or is_partitioned(name) else None
+            partition = iteration if takes_partition(name) else None
             known, storage_id = self._tags(name, partition)
             if version := known.get(DATA_VERSION):
                 tags[INPUT_VERSION + name] = version
@@ -151,12 +158,21 @@ class Ledger:
     def _tags(self, asset: str, partition: str | None) -> tuple[dict[str, str], int | None]:
         """(tags, storage id) of the latest event of an asset; ({}, None) if there is none."""
         if (asset, partition) not in self._latest:
-            wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition] if partition else None)
-            fetch = self._instance.fetch_materializations if asset in STAGES else self._instance.fetch_observations
-            records = fetch(wanted, limit=1).records
-            event = records[0].asset_materialization or records[0].asset_observation if records else None
-            self._latest[asset, partition] = (dict(event.tags or {}), records[0].storage_id) if event else ({}, None)
+            self._latest[asset, partition] = self._fetch(asset, partition)
         return self._latest[asset, partition]
+
+    def _fetch(
+        self, asset: str, partition: str | None, before_storage_id: int | None = None
+    ) -> tuple[dict[str, str], int | None]:
+        wanted = dg.AssetRecordsFilter(
+            dg.AssetKey(asset),
+            asset_partitions=[partition] if partition else None,
+            before_storage_id=before_storage_id,
+        )
+        fetch = self._instance.fetch_materializations if asset in STAGES else self._instance.fetch_observations
+        records = fetch(wanted, limit=1).records
+        event = records[0].asset_materialization or records[0].asset_observation if records else None
+        return (dict(event.tags or {}), records[0].storage_id) if event else ({}, None)
 
 
 def settle(project: Project, instance: dg.DagsterInstance, iterations: Iterable[str]) -> None:
@@ -165,14 +181,15 @@ def settle(project: Project, instance: dg.DagsterInstance, iterations: Iterable[
     One process at a time: two that add the same partition at once fail in Dagster's insert.
     """
     keys = list(iterations)
-    with project.store.lock("dagster-instance"):
+    with project.store.lock(DAGSTER_LOCK):
         if new := sorted(set(keys) - set(instance.get_dynamic_partitions("iteration"))):
             instance.add_dynamic_partitions("iteration", new)
         Ledger(project, instance).settle(keys)
 
 
-def is_partitioned(name: str) -> bool:
-    return name in STAGES and STAGES[name].partitioned
+def takes_partition(name: str) -> bool:
+    """Whether an asset, stage or source, is partitioned by iteration."""
+    return name in FOR_EVERY_ITERATION or (name in STAGES and STAGES[name].partitioned)
 
 
 def dependencies(stage: Stage) -> list[str]:

@@ -13,6 +13,7 @@ from apt_assets.engine.stages import BASE
 from apt_assets.experiment import REPOSITORY
 from apt_assets.partitions import number_of
 from apt_assets.project import Project
+from resources.artifact_store import DAGSTER_LOCK
 
 Echo = Callable[[str], None]
 
@@ -114,7 +115,7 @@ class Dagster:
 
         self._project, self._echo = project, echo
         # Two processes that create its databases at the same time fail in its migrations.
-        with project.store.lock("dagster-instance"):
+        with project.store.lock(DAGSTER_LOCK):
             self.instance = dg.DagsterInstance.get()
             # dagster.yaml's default limit does not bind the first runs that ever use a pool.
             self.instance.event_log_storage.set_concurrency_slots("apt_loop", 1)

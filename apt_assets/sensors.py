@@ -20,6 +20,7 @@ from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stages import BASE, STAGES
 from apt_assets.partitions import key_of, number_of
 from apt_assets.project import Project
+from resources.artifact_store import DAGSTER_LOCK
 from resources.digest import digest_json
 
 WORK_TAG = "apt/work"  # what a run is to bring up to date, from what
@@ -123,7 +124,10 @@ def notice(project: Project, instance: dg.DagsterInstance, waiting: list[str]) -
     else:
         key = key_of(number_of(last) + 1) if last else key_of(1)
     project.open_iteration(key, anew=True)
-    settle(project, instance, [key])
+    # Only this: what is reused of it is drive's to report, which looks first whether a run is going on.
+    with project.store.lock(DAGSTER_LOCK):
+        instance.add_dynamic_partitions("iteration", [key])
+        Ledger(project, instance).observe_landing([key])
     return f"opened iteration {key} with {', '.join(new)}"
 
 

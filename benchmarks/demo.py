@@ -3,10 +3,10 @@
     python -m benchmarks.demo [--keep FOLDER]
 
 Works in a new folder next to nothing else: an empty store, the downloads of this checkout. With --keep
-it stays: `APT_HOME=FOLDER make demo` then finds everything done. Writes
-benchmarks/results/demo.json (scores, seconds per stage, wall-clock seconds and peak memory of both
-runs) and prints it as Markdown. Peak memory is the largest resident set of the run's process tree
-(getrusage of the child), in GB of 10^9 bytes.
+it stays: `APT_HOME=FOLDER make demo` then finds everything done. Writes benchmarks/results/demo.json
+(scores, seconds per stage, wall-clock seconds of both runs, peak memory of the first) and prints it as
+Markdown. Peak memory is the largest resident set of one process (getrusage of the children), in GB of
+10^9 bytes.
 """
 
 import argparse
@@ -89,7 +89,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep", type=Path, help="new folder for everything made; default: temporary, removed")
     kept = parser.parse_args().keep
+    if kept and kept.exists():
+        parser.error(f"{kept} exists")
     if kept:
+        if kept.exists():
+            parser.error(f"--keep: {kept} exists")
         kept.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as temporary:
         measured = measure((kept or Path(temporary)).resolve())

@@ -26,6 +26,7 @@ from typing import IO, Any
 from resources.digest import digest_file, digest_json, list_files, write_atomically
 
 SNAPSHOT_VERSION = 1
+DAGSTER_LOCK = "dagster-instance"  # held while Dagster's event log is brought in line with the store
 HELD: dict[str, IO[str]] = {}  # locks that this process holds until it ends
 
 
@@ -228,7 +229,7 @@ class ArtifactStore:
         """Hold every stage's lock. Raises RuntimeError if one is held: a run is going on."""
         with ExitStack() as held:
             for path in sorted((self.root / "locks").glob("*")):
-                if path.name == "gc":
+                if path.name in ("gc", DAGSTER_LOCK):
                     continue
                 file = held.enter_context(path.open("w"))
                 try:

@@ -11,7 +11,7 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContextForTest
 
 import apt_assets.assets  # noqa: F401 - declares the stages
-from apt_assets.dagster_ledger import IN_GRAPH
+from apt_assets.dagster_ledger import IN_GRAPH, Ledger
 from apt_assets.definitions import build_definitions
 from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stages import BASE
@@ -125,6 +125,27 @@ def test_run_shows_each_stage_as_computed_once_and_nothing_is_reported_after_it(
             shown = [r.asset_materialization.metadata for r in instance.fetch_materializations(wanted, limit=9).records]
             statuses = [metadata["status"].value for metadata in shown]
             assert set(statuses) == {"hit"} if (key, name) in shared else statuses == ["computed"], (key, name)
+
+
+def test_settling_twice_reports_nothing_the_second_time_whatever_was_changed_back_or_wiped(world):
+    instance = Dagster(world.project, lambda line: None).instance
+
+    def settle():
+        return Ledger(world.project, instance).settle(["0001", "0002"])
+
+    assert settle() == []
+    world.edit_lines(lambda lines: [line.replace("number 7?", "number 700?") for line in lines])
+    settle()
+    world.edit_lines(lambda lines: [line.replace("number 700?", "number 7?") for line in lines])
+    settle()
+    assert settle() == []
+    assert set(world.assert_agreement().values()) == {"fresh"}
+
+    instance.wipe_assets([dg.AssetKey("preference_pairs")])
+    reported = settle()
+    assert {("0001", "preference_pairs"), ("0002", "preference_pairs")} <= set(reported)
+    assert settle() == []
+    assert set(world.assert_agreement().values()) == {"fresh"}
 
 
 def test_dagster_and_plan_agree_after_every_kind_of_edit_and_after_the_run(world, monkeypatch):
