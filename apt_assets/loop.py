@@ -1,9 +1,12 @@
 """The loop as the command line drives it: one iteration at a time, in order, through Dagster."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.driver import End, Run, next_run
@@ -14,6 +17,7 @@ from apt_assets.experiment import REPOSITORY
 from apt_assets.partitions import number_of
 from apt_assets.project import Project
 from resources.artifact_store import DAGSTER_LOCK
+from resources.digest import digest_json, write_atomically
 
 Echo = Callable[[str], None]
 
@@ -65,8 +69,10 @@ def run_loop(project: Project, iterations: int | None, echo: Echo) -> LoopResult
         if failure and (verdict is None or verdict["passed"]):
             result.passed, result.reason = False, f"iteration {step.key}: {failure}"
             break
-    if project.store.iterations(project.experiment.name):
+    # Opening Dagster takes longer than all the rest of a run that changes nothing.
+    if project.store.iterations(project.experiment.name) and (dagster or not is_settled(project)):
         (dagster or Dagster(project, echo)).settle()
+        remember_settled(project)
     planner = project.planner()
     for key in [BASE, *project.store.iterations(project.experiment.name)]:
         if iterations is None or key == BASE or number_of(key) <= iterations:
@@ -95,6 +101,36 @@ def quarantine_damaged(project: Project, verified: set[str]) -> int:
                 project.store.forget(plan.manifest)
                 damaged += 1
     return damaged
+
+
+def is_settled(project: Project) -> bool:
+    """Whether everything is fresh, and Dagster has been told so and heard nothing since."""
+    path, state = settled_path(project), settled_state(project)
+    return state is not None and path.exists() and json.loads(path.read_text()) == state
+
+
+def remember_settled(project: Project) -> None:
+    if state := settled_state(project):
+        write_atomically(settled_path(project), json.dumps(state))
+
+
+def settled_path(project: Project) -> Path:
+    return project.dagster_home / "history" / "settled.json"
+
+
+def settled_state(project: Project) -> dict[str, Any] | None:
+    """{plan, log}; None if a stage of base or of an opened iteration is not fresh.
+
+    plan: digest of all fingerprints, which hold sources, settings and code, and of all data versions.
+    log: size and time in ns of the database that every asset event, wipe and new partition changes.
+    """
+    planner, keys = project.planner(), [BASE, *project.store.iterations(project.experiment.name)]
+    plans = [planner.stage(key, name) for key in keys for name in stages_of(key)]
+    log = project.dagster_home / "history" / "runs" / "index.db"
+    if not log.exists() or any(plan.status != "fresh" or plan.manifest is None for plan in plans):
+        return None
+    known = [[p.iteration, p.stage, p.fingerprint, p.manifest.data_version] for p in plans if p.manifest]
+    return {"plan": digest_json(known), "log": [log.stat().st_size, log.stat().st_mtime_ns]}
 
 
 def prepare_dagster_home(project: Project) -> None:

@@ -114,6 +114,26 @@ def test_nothing_changed_computes_nothing(lab):
     assert lab.run() == ({}, set())
 
 
+def test_run_that_changes_nothing_opens_dagster_only_if_its_log_changed_since(lab, monkeypatch):
+    import dagster as dg
+
+    from apt_assets import loop
+
+    opened, real = [], loop.Dagster
+    monkeypatch.setattr(loop, "Dagster", lambda *given: opened.append(given) or real(*given))
+    lab.run()
+    assert opened == []
+
+    instance = real(lab.project, print).instance
+    instance.wipe_assets([dg.AssetKey("bad_cases")])
+    lab.run()
+    assert len(opened) == 1
+    told = instance.fetch_materializations(dg.AssetRecordsFilter(dg.AssetKey("bad_cases")), limit=1).records
+    assert told[0].asset_materialization.metadata["status"].value == "hit"
+    lab.run()
+    assert len(opened) == 1
+
+
 def test_appended_rows_are_the_only_ones_answered_graded_and_embedded(lab):
     before = {split: set(lab.rows(split)) for split in ("train", "validation", "test")}
     tiny.write_jsonl(lab.data, tiny.domain_rows(ROWS + 6))
