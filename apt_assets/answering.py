@@ -53,8 +53,8 @@ def answer_rows(view: View, adapter: Adapter | None) -> RowTable:
         **policy_context(view, adapter),
         "system_prompt": settings.system_prompt,
         "max_new_tokens": settings.max_new_tokens,
-        "batch_size": settings.batch_size,
-        "code": view.code("resources.policy_model:load_policy", "resources.policy_model:generate"),
+        "batch_tokens": settings.batch_tokens,
+        "code": view.code("resources.policy_model:load_policy", "resources.generation:generate"),
     }
     return view.row_table("answers", context)
 
@@ -79,7 +79,7 @@ def answer_and_grade(
     import polars as pl
 
     from resources.assessor import grade_rows
-    from resources.policy_model import generate
+    from resources.generation import generate
     from schemas.tables import Predictions
 
     prompts, golds = questions["prompt"].to_list(), questions["answer"].to_list()
@@ -89,7 +89,7 @@ def answer_and_grade(
             open_policy(step, adapter),
             [prompts[i] for i in missing],
             max_new_tokens=step.settings.policy.max_new_tokens,
-            batch_size=step.settings.policy.batch_size,
+            batch_tokens=step.settings.policy.batch_tokens,
             progress=step.progress(what, len(missing), "answers"),
             on_batch=lambda rows, answers: commit([missing[i] for i in rows], answers),
         )

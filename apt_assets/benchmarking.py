@@ -56,7 +56,7 @@ def score_general(step: "Step", adapter: Adapter | None, tasks: "list[Task]") ->
                 progress(missing.index(items[-1]) + 1, len(missing))
 
             policy = open_policy(step, adapter)
-            score_items(policy, task, missing, batch_size=step.settings.benchmarks.batch_size, on_batch=on_batch)
+            score_items(policy, task, missing, batch_tokens=step.settings.policy.batch_tokens, on_batch=on_batch)
 
         scored = step.fill(table, task.keys, score).values
         rows += [(task.name, item, s["correct"], s["margin"]) for item, s in enumerate(scored)]
@@ -79,7 +79,7 @@ def score_rows(view: View, adapter: Adapter | None) -> RowTable:
     """Scores of this policy, by item."""
     context = {
         **policy_context(view, adapter),
-        "batch_size": view.settings.benchmarks.batch_size,
+        "batch_tokens": view.settings.policy.batch_tokens,
         "lm-eval": view.stage.library_versions(("lm-eval",)),
         "code": view.code("resources.policy_model:load_policy", "resources.benchmarks:score_items"),
     }

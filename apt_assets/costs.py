@@ -11,7 +11,7 @@ from apt_assets.engine.stages import STAGES
 from apt_assets.engine.view import View
 from apt_assets.project import Project
 
-KINDS = ("answers", "grades", "embeddings", "steps", "scores")
+KINDS = ("answers", "grades", "embeddings", "references", "steps", "scores")
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class PolicySettings(Section):
     device: str = Field("cpu", description="A torch device: cpu, cuda, cuda:1.")
     system_prompt: str | None = Field(None, description="Put before every question.")
     max_new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens.")
-    batch_size: int = Field(32, ge=1, description="Questions answered at once.")
+    batch_tokens: int = Field(1024, ge=64, description="Tokens in one pass while answering or scoring.")
 
     @model_validator(mode="before")
     @classmethod
@@ -136,7 +136,6 @@ class Benchmarks(Section):
         {"quartz": 400, "social_iqa": 150},
         description="Task -> how many of its items, the first ones; null: all (choice: what scores fast).",
     )
-    batch_size: int = Field(32, ge=1, description="Requests scored at once.")
 
 
 class Gate(Section):

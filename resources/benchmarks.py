@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from resources.digest import digest_json
-from resources.policy_model import batches_by_width
+from resources.scoring import Question, score_answers
 
 if TYPE_CHECKING:
     from resources.policy_model import Policy
@@ -109,7 +109,7 @@ def score_items(
     task: Task,
     items: Sequence[int],
     *,
-    batch_size: int,
+    batch_tokens: int,
     on_batch: Callable[[Sequence[int], list[dict[str, Any]]], None],
 ) -> None:
     """Score the items at the given positions; `on_batch` gets positions and {correct, margin} of each
@@ -122,7 +122,7 @@ def score_items(
     for start in range(0, len(items), COMMIT_ITEMS):
         part = list(items[start : start + COMMIT_ITEMS])
         scored = {}
-        for sample in evaluate(policy, task, part, batch_size):
+        for sample in evaluate(policy, task, part, batch_tokens):
             choices = sample["doc"]["choices"]
             scores = [float(response[0]) for response in sample["filtered_resps"]]
             per_character = [s / max(len(c), 1) for s, c in zip(scores, choices, strict=True)]
@@ -134,37 +134,36 @@ def score_items(
         on_batch(part, [scored[item] for item in part])
 
 
-def evaluate(policy: "Policy", task: Task, items: list[int], batch_size: int) -> list[dict[str, Any]]:
+def evaluate(policy: "Policy", task: Task, items: list[int], batch_tokens: int) -> list[dict[str, Any]]:
     """lm-eval's samples of the given items of one task."""
     # Local tasks only: without this, lm-eval and datasets ask the hub before they look at a file.
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
-    import torch
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    class FixedShapes(HFLM):
-        """Every request meets the shapes that follow from its own length, as in policy_model.generate:
-        its log-likelihood then does not depend on which other items are scored."""
-
-        def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False, override_bs: Any = None) -> Any:
-            results: list[Any] = [None] * len(requests)
-            lengths = [len(context) + len(answer) - 1 for _, context, answer in requests]
-            for width, rows in batches_by_width(lengths, batch_size):
-                self.width = width
-                some = super()._loglikelihood_tokens([requests[i] for i in rows], disable_tqdm=True)
-                for i, result in zip(rows, some, strict=True):
-                    results[i] = result
-            return results
-
-        def _model_call(self, inps: Any, **_: Any) -> Any:
-            rows, length = inps.shape
-            # Padding stands on the right, where a causal model does not see it.
-            padded = torch.nn.functional.pad(inps, (0, max(self.width - length, 0), 0, batch_size - rows))
-            return super()._model_call(padded)[:rows, :length]
+    class PackedLM(HFLM):
+        """lm-eval's own requests, truncation and metrics; the choices of an item are scored as branches of
+        its context, so that an item's log-likelihoods do not depend on which others are scored."""
 
         def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            self.items = [request.doc_id for request in requests]
             return super().loglikelihood(requests, disable_tqdm=True)
+
+        def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False, override_bs: Any = None) -> Any:
+            asked: dict[Any, list[int]] = {}
+            for place, (item, (_, context, answer)) in enumerate(zip(self.items, requests, strict=True)):
+                kept = tuple(context[-(self.max_length + 1 - len(answer)) :])
+                asked.setdefault((item, kept), []).append(place)
+            questions = [
+                Question(list(context), tuple(requests[i][2] for i in its)) for (_, context), its in asked.items()
+            ]
+            results: list[Any] = [None] * len(requests)
+            scored = score_answers(policy.model, questions, batch_tokens=batch_tokens)
+            for places, scores in zip(asked.values(), scored, strict=True):
+                for place, score in zip(places, scores, strict=True):
+                    results[place] = score
+            return results
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     # HFLM sets the padding side that it needs on the tokenizer it is given.
@@ -176,10 +175,7 @@ def evaluate(policy: "Policy", task: Task, items: list[int], batch_size: int) ->
         config["dataset_kwargs"]["cache_dir"] = cache
         try:
             result = simple_evaluate(
-                # One request a row: grouping by context would make a result depend on its neighbours.
-                model=FixedShapes(
-                    pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=batch_size, logits_cache=False
-                ),
+                model=PackedLM(pretrained=policy.model, tokenizer=policy.tokenizer),
                 tasks=[config],
                 task_manager=TaskManager(include_defaults=False),
                 samples={config["task"]: items},

@@ -3,18 +3,22 @@
 loss = -log sigmoid(beta * (log-ratio of chosen - log-ratio of rejected)) + w * NLL(chosen)
 
 Sources: DPO, Rafailov et al. 2023, eq. 7; the NLL term, Pang et al. 2024 (arXiv 2404.19733). Log-
-ratios are against the reference model: the previous policy (TRL keeps a frozen copy of its adapter
-under the name "ref") or the base model (the adapter switched off).
+ratios are against the reference model: the previous policy, which is the adapter as it was before the
+first step, or the base model. Their log-probabilities are computed once, before training.
 """
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from resources.policy_model import messages
+from resources.packing import register
+from resources.policy_model import Policy, beginning, messages
+from resources.row_store import Compute
+from resources.scoring import Question, Scores, score_answers
+from resources.shared_prompts import completion_positions_only, give_reference, share_prompts
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,9 +38,14 @@ class TrainingRecipe:
     epochs: int
     warmup_steps: int
     max_length: int
+    batch_tokens: int
     seed: int
     dtype: str
     device: str
+
+
+# Gets a function that computes the pairs at the positions it is given; returns the value of every pair.
+Fill = Callable[[Compute], Sequence[Any]]
 
 
 def train_adapter(
@@ -47,12 +56,40 @@ def train_adapter(
     recipe: TrainingRecipe,
     out: Path,
     progress: Callable[[int, int], None] = lambda step, total: None,
+    fill_reference: Fill | None = None,
 ) -> "pl.DataFrame":
     """Train on `pairs` (prompt, chosen, rejected) from `previous_adapter`, or from a fresh LoRA if None.
 
     Writes adapter_model.safetensors and adapter_config.json to `out` and returns the TrainingLog.
-    Raises ValueError if there is no pair. `progress` gets (optimiser step, of how many).
+    Raises ValueError if there is no pair, or none with a prompt shorter than `max_length` tokens.
+    `progress` gets (optimiser step, of how many). `fill_reference` may know log-probabilities of the
+    reference model, [chosen, rejected] in nats for each pair; it is asked for all of them.
     """
+    trainer = make_trainer(model_dir, previous_adapter, pairs, system_prompt, recipe, out, progress)
+    compute = reference_log_probs(trainer, system_prompt, recipe)
+    values = (fill_reference or compute_all(pairs.height))(compute)
+    known = [values[row] for row in trainer.train_dataset["row"]]
+    give_reference(trainer, [chosen for chosen, _ in known], [rejected for _, rejected in known])
+    share_prompts(trainer.model.get_base_model().base_model)
+    with completion_positions_only():
+        trainer.train()
+    # Not trainer.save_model: that also writes training_args.bin, which is a pickle.
+    trainer.model.save_pretrained(out, selected_adapters=["default"])
+    (out / "README.md").unlink(missing_ok=True)
+    forget_base_path(out / "adapter_config.json")
+    return training_log(trainer.state.log_history)
+
+
+def make_trainer(
+    model_dir: Path,
+    previous_adapter: Path | None,
+    pairs: "pl.DataFrame",
+    system_prompt: str | None,
+    recipe: TrainingRecipe,
+    out: Path,
+    progress: Callable[[int, int], None],
+) -> Any:
+    """TRL's DPOTrainer for this recipe; its training set keeps each pair's position as `row`."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig, PeftModel
@@ -64,7 +101,9 @@ def train_adapter(
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, recipe.dtype), use_safetensors=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        model_dir, dtype=getattr(torch, recipe.dtype), use_safetensors=True, attn_implementation=register()
+    )
     # A fresh adapter starts as the identity, so its "previous policy" is the base model as well.
     lora = None
     if previous_adapter is None:
@@ -103,25 +142,70 @@ def train_adapter(
         disable_tqdm=True,
     )
     torch.manual_seed(recipe.seed)
+    examples = as_conversations(pairs, system_prompt, tokenizer)
     trainer = DPOTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list(as_conversations(pairs, system_prompt, tokenizer)),
+        train_dataset=Dataset.from_list([{**example, "row": row} for row, example in enumerate(examples)]),
         processing_class=tokenizer,
         peft_config=lora,
         callbacks=[Report()],
     )
+    if len(trainer.train_dataset) == 0:
+        raise ValueError(f"every prompt has training.max_length = {recipe.max_length} tokens or more")
     # It prints every logged step as a dict; the training log has them as a table.
     trainer.remove_callback(PrinterCallback)
-    if recipe.reference == "base":
-        drop_previous_policy(trainer)
-    with completion_positions_only():
-        trainer.train()
-    # Not trainer.save_model: that also writes training_args.bin, which is a pickle.
-    trainer.model.save_pretrained(out, selected_adapters=["default"])
-    (out / "README.md").unlink(missing_ok=True)
-    forget_base_path(out / "adapter_config.json")
-    return training_log(trainer.state.log_history)
+    # TRL's frozen copy of the previous adapter: what it would say is computed before training.
+    if "ref" in trainer.model.peft_config:
+        trainer.model.delete_adapter("ref")
+    return trainer
+
+
+def reference_log_probs(trainer: Any, system_prompt: str | None, recipe: TrainingRecipe) -> Compute:
+    """A function that computes [log p(chosen), log p(rejected)] in nats under the reference model, for
+    the pairs at the given positions; [0, 0] for a pair that TRL leaves out. Good before the first step."""
+
+    def compute(missing: list[int], commit: Callable[[Sequence[int], Sequence[Any]], None]) -> None:
+        kept = {example["row"]: example for example in trainer.train_dataset}
+        commit([row for row in missing if row not in kept], [[0.0, 0.0] for row in missing if row not in kept])
+        asked = [row for row in missing if row in kept]
+
+        def on_batch(places: list[int], scores: list[Scores]) -> None:
+            commit([asked[place] for place in places], [[log_prob for log_prob, _ in pair] for pair in scores])
+
+        base = trainer.model.disable_adapter() if recipe.reference == "base" else contextlib.nullcontext()
+        with base:
+            score_answers(
+                trainer.model,
+                [as_question(kept[row], recipe.max_length) for row in asked],
+                batch_tokens=recipe.batch_tokens,
+                prefix=beginning(Policy(trainer.model, trainer.processing_class, system_prompt)),
+                on_batch=on_batch,
+            )
+
+    return compute
+
+
+def as_question(example: dict[str, Any], max_length: int) -> Question:
+    """TRL's token ids of a pair, cut at the end as TRL's collator cuts them."""
+    room = max_length - len(example["prompt_ids"])
+    return Question(example["prompt_ids"], (example["chosen_ids"][:room], example["rejected_ids"][:room]))
+
+
+def compute_all(pairs: int) -> Fill:
+    """A Fill that knows nothing yet."""
+
+    def fill(compute: Compute) -> list[Any]:
+        values: list[Any] = [None] * pairs
+
+        def commit(places: Sequence[int], computed: Sequence[Any]) -> None:
+            for place, value in zip(places, computed, strict=True):
+                values[place] = value
+
+        compute(list(range(pairs)), commit)
+        return values
+
+    return fill
 
 
 def as_conversations(pairs: "pl.DataFrame", system_prompt: str | None, tokenizer: Any) -> list[dict[str, Any]]:
@@ -138,35 +222,6 @@ def as_conversations(pairs: "pl.DataFrame", system_prompt: str | None, tokenizer
         }
         for r in rows
     ]
-
-
-def drop_previous_policy(trainer: Any) -> None:
-    """Make the base model the reference although training continues an adapter.
-
-    TRL takes the frozen copy "ref" if there is one, else switches the adapter off (= base model).
-    """
-    if "ref" in trainer.model.peft_config:
-        trainer.model.delete_adapter("ref")
-
-
-@contextlib.contextmanager
-def completion_positions_only() -> Iterator[None]:
-    """Let TRL's fused head score completion tokens only, also on a CPU.
-
-    TRL 1.16 does so on GPUs (`compact` in trl.trainer.utils) and scores every position elsewhere,
-    for the sake of compilers that need fixed shapes. On a CPU the head is then most of a step: with
-    prompts of 50 tokens and answers of 3 a step took 6.5 s, and 3.8 s with this. The masked
-    positions contribute zero either way; tests/test_trainer.py holds the two to the same losses.
-    Raises AttributeError if TRL no longer has the switch.
-    """
-    from trl.trainer import utils
-
-    original = utils._use_triton
-    utils._use_triton = lambda device: True
-    try:
-        yield
-    finally:
-        utils._use_triton = original
 
 
 def forget_base_path(config: Path) -> None:

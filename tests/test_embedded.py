@@ -1,5 +1,6 @@
 """The real embedded models: what `make demo` stands on."""
 
+import hashlib
 import json
 
 import polars as pl
@@ -7,8 +8,11 @@ import pytest
 
 from apt_assets.experiment import REPOSITORY, native_dtype
 from apt_assets.method.splits import row_id
+from resources import generation
 from resources.embedded import CHAPTERS, prepare
-from resources.policy_model import generate, load_policy
+from resources.generation import generate
+from resources.policy_model import load_policy
+from resources.scoring import Question, score_answers
 from resources.trainer import TrainingRecipe, train_adapter
 from schemas.tables import PreferencePairs
 
@@ -35,36 +39,46 @@ def test_general_sets_are_complete_and_their_gold_is_a_choice():
         assert all(0 <= item["gold"] < choices for item in items)
 
 
-def test_answer_depends_on_its_prompt_alone_to_the_last_bit(icd10):
-    import torch
-
+def test_answer_depends_on_its_prompt_alone_to_the_last_bit(icd10, monkeypatch):
     policy = load_policy(CACHE / "policy", dtype="float32", system_prompt="Name the ICD-10 chapter in one word.")
-    prompts = [row["prompt"] for row in icd10[::800]]
-    logits: dict[str, torch.Tensor] = {}
+    prompts = [row["prompt"] for row in icd10[::400]]
+    seen: set[bytes] = set()
+    original = generation.Run.forward
 
-    def generate_and_keep(asked):
-        """Answers, and the logits that the last step of each batch saw."""
-        seen = []
-        handle = policy.model.get_output_embeddings().register_forward_hook(lambda m, i, out: seen.append(out[:, -1]))
-        kept = []
-        answers = generate(
-            policy, asked, max_new_tokens=4, batch_size=8,
-            on_batch=lambda rows, _: (kept.append((rows, seen[0])), seen.clear()),
-        )  # fmt: skip
-        handle.remove()
-        for rows, first in kept:
-            logits.update({asked[row]: first[place] for place, row in enumerate(rows)})
-        return answers
+    def forward_and_keep(*arguments):
+        """The logits of every token of every answer, by their bits."""
+        logits = original(*arguments)
+        seen.update(hashlib.sha256(row.numpy().tobytes()).digest() for row in logits)
+        return logits
 
-    together = generate_and_keep(prompts)
-    before = dict(logits)
-    backwards = generate_and_keep(prompts[::-1])[::-1]
-    assert all(torch.equal(before[prompt], logits[prompt]) for prompt in prompts)
-    some = generate_and_keep(prompts[3::4])
-    assert all(torch.equal(before[prompt], logits[prompt]) for prompt in prompts)
-    assert together == backwards
-    assert together[3::4] == some
-    assert any(together)
+    monkeypatch.setattr(generation.Run, "forward", forward_and_keep)
+
+    def ask(asked, batch_tokens):
+        seen.clear()
+        answers = generate(policy, asked, max_new_tokens=4, batch_tokens=batch_tokens)
+        return answers, set(seen)
+
+    together, bits = ask(prompts, 1024)
+    assert len(bits) > 2 * len(prompts)
+    backwards, reversed_bits = ask(prompts[::-1], 256)
+    assert backwards[::-1] == together
+    assert reversed_bits == bits
+    some, fewer_bits = ask(prompts[3::4], 1024)
+    assert some == together[3::4]
+    assert fewer_bits < bits
+    alone, its_bits = ask(prompts[:1], 1024)
+    assert alone == together[:1]
+    assert its_bits < bits
+
+
+def test_scores_depend_on_their_question_alone_to_the_last_bit(icd10):
+    policy = load_policy(CACHE / "policy", dtype="float32")
+    tokens = policy.tokenizer
+    choices = [tokens(f" {label}")["input_ids"] for label in sorted(CHAPTERS.values())[:4]]
+    questions = [Question(tokens(row["prompt"])["input_ids"], tuple(choices)) for row in icd10[::600]]
+    together = score_answers(policy.model, questions, batch_tokens=1024)
+    assert score_answers(policy.model, questions[::-1], batch_tokens=300)[::-1] == together
+    assert score_answers(policy.model, questions[5:6], batch_tokens=1024) == together[5:6]
 
 
 def test_trained_adapter_changes_the_answers_of_the_real_policy(icd10, tmp_path):
@@ -84,6 +98,7 @@ def test_trained_adapter_changes_the_answers_of_the_real_policy(icd10, tmp_path)
         epochs=1,
         warmup_steps=0,
         max_length=256,
+        batch_tokens=1024,
         seed=17,
         dtype=native_dtype("cpu"),
         device="cpu",
@@ -94,7 +109,7 @@ def test_trained_adapter_changes_the_answers_of_the_real_policy(icd10, tmp_path)
 
     def answers_that_are_labels(adapter):
         policy = load_policy(CACHE / "policy", adapter, dtype=native_dtype("cpu"), system_prompt="One word.")
-        answers = generate(policy, pairs["prompt"].to_list(), max_new_tokens=4, batch_size=32)
+        answers = generate(policy, pairs["prompt"].to_list(), max_new_tokens=4, batch_tokens=1024)
         return sum(answer.casefold() in labels for answer in answers)
 
     assert answers_that_are_labels(tmp_path) >= answers_that_are_labels(None) + 5

@@ -113,13 +113,14 @@ def test_new_data_after_a_refused_gate_goes_on_from_what_was_promoted(make_exper
 
 
 def test_iteration_without_bad_cases_ends_the_loop_and_is_no_failure(make_experiment, tmp_path):
-    from resources.policy_model import generate, load_policy
+    from resources.generation import generate
+    from resources.policy_model import load_policy
 
     # Questions whose gold is what the policy answers anyway.
     path = make_experiment(mining={"questions": None})
     prompts = [row["prompt"] for row in tiny.domain_rows(30)]
     policy = load_policy(Project.open(path).model, dtype="float32")
-    said = generate(policy, prompts, max_new_tokens=4, batch_size=32)
+    said = generate(policy, prompts, max_new_tokens=4, batch_tokens=1024)
     rows = [{"prompt": p, "answer": a} for p, a in zip(prompts, said, strict=True) if a.strip("\x00 ")]
     tiny.write_jsonl(tmp_path / "landing" / "known.jsonl", rows)
     project = Project.open(path)

@@ -27,8 +27,9 @@ def make_tokenizer():
     return fast
 
 
-def make_policy(folder: Path, seed: int = 0) -> Path:
-    """A two-layer Llama with random weights, about 60 thousand parameters."""
+def make_policy(folder: Path, seed: int = 0, spread: float = 0.02) -> Path:
+    """A two-layer Llama with random weights, about 60 thousand parameters. With a wide spread, what it
+    says depends on what it was asked."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -45,6 +46,7 @@ def make_policy(folder: Path, seed: int = 0) -> Path:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
+        initializer_range=spread,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

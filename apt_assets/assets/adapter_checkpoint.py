@@ -1,16 +1,43 @@
+from typing import TYPE_CHECKING
+
+from apt_assets.answering import policy_context
 from apt_assets.engine.stages import stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
+from resources.digest import digest_json
+from resources.row_store import RowTable
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def reference_rows(view: View) -> RowTable:
+    """Log-probabilities of chosen and rejected answers under the reference model, by pair."""
+    settings = view.settings.training
+    context = {
+        **policy_context(view, view.previous_adapter() if settings.reference == "previous" else None),
+        "trl": view.stage.library_versions(("trl",)),
+        "system_prompt": view.settings.policy.system_prompt,
+        "batch_tokens": view.settings.policy.batch_tokens,
+        "max_length": settings.max_length,
+        "code": view.code("resources.trainer:make_trainer", "resources.trainer:reference_log_probs"),
+    }
+    return view.row_table("references", context)
+
+
+def pair_keys(pairs: "pl.DataFrame") -> list[str]:
+    return [digest_json(list(row))[:32] for row in pairs.select("prompt", "chosen", "rejected").iter_rows()]
 
 
 def work(view: View) -> dict[str, int]:
-    settings, rows = view.settings.training, view.read("preference_pairs", "training_pairs").height
-    return {"steps": -(-rows // settings.batch_size) * settings.epochs}
+    settings, pairs = view.settings.training, view.read("preference_pairs", "training_pairs")
+    steps = -(-pairs.height // settings.batch_size) * settings.epochs
+    return {"references": reference_rows(view).missing(pair_keys(pairs)), "steps": steps}
 
 
 @stage(
     inputs=["preference_pairs/training_pairs.parquet", "policy", "promoted_count"],
-    settings=["training", "policy.system_prompt", "policy.dtype", "policy.device"],
+    settings=["training", "policy.system_prompt", "policy.dtype", "policy.device", "policy.batch_tokens"],
     libraries=["torch", "transformers", "peft", "trl"],
     work=work,
     group="training",
@@ -27,18 +54,22 @@ def adapter_checkpoint(step: Step) -> None:
     recipe = TrainingRecipe(
         **settings.model_dump(exclude={"learning_rate", "learning_rate_decay"}),
         learning_rate=rate,
+        batch_tokens=policy.batch_tokens,
         dtype=policy.dtype,
         device=policy.device,
     )
+    pairs = step.read("preference_pairs", "training_pairs")
+    keys, table = pair_keys(pairs), reference_rows(step)
     previous = step.previous_adapter()
     log = train_adapter(
         step.base_model(),
         None if previous is None else previous.folder,
-        step.read("preference_pairs", "training_pairs"),
+        pairs,
         policy.system_prompt,
         recipe,
         step.out,
         step.progress("training", 0, "steps"),
+        lambda compute: step.fill(table, keys, compute).values,
     )
     step.write(log, "training_log")
     step.work["steps"] = log.height

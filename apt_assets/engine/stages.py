@@ -116,7 +116,7 @@ ANSWERING = (
     "policy.device",
     "policy.system_prompt",
     "policy.max_new_tokens",
-    "policy.batch_size",
+    "policy.batch_tokens",
 )
 GRADING = ("assessor.labels",)
-BENCHMARKS = ("benchmarks.tasks", "benchmarks.batch_size")
+BENCHMARKS = ("benchmarks.tasks",)

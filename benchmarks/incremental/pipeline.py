@@ -43,7 +43,10 @@ def iteration_stages(config: Config, name: str, number: int) -> dict[str, Any]:
             "outs": [f"{out}/{one}" for one in outs],
         }
 
-    policy_code, rubric = ["resources/policy_model.py"], ["resources/assessor.py"]
+    policy_code, rubric = (
+        [f"resources/{name}.py" for name in ("policy_model", "generation", "packing")],
+        ["resources/assessor.py"],
+    )
     found = {
         "domain": stage("domain", files, [*DOMAIN_CODE], ["data"], [f"{s}.parquet" for s in ("train", *HELD_OUT)]),
         "heldout": stage("heldout", [*splits[1:], model, *own], policy_code, [*ANSWERING], ["heldout_answers.parquet"]),

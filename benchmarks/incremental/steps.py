@@ -47,10 +47,10 @@ def open_policy(config: Config, adapter: Path | None) -> "Policy":
 
 
 def answer(config: Config, policy: "Policy", prompts: Sequence[str]) -> list[str]:
-    from resources.policy_model import generate
+    from resources.generation import generate
 
     settings = config["policy"]
-    return generate(policy, prompts, max_new_tokens=settings["max_new_tokens"], batch_size=settings["batch_size"])
+    return generate(policy, prompts, max_new_tokens=settings["max_new_tokens"], batch_tokens=settings["batch_tokens"])
 
 
 def graded(questions: pl.DataFrame, answers: Sequence[str], train: pl.DataFrame) -> pl.DataFrame:
@@ -128,7 +128,7 @@ def train(config: Config, iteration: int, pairs: pl.DataFrame, previous: Path | 
     """Train the adapter of an iteration (from 1) into `out`; the learning rate decays along the chain."""
     from resources.trainer import TrainingRecipe, train_adapter
 
-    settings = {**config["training"], "dtype": config["policy"]["dtype"], "device": config["policy"]["device"]}
+    settings = {**config["training"], **{key: config["policy"][key] for key in ("dtype", "device", "batch_tokens")}}
     settings["learning_rate"] *= settings.pop("learning_rate_decay") ** (iteration - 1)
     out.mkdir(parents=True, exist_ok=True)
     recipe = TrainingRecipe(**settings)
@@ -146,7 +146,7 @@ def score_tasks(config: Config, policy: "Policy") -> pl.DataFrame:
             rows.extend((name, item, v["correct"], v["margin"]) for item, v in zip(items, values, strict=True))
 
         items = range(len(task.keys))
-        score_items(policy, task, items, batch_size=config["benchmarks"]["batch_size"], on_batch=keep)
+        score_items(policy, task, items, batch_tokens=config["policy"]["batch_tokens"], on_batch=keep)
     return pl.DataFrame(rows, schema=["task", "item", "correct", "margin"], orient="row").sort("task", "item")
 
 

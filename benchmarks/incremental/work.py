@@ -32,10 +32,10 @@ def install(log: Path) -> None:
     lm_eval is wrapped when it is imported, if ever: importing it takes seconds, and a run that has
     nothing to score must not pay for it.
     """
-    from resources import assessor, policy_model, retriever, trainer
+    from resources import assessor, generation, retriever, trainer
 
     write = functools.partial(append, log)
-    policy_model.generate = counted_generate(policy_model.generate, write)  # type: ignore[assignment]
+    generation.generate = counted_generate(generation.generate, write)  # type: ignore[assignment]
     assessor.grade_rows = counted_grades(assessor.grade_rows, write, Path(assessor.__file__))
     retriever.Encoder.embed = counted_embed(retriever.Encoder.embed, write)  # type: ignore[method-assign]
     trainer.train_adapter = counted_training(trainer.train_adapter, write)
@@ -109,8 +109,8 @@ Write = Callable[[str, Iterable[tuple[str, int]]], None]
 
 def counted_generate(original: Callable, write: Write) -> Callable:
     @functools.wraps(original)
-    def generate(policy: Any, prompts: Any, *, max_new_tokens: int, batch_size: int, **more: Any) -> list[str]:
-        answers = original(policy, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size, **more)
+    def generate(policy: Any, prompts: Any, *, max_new_tokens: int, batch_tokens: int, **more: Any) -> list[str]:
+        answers = original(policy, prompts, max_new_tokens=max_new_tokens, batch_tokens=batch_tokens, **more)
         common = [digest_weights(policy.model), policy.system_prompt, max_new_tokens] if answers else []
         units = [
             (digest(common, prompt), max(1, len(policy.tokenizer(answer)["input_ids"])))
@@ -168,18 +168,16 @@ def adapter_content(folder: Path) -> str:
 
 def count_requests(module: ModuleType, write: Write) -> None:
     """Wrap the one method through which every log-likelihood request of lm-eval goes."""
-    original = module.HFLM._loglikelihood_tokens
+    original = module.HFLM.loglikelihood
 
     @functools.wraps(original)
-    def loglikelihood_tokens(self: Any, requests: Any, *more: Any, **named: Any) -> Any:
-        requests = list(requests)
+    def loglikelihood(self: Any, requests: Any, *more: Any, **named: Any) -> Any:
         answers = original(self, requests, *more, **named)
         weights = digest_weights(self.model)
-        units = [(digest(weights, list(context), list(continuation)), 1) for _, context, continuation in requests]
-        write("score", units)
+        write("score", [(digest(weights, *request.args), 1) for request in requests])
         return answers
 
-    module.HFLM._loglikelihood_tokens = loglikelihood_tokens
+    module.HFLM.loglikelihood = loglikelihood
 
 
 class AfterImport:

@@ -19,7 +19,7 @@ FIRST_FILE, SECOND_FILE = "rows.jsonl", "more.jsonl"
 
 SETTINGS: dict[str, Any] = {
     "data": {"validation": 0.2, "test": 0.2},
-    "policy": {"dtype": "float32", "device": "cpu", "system_prompt": None, "max_new_tokens": 16, "batch_size": 64},
+    "policy": {"dtype": "float32", "device": "cpu", "system_prompt": None, "max_new_tokens": 16, "batch_tokens": 1024},
     "assessor": {"bad_below": 4},
     "retrieval": {"per_case": 1, "batch_size": 64},
     "pairs": {"replay_share": 1.0},
@@ -37,7 +37,7 @@ SETTINGS: dict[str, Any] = {
         "max_length": 256,
         "seed": 17,
     },
-    "benchmarks": {"tasks": {"colours": None}, "batch_size": 32},
+    "benchmarks": {"tasks": {"colours": None}},
     # What a gate says of a tiny model is not what is compared: it always passes.
     "gate": {"domain_tolerance": 1.0, "general_tolerance": 1.0, "confidence": 0.95, "resamples": 2000},
 }

@@ -1,0 +1,144 @@
+"""Answers equal transformers' own greedy ones, one prompt at a time, whatever the schedule."""
+
+import pytest
+
+from resources.benchmarks import evaluate, load_task
+from resources.generation import generate
+from resources.policy_model import load_policy
+from resources.scoring import Question, score_answers
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return [f"Colour {'of many things ' * (n % 5)}number {n}?" for n in range(30)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.make_policy(tmp_path_factory.mktemp("lively") / "policy", spread=0.3)
+
+
+@pytest.fixture(scope="module")
+def policy(folder):
+    return load_policy(folder, dtype="float32", system_prompt="Be brief.")
+
+
+@pytest.fixture(scope="module")
+def theirs(folder):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+def one_by_one(theirs, texts, most, plain=False):
+    model, tokenizer = theirs
+    said = []
+    for text in texts:
+        asked = tokenizer(text, return_tensors="pt", add_special_tokens=plain)
+        ids = model.generate(**asked, max_new_tokens=most, do_sample=False)[0, asked["input_ids"].shape[1] :]
+        said.append(tokenizer.decode(ids, skip_special_tokens=True).strip())
+    return said
+
+
+def chat(theirs, prompt):
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": prompt}]
+    return theirs[1].apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
+
+# 64 tokens: fewer than a prompt here, so each has a pass of its own; 160: a few at a time; 2048: all at once.
+@pytest.mark.parametrize("batch_tokens", [64, 160, 2048])
+def test_answers_equal_those_of_transformers_one_by_one(batch_tokens, policy, theirs, prompts):
+    ours = generate(policy, prompts, max_new_tokens=9, batch_tokens=batch_tokens)
+    assert ours == one_by_one(theirs, [chat(theirs, prompt) for prompt in prompts], 9)
+    assert len(set(ours)) > 5
+
+
+def test_a_row_stops_at_its_own_end_token_and_gives_its_place_to_the_next(policy, theirs, prompts, monkeypatch):
+    texts = [chat(theirs, prompt) for prompt in prompts]
+    model, tokenizer = theirs
+    asked = tokenizer(texts[0], return_tensors="pt", add_special_tokens=False)
+    third = model.generate(**asked, max_new_tokens=3, do_sample=False)[0, -1].item()
+    for config in (policy.model.generation_config, model.generation_config):
+        monkeypatch.setattr(config, "eos_token_id", [third])
+    ours = generate(policy, prompts, max_new_tokens=40, batch_tokens=160)
+    assert ours == one_by_one(theirs, texts, 40)
+    lengths = {len(answer) for answer in ours}
+    assert len(lengths) > 1
+
+
+def test_policy_without_chat_template_reads_the_plain_prompt(policy, theirs, prompts, monkeypatch):
+    monkeypatch.setattr(policy.tokenizer, "chat_template", None)
+    ours = generate(policy, prompts[:6], max_new_tokens=5, batch_tokens=256)
+    assert ours == one_by_one(theirs, [f"Be brief.\n{prompt}\n" for prompt in prompts[:6]], 5, plain=True)
+
+
+def test_prompts_that_do_not_begin_like_the_others_are_answered_too(policy, theirs, monkeypatch):
+    template = "{{ 'Odd: ' if 'odd' in messages[-1].content else 'Even: ' }}{{ messages[-1].content }}|"
+    monkeypatch.setattr(policy.tokenizer, "chat_template", template)
+    asked = ["an odd one", "one", "the odd other", "two"]
+    texts = [f"{'Odd: ' if 'odd' in prompt else 'Even: '}{prompt}|" for prompt in asked]
+    ours = generate(policy, asked, max_new_tokens=6, batch_tokens=256)
+    assert ours == one_by_one(theirs, texts, 6)
+
+
+def test_answers_are_handed_over_while_others_are_still_in_the_making(policy, prompts):
+    handed, counts = [], []
+    answers = generate(
+        policy, prompts * 4, max_new_tokens=4, batch_tokens=256, progress=counts.append,
+        on_batch=lambda places, some: handed.append(dict(zip(places, some, strict=True))),
+    )  # fmt: skip
+    assert len(handed) > 1
+    assert {place: answer for part in handed for place, answer in part.items()} == dict(enumerate(answers))
+    assert counts == sorted(counts)
+    assert counts[-1] == len(answers)
+
+
+def test_no_prompts_no_answers(policy):
+    assert generate(policy, [], max_new_tokens=4, batch_tokens=256) == []
+
+
+def test_bfloat16_answers_do_not_depend_on_what_else_is_asked(folder, prompts):
+    policy = load_policy(folder, dtype="bfloat16", system_prompt="Be brief.")
+    together = generate(policy, prompts, max_new_tokens=9, batch_tokens=512)
+    some = generate(policy, prompts[::-3], max_new_tokens=9, batch_tokens=512)
+    assert some == together[::-3]
+
+
+def test_scores_of_answers_equal_those_of_a_pass_of_their_own(policy, theirs):
+    import torch
+
+    model, tokenizer = theirs
+    texts = [(f"Number {n}: ", ["one", "two three", "f" * (n % 4 + 1)]) for n in range(12)]
+    ids = [(tokenizer(c)["input_ids"], tuple(tokenizer(a)["input_ids"] for a in answers)) for c, answers in texts]
+    prefix = tokenizer("Number ")["input_ids"]
+    found = score_answers(policy.model, [Question(*pair) for pair in ids], batch_tokens=256, prefix=prefix)
+    for (context, answers), scores in zip(ids, found, strict=True):
+        for answer, (log_prob, greedy) in zip(answers, scores, strict=True):
+            with torch.no_grad():
+                logits = model(torch.tensor([context + answer])).logits[0, len(context) - 1 : -1].log_softmax(-1)
+            alone = logits[range(len(answer)), answer].sum().item()
+            assert log_prob == pytest.approx(alone, abs=1e-4)
+            assert greedy == (logits.argmax(-1).tolist() == answer)
+
+
+def test_task_items_have_the_log_likelihoods_of_lm_evals_own_model(folder, tmp_path):
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    task = load_task(tiny.make_task(tmp_path / "tasks") / "colours.yaml", None, tmp_path)
+    ours = evaluate(load_policy(folder, dtype="float32"), task, [0, 1, 2, 3, 4], 256)
+    model = HFLM(
+        pretrained=AutoModelForCausalLM.from_pretrained(folder), tokenizer=AutoTokenizer.from_pretrained(folder),
+        batch_size=2,
+    )  # fmt: skip
+    found = simple_evaluate(model=model, tasks=[task.config], task_manager=TaskManager(include_defaults=False))
+    theirs = found["samples"]["colours"]
+    assert len(ours) == len(theirs) == 5
+    for one, other in zip(ours, theirs, strict=True):
+        for (mine, my_greedy), (its, its_greedy) in zip(one["filtered_resps"], other["filtered_resps"], strict=True):
+            assert mine == pytest.approx(its, abs=1e-3)
+            assert my_greedy == its_greedy
+        assert one["acc_norm"] == other["acc_norm"]
