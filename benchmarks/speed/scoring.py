@@ -1,0 +1,122 @@
+"""Multiple-choice items of the default tasks: ours against lm-eval's own HFLM at its best batch size.
+
+    python -m benchmarks.speed.scoring
+
+The embedded model, float32, the first items of QuaRTz and Social IQa, through the same simple_evaluate.
+HFLM is tried once at each batch size, and the fastest one then takes part.
+"""
+
+import copy
+import sys
+import tempfile
+import time
+from typing import Any
+
+from apt_assets.experiment import REPOSITORY
+from benchmarks.speed.contest import child, hold, ratio, run_one, save, spread
+from benchmarks.speed.workload import CACHE
+
+ITEMS = {"quartz": 64, "social_iqa": 32}
+BATCH_SIZES = (1, 4, 8, 16, 32)
+
+
+def tasks() -> list[Any]:
+    from resources.benchmarks import load_tasks
+
+    return load_tasks(REPOSITORY / "tasks", dict(ITEMS), CACHE / "general")
+
+
+def numbers(samples: list[dict[str, Any]]) -> list[float]:
+    """Log-likelihoods of all choices, item by item."""
+    return [response[0] for sample in samples for response in sample["filtered_resps"]]
+
+
+def ours(case: str) -> dict[str, Any]:
+    from resources.benchmarks import evaluate
+    from resources.policy_model import load_policy
+
+    policy = load_policy(CACHE / "policy", dtype="float32")
+    evaluate(policy, tasks()[0], [0, 1], 1024)
+    seconds, found = 0.0, []
+    for task in tasks():
+        started = time.perf_counter()
+        found += numbers(evaluate(policy, task, list(range(len(task.keys))), 1024))
+        seconds += time.perf_counter() - started
+    return {"seconds": seconds, "log_likelihoods": found}
+
+
+def hflm(case: str) -> dict[str, Any]:
+    import logging
+    import os
+
+    os.environ["HF_DATASETS_OFFLINE"] = "1"
+    import torch
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    model = HFLM(
+        pretrained=AutoModelForCausalLM.from_pretrained(CACHE / "policy", dtype=torch.float32),
+        tokenizer=AutoTokenizer.from_pretrained(CACHE / "policy"),
+        batch_size=int(case),
+    )
+    seconds, found = 0.0, []
+    with tempfile.TemporaryDirectory() as cache:
+        for warm in (True, False):
+            for task in tasks():
+                config = copy.deepcopy(task.config)
+                config["dataset_kwargs"]["cache_dir"] = cache
+                items = [0, 1] if warm else list(range(len(task.keys)))
+                started = time.perf_counter()
+                result = simple_evaluate(
+                    model=model, tasks=[config], task_manager=TaskManager(include_defaults=False),
+                    samples={config["task"]: items}, bootstrap_iters=0, log_samples=True,
+                )  # fmt: skip
+                if not warm:
+                    seconds += time.perf_counter() - started
+                    samples = sorted(result["samples"][config["task"]], key=lambda sample: sample["doc_id"])
+                    found += numbers(samples)
+    return {"seconds": seconds, "log_likelihoods": found}
+
+
+CONTESTANTS = {"ours": ours, "hflm": hflm}
+
+
+def report(found: dict[str, Any]) -> str:
+    its, items = found["runs"], sum(ITEMS.values())
+    rates = {name: sorted(items / run["seconds"] for run in runs)[len(runs) // 2] for name, runs in its.items()}
+    faster = {"ours": "-", "hflm": f"**{ratio(its, 'ours', 'hflm'):.1f}x**"}
+    return "\n".join(
+        [
+            "| tool | seconds for 96 items | items a second | ours is faster by | peak GB |",
+            "|---|---|---|---|---|",
+            *(
+                f"| {'ours' if name == 'ours' else 'HFLM, batch ' + found['best_batch_size']} | "
+                f"{spread(runs, 'seconds', 1)} | {rates[name]:.1f} | "
+                f"{faster[name]} | "
+                f"{max(run['peak_gb'] for run in runs):.1f} |"
+                for name, runs in its.items()
+            ),
+            "",
+            f"Largest difference of a log-likelihood: {found['largest_gap']:.1e} nats.",
+        ]
+    )
+
+
+def main() -> None:
+    module = "benchmarks.speed.scoring"
+    trial = {str(size): run_one(module, "hflm", str(size))["seconds"] for size in BATCH_SIZES}
+    best = min(trial, key=lambda size: trial[size])
+    runs = hold(module, CONTESTANTS, [best])[best]
+    gap = max(
+        abs(a - b) for a, b in zip(runs["ours"][0]["log_likelihoods"], runs["hflm"][0]["log_likelihoods"], strict=True)
+    )
+    found = {"items": ITEMS, "hflm_by_batch_size": trial, "best_batch_size": best, "largest_gap": gap, "runs": runs}
+    save("scoring", found, ("torch", "transformers", "lm-eval"))
+    print(report(found))
+
+
+if __name__ == "__main__":
+    child(CONTESTANTS, sys.argv[1:]) if len(sys.argv) > 1 else main()
