@@ -37,10 +37,13 @@ def export_model(project: Project, target: Path, iteration: int | None, *, merge
         named = {**json.loads(config.read_text()), "base_model_name_or_path": str(project.model)}
         config.write_text(json.dumps(named, indent=1))
         return key
+    from peft import PeftModel
+
     from resources.policy_model import load_policy
 
     policy = load_policy(project.model, source, dtype=project.experiment.policy.dtype)
-    policy.model.merge_and_unload().save_pretrained(target)
+    model = policy.model.merge_and_unload() if isinstance(policy.model, PeftModel) else policy.model
+    model.save_pretrained(target)
     policy.tokenizer.save_pretrained(target)
     return key
 
