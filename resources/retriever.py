@@ -26,7 +26,7 @@ PAIRS = 16_384  # pairs whose similarity is worked out in float64 at once
 
 def make_pool(table: VectorTable, rows: "pl.DataFrame") -> "pl.DataFrame":
     """The Pool of `rows` (row_id, prompt), whose prompts all have a vector. Raises CorruptArtifact."""
-    known = table.rows("text", "check").unique("text").select("text", "check")
+    known = table.rows("text", "check").unique("text", keep="first").select("text", "check")
     pool = rows.select("row_id", "prompt").join(known, left_on="prompt", right_on="text", how="left")
     no_row_lost(table, pool, "check")
     return pool.select("row_id", "check").sort("row_id")
@@ -141,7 +141,7 @@ def pair_scores(queries: "np.ndarray", rows: "np.ndarray", query: "np.ndarray", 
 
 def places(table: VectorTable, pool: "pl.DataFrame") -> "pl.DataFrame":
     """(row_id, place) of a Pool's rows in the table. Raises CorruptArtifact if one is not there."""
-    known = table.rows("check").unique("check")
+    known = table.rows("check").unique("check", keep="first")
     found = pool.join(known, on="check", how="left").select("row_id", "place")
     no_row_lost(table, found, "place")
     return found

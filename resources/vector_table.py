@@ -51,6 +51,14 @@ def table_name(context: dict[str, Any]) -> str:
     return f"vectors-{digest_json(context)[:16]}"
 
 
+def absent(texts: Sequence[str], rows: "pl.DataFrame") -> list[str]:
+    """The distinct texts that no row has, in their order."""
+    import polars as pl
+
+    wanted = pl.DataFrame({"text": texts}, schema={"text": pl.String}).unique("text", maintain_order=True)
+    return wanted.join(rows, on="text", how="anti", maintain_order="left")["text"].to_list()
+
+
 class VectorTable:
     """The rows of one encoder. digests: sha256 of files; it may remember those of unchanged ones."""
 
@@ -65,8 +73,7 @@ class VectorTable:
         """How many distinct texts have no vector yet. Reads neither vectors nor files' digests: damage
         that nobody noticed so far is not noticed here."""
         table = self._open()
-        present = set() if table is None else set(read_places(table, ["text"], self._noted())["text"])
-        return len(set(texts) - present)
+        return len(set(texts)) if table is None else len(absent(texts, read_places(table, ["text"], self._noted())))
 
     def rows(self, *columns: str) -> "pl.DataFrame":
         """`place` and `columns` (text, check) of every row that is right."""
@@ -111,8 +118,7 @@ class VectorTable:
         batches, after `check`, which may raise. The encoder is loaded only if something is missing."""
         with self._writing():
             rows, known = self._look("text")
-            present = set(rows["text"])
-            wanted = [text for text in dict.fromkeys(texts) if text not in present]
+            wanted = absent(texts, rows)
             if wanted:
                 self._embed(wanted, open_encoder(), check, progress)
                 known = self._look("text")[1]  # reads back the new rows, and only them
