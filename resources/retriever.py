@@ -6,8 +6,9 @@ with few new rows costs those and a list.
 
 Search is exact: the similarity to every row, in float32, block by block, and whatever could be among
 the nearest by the error bound of float32 once more in float64. So a case's neighbours depend on the
-pool's rows alone, not on the other cases or on how rows lie in files. There is no index: up to a million
-rows, building one takes longer than this for thousands of cases (`python -m benchmarks.retrieval`).
+pool's rows alone, not on the other cases or on how rows lie in files. There is no index (IVF or the
+like): up to a million rows, the largest pool that was measured, building one pays only from some
+thousands of cases on (`python -m benchmarks.retrieval`, docs/adr/0007).
 """
 
 from collections.abc import Iterable

@@ -121,7 +121,7 @@ class VectorTable:
             wanted = absent(texts, rows)
             if wanted:
                 self._embed(wanted, open_encoder(), check, progress)
-                known = self._look("text")[1]  # reads back the new rows, and only them
+                _, known = self._compared()  # reads back the new rows, and only them
             self._remember(known)
         return len(wanted)
 
@@ -174,28 +174,33 @@ class VectorTable:
             if really:
                 self._note.unlink(missing_ok=True)
                 rewrite(self.database, self.name, kept["place"].to_numpy(), known.lost)
-                self._remember(self._look("text")[1])
+                self._remember(self._compared()[1])
             return dropped, before * dropped // (dropped + kept.height)
 
     # -- what is right ---------------------------------------------------------------------------
 
     def _look(self, *columns: str) -> tuple["pl.DataFrame", Checked]:
-        """(place and `columns` of the rows that are right, what is known then). Rows that were compared
-        before are not again, unless a file changed: then all are."""
+        """(place and `columns` of the rows that are right, what is known then)."""
         import polars as pl
 
-        known = self._unchanged()
-        # Digests before rows: of what is damaged in between, the digest is found wrong the next time.
-        new = self._data_files() - {name for name, _ in known.files}
-        files = [[name, digest] for name, digest in zip(sorted(new), self._digest(sorted(new)), strict=True)]
-        table = self._open()
+        table, known = self._compared()
         if table is None:
-            return pl.DataFrame(schema={"place": pl.UInt64, **dict.fromkeys(columns, pl.String)}), Checked()
-        if files:
-            known = compare(table, known, [*known.files, *files])
+            return pl.DataFrame(schema={"place": pl.UInt64, **dict.fromkeys(columns, pl.String)}), known
         rows = read_places(table, columns, known)
         # Another process may have added rows since the files were listed.
         return rows.filter(pl.col("place") < known.fragments << 32), known
+
+    def _compared(self) -> "tuple[lancedb.table.Table | None, Checked]":
+        """(the table, what is known of all of it). Rows that were compared before are not again, unless
+        a file changed: then all are."""
+        known = self._unchanged()
+        # Digests before rows: of what is damaged in between, the digest is found wrong the next time.
+        new = sorted(self._data_files() - {name for name, _ in known.files})
+        files = [[name, digest] for name, digest in zip(new, self._digest(new), strict=True)]
+        table = self._open()
+        if table is None:
+            return None, Checked()
+        return table, compare(table, known, [*known.files, *files]) if files else known
 
     def _data_files(self) -> set[str]:
         return {path.relative_to(self.folder).as_posix() for path in list_files(self.folder / "data")}
