@@ -25,7 +25,7 @@ ALWAYS = ("policy", "gate", "promoted_adapter", "base_scores")
 
 @dataclass
 class Collected:
-    """What gc removed, or would remove: files or folders by kind, and their size in bytes."""
+    """What gc removed, or would remove: files, folders or vectors by kind, and their size in bytes."""
 
     removed: dict[str, int] = field(default_factory=dict)
     bytes: int = 0
@@ -102,16 +102,25 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
 
 
 def collect_vectors(project: Project, needed: list[Manifest], found: Collected, *, dry_run: bool) -> None:
-    """Drop the LanceDB tables that no kept index is, or was made from."""
-    from resources.retriever import drop_table
+    """Remove the LanceDB tables that no kept pool has its vectors in, and the rows that none holds."""
+    from schemas.files import read_table
 
-    indexes = [manifest.facts for manifest in needed if manifest.stage == "retrieval_index"]
-    kept = {facts[kind] for facts in indexes for kind in ("table", "vectors")}
+    indexes = [manifest for manifest in needed if manifest.stage == "retrieval_index"]
+    kept = {manifest.facts["vectors"] for manifest in indexes}
     for folder in sorted(project.lancedb.glob("*.lance")):
         if folder.stem not in kept:
-            found.add("vector tables", folder, False)
-            if not dry_run:
-                drop_table(project.lancedb, folder.stem)
+            found.add("vector tables", folder, not dry_run)
+            for beside in (folder.with_suffix(".checked.json"), folder.with_suffix(".lock")):
+                if not dry_run:
+                    beside.unlink(missing_ok=True)
+    for name in sorted(kept):
+        files = [project.store.folder(m) / "pool.parquet" for m in indexes if m.facts["vectors"] == name]
+        if all(file.is_file() for file in files):
+            checks = {check for file in files for check in read_table(file)["check"]}
+            number, size = project.vector_table(name).keep_only(checks, really=not dry_run)
+            if number:
+                found.removed["vectors"] = found.removed.get("vectors", 0) + number
+                found.bytes += size
 
 
 def as_json(found: Collected) -> dict[str, Any]:

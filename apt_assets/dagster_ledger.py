@@ -217,7 +217,7 @@ def metadata(project: Project, iteration: str, status: str, manifest: Manifest, 
         "seconds_to_compute": manifest.seconds,
         "seconds_now": round(seconds, 3),
         "computed_for": manifest.iteration,
-        **{name: fact for name, fact in manifest.facts.items() if name != "table_files"},
+        **{name: fact for name, fact in manifest.facts.items() if name != "vectors_mark"},
     }
     for kind, done in manifest.work.items():
         if kind == "steps":

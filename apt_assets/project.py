@@ -15,6 +15,7 @@ from apt_assets.engine.stages import BASE
 from apt_assets.experiment import REPOSITORY, Experiment, UsageError, find_experiment, load_experiment
 from resources.artifact_store import ArtifactStore, Manifest
 from resources.digest import FileDigests, digest_file, digest_json
+from resources.vector_table import VectorTable
 
 LANDING_FORMATS = (".jsonl", ".csv", ".parquet")
 # The code this process runs: a file edited later is not what it has imported.
@@ -68,6 +69,10 @@ class Project:
     def digest(self, path: Path) -> str:
         """sha256 of a file, remembered until the file changes."""
         return self._digests.file(path)
+
+    def vector_table(self, name: str) -> VectorTable:
+        """The vectors of one encoder, by the name of their table."""
+        return VectorTable(self.lancedb, name, self._digests.files)
 
     def artifact(self, manifest: Manifest) -> Path:
         """Folder of an artifact for someone to look at, verified. Raises UsageError if gc removed its

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Which table of a stage is meant when only the stage is named.
 MAIN_TABLE = {
     "domain_dataset": "train",
+    "retrieval_index": "pool",
     "adapter_checkpoint": "training_log",
     "benchmark_scores": "domain_items",
     "base_scores": "domain_items",

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,22 @@ class FileDigests:
 
     def file(self, path: Path) -> str:
         """Digest of one file; read only if it changed since it was last digested."""
-        stat = path.stat()
-        seen = [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-        known = self._known.get(str(path))
-        if known is None or known[:4] != seen:
-            known = [*seen, digest_file(path)]
-            self._known[str(path)] = known
+        return self.files([path])[0]
+
+    def files(self, paths: Sequence[Path]) -> list[str]:
+        """Digests of files; what is new is remembered with one write."""
+        digests, changed = [], False
+        for path in paths:
+            stat = path.stat()
+            seen = [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+            known = self._known.get(str(path))
+            if known is None or known[:4] != seen:
+                known, changed = [*seen, digest_file(path)], True
+                self._known[str(path)] = known
+            digests.append(known[4])
+        if changed:
             self._save()
-        return known[4]
+        return digests
 
     def derived(self, path: Path, what: str, work_out: Callable[[Path], str]) -> str:
         """Another digest of the file's content, `what` naming it; worked out once per content."""

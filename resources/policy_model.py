@@ -1,11 +1,10 @@
 """The policy: a causal language model with an optional LoRA adapter, and how it reads a prompt."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resources.packing import WIDTH, common_prefix, register
+from resources.packing import common_prefix, register
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -89,17 +88,3 @@ def beginning(policy: Policy) -> list[int]:
     """
     probes = [encode(policy, probe) for probe in ("a", "B", "7", "(")]
     return probes[0][: min(common_prefix(probes), min(map(len, probes)) - 1)]
-
-
-def batches_by_width(lengths: Sequence[int], batch_size: int) -> Iterator[tuple[int, list[int]]]:
-    """(padded width, positions) batches: width is a length rounded up to 16, widest first.
-
-    Rows of one width only share a batch, at most `batch_size` of them.
-    """
-    by_width: dict[int, list[int]] = {}
-    for position, length in enumerate(lengths):
-        by_width.setdefault(-(-max(length, 1) // WIDTH) * WIDTH, []).append(position)
-    for width in sorted(by_width, reverse=True):
-        rows = by_width[width]
-        for start in range(0, len(rows), batch_size):
-            yield width, rows[start : start + batch_size]

@@ -53,6 +53,13 @@ class Quarantine(Table):
     raw: str = pa.Field(description="the row as found, at most 500 characters")
 
 
+class Pool(Table):
+    """The rows that similar cases are looked for in, sorted by row_id. Their vectors lie in LanceDB."""
+
+    row_id: str = row_id(unique=True)
+    check: str = pa.Field(str_matches=r"^[0-9a-f]{32}$", description="32 hex digits of the prompt and its vector")
+
+
 class Predictions(Table):
     """The policy's answers, graded."""
 
@@ -136,6 +143,7 @@ TABLES: dict[str, type[Table]] = {
     "test": Examples,
     "provenance": Provenance,
     "quarantine": Quarantine,
+    "pool": Pool,
     "eval_predictions": Predictions,
     "bad_cases": BadCases,
     "neighbors": Neighbors,

@@ -293,7 +293,7 @@ class Engine:
                 if file == "bad_cases.parquet":
                     step.facts["rows"] = len(content)
             if name == "retrieval_index":
-                step.facts.update(table="index", vectors="vectors")  # gc asks which tables are in use
+                step.facts["vectors"] = "vectors"  # gc asks which tables are in use
 
         return compute
 

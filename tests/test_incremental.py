@@ -160,6 +160,43 @@ def test_new_file_opens_an_iteration_that_embeds_only_its_rows(lab):
     assert 0 < manifest.work["embeddings"]["computed"] < 6
 
 
+def test_row_lost_from_lancedb_is_noticed_by_the_stage_that_needs_it_and_embedded_again(lab):
+    import lancedb
+
+    name = lab.project.store.pointed("tiny", "0001", "retrieval_index").facts["vectors"]
+    lost = lab.rows("train")[0]
+    lancedb.connect(lab.project.lancedb).open_table(name).delete(f"text = '{lost}'")
+    assert lab.run() == ({}, set()), "nobody needs it"
+    lab.set(retrieval={"per_case": 2})
+    done, computed = lab.run()
+    assert {("0001", "retrieval_index"), ("0001", "neighbors")} <= computed
+    assert done["embeddings"] == 1
+    assert len(list((lab.project.store.root / "quarantine").iterdir())) == 1
+
+
+def test_gc_removes_vectors_of_withdrawn_rows_and_tables_of_pools_as_there_used_to_be(lab):
+    from apt_assets.collect import Collected, collect_vectors, needs
+
+    def collect(dry_run):
+        # Not the whole of gc: this process holds the lock of its run.
+        found = Collected()
+        collect_vectors(lab.project, needs(lab.project, 1)[0], found, dry_run=dry_run)
+        return found
+
+    before = set(lab.rows("train"))
+    tiny.write_jsonl(lab.data, tiny.domain_rows(ROWS // 4))
+    lab.run()
+    (lab.project.lancedb / "index-0123456789abcdef.lance").mkdir()
+    gone = len(before - set(lab.rows("train")))
+    assert gone > len(before) / 2
+    would = collect(dry_run=True)
+    assert would.removed == {"vector tables": 1, "vectors": gone}
+    assert collect(dry_run=False) == would
+    assert would.bytes > 0
+    assert not (lab.project.lancedb / "index-0123456789abcdef.lance").exists()
+    assert lab.run() == ({}, set())
+
+
 def test_threshold_change_does_not_regenerate_predictions(lab):
     lab.set(assessor={"bad_below": 2})
     done, computed = lab.run()

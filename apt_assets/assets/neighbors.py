@@ -1,5 +1,6 @@
 from apt_assets.engine.stages import stage
 from apt_assets.engine.step import Step
+from resources.artifact_store import CorruptArtifact
 
 
 @stage(
@@ -15,14 +16,15 @@ def neighbors(step: Step) -> None:
     """
     from resources.retriever import similar_cases
 
-    step.artifact("retrieval_index")
-    found = similar_cases(
-        step.project.lancedb,
-        step.manifest("retrieval_index").facts,
-        step.read("bad_cases"),
-        step.read("domain_dataset", "train"),
-        per_case=step.settings.retrieval.per_case,
-    )
+    index, pool = step.manifest("retrieval_index"), step.read("retrieval_index", "pool")
+    cases, rows = step.read("bad_cases"), step.read("domain_dataset", "train")
+    table = step.project.vector_table(index.facts["vectors"])
+    try:
+        found = similar_cases(table, pool, cases, rows, per_case=step.settings.retrieval.per_case)
+    except CorruptArtifact as error:
+        # The list of the pool is whole, but not the vectors: it has to be made again with them.
+        step.project.store.quarantine(index, str(error))
+        raise
     step.write(found)
     step.facts["rows"] = found.height
     step.facts["mean_similarity"] = round(float(found["similarity"].mean() or 0.0), 4)  # type: ignore[arg-type]

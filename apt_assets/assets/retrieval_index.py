@@ -1,11 +1,11 @@
-import json
-
 from apt_assets.engine.stages import stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
 from apt_assets.project import Project
 from resources.artifact_store import Manifest
-from resources.retriever import Encoder, VectorTable, make_index, table_files, verify_index
+from resources.encoder import Encoder
+from resources.retriever import make_pool, verify_pool
+from resources.vector_table import VectorTable, table_name
 
 
 def vectors_of(view: View) -> VectorTable:
@@ -15,9 +15,9 @@ def vectors_of(view: View) -> VectorTable:
         "device": view.settings.policy.device,
         "batch_size": view.settings.retrieval.batch_size,
         "libraries": view.stage.library_versions(("sentence-transformers", "transformers", "torch")),
-        "code": view.code("resources.retriever:Encoder"),
+        "code": view.code("resources.encoder:Encoder"),
     }
-    return VectorTable(view.project.lancedb, context)
+    return view.project.vector_table(table_name(context))
 
 
 def work(view: View) -> dict[str, int]:
@@ -25,7 +25,11 @@ def work(view: View) -> dict[str, int]:
 
 
 def verify(project: Project, manifest: Manifest) -> None:
-    verify_index(project.lancedb, manifest.facts, project.digest)
+    from schemas.files import read_table
+
+    table = project.vector_table(manifest.facts["vectors"])
+    if not table.unchanged_since(manifest.facts["vectors_mark"]):
+        verify_pool(table, read_table(project.store.folder(manifest) / "pool.parquet"))
 
 
 @stage(
@@ -39,21 +43,17 @@ def verify(project: Project, manifest: Manifest) -> None:
     kinds=["lancedb", "huggingface"],
 )
 def retrieval_index(step: Step) -> None:
-    """The retrieval pool, which is the train split, embedded into LanceDB: each text once, and a table
-    per pool, named by its content, so that an older iteration still sees its own pool.
+    """The retrieval pool, which is the train split: a list of its rows, whose vectors lie in LanceDB,
+    each text embedded once for all pools. So an older iteration still sees its own pool.
     """
-    pool, table = step.read("domain_dataset", "train"), vectors_of(step)
+    rows, table = step.read("domain_dataset", "train"), vectors_of(step)
     settings = {"device": step.settings.policy.device, "batch_size": step.settings.retrieval.batch_size}
-    vectors, computed = table.fill(
-        pool["prompt"].to_list(),
+    computed = table.fill(
+        rows["prompt"].to_list(),
         lambda: Encoder(step.project.encoder, **settings),
         step.check,
-        step.progress("embedding", pool.height, "texts"),
+        step.progress("embedding", rows.height, "texts"),
     )
-    step.count("embeddings", reused=pool.height - computed, computed=computed)
-    step.facts.update(make_index(step.project.lancedb, pool, vectors), vectors=table.name)
-    name = step.facts["table"]
-    root, files = step.project.lancedb / f"{name}.lance", table_files(step.project.lancedb, name)
-    step.facts["table_files"] = {file.relative_to(root).as_posix(): step.project.digest(file) for file in files}
-    content = {key: step.facts[key] for key in ("pool", "rows")}
-    (step.out / "index.json").write_text(json.dumps({**content, "dimensions": len(vectors[0])}))
+    step.count("embeddings", reused=rows.height - computed, computed=computed)
+    step.write(make_pool(table, rows), "pool")
+    step.facts.update(rows=rows.height, vectors=table.name, vectors_mark=table.mark())

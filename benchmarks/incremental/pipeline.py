@@ -66,7 +66,7 @@ def iteration_stages(config: Config, name: str, number: int) -> dict[str, Any]:
             "embed": stage(
                 "embed",
                 [*labels, config["encoder"]],
-                ["resources/retriever.py", *policy_code],
+                ["resources/encoder.py", *policy_code],
                 ["encoder", "retrieval.batch_size", "policy.device"],
                 ["vectors.npy"],
             ),

@@ -15,8 +15,8 @@ import polars as pl
 if TYPE_CHECKING:
     import numpy as np
 
+    from resources.encoder import Encoder
     from resources.policy_model import Policy
-    from resources.retriever import Encoder
 
 Config = dict[str, Any]
 HELD_OUT = ("validation", "test")
@@ -82,7 +82,7 @@ def heldout_prompts(domain: dict[str, pl.DataFrame]) -> list[str]:
 
 
 def open_encoder(config: Config) -> "Encoder":
-    from resources.retriever import Encoder
+    from resources.encoder import Encoder
 
     return Encoder(
         Path(config["encoder"]), device=config["policy"]["device"], batch_size=config["retrieval"]["batch_size"]
