@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resources.packing import WIDTH, round_up
+from resources.packing import round_up
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,9 +18,11 @@ class Encoder:
 
         attention = {"attn_implementation": "eager"} if device == "cpu" else {}
         self._model = SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=attention)
-        # Fixed shapes: a vector then depends on its text alone, to the last bit.
-        self._model[0].processing_kwargs = {"text": {"pad_to_multiple_of": WIDTH}}
         self._batch_size = batch_size
+        # Texts of one length share a batch, so none is padded, and a vector depends on its text alone, to
+        # the last bit: on a CPU whatever the number of rows (resources.packing.shape_free), elsewhere
+        # because all batches are filled up to the same.
+        self._unit = 8 if device == "cpu" else batch_size
 
     @property
     def dimensions(self) -> int:
@@ -39,8 +41,8 @@ class Encoder:
         limit = self._model.max_seq_length or 512
         lengths = [min(len(ids), limit) for ids in self._model.tokenizer(list(texts))["input_ids"]] if texts else []
         done = 0
-        for _, rows in batches_by_width(lengths, self._batch_size):
-            filled = rows + rows[:1] * (self._batch_size - len(rows))
+        for rows in batches_by_length(lengths, self._batch_size):
+            filled = rows + rows[:1] * (round_up(len(rows), self._unit) - len(rows))
             vectors[rows] = self._model.encode(
                 [texts[i] for i in filled],
                 batch_size=self._batch_size,
@@ -54,15 +56,12 @@ class Encoder:
         return vectors
 
 
-def batches_by_width(lengths: Sequence[int], batch_size: int) -> Iterator[tuple[int, list[int]]]:
-    """(padded width, positions) batches: width is a length rounded up to 16, widest first.
-
-    Rows of one width only share a batch, at most `batch_size` of them.
-    """
-    by_width: dict[int, list[int]] = {}
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Positions by batch, longest first: of one length only, at most `batch_size` of them."""
+    by_length: dict[int, list[int]] = {}
     for position, length in enumerate(lengths):
-        by_width.setdefault(round_up(max(length, 1), WIDTH), []).append(position)
-    for width in sorted(by_width, reverse=True):
-        rows = by_width[width]
+        by_length.setdefault(length, []).append(position)
+    for length in sorted(by_length, reverse=True):
+        rows = by_length[length]
         for start in range(0, len(rows), batch_size):
-            yield width, rows[start : start + batch_size]
+            yield rows[start : start + batch_size]
