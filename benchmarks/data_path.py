@@ -7,7 +7,8 @@ opened, planned and run through the real engine from `domain_dataset` to `prefer
 `mining.questions: null`, so that every training row is asked. No model is loaded: the answers are made up
 and put into the answers table through the table's own API, in batches of BATCH rows, and the index and the
 neighbours (one other row for each bad case) are made-up artifacts. Writes benchmarks/results/data_path.json
-and prints it as Markdown. Seconds are wall clock; memory is the largest resident set of the process
+and prints it as Markdown. Seconds are wall clock, and of all steps also the CPU's (of all threads), which
+another program on the machine disturbs less; memory is the largest resident set of the process
 (getrusage), in GB of 10^9 bytes, with the libraries it imports.
 """
 
@@ -103,17 +104,18 @@ def make_up_answers(project: Project) -> None:
             part = missing[start : start + BATCH]
             commit(part, [golds[i] if i % 4 else LABELS[i % len(LABELS)] for i in part])
 
-    answer_rows(view, view.previous_adapter()).fill(answer_keys(train["prompt"]), compute)
+    answer_rows(view, view.previous_adapter()).fill(answer_keys(train["prompt"].to_list()), compute)
 
 
 def make_up(project: Project, name: str, table: pl.DataFrame | None = None, key: str = KEY) -> None:
-    """Commit a made-up artifact of a stage: the table, or a file that says nothing."""
+    """Commit a made-up artifact of a stage: the table, or files that say nothing."""
     plan = project.planner().stage(key, name)
     assert plan.fingerprint is not None, plan.causes
     assert plan.facts is not None
     with project.store.workspace() as folder:
         if table is None:
-            (folder / "domain_items.parquet").write_text(name)
+            for file in ("domain_items.parquet", "general_items.parquet"):
+                (folder / file).write_text(name)
         else:
             write_table(table, folder / f"{name}.parquet")
         manifest = project.store.commit(
@@ -145,12 +147,14 @@ def plan(project: Project) -> None:
 def measure(rows: int) -> dict[str, Any]:
     """Seconds of each step, and the peak memory after all of them."""
     seconds: dict[str, float] = {}
+    cpu_seconds: dict[str, float] = {}
 
     @contextmanager
     def timed(step: str) -> Iterator[None]:
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         yield
         seconds[step] = round(time.perf_counter() - started, 3)
+        cpu_seconds[step] = round(time.process_time() - cpu_started, 3)
         print(f"{rows} {step}: {seconds[step]} s, {peak_gb()} GB so far", file=sys.stderr)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -195,8 +199,8 @@ def measure(rows: int) -> dict[str, Any]:
         pairs = project.planner().stage(KEY, "preference_pairs").manifest
         assert pairs is not None
         return {
-            "rows": rows, "asked": asked, "pairs": pairs.facts["rows"], "seconds": seconds,
-            "all_seconds": round(sum(seconds.values()), 2), "peak_gb_before": before, "peak_gb": peak_gb(),
+            "rows": rows, "asked": asked, "pairs": pairs.facts["rows"], "seconds": seconds, "cpu_seconds": cpu_seconds,
+            "peak_gb_before": before, "peak_gb": peak_gb(),
         }  # fmt: skip
 
 
@@ -215,7 +219,9 @@ def as_markdown(found: Sequence[dict[str, Any]]) -> str:
     ratios = [f"x {b} / {a}" for a, b in pairwise(sizes)]
     lines = [f"| seconds | {' | '.join([*sizes, *ratios])} |", "|---" * (1 + len(sizes) + len(ratios)) + "|"]
     table = {step: [one["seconds"][step] for one in found] for step in found[0]["seconds"]}
-    for step, taken in {**table, "all": [one["all_seconds"] for one in found]}.items():
+    for kind, name in (("seconds", "all"), ("cpu_seconds", "all, CPU seconds")):
+        table[name] = [sum(one[kind].values()) for one in found]
+    for step, taken in table.items():
         grown = [f"{b / a:.1f}" if a else "-" for a, b in pairwise(taken)]
         lines.append(f"| {step} | {' | '.join([*(f'{s:.2f}' for s in taken), *grown])} |")
     peaks = [f"{one['peak_gb']:.2f}" for one in found]

@@ -30,13 +30,14 @@ def build_domain(parts: Iterable[Landed], validation: float, test: float) -> dic
         rejects.append(pl.DataFrame(bad, schema=rejects[0].schema, orient="row"))
     rows = pl.concat(found).sort("file", "record")
     del found
-    first = {name: pl.col(name).first().over("row_id") for name in ("answer", "its_split")}
-    agrees = (pl.col("answer") == first["answer"]) & (
-        pl.col("split").is_null() | (pl.col("its_split") == first["its_split"])
-    )
-    rows = rows.with_columns(agreed=agrees.all().over("row_id"))
-    kept, disputed = settle(rows.filter(~pl.col("agreed")).drop("agreed").rows(named=True))
-    agreed = rows.filter("agreed").drop("agreed").unique("row_id", keep="first", maintain_order=True)
+    # Two steps: a window inside a window would be worked out once for each question.
+    rows = rows.with_columns(pl.col("answer", "its_split").first().over("row_id").name.prefix("first_"))
+    same_split = pl.col("split").is_null() | (pl.col("its_split") == pl.col("first_its_split"))
+    agrees = (pl.col("answer") == pl.col("first_answer")) & same_split
+    rows = rows.select(*FOUND, agrees.alias("agrees"))
+    rows = rows.with_columns(pl.col("agrees").all().over("row_id"))
+    kept, disputed = settle(rows.filter(~pl.col("agrees")).drop("agrees").rows(named=True))
+    agreed = rows.filter("agrees").drop("agrees").unique("row_id", keep="first", maintain_order=True)
     del rows
     return as_tables(
         pl.concat([agreed, pl.DataFrame(kept, schema=FOUND)]),
