@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 import re
+import sys
 import unicodedata
 
 import pytest
@@ -262,3 +263,15 @@ def test_file_that_ends_inside_a_csv_quote_keeps_the_rows_before_it(tmp_path):
     ((line, reason),) = [(reject.line, reject.reason) for part in parts for reject in part.rejects]
     assert line == 0
     assert reason.startswith("the file cannot be read on")
+
+
+def test_metadata_nested_about_as_deep_as_can_be_read_costs_no_other_row(tmp_path):
+    path = tmp_path / "data.jsonl"
+    depths = range(sys.getrecursionlimit() - 150, sys.getrecursionlimit() + 10)
+    deep = [f'{{"prompt": "q {n}", "answer": "x", "v": {"[" * n}{"]" * n}}}' for n in depths]
+    path.write_text("\n".join([*deep, '{"prompt": "last", "answer": "x"}']))
+    parts = list(read_landed(path))
+    rejects = [reject for part in parts for reject in part.rejects]
+    assert sum(part.rows.height for part in parts) + len(rejects) == len(deep) + 1
+    assert parts[-1].rows["prompt"][-1] == "last"
+    assert {reject.reason for reject in rejects} == {"JSON is nested too deeply"}

@@ -135,7 +135,7 @@ def plainly_good(records: Sequence[Any]) -> list[bool]:
 
 
 def columns_of(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """CONTENT of plainly good records. Raises BadField if the metadata of one holds a lone surrogate."""
+    """CONTENT of plainly good records. Raises BadField if the metadata of one cannot be kept as text."""
     ids = [record.get("id") for record in records]
     return {
         "prompt": [record["prompt"].strip() for record in records],
@@ -190,7 +190,10 @@ def metadata_of(record: dict[str, Any]) -> str | None:
     """All other fields, and those of `metadata`, as one JSON object; None if there are none. Raises BadField."""
     others = {name: value for name, value in record.items() if name not in FIELDS}
     metadata = {**others, **(record.get("metadata") or {})}
-    return encodable(METADATA.encode(metadata), "metadata") if metadata else None
+    try:
+        return encodable(METADATA.encode(metadata), "metadata") if metadata else None
+    except RecursionError:
+        raise BadField("metadata", "JSON is nested too deeply") from None
 
 
 def encodable(text: str, field: str) -> str:
