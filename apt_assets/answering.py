@@ -4,10 +4,11 @@ Both are reused row by row. An answer is keyed by the policy's content, how it g
 question; a grade by the rubric's code and labels, and the row (question, gold, answer).
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.view import Adapter, View
-from resources.digest import digest_json
+from resources.digest import digest_json, digest_rows
 from resources.row_store import RowTable
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from apt_assets.engine.step import Step
     from resources.policy_model import Policy
+
+GRADED_AT_ONCE = 1 << 16  # a kill loses at most these
 
 
 def open_policy(step: "Step", adapter: Adapter | None) -> "Policy":
@@ -94,14 +97,15 @@ def answer_and_grade(
             on_batch=lambda rows, answers: commit([missing[i] for i in rows], answers),
         )
 
-    said = step.fill(answer_rows(step, adapter), [answer_key(p) for p in prompts], answer).values
+    said = step.fill(answer_rows(step, adapter), answer_keys(prompts), answer).values
 
     def grade(missing: list[int], commit: Any) -> None:
-        asked, answers, wanted = ([values[i] for i in missing] for values in (prompts, said, golds))
-        commit(missing, [list(graded) for graded in grade_rows(asked, answers, wanted, labels)])
+        for start in range(0, len(missing), GRADED_AT_ONCE):
+            part = missing[start : start + GRADED_AT_ONCE]
+            asked, answers, wanted = ([values[i] for i in part] for values in (prompts, said, golds))
+            commit(part, [list(graded) for graded in grade_rows(asked, answers, wanted, labels)])
 
-    keys = [grade_key(*row) for row in zip(prompts, golds, said, strict=True)]
-    graded = step.fill(grade_table(step, labels), keys, grade).values
+    graded = step.fill(grade_table(step, labels), grade_keys(prompts, golds, said), grade).values
     return (
         questions.select("row_id", "prompt", "answer")
         .with_columns(
@@ -116,17 +120,18 @@ def answer_and_grade(
 def work_to_answer(view: View, adapter: Adapter | None, questions: "pl.DataFrame", labels: list[str]) -> dict[str, int]:
     """Rows that `answer_and_grade` would compute: {answers, grades}. An answer that is not there yet
     counts as one grade more; it may turn out to be one that was graded before."""
-    answers = answer_rows(view, adapter).read()
-    rows = list(zip(questions["prompt"], questions["answer"], strict=True))
-    known = [(prompt, gold, answers[answer_key(prompt)]) for prompt, gold in rows if answer_key(prompt) in answers]
-    missing = len({prompt for prompt, _ in rows if answer_key(prompt) not in answers})
-    ungraded = grade_table(view, labels).missing([grade_key(*row) for row in known])
+    prompts, golds = questions["prompt"].to_list(), questions["answer"].to_list()
+    keys = answer_keys(prompts)
+    answers = answer_rows(view, adapter).read(keys)
+    known = [(prompts[n], golds[n], answers[key]) for n, key in enumerate(keys) if key in answers]
+    ungraded = grade_table(view, labels).missing(grade_keys(*zip(*known, strict=True))) if known else 0
+    missing = len(set(keys)) - len(answers)
     return {"answers": missing, "grades": missing + ungraded}
 
 
-def answer_key(prompt: str) -> str:
-    return digest_json([prompt])[:32]
+def answer_keys(prompts: Sequence[str]) -> list[str]:
+    return digest_rows(prompts, digits=32)
 
 
-def grade_key(prompt: str, gold: str, answer: str) -> str:
-    return digest_json([prompt, gold, answer])[:32]
+def grade_keys(prompts: Sequence[str], golds: Sequence[str], answers: Sequence[str]) -> list[str]:
+    return digest_rows(prompts, golds, answers, digits=32)

@@ -1,4 +1,4 @@
-"""Landing: check files row by row and copy them, unchanged, into the landing folder."""
+"""Landing: check the rows of files and copy them, unchanged, into the landing folder."""
 
 import shutil
 from dataclasses import asdict
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from apt_assets.experiment import UsageError
-from apt_assets.method.landing import Reject, content_digest, read_landed
+from apt_assets.method.landing import contents_of
 from apt_assets.project import LANDING_FORMATS
 
 
@@ -27,18 +27,13 @@ def land_files(files: list[Path], folder: Path) -> list[dict[str, Any]]:
 
 
 def land_file(path: Path, folder: Path) -> dict[str, Any]:
-    good, bad = 0, []
-    for row in read_landed(path):
-        if isinstance(row, Reject):
-            bad.append(asdict(row))
-        else:
-            good += 1
+    found = contents_of(path)
     landed = None
-    if good:
-        landed = f"{path.stem}-{content_digest(path)[:8]}{path.suffix}"
+    if found.rows:
+        landed = f"{path.stem}-{found.digest[:8]}{path.suffix}"
         if not (folder / landed).exists():
             # The sensor and the planner see a whole file or none.
             temporary = folder / f".{landed}.partial"
             shutil.copyfile(path, temporary)
             temporary.replace(folder / landed)
-    return {"file": str(path), "good": good, "bad": bad, "landed": landed}
+    return {"file": str(path), "good": found.rows, "bad": [asdict(bad) for bad in found.rejects], "landed": landed}

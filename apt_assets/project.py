@@ -4,6 +4,7 @@ Everything a run writes lies below $APT_HOME (default: the repository): `.apt/` 
 the store, `landing/` the landed files, `dagster_home/` Dagster's own records.
 """
 
+import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -176,17 +177,23 @@ class Project:
 
     def usable_rows(self, name: str) -> int:
         """How many rows of a landed file can be used; 0: it gives an iteration nothing new."""
-        from apt_assets.method.landing import Row, read_landed
-
-        def count(path: Path) -> str:
-            return str(sum(isinstance(row, Row) for row in read_landed(path)))
-
-        return int(self._digests.derived(self.landing / name, f"rows {self._reader}", count))
+        return self._contents(name, self._reader)[1]
 
     @property
     def _reader(self) -> str:
         """Which code reads landed files: what it found in one is remembered under this name."""
-        return digest_json(self.code("apt_assets.method.landing:content_digest"))
+        return digest_json(self.code("apt_assets.method.landing:contents_of"))
+
+    def _contents(self, name: str, reader: str) -> tuple[str, int]:
+        """(digest, number of usable rows) of a landed file, read once for both."""
+        from apt_assets.method.landing import contents_of
+
+        def work_out(path: Path) -> str:
+            found = contents_of(path)
+            return json.dumps([found.digest, found.rows])
+
+        digest, rows = json.loads(self._digests.derived(self.landing / name, f"contents {reader}", work_out))
+        return digest, rows
 
     def landing_files(self, iteration: str) -> dict[str, str]:
         """File name -> digest for the iteration's snapshot; all present files if it has none yet.
@@ -194,14 +201,12 @@ class Project:
         The digest is of the rows, whatever their order: a shuffled file is the same file. A withdrawn
         file keeps its name with the digest "withdrawn".
         """
-        from apt_assets.method.landing import content_digest
-
         reader = self._reader
         names = None if iteration == BASE else self.store.snapshot(self.experiment.name, iteration)
         digests = {}
         for name in self.landed() if names is None else names:
-            path = self.landing / name
-            digests[name] = self._digests.derived(path, reader, content_digest) if path.is_file() else "withdrawn"
+            present = (self.landing / name).is_file()
+            digests[name] = self._contents(name, reader)[0] if present else "withdrawn"
         return digests
 
     # -- plans -------------------------------------------------------------------------------------

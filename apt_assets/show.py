@@ -73,12 +73,15 @@ def with_lines(project: Project, rows: "pl.DataFrame") -> "pl.DataFrame":
 
     from apt_assets.method.landing import read_landed
 
-    lines: dict[tuple[str, str], int] = {}
-    for file in rows["file"].unique():
+    standing = {"record": pl.String, "line": pl.Int64}
+    found = [pl.DataFrame(schema={**standing, "file": pl.String})]
+    for file in rows["file"].unique().sort():
         path = project.landing / file
-        if path.is_file():
-            for row in read_landed(path):
-                lines.setdefault((file, row.record), row.line)
-    found = [lines.get(pair) for pair in zip(rows["file"], rows["record"], strict=True)]
+        for part in read_landed(path) if path.is_file() else ():
+            bad = [(reject.record, reject.line) for reject in part.rejects]
+            for here in (part.rows.select(*standing), pl.DataFrame(bad, standing, orient="row")):
+                found.append(here.with_columns(file=pl.lit(file)))
+    lines = pl.concat(found).group_by("file", "record").agg(pl.col("line").min())
     place = rows.columns.index("record")
-    return rows.insert_column(place, pl.Series("line", found, dtype=pl.Int64)).drop("record")
+    rows = rows.join(lines, on=["file", "record"], how="left", maintain_order="left")
+    return rows.insert_column(place, rows.drop_in_place("line")).drop("record")

@@ -167,8 +167,9 @@ def reference_log_probs(trainer: Any, system_prompt: str | None, recipe: Trainin
 
     def compute(missing: list[int], commit: Callable[[Sequence[int], Sequence[Any]], None]) -> None:
         kept = {example["row"]: example for example in trainer.train_dataset}
-        commit([row for row in missing if row not in kept], [[0.0, 0.0] for row in missing if row not in kept])
         asked = [row for row in missing if row in kept]
+        if cut := sorted(set(missing) - set(asked)):
+            commit(cut, [[0.0, 0.0]] * len(cut))
 
         def on_batch(places: list[int], scores: list[Scores]) -> None:
             commit([asked[place] for place in places], [[log_prob for log_prob, _ in pair] for pair in scores])

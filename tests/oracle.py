@@ -237,8 +237,10 @@ class World(Project):
         for name in sorted(names):
             path = self.landing / name
             if path.is_file():
-                for row in sorted(read_landed(path), key=lambda row: row.record):
-                    found.setdefault(row.prompt, [row.prompt, int(row.answer), row.metadata])
+                columns = ("record", "prompt", "answer", "metadata")
+                rows = [row for part in read_landed(path) for row in part.rows.select(columns).iter_rows()]
+                for _, prompt, answer, metadata in sorted(rows):
+                    found.setdefault(prompt, [prompt, int(answer), metadata])
         return sorted(found.values())
 
 

@@ -1,6 +1,7 @@
 """Landed files, good and hostile: every line ends as a row or as a reject with a reason."""
 
 import json
+from collections import namedtuple
 
 import polars as pl
 import pytest
@@ -8,14 +9,18 @@ import pytest
 from apt_assets.experiment import UsageError
 from apt_assets.land import land_files
 from apt_assets.method.domain import build_domain
-from apt_assets.method.landing import Reject, Row, content_digest, read_landed
+from apt_assets.method.landing import ROWS, contents_of, read_landed, sort_out
+from apt_assets.method.reading import Chunk
 
+Row = namedtuple("Row", [name for name in ROWS if name != "record"])
 GOOD = {"prompt": "Capital of France?", "answer": "Paris"}
 
 
 def read(path):
-    rows = list(read_landed(path))
-    return [r for r in rows if isinstance(r, Row)], [r for r in rows if isinstance(r, Reject)]
+    """(accepted rows as named tuples, rejects) of one file."""
+    parts = list(read_landed(path))
+    rows = [Row(*row) for part in parts for row in part.rows.drop("record").iter_rows()]
+    return rows, [reject for part in parts for reject in part.rejects]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +76,9 @@ def test_parquet_rows_are_read_and_a_broken_file_is_one_reject(tmp_path):
 
 
 def rows_of(*pairs, split=None):
-    return [Row("f", n, prompt, answer, split, None, None) for n, (prompt, answer) in enumerate(pairs, start=1)]
+    """One part for each row, so that their order can be changed."""
+    records = [{"prompt": prompt, "answer": answer, "split": split} for prompt, answer in pairs]
+    return [sort_out("f", Chunk([n], [b""], [record])) for n, record in enumerate(records, start=1)]
 
 
 def test_row_order_of_a_file_does_not_change_the_dataset():
@@ -92,10 +99,10 @@ def test_row_order_decides_nothing_even_where_rows_contradict_repeat_or_are_brok
         random.Random(seed).shuffle(lines)
         (tmp_path / "data.jsonl").write_text("\n\n".join(lines) + ("\r\n" if seed else ""))
         tables = build_domain(read_landed(tmp_path / "data.jsonl"), 0.2, 0.2)
-        seen.add((content_digest(tmp_path / "data.jsonl"), *(table.write_json() for table in tables.values())))
+        seen.add((contents_of(tmp_path / "data.jsonl").digest, *(table.write_json() for table in tables.values())))
     assert len(seen) == 1
     (tmp_path / "data.jsonl").write_text("\n".join(lines[1:]))
-    assert content_digest(tmp_path / "data.jsonl") not in {digest for digest, *_ in seen}
+    assert contents_of(tmp_path / "data.jsonl").digest not in {digest for digest, *_ in seen}
 
 
 def test_questions_that_differ_in_case_and_punctuation_never_cross_splits():

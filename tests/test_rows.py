@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from resources import row_store
 from resources.row_store import RowTable
 
 
@@ -52,21 +53,68 @@ def test_failure_loses_at_most_the_batch_in_flight(table):
     assert log == [[2]]
 
 
-@pytest.mark.parametrize("cut", [1, 5, 20, 60])
+@pytest.mark.parametrize("cut", [1, 5, 20, 50])
 def test_torn_last_line_costs_its_row_and_no_other(table, cut):
     table.fill(["a", "b", "c"], computing([]))
     table.path.write_bytes(table.path.read_bytes()[:-cut])
-    assert set(table.read()) == {"a", "b"}
+    assert set(table.read("abcd")) == {"a", "b"}
     log = []
     table.fill(["a", "b", "c", "d"], computing(log))
     assert log == [[2, 3]]
-    assert set(table.read()) == {"a", "b", "c", "d"}
+    assert set(table.read("abcd")) == {"a", "b", "c", "d"}
 
 
 def test_edited_value_is_computed_again(table):
     table.fill(["a", "b"], computing([]))
     table.path.write_text(table.path.read_text().replace("answer to 1", "answer to 7"))
     assert table.fill(["a", "b"], computing([])).values == ["answer to 0", "answer to 1"]
+
+
+def test_every_single_changed_byte_of_a_row_is_noticed(table):
+    table.fill(["a", "b", "c"], computing([]))
+    whole = table.path.read_bytes()
+    start = whole.index(b'{"key": "b"')
+    end = whole.index(b"\n", start)
+    for place in range(start, end):
+        table.path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert table.read("abc") == {"a": "answer to 0", "c": "answer to 2"}
+
+
+def test_values_come_back_as_they_were_kept_whatever_is_in_them(table, monkeypatch):
+    values = [
+        "",
+        '", "value": "x"',
+        "new\nline",
+        "ß\u2028😀",
+        [5, True],
+        [1, False],
+        None,
+        {"correct": True, "margin": -0.1},
+    ]
+    keys = [f"k{n}" for n in range(len(values))]
+    table.fill(keys, lambda missing, commit: commit(missing, values))
+    for size in (1, 50, 1 << 20):
+        monkeypatch.setattr(row_store, "CHUNK_BYTES", size)
+        assert list(table.read(keys).items()) == list(zip(keys, values, strict=True))
+
+
+def test_only_the_rows_that_were_asked_for_are_read(table):
+    table.fill(["a", "b", "c"], computing([]))
+    assert table.read(["b", "z"]) == {"b": "answer to 1"}
+
+
+def test_row_kept_twice_counts_as_it_was_kept_last(table):
+    table.fill(["a"], computing([]))
+    whole = table.path.read_bytes()
+    table.path.unlink()
+    table.fill(["a"], computing([], value="later {}"))
+    table.path.write_bytes(whole + b"\n" + table.path.read_bytes())
+    assert table.read(["a"]) == {"a": "later 0"}
+
+
+def test_key_that_would_not_be_found_again_is_refused(table):
+    with pytest.raises(ValueError, match="a key of a row"):
+        table.fill(['a"b'], computing([]))
 
 
 def fill_slowly(root, log_path):

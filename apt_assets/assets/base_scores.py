@@ -15,7 +15,7 @@ def questions_now(view: View) -> "tuple[dict[str, pl.DataFrame], list[str]]":
     from apt_assets.method.landing import read_landed
 
     data = view.settings.data
-    tables = build_domain((row for path in view.landed() for row in read_landed(path)), data.validation, data.test)
+    tables = build_domain((part for path in view.landed() for part in read_landed(path)), data.validation, data.test)
     return {split: tables[split] for split in ("validation", "test")}, tables["train"]["answer"].to_list()
 
 

@@ -19,7 +19,7 @@ def domain_dataset(step: Step) -> None:
     from apt_assets.method.landing import read_landed
 
     data, paths = step.settings.data, step.landed()
-    tables = build_domain((row for path in paths for row in read_landed(path)), data.validation, data.test)
+    tables = build_domain((part for path in paths for part in read_landed(path)), data.validation, data.test)
     if tables["train"].height == 0:
         raise UsageError(
             f"no training rows in {step.project.landing} ({len(paths)} files, "

@@ -4,14 +4,16 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from apt_assets.method.landing import Reject, Row
-from apt_assets.method.splits import SPLITS, row_id, split_of
+from apt_assets.method.landing import ROWS, Landed
+from apt_assets.method.splits import SPLITS, row_ids, splits_of
 from schemas import tables
 
-Rejected = tuple[str, str, str | None, str, str]  # file, record, field, reason, raw
+Row = dict[str, str | None]  # one of FOUND, by column
+FOUND = {"file": pl.String, **ROWS, "row_id": pl.String, "its_split": pl.String}
+QUARANTINE = ("file", "record", "field", "reason", "raw")
 
 
-def build_domain(rows: Iterable[Row | Reject], validation: float, test: float) -> dict[str, pl.DataFrame]:
+def build_domain(parts: Iterable[Landed], validation: float, test: float) -> dict[str, pl.DataFrame]:
     """The tables train, validation, test, provenance and quarantine.
 
     The same question twice with the same answer is one row. With another answer there is no gold:
@@ -21,41 +23,69 @@ def build_domain(rows: Iterable[Row | Reject], validation: float, test: float) -
     The order of rows in a file decides nothing: files go by name and the rows of a file by what they
     say, and where a row stands is looked up when someone asks (`apt_assets.show`).
     """
-    kept: dict[str, tuple[Row, str]] = {}
-    rejects: list[Rejected] = []
-    for row in sorted(rows, key=lambda row: (row.file, row.record)):
-        if isinstance(row, Reject):
-            rejects.append((row.file, row.record, row.field, row.reason, row.raw))
-            continue
-        key = row_id(row.prompt)
-        split = row.split or split_of(key, validation, test)
-        if key not in kept:
-            kept[key] = (row, split)
-            continue
-        first, first_split = kept[key]
-        if row.answer != first.answer:
-            rejects.append(reject(row, "answer", f"contradicts {first.file}: {first.prompt} -> {first.answer}"))
-        elif row.split and split != first_split:
-            if split == "train":
-                rejects.append(reject(row, "split", f"held out by {first.file}: {first.prompt}"))
+    found, rejects = [pl.DataFrame(schema=FOUND)], [pl.DataFrame(schema=tables.Quarantine.empty().schema)]
+    for part in parts:
+        found.append(with_identity(part, validation, test))
+        bad = [(r.file, r.record, r.field, r.reason, r.raw) for r in part.rejects]
+        rejects.append(pl.DataFrame(bad, schema=rejects[0].schema, orient="row"))
+    rows = pl.concat(found).sort("file", "record")
+    del found
+    # Two steps: a window inside a window would be worked out once for each question.
+    rows = rows.with_columns(pl.col("answer", "its_split").first().over("row_id").name.prefix("first_"))
+    same_split = pl.col("split").is_null() | (pl.col("its_split") == pl.col("first_its_split"))
+    agrees = (pl.col("answer") == pl.col("first_answer")) & same_split
+    rows = rows.select(*FOUND, agrees.alias("agrees"))
+    rows = rows.with_columns(pl.col("agrees").all().over("row_id"))
+    kept, disputed = settle(rows.filter(~pl.col("agrees")).drop("agrees").rows(named=True))
+    agreed = rows.filter("agrees").drop("agrees").unique("row_id", keep="first", maintain_order=True)
+    del rows
+    return as_tables(
+        pl.concat([agreed, pl.DataFrame(kept, schema=FOUND)]),
+        pl.concat([*rejects, pl.DataFrame(disputed, schema=rejects[0].schema)]),
+    )
+
+
+def with_identity(part: Landed, validation: float, test: float) -> pl.DataFrame:
+    """FOUND: the rows of a part with their file, row_id and the split they belong to if no one disputes it."""
+    ids = row_ids(part.rows["prompt"])
+    by_content = pl.Series(splits_of(ids, validation, test), dtype=pl.String)
+    return part.rows.select(
+        pl.lit(part.file).alias("file"),
+        *ROWS,
+        pl.Series("row_id", ids, dtype=pl.String),
+        pl.coalesce("split", by_content).alias("its_split"),
+    )
+
+
+def settle(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+    """Rows of which some contradict each other, in order -> (one for each question, the others as QUARANTINE)."""
+    kept: dict[str | None, Row] = {}
+    rejects = []
+    for row in rows:
+        key = row["row_id"]
+        first = kept.setdefault(key, row)
+        if row["answer"] != first["answer"]:
+            reason = f"contradicts {first['file']}: {first['prompt']} -> {first['answer']}"
+            rejects.append(reject(row, "answer", reason))
+        elif row["split"] and row["its_split"] != first["its_split"]:
+            if row["its_split"] == "train":
+                rejects.append(reject(row, "split", f"held out by {first['file']}: {first['prompt']}"))
             else:
-                kept[key] = (row, split)
-                rejects.append(reject(first, "split", f"held out by {row.file}: {row.prompt}"))
-    return as_tables(kept, rejects)
+                kept[key] = row
+                rejects.append(reject(first, "split", f"held out by {row['file']}: {row['prompt']}"))
+    return list(kept.values()), rejects
 
 
-def reject(row: Row, field: str, reason: str) -> Rejected:
-    return row.file, row.record, field, reason[:500], f"{row.prompt} -> {row.answer}"[:500]
+def reject(row: Row, field: str, reason: str) -> Row:
+    values = (row["file"], row["record"], field, reason[:500], f"{row['prompt']} -> {row['answer']}"[:500])
+    return dict(zip(QUARANTINE, values, strict=True))
 
 
-def as_tables(kept: dict[str, tuple[Row, str]], rejects: list[Rejected]) -> dict[str, pl.DataFrame]:
-    ordered = sorted(kept.items())
-    result = {}
-    for split in SPLITS:
-        chosen = [(key, row.prompt, row.answer) for key, (row, its) in ordered if its == split]
-        result[split] = pl.DataFrame(chosen, schema=tables.Examples.empty().schema, orient="row")
-    provenance = [(key, split, row.file, row.record, row.source_id, row.metadata) for key, (row, split) in ordered]
-    result["provenance"] = pl.DataFrame(provenance, schema=tables.Provenance.empty().schema, orient="row")
-    ranked = sorted(rejects, key=lambda r: [part or "" for part in r])
-    result["quarantine"] = pl.DataFrame(ranked, schema=tables.Quarantine.empty().schema, orient="row")
+def as_tables(kept: pl.DataFrame, rejects: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    ordered = kept.sort("row_id")
+    result = {s: ordered.filter(pl.col("its_split") == s).select("row_id", "prompt", "answer") for s in SPLITS}
+    result["provenance"] = ordered.select(
+        "row_id", pl.col("its_split").alias("split"), "file", "record", "source_id", "metadata"
+    )
+    result["quarantine"] = rejects.sort("file", "record", pl.col("field").fill_null(""), "reason", "raw")
     return result

@@ -1,44 +1,34 @@
-"""Landed files -> rows and rejects. Every line of a file ends as one or the other.
+"""Landed files -> rows and rejects. Every record of a file ends as one or the other.
 
-JSONL is read line by line and CSV record by record, so that one broken row costs one row. Parquet
-is read by pyarrow: polars' reader can panic on malformed files.
+A million rows pass here, so records are checked column by column: those that are plainly good together,
+and one by one only those that are not (`check`, which knows what is wrong, and that some of them are good).
 """
 
-import csv
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
+import polars as pl
+
+from apt_assets.method.reading import SURROGATE, BadField, Chunk, printable, read_chunks
 from apt_assets.method.splits import SPLITS
-from resources.digest import digest_json
+from resources.digest import digest_json, digest_rows
 
-RAW_CHARACTERS = 500
-csv.field_size_limit(1 << 24)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One accepted row; `line` counts from 1 (of a Parquet file: the row)."""
-
-    file: str
-    line: int
-    prompt: str
-    answer: str
-    split: str | None
-    source_id: str | None
-    metadata: str | None
-
-    @property
-    def record(self) -> str:
-        """16 hex digits of what the row says, wherever it stands in its file."""
-        return digest_json([self.prompt, self.answer, self.split, self.source_id, self.metadata])[:16]
+FIELDS = frozenset(("prompt", "answer", "split", "id", "metadata"))
+UNCLEAN = re.compile(r"[\x00\ud800-\udfff]")
+METADATA = json.JSONEncoder(ensure_ascii=False, default=str)
+CONTENT = dict.fromkeys(("prompt", "answer", "split", "source_id", "metadata"), pl.String)
+ROWS = {"line": pl.Int64, **CONTENT, "record": pl.String}
 
 
 @dataclass(frozen=True)
 class Reject:
-    """One row that was not accepted; line 0 means the file as a whole."""
+    """One record that was not accepted; line 0 means the file as a whole."""
 
     file: str
     line: int
@@ -52,95 +42,119 @@ class Reject:
         return digest_json(["reject", self.field, self.reason, self.raw])[:16]
 
 
-class BadField(ValueError):
-    """A field of a row is wrong: (field, reason)."""
+@dataclass(frozen=True)
+class Landed:
+    """A part of a landed file.
 
-    def __init__(self, field: str | None, reason: str):
-        super().__init__(reason)
-        self.field, self.reason = field, reason
+    rows: the accepted records, as ROWS: the line on which each stands, prompt, answer, and split, source_id
+        and metadata (a JSON object) or null; `record` is 16 hex digits of what the row says, wherever it stands.
+    """
+
+    file: str
+    rows: pl.DataFrame
+    rejects: list[Reject]
 
 
-def read_landed(path: Path) -> Iterator[Row | Reject]:
+@dataclass(frozen=True)
+class Contents:
+    """What a landed file says. digest: 64 hex digits, whatever the order of its rows and the form of its lines.
+    rows: how many are accepted."""
+
+    digest: str
+    rows: int
+    rejects: list[Reject]
+
+
+def read_landed(path: Path) -> Iterator[Landed]:
     """Read one landed file by its suffix: .jsonl, .csv or .parquet.
 
     Never raises for the content of the file: what cannot be read is a Reject.
     """
-    readers = {".jsonl": read_jsonl, ".csv": read_csv, ".parquet": read_parquet}
+    for chunk in read_chunks(path):
+        yield sort_out(path.name, chunk)
+
+
+def contents_of(path: Path) -> Contents:
+    """What a landed file says, in one pass over it."""
+    records: list[pl.Series] = []
+    rejects: list[Reject] = []
+    for part in read_landed(path):
+        records += [part.rows["record"], pl.Series([reject.record for reject in part.rejects], dtype=pl.String)]
+        rejects += part.rejects
+    found = pl.concat(records) if records else pl.Series(dtype=pl.String)
+    return Contents(digest_json(found.sort().to_list()), len(found) - len(rejects), rejects)
+
+
+# -- many records --------------------------------------------------------------------------------------
+
+
+def sort_out(file: str, chunk: Chunk) -> Landed:
+    """The records of a chunk as rows and rejects, in their order."""
+    plain = plainly_good(chunk.records)
     try:
-        for line, raw, record in readers[path.suffix](path):
-            try:
-                if isinstance(record, BadField):
-                    raise record
-                yield check(path.name, line, record)
-            except BadField as bad:
-                yield Reject(path.name, line, bad.field, bad.reason, printable(raw))
-    except (OSError, ValueError, csv.Error) as error:
-        yield Reject(path.name, 0, None, f"the file cannot be read on: {error}", "")
+        columns = columns_of(list(compress(chunk.records, plain)))
+    except BadField:
+        plain, columns = [False] * len(plain), columns_of([])
+    content = {"line": list(compress(chunk.lines, plain)), **columns}
+    others: list[list[Any]] = []
+    rejects = []
+    for n in [n for n, good in enumerate(plain) if not good]:
+        try:
+            others.append([chunk.lines[n], *check(chunk.records[n])])
+        except BadField as bad:
+            rejects.append(Reject(file, chunk.lines[n], bad.field, bad.reason, printable(chunk.raws[n])))
+    rows = as_rows(content)
+    if others:
+        rows = pl.concat([rows, as_rows(dict(zip(content, zip(*others, strict=True), strict=True)))]).sort("line")
+    return Landed(file, rows, rejects)
 
 
-def content_digest(path: Path) -> str:
-    """Digest of what a landed file says, whatever the order of its rows and the form of its lines."""
-    return digest_json(sorted(row.record for row in read_landed(path)))
+def as_rows(columns: Mapping[str, Sequence[Any]]) -> pl.DataFrame:
+    """ROWS of its columns but the last, which it adds."""
+    records = digest_rows(*(columns[name] for name in CONTENT), digits=16)
+    return pl.DataFrame({**columns, "record": records}, schema=ROWS)
 
 
-Record = tuple[int, Any, Any]
+def plainly_good(records: Sequence[Any]) -> list[bool]:
+    """Of each record, whether `check` accepts it, as far as that is seen without looking at it twice; metadata
+    that is no text is found later."""
+    objects = [record if type(record) is dict else {} for record in records]
+    fields = ([record.get(name) for record in objects] for name in ("prompt", "answer", "split", "id", "metadata"))
+    return [
+        type(prompt) is str
+        and type(answer) is str
+        and (split is None or split in SPLITS)
+        and (type(source_id) in (NoneType, int) or (type(source_id) is str and not UNCLEAN.search(source_id)))
+        and type(metadata) in (NoneType, dict)
+        and not UNCLEAN.search(prompt)
+        and not UNCLEAN.search(answer)
+        and prompt.strip() != ""
+        and answer.strip() != ""
+        for prompt, answer, split, source_id, metadata in zip(*fields, strict=True)
+    ]
 
 
-def read_jsonl(path: Path) -> Iterator[Record]:
-    """(line, raw bytes, object or BadField); blank lines are skipped."""
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            if not raw.strip():
-                continue
-            try:
-                # A byte order mark is what some spreadsheet exports put before the first line.
-                text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                yield number, raw, json.loads(text)
-            except UnicodeDecodeError as error:
-                yield number, raw, BadField(None, f"not valid UTF-8 at byte {error.start + 1}")
-            except RecursionError:
-                yield number, raw, BadField(None, "JSON is nested too deeply")
-            except ValueError as error:
-                yield number, raw, BadField(None, f"not valid JSON: {error}")
+def columns_of(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """CONTENT of plainly good records. Raises BadField if the metadata of one cannot be kept as text."""
+    ids = [record.get("id") for record in records]
+    return {
+        "prompt": [record["prompt"].strip() for record in records],
+        "answer": [record["answer"].strip() for record in records],
+        "split": [record.get("split") for record in records],
+        "source_id": [None if source_id is None else str(source_id) for source_id in ids],
+        "metadata": [
+            metadata_of(record) if record.get("metadata") or not record.keys() <= FIELDS else None for record in records
+        ],
+    }
 
 
-def read_csv(path: Path) -> Iterator[Record]:
-    """(line on which the record ends, fields, dict or BadField); the first line names the columns."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        header = next(reader, [])
-        for cells in reader:
-            if not cells:
-                continue
-            if len(cells) > len(header):
-                yield reader.line_num, cells, BadField(None, f"{len(cells)} cells, but {len(header)} columns")
-            elif bad := [name for name, cell in zip(header, cells, strict=False) if has_surrogate(cell)]:
-                yield (
-                    reader.line_num,
-                    cells,
-                    BadField(printable(bad[0].encode("utf-8", "surrogateescape")), "not valid UTF-8"),
-                )
-            else:
-                filled: dict[str, Any] = {name: cell for name, cell in zip(header, cells, strict=False) if cell != ""}
-                if isinstance(filled.get("metadata"), str):
-                    filled["metadata"] = {"metadata": filled["metadata"]}
-                yield reader.line_num, cells, filled
+# -- one record ----------------------------------------------------------------------------------------
 
 
-def read_parquet(path: Path) -> Iterator[Record]:
-    """(row, dict, dict), batch by batch. Raises ValueError or OSError for a file that is not Parquet."""
-    import pyarrow.parquet as parquet
-
-    with parquet.ParquetFile(path) as file:
-        number = 0
-        for batch in file.iter_batches(batch_size=4096):
-            for record in batch.to_pylist():
-                number += 1
-                yield number, record, {k: v for k, v in record.items() if v is not None}
-
-
-def check(file: str, line: int, record: Any) -> Row:
-    """A record as a Row. Raises BadField naming the first field that is wrong."""
+def check(record: Any) -> tuple[str, str, str | None, str | None, str | None]:
+    """A record as CONTENT. Raises BadField naming the first field that is wrong."""
+    if isinstance(record, BadField):
+        raise record
     if not isinstance(record, dict):
         raise BadField(None, f"must be an object with prompt and answer, got {type(record).__name__}")
     prompt = text_field(record, "prompt")
@@ -154,17 +168,8 @@ def check(file: str, line: int, record: Any) -> Row:
     given = record.get("metadata")
     if given is not None and not isinstance(given, dict):
         raise BadField("metadata", f"must be an object, got {type(given).__name__}")
-    others = {k: v for k, v in record.items() if k not in ("prompt", "answer", "split", "id", "metadata")}
-    metadata = {**others, **(given or {})}
-    return Row(
-        file,
-        line,
-        prompt,
-        answer,
-        split,
-        None if source_id is None else encodable(str(source_id), "id"),
-        encodable(json.dumps(metadata, ensure_ascii=False, default=str), "metadata") if metadata else None,
-    )
+    source_id = None if source_id is None else encodable(str(source_id), "id")
+    return prompt, answer, split, source_id, metadata_of(record)
 
 
 def text_field(record: dict, name: str) -> str:
@@ -181,16 +186,17 @@ def text_field(record: dict, name: str) -> str:
     return encodable(value.strip(), name)
 
 
+def metadata_of(record: dict[str, Any]) -> str | None:
+    """All other fields, and those of `metadata`, as one JSON object; None if there are none. Raises BadField."""
+    others = {name: value for name, value in record.items() if name not in FIELDS}
+    metadata = {**others, **(record.get("metadata") or {})}
+    try:
+        return encodable(METADATA.encode(metadata), "metadata") if metadata else None
+    except RecursionError:
+        raise BadField("metadata", "JSON is nested too deeply") from None
+
+
 def encodable(text: str, field: str) -> str:
-    if has_surrogate(text):
+    if SURROGATE.search(text):
         raise BadField(field, "holds a lone surrogate, which is not text")
     return text
-
-
-def has_surrogate(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def printable(raw: Any) -> str:
-    text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else repr(raw)
-    return text.rstrip("\r\n")[:RAW_CHARACTERS].encode("utf-8", "backslashreplace").decode("utf-8")

@@ -7,6 +7,9 @@ punctuation always fall into the same split and cannot leak from training into e
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
+
+import polars as pl
 
 SPLITS = ("train", "validation", "test")
 
@@ -22,14 +25,25 @@ def row_id(prompt: str) -> str:
 
     A prompt of punctuation only normalises to nothing; it is then identified by its exact text.
     """
-    text = normalise(prompt) or prompt
+    return digest_16(normalise(prompt) or prompt)
+
+
+def row_ids(prompts: pl.Series) -> list[str]:
+    """`row_id` of every prompt."""
+    # For ASCII, lower case is what NFKC and case folding come to, and polars does it without a call per row.
+    normal = prompts.str.to_lowercase().str.replace_all("[^0-9a-z]+", " ").str.strip_chars(" ").to_list()
+    texts = prompts.to_list()
+    for n in (prompts.str.len_bytes() != prompts.str.len_chars()).arg_true():
+        normal[n] = normalise(texts[n])
+    return [digest_16(text or prompt) for text, prompt in zip(normal, texts, strict=True)]
+
+
+def digest_16(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
-def split_of(row: str, validation: float, test: float) -> str:
-    """The split of a row_id: its hash as a number in [0, 1) against the two shares."""
+def splits_of(rows: Sequence[str], validation: float, test: float) -> list[str]:
+    """The split of every row_id: its hash as a number in [0, 1) against the two shares."""
     # A second hash: row_id also orders the mining draw, which must not depend on the split.
-    bucket = int(hashlib.sha256(f"split:{row}".encode()).hexdigest()[:13], 16) / 16**13
-    if bucket < test:
-        return "test"
-    return "validation" if bucket < test + validation else "train"
+    buckets = [int(hashlib.sha256(f"split:{row}".encode()).hexdigest()[:13], 16) / 16**13 for row in rows]
+    return ["test" if b < test else "validation" if b < test + validation else "train" for b in buckets]

@@ -28,8 +28,8 @@ def read_domain(files: Sequence[str], config: Config) -> dict[str, pl.DataFrame]
     from apt_assets.method.landing import read_landed
 
     shares = config["data"]
-    rows = (row for name in files for row in read_landed(Path(name)))
-    tables = build_domain(rows, shares["validation"], shares["test"])
+    parts = (part for name in files for part in read_landed(Path(name)))
+    tables = build_domain(parts, shares["validation"], shares["test"])
     return {split: tables[split] for split in ("train", *HELD_OUT)}
 
 

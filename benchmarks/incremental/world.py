@@ -69,9 +69,10 @@ def make_template(folder: Path) -> Path:
 
 
 def is_training_row(row: dict[str, str]) -> bool:
-    from apt_assets.method.splits import row_id, split_of
+    from apt_assets.method.splits import row_id, splits_of
 
-    return split_of(row_id(row["prompt"]), SETTINGS["data"]["validation"], SETTINGS["data"]["test"]) == "train"
+    shares = SETTINGS["data"]
+    return splits_of([row_id(row["prompt"])], shares["validation"], shares["test"]) == ["train"]
 
 
 def first_answer(number: int, seed: int) -> str:
