@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXPERIMENT := experiments/embedded.yaml
 
-.PHONY: demo test lint ui bench-incremental setup embedded clean
+.PHONY: demo test lint ui bench bench-incremental setup embedded clean
 
 demo: embedded  ## set up, land the embedded domain, run base scores and two iterations
 	$(BIN)/apt-assets land --experiment $(EXPERIMENT) .apt/cache/icd10.jsonl
@@ -20,6 +20,10 @@ lint: setup  ## format check, lint, types
 ui: embedded  ## open Dagster on http://127.0.0.1:3000
 	$(BIN)/apt-assets land --experiment $(EXPERIMENT) .apt/cache/icd10.jsonl
 	$(BIN)/apt-assets ui --experiment $(EXPERIMENT)
+
+bench: embedded  ## speed of each stage against what people would use instead; docs/performance.md (hours)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m benchmarks.speed.all
 
 bench-incremental: setup .venv-dvc/ready  ## work done after each kind of edit: apt-assets, a plain script, DVC
 	$(BIN)/python -m benchmarks.plan

@@ -169,20 +169,26 @@ class Run:
         of those that ended."""
         import torch
 
-        caches = [cache for cache in self.caches.values() if cache.rows]
+        # Where shapes must not change, questions and answers in the making have passes of their own, of one
+        # size each, and new questions wait until half of the places are free.
+        admit = bool(self.waiting) and (not self.constant or self.running <= self.most // 2)
+        apart = self.constant and admit
+        caches = [cache for cache in self.caches.values() if cache.rows and not apart]
         going = [row for cache in caches for row in cache.rows]
         ids, positions = [row.said[-1] for row in going], [row.length for row in going]
         keep = list(range(len(going)))
         new: list[tuple[Answer, Ids]] = []
         starts = []
-        while self.waiting and self.fits(len(ids), len(going) + len(new)):
+        while admit and self.waiting and self.fits(len(ids), self.running + len(new)):
             place, question = self.waiting.popleft()
             starts.append(len(ids))
             ids += question
             positions += range(self.prefix, self.prefix + len(question))
             keep.append(len(ids) - 1)
             new.append((Answer(place, self.prefix + len(question)), question))
-        size = max(round_up(len(ids), UNIT), self.batch_tokens if self.constant else 0)
+        size = round_up(len(ids), UNIT)
+        if self.constant:
+            size = max(size, self.batch_tokens if admit else self.most)
         filler = [0] * (size - len(ids))
         turn = Turn(self, caches, starts, [question for _, question in new], size)
         device = self.model.device

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ATTENTION = "packed_rows"
 WIDTH = 16  # tokens; rows are padded to a multiple of it, inside the attention only
-UNIT = 64  # tokens; a packed sequence is filled up to a multiple of it
+UNIT = 16  # tokens; a packed sequence is filled up to a multiple of it
 
 Ids = list[int]
 
