@@ -91,7 +91,8 @@ def plan(
 ) -> None:
     """Tell what is fresh, what `run` would compute, why, and what that costs. Computes nothing itself.
 
-    Costs count rows to answer, grade, embed and score, and optimiser steps; "about" is what a stage
+    Costs count rows to answer, grade, embed and score, pairs to score under the reference model
+    ("references"), and optimiser steps; "about" is what a stage
     that waits for another one took the last time.
     """
     project = Project.open(experiment)

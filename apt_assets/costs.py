@@ -1,4 +1,4 @@
-"""What a plan would cost: rows to answer, grade, embed and score, optimiser steps.
+"""What a plan would cost: rows to answer, grade, embed and score, reference log-probabilities, steps.
 
 Exact where a stage's inputs are up to date: the rows it needs against those that are already there.
 A stage that waits for another one is estimated by what it took the last time, all rows counted.

@@ -71,6 +71,12 @@ def ratio(runs: dict[str, list[dict]], ours: str, other: str, key: str = "second
     return statistics.median(b[key] / a[key] for a, b in zip(runs[ours], runs[other], strict=True))
 
 
+def add_cases(name: str, runs: dict[str, Any]) -> dict[str, Any]:
+    """These runs and those of other cases that were saved before, so that cases can be measured one by one."""
+    path = RESULTS / f"{name}.json"
+    return {**(json.loads(path.read_text())["runs"] if path.is_file() else {}), **runs}
+
+
 def save(name: str, found: dict[str, Any], libraries: Iterable[str]) -> None:
     machine = {"cores": os.cpu_count(), "cpu": cpu_name(), "python": platform.python_version()}
     content = {

@@ -1,6 +1,6 @@
 """Answers to 128 questions of the embedded domain, base model, greedy: ours against others.
 
-    python -m benchmarks.speed.generation
+    python -m benchmarks.speed.generation [CASE ...]
 
 Needs `pip install '.[bench]'` (CTranslate2 and llama.cpp). `transformers`: generate() in batches of 16,
 float32, in the order given. `llama.cpp`: the wheel's own Q4_1 file, one question after another, with
@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.contest import child, hold, ratio, save, spread
+from benchmarks.speed.contest import add_cases, child, hold, ratio, save, spread
 from benchmarks.speed.workload import CACHE, SYSTEM_PROMPT, terms
 
 QUESTIONS = 128
@@ -203,10 +203,10 @@ def report(runs: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    runs = hold("benchmarks.speed.generation", CONTESTANTS, CASES)
+    runs = add_cases("generation", hold("benchmarks.speed.generation", CONTESTANTS, sys.argv[1:] or CASES))
     save("generation", {"questions": QUESTIONS, "runs": runs}, ("torch", "transformers", "ctranslate2", "xllamacpp"))
     print(report(runs))
 
 
 if __name__ == "__main__":
-    child(CONTESTANTS, sys.argv[1:]) if len(sys.argv) > 1 else main()
+    child(CONTESTANTS, sys.argv[1:]) if sys.argv[1:2] == ["run"] else main()

@@ -119,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    child(CONTESTANTS, sys.argv[1:]) if len(sys.argv) > 1 else main()
+    child(CONTESTANTS, sys.argv[1:]) if sys.argv[1:2] == ["run"] else main()

@@ -1,6 +1,6 @@
 """One optimiser step of preference training on 8 pairs: ours against TRL's DPOTrainer.
 
-    python -m benchmarks.speed.training
+    python -m benchmarks.speed.training [CASE ...]
 
 The embedded model, LoRA r = 16 on all linear layers, float32, all cores, the same pairs in the same
 order. Seconds are the median of the steps after the first; ours also has the reference's
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.contest import child, hold, ratio, save, spread
+from benchmarks.speed.contest import add_cases, child, hold, ratio, save, spread
 from benchmarks.speed.workload import CACHE, pairs
 
 CASES = ("demo", "instruction", "questions", "answers")
@@ -133,7 +133,7 @@ def report(runs: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    runs = hold("benchmarks.speed.training", CONTESTANTS, CASES)
+    runs = add_cases("training", hold("benchmarks.speed.training", CONTESTANTS, sys.argv[1:] or CASES))
     gap = max(
         abs(a - b)
         for its in runs.values()
@@ -149,4 +149,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    child(CONTESTANTS, sys.argv[1:]) if len(sys.argv) > 1 else main()
+    child(CONTESTANTS, sys.argv[1:]) if sys.argv[1:2] == ["run"] else main()

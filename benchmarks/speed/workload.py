@@ -27,7 +27,7 @@ def pairs(case: str, count: int) -> tuple[str | None, list[tuple[str, str, str]]
     wrong = [f"The chapter is {labels[n % len(labels)]}" for n in range(count)]
     some = rows[:count]
     if case in ("demo", "instruction"):
-        listed = f"{SYSTEM_PROMPT} The chapters are: {', '.join(labels)}."
+        listed = f"{SYSTEM_PROMPT} Say nothing else. The chapters are: {', '.join(labels)}. The diagnosis is:"
         asked = [(row["prompt"], row["answer"], no) for row, no in zip(some, wrong, strict=True)]
         return (SYSTEM_PROMPT if case == "demo" else listed), asked
     several = ["; ".join(row["prompt"] for row in rows[6 * n : 6 * n + 6]) for n in range(count)]
