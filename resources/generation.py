@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from resources.packing import (
     UNIT,
-    WIDTH,
     Group,
     Ids,
     Pack,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
 ROW_SHARE = 4  # at most batch_tokens / ROW_SHARE answers are in the making
 COMMIT_ROWS = 32  # answers between two calls of on_batch
+CACHE_WIDTH = 64  # tokens; questions of one length rounded up to it have their keys and values in one tensor
 
 
 def generate(
@@ -92,7 +92,7 @@ def inference(function: Any) -> Any:
 
 @dataclass
 class Cache:
-    """Keys and values of the answers whose questions have one padded width, behind the prefix.
+    """Keys and values of the answers whose questions have one rounded length, behind the prefix.
 
     keys, values: by layer, (slots, groups, seen, size). The answers in the making have the first slots.
     """
@@ -129,6 +129,16 @@ class Answer:
     said: Ids = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class New:
+    """A question in its first pass: where it begins there, and the place of its answer."""
+
+    ids: Ids
+    start: int
+    cache: Cache
+    slot: int
+
+
 class Run:
     """Answers to the questions that begin with one prefix."""
 
@@ -144,7 +154,7 @@ class Run:
         self.most = max(batch_tokens // ROW_SHARE, 1)
         self.caches: dict[int, Cache] = {}
         for _, ids in questions:
-            width = round_up(len(ids), WIDTH)
+            width = round_up(len(ids), CACHE_WIDTH)
             cache = self.caches.setdefault(width, Cache(self.prefix + width + max_new_tokens, 0))
             cache.slots = min(cache.slots + 1, self.most)
         self.constant = not shape_free(policy.model)
@@ -173,40 +183,39 @@ class Run:
         # size each, and new questions wait until half of the places are free.
         admit = bool(self.waiting) and (not self.constant or self.running <= self.most // 2)
         apart = self.constant and admit
-        caches = [cache for cache in self.caches.values() if cache.rows and not apart]
-        going = [row for cache in caches for row in cache.rows]
+        old = [(cache, len(cache.rows)) for cache in self.caches.values() if cache.rows and not apart]
+        going = [row for cache, _ in old for row in cache.rows]
         ids, positions = [row.said[-1] for row in going], [row.length for row in going]
         keep = list(range(len(going)))
-        new: list[tuple[Answer, Ids]] = []
-        starts = []
-        while admit and self.waiting and self.fits(len(ids), self.running + len(new)):
+        new: list[New] = []
+        while admit and self.waiting and self.fits(len(ids)):
             place, question = self.waiting.popleft()
-            starts.append(len(ids))
+            cache = self.caches[round_up(len(question), CACHE_WIDTH)]
+            new.append(New(question, len(ids), cache, len(cache.rows)))
+            cache.rows.append(Answer(place, self.prefix + len(question)))
             ids += question
             positions += range(self.prefix, self.prefix + len(question))
             keep.append(len(ids) - 1)
-            new.append((Answer(place, self.prefix + len(question)), question))
         size = round_up(len(ids), UNIT)
         if self.constant:
             size = max(size, self.batch_tokens if admit else self.most)
         filler = [0] * (size - len(ids))
-        turn = Turn(self, caches, starts, [question for _, question in new], size)
+        turn = Turn(self, old, new, size)
         device = self.model.device
         logits = self.forward(
             turn, torch.tensor([ids + filler], device=device), torch.tensor([positions + filler], device=device), keep
         )
         for row in going:
             row.length += 1
-        for row, question in new:
-            self.caches[round_up(len(question), WIDTH)].rows.append(row)
-        for row, token in zip([*going, *(row for row, _ in new)], logits.argmax(-1).tolist(), strict=True):
+        rows = [*going, *(one.cache.rows[one.slot] for one in new)]
+        for row, token in zip(rows, logits.argmax(-1).tolist(), strict=True):
             row.said.append(token)
         return self.collect()
 
-    def fits(self, tokens: int, rows: int) -> bool:
+    def fits(self, tokens: int) -> bool:
         """Whether the next question fits in a pass; one that is longer than a pass gets one of its own."""
         more = len(self.waiting[0][1])
-        return rows < self.most and (tokens + more <= self.batch_tokens or tokens == 0)
+        return self.running < self.most and (tokens + more <= self.batch_tokens or tokens == 0)
 
     def forward(self, layout: Any, ids: "torch.Tensor", positions: "torch.Tensor", keep: list[int]) -> "torch.Tensor":
         """Logits at the positions `keep`, (positions, vocabulary)."""
@@ -250,7 +259,7 @@ class PrefixPack(Pack):
 class Turn:
     """One pass: first a token of each answer in the making, cache by cache, then the new questions."""
 
-    def __init__(self, run: Run, caches: list[Cache], starts: list[int], questions: list[Ids], size: int):
+    def __init__(self, run: Run, old: list[tuple[Cache, int]], new: list[New], size: int):
         import torch
 
         device = run.model.device
@@ -258,26 +267,26 @@ class Turn:
         self.old = []
         places = torch.zeros(size, dtype=torch.long, device=device)
         first = 0
-        for cache in caches:
-            rows = len(cache.rows)
-            lengths = torch.tensor([row.length for row in cache.rows], device=device)
+        for cache, rows in old:
+            lengths = torch.tensor([row.length for row in cache.rows[:rows]], device=device)
             unseen = torch.arange(cache.seen, device=device)[None] > lengths[:, None]
             mask = torch.zeros(rows, 1, 1, cache.seen, device=device)
             mask.masked_fill_(unseen[:, None, None], float("-inf"))
             self.old.append((cache, slice(first, first + rows), torch.arange(rows, device=device), lengths, mask))
             first += rows
         places[:first] = torch.arange(first, device=device)
-        self.new: list[tuple[Group, Cache, slice]] = []
+        self.new: list[tuple[Group, Cache, torch.Tensor]] = []
         given = first
-        for group in group_rows([Row(ids) for ids in questions], starts, run.prefix, device):
-            width = group.index.shape[1]
+        by_start = {one.start: one for one in new}
+        for group in group_rows([Row(one.ids) for one in new], list(by_start), run.prefix, device):
+            its = [by_start[start] for start in group.index[:, 0].tolist()]
             flat = group.index.flatten()
             real = (flat >= 0).nonzero().flatten()
             places[flat[real]] = given + real
             given += flat.numel()
             group.index = group.index.clamp(min=0)
-            cache = run.caches[width]
-            self.new.append((group, cache, slice(len(cache.rows), len(cache.rows) + len(group.index))))
+            # One padded width, so one rounded length, so one cache.
+            self.new.append((group, its[0].cache, torch.tensor([one.slot for one in its], device=device)))
         self.places = places
 
     def attend(
