@@ -24,6 +24,7 @@ from resources.packing import (
     by_prefix,
     group_rows,
     round_up,
+    settle_places,
     shape_free,
 )
 from resources.policy_model import beginning, encode
@@ -276,15 +277,11 @@ class Turn:
             first += rows
         places[:first] = torch.arange(first, device=device)
         self.new: list[tuple[Group, Cache, torch.Tensor]] = []
-        given = first
         by_start = {one.start: one for one in new}
-        for group in group_rows([Row(one.ids) for one in new], list(by_start), run.prefix, device):
+        groups = group_rows([Row(one.ids) for one in new], list(by_start), run.prefix, device)
+        settle_places(groups, places, first)
+        for group in groups:
             its = [by_start[start] for start in group.index[:, 0].tolist()]
-            flat = group.index.flatten()
-            real = (flat >= 0).nonzero().flatten()
-            places[flat[real]] = given + real
-            given += flat.numel()
-            group.index = group.index.clamp(min=0)
             # One padded width, so one rounded length, so one cache.
             self.new.append((group, its[0].cache, torch.tensor([one.slot for one in its], device=device)))
         self.places = places

@@ -84,13 +84,7 @@ class Pack:
         # The groups give their tokens back row by row, padding included; this finds each token again.
         places = torch.zeros(self.size, dtype=torch.long, device=device)
         places[: self.prefix] = torch.arange(self.prefix, device=device)
-        given = self.prefix
-        for group in self.groups:
-            flat = group.index.flatten()
-            real = (flat >= 0).nonzero().flatten()
-            places[flat[real]] = given + real
-            given += flat.numel()
-            group.index = group.index.clamp(min=0)
+        settle_places(self.groups, places, self.prefix)
         self.places = places
 
     def attend(
@@ -181,6 +175,17 @@ def group_rows(rows: Sequence[Row], starts: Sequence[int], prefix: int, device: 
         mask[:, 0, :, prefix:].masked_fill_(~seen, float("-inf"))
         groups.append(Group(index.to(device), mask.to(device)))
     return groups
+
+
+def settle_places(groups: Sequence[Group], places: "torch.Tensor", given: int) -> None:
+    """Note in `places` (size,) where each token of the groups stands when they give theirs back one after
+    another, `given` others before them; padding, -1 in an index until then, becomes token 0."""
+    for group in groups:
+        flat = group.index.flatten()
+        real = (flat >= 0).nonzero().flatten()
+        places[flat[real]] = given + real
+        given += flat.numel()
+        group.index = group.index.clamp(min=0)
 
 
 def causal_mask(length: int, like: "torch.Tensor") -> "torch.Tensor":

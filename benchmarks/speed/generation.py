@@ -140,7 +140,8 @@ def ctranslate2(case: str, kind: str = "float32", prefix: bool = False) -> dict[
     import os
 
     import ctranslate2
-    import torch
+
+    from resources.packing import common_prefix
 
     tokenizer, asked = token_ids()
     words = [tokenizer.convert_ids_to_tokens(ids) for ids in asked]
@@ -152,7 +153,7 @@ def ctranslate2(case: str, kind: str = "float32", prefix: bool = False) -> dict[
         )
         options: dict[str, Any] = {}
         if prefix:
-            shared = next(n for n, same in enumerate(zip(*asked, strict=False)) if len(set(same)) > 1)
+            shared = common_prefix(asked)
             options["static_prompt"], words = words[0][:shared], [tokens[shared:] for tokens in words]
 
         def work() -> list[list[int]]:
@@ -163,7 +164,6 @@ def ctranslate2(case: str, kind: str = "float32", prefix: bool = False) -> dict[
             return [until_end(result.sequences_ids[0], tokenizer) for result in found]
 
         generator.generate_batch(words[:2], max_length=2, include_prompt_in_result=False, **options)
-        del torch
         return timed(work, tokenizer)
 
 

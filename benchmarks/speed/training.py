@@ -59,13 +59,14 @@ def ours(case: str) -> dict[str, Any]:
 
 
 def trl(case: str, checkpointing: bool = True) -> dict[str, Any]:
+    import polars as pl
     import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    from resources.policy_model import messages
+    from resources.trainer import as_conversations
 
     system_prompt, rows = pairs(case, STEPS * BATCH)
     moments: list[float] = []
@@ -74,14 +75,8 @@ def trl(case: str, checkpointing: bool = True) -> dict[str, Any]:
         def on_step_end(self, *arguments: Any, **named: Any) -> None:
             moments.append(time.perf_counter())
 
-    examples = [
-        {
-            "prompt": messages(prompt, system_prompt),
-            "chosen": [{"role": "assistant", "content": chosen}],
-            "rejected": [{"role": "assistant", "content": rejected}],
-        }
-        for prompt, chosen, rejected in rows
-    ]
+    tokenizer = AutoTokenizer.from_pretrained(CACHE / "policy")
+    table = pl.DataFrame(rows, schema=["prompt", "chosen", "rejected"], orient="row")
     with tempfile.TemporaryDirectory() as out:
         torch.manual_seed(SEED)
         trainer = DPOTrainer(
@@ -92,8 +87,8 @@ def trl(case: str, checkpointing: bool = True) -> dict[str, Any]:
                 use_cpu=True, bf16=False, gradient_checkpointing=checkpointing, save_strategy="no", report_to=[],
                 logging_steps=1, disable_tqdm=True,
             ),
-            train_dataset=Dataset.from_list(examples),
-            processing_class=AutoTokenizer.from_pretrained(CACHE / "policy"),
+            train_dataset=Dataset.from_list(as_conversations(table, system_prompt, tokenizer)),
+            processing_class=tokenizer,
             peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
             callbacks=[Stamp()],
         )  # fmt: skip
