@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from resources.policy_model import Policy
 
 COMMIT_ITEMS = 200  # items scored between two commits: lm-eval takes about a second to set up
+FEWSHOT_SEED = 1234  # simple_evaluate's
 
 
 class TaskError(ValueError):
@@ -138,7 +139,7 @@ def evaluate(policy: "Policy", task: Task, items: list[int], batch_tokens: int) 
     """lm-eval's samples of the given items of one task."""
     # Local tasks only: without this, lm-eval and datasets ask the hub before they look at a file.
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
-    from lm_eval import simple_evaluate
+    import lm_eval
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
@@ -173,16 +174,18 @@ def evaluate(policy: "Policy", task: Task, items: list[int], batch_tokens: int) 
     with tempfile.TemporaryDirectory() as cache:
         config = copy.deepcopy(task.config)
         config["dataset_kwargs"]["cache_dir"] = cache
+        loaded = TaskManager(include_defaults=False).load([config])
+        for each in loaded["tasks"].values():
+            each.set_fewshot_seed(FEWSHOT_SEED)
         try:
-            result = simple_evaluate(
-                model=PackedLM(pretrained=policy.model, tokenizer=policy.tokenizer),
-                tasks=[config],
-                task_manager=TaskManager(include_defaults=False),
+            # What simple_evaluate calls; it would go on to spend a second on listing installed packages.
+            result = lm_eval.evaluate(
+                lm=PackedLM(pretrained=policy.model, tokenizer=policy.tokenizer),
+                task_dict=loaded,
                 samples={config["task"]: items},
                 bootstrap_iters=0,
-                log_samples=True,
             )
         finally:
             policy.tokenizer.padding_side = side
-    assert result is not None, "simple_evaluate returns None only off the main rank"
+    assert result is not None, "lm-eval returns None only off the main rank"
     return result["samples"][config["task"]]
