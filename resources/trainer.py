@@ -65,7 +65,10 @@ def train_adapter(
     `progress` gets (optimiser step, of how many). `fill_reference` may know log-probabilities of the
     reference model, [chosen, rejected] in nats for each pair; it is asked for all of them.
     """
+    from resources.fused_lora import fuse_lora
+
     trainer = make_trainer(model_dir, previous_adapter, pairs, system_prompt, recipe, out, progress)
+    fuse_lora(trainer.model)
     compute = reference_log_probs(trainer, system_prompt, recipe)
     values = (fill_reference or compute_all(pairs.height))(compute)
     known = [values[row] for row in trainer.train_dataset["row"]]

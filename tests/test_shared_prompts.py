@@ -6,6 +6,7 @@ import random
 import pytest
 from safetensors.torch import load_file
 
+from resources.fused_lora import fuse_lora
 from resources.packing import register
 from resources.shared_prompts import completion_positions_only, give_reference, pack_pairs, share_prompts
 
@@ -61,6 +62,7 @@ def run(tiny_folder, out, rows, *, ours, previous=None, reference="previous", re
     if reference == "base" and previous is not None:
         trainer.model.delete_adapter("ref")
     if ours:
+        fuse_lora(trainer.model)
         share_prompts(trainer.model.get_base_model().base_model)
         chosen, rejected = [], []
         for example in trainer.train_dataset:

@@ -63,6 +63,7 @@ class CodeDigests:
     def __init__(self, root: Path, memory: Path | None = None):
         self._root, self._memory = root, memory
         self._modules: dict[str, Module] = {}
+        self._parts: dict[Definition, tuple[str, list[Definition]]] = {}
         self._closures: dict[str, dict[str, str]] = {}
         self.sources = source_digests(root)
         self._recall()
@@ -88,7 +89,7 @@ class CodeDigests:
         """Look at the files again; what did not change is not parsed again."""
         sources = source_digests(self._root)
         if sources != self.sources:
-            self.sources, self._modules, self._closures = sources, {}, {}
+            self.sources, self._modules, self._parts, self._closures = sources, {}, {}, {}
             self._recall()
 
     # -- closure ---------------------------------------------------------------------------------
@@ -99,16 +100,25 @@ class CodeDigests:
         found: dict[str, str] = {}
         waiting = [start]
         while waiting:
-            module_name, name = waiting.pop()
-            label = f"{module_name}.{name}" if name else module_name + ON_IMPORT
-            module = self._module(module_name)
-            nodes = module.definitions[name] if name else module.effects
-            if label in found or not nodes:
-                continue
-            found[label] = digest_nodes([self._normal(module, node) for node in nodes])
-            waiting += [target for node in nodes for target in self._references(module, node)]
-            waiting += [(part, "") for part in with_parents(module_name)]
+            part = waiting.pop()
+            label = f"{part[0]}.{part[1]}" if part[1] else part[0] + ON_IMPORT
+            if label not in found:
+                digest, targets = self._part(part)
+                if digest:
+                    found[label] = digest
+                    waiting += targets
         return dict(sorted(found.items()))
+
+    def _part(self, part: Definition) -> tuple[str, list[Definition]]:
+        """(digest of one definition, what it refers to); ("", []) for a module that does nothing on import."""
+        if part not in self._parts:
+            module = self._module(part[0])
+            nodes = module.definitions[part[1]] if part[1] else module.effects
+            targets = [target for node in nodes for target in self._references(module, node)]
+            targets += [(parent, "") for parent in with_parents(part[0])]
+            digest = digest_nodes([self._normal(module, node) for node in nodes])
+            self._parts[part] = (digest, list(dict.fromkeys(targets))) if nodes else ("", [])
+        return self._parts[part]
 
     def _references(self, module: Module, node: ast.AST) -> Iterator[Definition]:
         """The project's definitions that a statement refers to."""
