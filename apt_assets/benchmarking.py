@@ -48,15 +48,12 @@ def score_general(step: "Step", adapter: Adapter | None, tasks: "list[Task]") ->
     table = score_rows(step, adapter)
     rows = []
     for task in tasks:
-        progress = step.progress(task.name, len(task.keys), "items")
 
-        def score(missing: list[int], commit: Any, task: "Task" = task, progress: Any = progress) -> None:
-            def on_batch(items: Any, values: Any) -> None:
-                commit(items, values)
-                progress(missing.index(items[-1]) + 1, len(missing))
-
+        def score(missing: list[int], commit: Any, task: "Task" = task) -> None:
+            progress = step.progress(task.name, len(missing), "items")
+            tokens = step.settings.policy.batch_tokens
             policy = open_policy(step, adapter)
-            score_items(policy, task, missing, batch_tokens=step.settings.policy.batch_tokens, on_batch=on_batch)
+            score_items(policy, task, missing, batch_tokens=tokens, on_batch=commit, progress=progress)
 
         scored = step.fill(table, task.keys, score).values
         rows += [(task.name, item, s["correct"], s["margin"]) for item, s in enumerate(scored)]

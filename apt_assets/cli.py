@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -55,15 +55,23 @@ def run(
     after loop.max_iterations on the same data, or when an iteration gains nothing or finds no bad
     case. Stops at the first failed stage or refused gate with exit code 1.
     After Ctrl-C or a kill, run it again: finished stages are kept.
+
+    In a terminal bars show how far each part is, with rate and time left. With --json the result is one
+    object on stdout, and stderr has a JSON object per line: {"event": "line" or "progress", ...}.
     """
     project = Project.open(experiment)
+    from apt_assets.display import display
     from apt_assets.loop import run_loop
 
-    say(f"experiment {project.experiment.name} ({project.experiment_file})")
+    shown = display(as_json=as_json)
+    shown.line(f"experiment {project.experiment.name} ({project.experiment_file})")
     if not project.landed():
         where = f" --experiment {project.experiment_file}"
         raise UsageError(f"no data in {project.landing}: land some with `apt-assets land FILE{where}`")
-    result = run_loop(project, iterations, say)
+    try:
+        result = run_loop(project, iterations, shown)
+    finally:
+        shown.close()
     from apt_assets.results import results
 
     found = results(project)
@@ -250,16 +258,18 @@ def show(
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.", metavar="DIR")],
+    what: Annotated[Literal["adapter", "merged", "pairs", "results"], typer.Option(help="What to write.")] = "adapter",
     iteration: Annotated[int | None, typer.Option(min=1, help="Default: the last promoted iteration.")] = None,
-    merge: Annotated[bool, typer.Option(help="Merge the adapter into the base model.")] = False,
     experiment: ExperimentOption = None,
 ) -> None:
-    """Write the adapter, or the merged model, as a folder that transformers loads."""
+    """Write what others load: the adapter or the merged model, each with a model card, the preference
+    pairs as TRL reads them, or the scores as lm-eval's results file.
+    """
     project = Project.open(experiment)
-    from apt_assets.export import export_model
+    from apt_assets.export import export as write
 
-    exported = export_model(project, folder.expanduser(), iteration, merge=merge)
-    print(f"wrote {'the merged model' if merge else 'the adapter'} of iteration {exported} to {folder}")
+    exported = write(project, folder.expanduser(), iteration, what)
+    print(f"wrote {what} of iteration {exported} to {folder}")
 
 
 @app.command()
@@ -270,10 +280,11 @@ def ui(
 ) -> None:
     """Open the project in Dagster: asset graph, runs, checks, sensors. Ends with Ctrl-C."""
     project = Project.open(experiment)
+    from apt_assets.display import Lines
     from apt_assets.driver import following
     from apt_assets.loop import Dagster
 
-    Dagster(project, say).settle(following(project, project.planner()))
+    Dagster(project, Lines()).settle(following(project, project.planner()))
     os.environ["APT_EXPERIMENT"] = str(project.experiment_file)
     os.environ["APT_WATCH"] = "1" if watch else "0"
     say(f"Dagster at http://127.0.0.1:{port} (Ctrl-C ends it); asset graph: http://127.0.0.1:{port}/asset-groups")

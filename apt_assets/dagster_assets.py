@@ -5,14 +5,17 @@ verified artifact if its fingerprint is known.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
-from apt_assets.dagster_ledger import FOR_EVERY_ITERATION, Ledger, code_version, dependencies, metadata
+from apt_assets.dagster_ledger import FOR_EVERY_ITERATION, Ledger, code_version, dependencies
+from apt_assets.dagster_metadata import check_metadata, metadata
+from apt_assets.display import Display
 from apt_assets.engine.execute import NothingToTrain, Outcome, StageBlocked, run_stage
 from apt_assets.engine.plan import BELOW
+from apt_assets.engine.progress import Progress, throttled
 from apt_assets.engine.stages import BASE, Stage
 from apt_assets.partitions import key_of, number_of
 from apt_assets.project import Project
@@ -24,6 +27,7 @@ warnings.simplefilter("ignore", dg.PreviewWarning)
 ITERATIONS = dg.DynamicPartitionsDefinition(name="iteration")
 # One run of the loop at a time: iteration t+1 needs what t promoted. The limit is in dagster.yaml.
 POOL = "apt_loop"
+LOG_SECONDS = 5.0  # between two log lines that tell how far a part of a stage is
 
 SOURCES = {
     "landing_files": (
@@ -76,7 +80,7 @@ def source_asset(project: Project, name: str, group: str, description: str) -> A
     return partitioned_source
 
 
-def stage_asset(project: Project, stage: Stage, echo: Callable[[str], None]) -> dg.AssetsDefinition:
+def stage_asset(project: Project, stage: Stage, display: Display) -> dg.AssetsDefinition:
     """One stage as an asset, partitioned by iteration unless the stage says otherwise."""
 
     @dg.asset(
@@ -86,6 +90,7 @@ def stage_asset(project: Project, stage: Stage, echo: Callable[[str], None]) -> 
         code_version=code_version(project, stage),
         group_name=stage.group,
         kinds=set(stage.kinds),
+        owners=project.experiment.owners,
         description=stage.description,
         pool=POOL,
         # An iteration without bad cases leaves these out, and Dagster skips what is below.
@@ -95,12 +100,12 @@ def stage_asset(project: Project, stage: Stage, echo: Callable[[str], None]) -> 
         iteration = context.partition_key if stage.partitioned else BASE
         if stage.name == "promoted_adapter" and project.planner().verdict(iteration) is None:
             # The checks may have been left out of the run's selection; the gate may not.
-            run(project, iteration, "gate", context, echo)
+            run(project, iteration, "gate", context, display)
         try:
-            outcome = run(project, iteration, stage.name, context, echo)
+            outcome = run(project, iteration, stage.name, context, display)
         except NothingToTrain as nothing:
             context.log.info(f"{nothing}: the loop ends here")
-            echo(f"{nothing}: the loop ends here")
+            display.line(f"{nothing}: the loop ends here")
             return
         if stage.name == "promoted_adapter":
             announce(project, iteration, context)
@@ -112,7 +117,7 @@ def stage_asset(project: Project, stage: Stage, echo: Callable[[str], None]) -> 
     return asset
 
 
-def gate_checks(project: Project, echo: Callable[[str], None]) -> dg.AssetChecksDefinition:
+def gate_checks(project: Project, display: Display) -> dg.AssetChecksDefinition:
     """The gate as two blocking checks on benchmark_scores: a refusal stops promoted_adapter."""
     specs = [
         dg.AssetCheckSpec(
@@ -132,7 +137,7 @@ def gate_checks(project: Project, echo: Callable[[str], None]) -> dg.AssetChecks
     @dg.multi_asset_check(name="gate", specs=specs, pool=POOL)
     def gate(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         iteration = context.partition_key
-        run(project, iteration, "gate", context, echo)
+        run(project, iteration, "gate", context, display)
         verdict = project.planner().verdict(iteration)
         assert verdict is not None, "the gate was computed just now"
         if not verdict["passed"]:
@@ -143,13 +148,13 @@ def gate_checks(project: Project, echo: Callable[[str], None]) -> dg.AssetChecks
                 check_name=f"{check['name']}_gate",
                 passed=check["passed"],
                 severity=dg.AssetCheckSeverity.ERROR,
-                metadata=check,
+                metadata=check_metadata(check, iteration, gate_passed=verdict["passed"]),
             )
 
     return gate
 
 
-def run(project: Project, iteration: str, name: str, context: Any, echo: Callable[[str], None]) -> Outcome:
+def run(project: Project, iteration: str, name: str, context: Any, display: Display) -> Outcome:
     """Run one stage for a Dagster step, with its log lines in Dagster and in the terminal."""
     if iteration != BASE:
         number_of(iteration)
@@ -161,10 +166,16 @@ def run(project: Project, iteration: str, name: str, context: Any, echo: Callabl
 
     def log(line: str) -> None:
         context.log.info(line)
-        echo(line)
+        display.line(line)
+
+    in_log = throttled(lambda at: context.log.info(str(at)), LOG_SECONDS)
+
+    def show(at: Progress) -> None:
+        in_log(at)
+        display.progress(at)
 
     try:
-        return run_stage(project, iteration, name, run_id=context.run.run_id, log=log)
+        return run_stage(project, iteration, name, run_id=context.run.run_id, log=log, show=show)
     except NothingToTrain:
         raise
     except StageBlocked as error:

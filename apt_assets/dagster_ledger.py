@@ -1,4 +1,4 @@
-"""Dagster's memory of the store: keeping it true, and what a materialisation shows.
+"""Dagster's memory of the store: keeping it true.
 
 Dagster judges an asset by its own event log: the code version and input versions of the last
 materialisation against those of now. It hears of a computed stage, but not of a file edited outside,
@@ -13,11 +13,12 @@ from typing import Any
 
 import dagster as dg
 
+from apt_assets.dagster_metadata import metadata
 from apt_assets.engine.execute import record_hit
 from apt_assets.engine.plan import StagePlan, Unsettled, stages_of
 from apt_assets.engine.stages import BASE, STAGES, Stage
 from apt_assets.project import Project
-from resources.artifact_store import DAGSTER_LOCK, Manifest
+from resources.artifact_store import DAGSTER_LOCK
 from resources.digest import digest_json
 
 # Inputs of the planner under the names they have in the graph.
@@ -206,29 +207,3 @@ def code_version(project: Project, stage: Stage) -> str:
     code = digest_json([project.code(stage.code), stage.library_versions()])[:8]
     own = f"{code}.{digest_json(stage.settings_slice(project.experiment))[:8]}"
     return f"{own}+{code_version(project, STAGES['gate'])}" if stage.name == "promoted_adapter" else own
-
-
-def metadata(project: Project, iteration: str, status: str, manifest: Manifest, seconds: float) -> dict[str, Any]:
-    """What a materialisation shows: reused or computed, identity, inputs, work, cost, links."""
-    shown: dict[str, Any] = {
-        "status": status,
-        "fingerprint": manifest.fingerprint,
-        "inputs": manifest.inputs,
-        "seconds_to_compute": manifest.seconds,
-        "seconds_now": round(seconds, 3),
-        "computed_for": manifest.iteration,
-        **{name: fact for name, fact in manifest.facts.items() if name != "vectors_mark"},
-    }
-    for kind, done in manifest.work.items():
-        if kind == "steps":
-            shown["steps"] = done
-        else:
-            shown[f"{kind}_reused"], shown[f"{kind}_computed"] = done["reused"], done["computed"]
-    if manifest.run_id:
-        shown["computed_by_run"] = dg.MetadataValue.dagster_run(manifest.run_id)
-    if {"policy", "previous_adapter"} & set(STAGES[manifest.stage].inputs):
-        earlier = project.planner().promoted_before(iteration)
-        shown["starts_from"] = f"adapter of iteration {earlier}" if earlier else "the base model, without an adapter"
-        if earlier:
-            shown["previous_adapter"] = dg.MetadataValue.url(f"/assets/adapter_checkpoint?partition={earlier}")
-    return shown

@@ -1,19 +1,19 @@
 """The code location: everything Dagster sees, as a table of contents."""
 
-from collections.abc import Callable
-
 import dagster as dg
 
 import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.dagster_assets import gate_checks, source_assets, stage_asset
+from apt_assets.display import Display
 from apt_assets.engine.stages import STAGES
 from apt_assets.project import Project
 from apt_assets.sensors import build_sensors
 
 
-def build_definitions(project: Project, echo: Callable[[str], None] = lambda line: None) -> dg.Definitions:
-    """All assets, checks and jobs of one project; `echo` also gets each log line of a step."""
-    stages = [stage_asset(project, stage, echo) for name, stage in STAGES.items() if name != "gate"]
+def build_definitions(project: Project, display: Display | None = None) -> dg.Definitions:
+    """All assets, checks and jobs of one project; `display` also gets what a step logs."""
+    display = display or Display()
+    stages = [stage_asset(project, stage, display) for name, stage in STAGES.items() if name != "gate"]
     per_iteration = dg.AssetSelection.assets(*(n for n, s in STAGES.items() if s.partitioned and n != "gate"))
     jobs = {
         "score_base": dg.define_asset_job("score_base", selection=["base_scores"], description="The gate's reference."),
@@ -25,7 +25,7 @@ def build_definitions(project: Project, echo: Callable[[str], None] = lambda lin
     }
     return dg.Definitions(
         assets=[*source_assets(project), *stages],
-        asset_checks=[gate_checks(project, echo)],
+        asset_checks=[gate_checks(project, display)],
         jobs=list(jobs.values()),
         sensors=build_sensors(project, jobs),
         executor=dg.in_process_executor,

@@ -157,6 +157,9 @@ class Experiment(Section):
     """One experiment file. Every section may be left out; `name` may not."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+    owners: list[Annotated[str, Field(pattern=r"^(team:[\w-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$")]] = Field(
+        [], description="Shown in Dagster as the owners of all assets: an e-mail address or team:NAME."
+    )
     data: Data = Data()
     policy: PolicySettings = PolicySettings()
     mining: Mining = Mining()

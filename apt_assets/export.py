@@ -1,21 +1,31 @@
-"""Export: an adapter, or the merged model, as a folder that transformers and peft load."""
+"""Export: what others load of an iteration, in the formats of peft, transformers, TRL and lm-eval."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any, Literal
 
 import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.engine.plan import Planner
 from apt_assets.experiment import UsageError
+from apt_assets.model_card import model_card
 from apt_assets.partitions import key_of
 from apt_assets.project import Project
+from resources.benchmarks import read_yaml
+
+What = Literal["adapter", "merged", "pairs", "results"]
 
 
-def export_model(project: Project, target: Path, iteration: int | None, *, merge: bool) -> str:
-    """Write the adapter (or base + adapter merged, in the policy's dtype) to `target`.
+def export(project: Project, target: Path, iteration: int | None, what: What) -> str:
+    """Write one of these to `target`, a new or empty folder; returns the iteration's key:
 
-    Returns the iteration's key. Raises UsageError if `target` holds files, if nothing is promoted, or
-    if the iteration asked for has no adapter.
+    adapter: adapter_model.safetensors and its configuration, for peft, with a model card.
+    merged: base model + adapter in the policy's dtype, and the tokenizer, with a model card.
+    pairs: train.jsonl in TRL's preference format with an explicit prompt, replay rows included.
+    results: the general scores as lm-eval's own results file, and the domain's in scores.json.
+
+    Raises UsageError if `target` holds files, if nothing is promoted, or if the iteration asked for has
+    no up-to-date artifact of that kind.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target}: exists and is not an empty folder")
@@ -23,20 +33,42 @@ def export_model(project: Project, target: Path, iteration: int | None, *, merge
         raise UsageError(f"an iteration is 1 to 9999, got {iteration}")
     planner = project.planner()
     key = key_of(iteration) if iteration else last_promoted(project, planner)
-    plan = planner.stage(key, "adapter_checkpoint")
+    match what:
+        case "pairs":
+            source = fresh(project, planner, key, "preference_pairs")
+            write_pairs(project, source / "preference_pairs.parquet", target)
+        case "results":
+            source = fresh(project, planner, key, "benchmark_scores")
+            write_results(project, key, source, target)
+        case "adapter" | "merged":
+            source = fresh(project, planner, key, "adapter_checkpoint")
+            (write_merged if what == "merged" else write_adapter)(project, source, target)
+            card = model_card(project, planner, key, merged=what == "merged")
+            (target / "README.md").write_text(card, encoding="utf-8")
+    return key
+
+
+def fresh(project: Project, planner: Planner, key: str, stage: str) -> Path:
+    """The verified folder of an artifact that is up to date. Raises UsageError."""
+    plan = planner.stage(key, stage)
     if plan.status != "fresh" or plan.manifest is None:
-        raise UsageError(f"iteration {key} of {project.experiment.name} has no up-to-date adapter ({plan.status})")
-    manifest = plan.manifest
-    source = project.artifact(manifest)
+        raise UsageError(
+            f"iteration {key} of {project.experiment.name} has no up-to-date {stage} ({plan.status}): "
+            "run `apt-assets run` first"
+        )
+    return project.artifact(plan.manifest)
+
+
+def write_adapter(project: Project, source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    if not merge:
-        for name in manifest.files:
-            if name.startswith("adapter_"):
-                shutil.copyfile(source / name, target / name)
-        config = target / "adapter_config.json"
-        named = {**json.loads(config.read_text()), "base_model_name_or_path": str(project.model)}
-        config.write_text(json.dumps(named, indent=1))
-        return key
+    for file in source.glob("adapter_*"):
+        shutil.copyfile(file, target / file.name)
+    config = target / "adapter_config.json"
+    named = {**json.loads(config.read_text()), "base_model_name_or_path": str(project.model)}
+    config.write_text(json.dumps(named, indent=1))
+
+
+def write_merged(project: Project, source: Path, target: Path) -> None:
     from peft import PeftModel
 
     from resources.policy_model import load_policy
@@ -45,7 +77,50 @@ def export_model(project: Project, target: Path, iteration: int | None, *, merge
     model = policy.model.merge_and_unload() if isinstance(policy.model, PeftModel) else policy.model
     model.save_pretrained(target)
     policy.tokenizer.save_pretrained(target)
-    return key
+
+
+def write_pairs(project: Project, pairs: Path, target: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from resources.trainer import as_conversations
+    from schemas.files import read_table
+
+    rows = read_table(pairs)
+    tokenizer = AutoTokenizer.from_pretrained(project.model)
+    examples = as_conversations(rows, project.experiment.policy.system_prompt, tokenizer)
+    origins = rows.select("row_id", "case_id", "kind", "grade").iter_rows(named=True)
+    target.mkdir(parents=True, exist_ok=True)
+    with (target / "train.jsonl").open("w", encoding="utf-8") as file:
+        for example, origin in zip(examples, origins, strict=True):
+            file.write(json.dumps({**example, **origin}, ensure_ascii=False) + "\n")
+
+
+def write_results(project: Project, key: str, source: Path, target: Path) -> None:
+    """lm-eval's file is written by lm-eval: `lm_eval.utils.make_table` and its loggers read it."""
+    import polars as pl
+    from lm_eval.loggers import EvaluationTracker
+
+    from schemas.files import read_table
+
+    items = read_table(source / "general_items.parquet")
+    scored = items.group_by("task").agg(
+        pl.len().alias("n"), pl.col("correct").mean(), pl.col("correct").std().alias("s")
+    )
+    found: dict[str, Any] = {"results": {}, "versions": {}, "n-shot": {}, "n-samples": {}, "higher_is_better": {}}
+    for task, n, accuracy, deviation in scored.sort("task").iter_rows():
+        config = read_yaml(project.tasks / f"{task}.yaml")
+        stderr = "N/A" if deviation is None else deviation / n**0.5
+        found["results"][task] = {"alias": task, "acc_norm,none": accuracy, "acc_norm_stderr,none": stderr}
+        found["versions"][task] = (config.get("metadata") or {}).get("version", "N/A")
+        found["n-shot"][task] = config.get("num_fewshot") or 0
+        found["n-samples"][task] = {"original": n, "effective": n}
+        found["higher_is_better"][task] = {"acc_norm": True}
+    target.mkdir(parents=True, exist_ok=True)
+    tracker = EvaluationTracker(output_path=str(target))
+    model = {"pretrained": f"{project.experiment.name}-{key}"}
+    tracker.general_config_tracker.log_experiment_args("apt-assets", model, None, None, False)
+    tracker.save_results_aggregated(found)
+    shutil.copyfile(source / "scores.json", target / "scores.json")
 
 
 def last_promoted(project: Project, planner: Planner) -> str:

@@ -3,12 +3,12 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import apt_assets.assets  # noqa: F401 - declares the stages
+from apt_assets.display import Display
 from apt_assets.driver import End, Run, next_run
 from apt_assets.engine.execute import reusable
 from apt_assets.engine.plan import stages_of
@@ -18,8 +18,6 @@ from apt_assets.partitions import number_of
 from apt_assets.project import Project
 from resources.artifact_store import DAGSTER_LOCK
 from resources.digest import digest_json, write_atomically
-
-Echo = Callable[[str], None]
 
 
 @dataclass
@@ -36,7 +34,7 @@ class LoopResult:
     reused: list[tuple[str, str]] = field(default_factory=list)
 
 
-def run_loop(project: Project, iterations: int | None, echo: Echo) -> LoopResult:
+def run_loop(project: Project, iterations: int | None, display: Display) -> LoopResult:
     """Bring base and iterations 1..n up to date, in order; None: run until the loop ends by itself.
 
     Stops at the first failure, and where `driver.next_run` says that the loop ends.
@@ -58,7 +56,7 @@ def run_loop(project: Project, iterations: int | None, echo: Echo) -> LoopResult
             reason = f"iteration {step.key} did not come up to date: {step.reason}"
             result.passed, result.reason = False, reason
             break
-        dagster = dagster or Dagster(project, echo)
+        dagster = dagster or Dagster(project, display)
         if step.opens:
             project.open_iteration(step.key)
         dagster.settle()
@@ -71,7 +69,7 @@ def run_loop(project: Project, iterations: int | None, echo: Echo) -> LoopResult
             break
     # Opening Dagster takes longer than all the rest of a run that changes nothing.
     if project.store.iterations(project.experiment.name) and (dagster or not is_settled(project)):
-        (dagster or Dagster(project, echo)).settle()
+        (dagster or Dagster(project, display)).settle()
         remember_settled(project)
     planner = project.planner()
     for key in [BASE, *project.store.iterations(project.experiment.name)]:
@@ -145,11 +143,11 @@ def prepare_dagster_home(project: Project) -> None:
 class Dagster:
     """This process's view of the Dagster instance and of the project's jobs."""
 
-    def __init__(self, project: Project, echo: Echo):
+    def __init__(self, project: Project, display: Display):
         prepare_dagster_home(project)
         import dagster as dg
 
-        self._project, self._echo = project, echo
+        self._project, self._display = project, display
         # Two processes that create its databases at the same time fail in its migrations.
         with project.store.lock(DAGSTER_LOCK):
             self.instance = dg.DagsterInstance.get()
@@ -175,7 +173,7 @@ class Dagster:
         from apt_assets.definitions import build_definitions
 
         # Built anew each time: code versions are those of now.
-        definitions = build_definitions(self._project, self._echo)
+        definitions = build_definitions(self._project, self._display)
         job = definitions.resolve_job_def("score_base" if key == BASE else "iterate")
         try:
             result = job.execute_in_process(

@@ -165,7 +165,7 @@ def measure(rows: int) -> dict[str, Any]:
 
         def run(stage: str) -> None:
             with timed(stage):
-                run_stage(project, KEY, stage, run_id="benchmark", log=lambda line: None)
+                run_stage(project, KEY, stage, run_id="benchmark")
 
         before = peak_gb()
         with timed("land"):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from resources.digest import digest_json
-from resources.scoring import Question, score_answers
+from resources.scoring import Question, Scores, score_answers
 
 if TYPE_CHECKING:
     from resources.policy_model import Policy
@@ -112,9 +112,10 @@ def score_items(
     *,
     batch_tokens: int,
     on_batch: Callable[[Sequence[int], list[dict[str, Any]]], None],
+    progress: Callable[[int], None] = lambda done: None,
 ) -> None:
     """Score the items at the given positions; `on_batch` gets positions and {correct, margin} of each
-    few hundred of them.
+    few hundred of them, `progress` the number scored after each pass.
 
     An item is correct if its gold choice has the highest log-likelihood per character (lm-eval's
     acc_norm). Its margin is the gold's log-likelihood per character minus the best other choice's,
@@ -123,7 +124,7 @@ def score_items(
     for start in range(0, len(items), COMMIT_ITEMS):
         part = list(items[start : start + COMMIT_ITEMS])
         scored = {}
-        for sample in evaluate(policy, task, part, batch_tokens):
+        for sample in evaluate(policy, task, part, batch_tokens, lambda done, start=start: progress(start + done)):
             choices = sample["doc"]["choices"]
             scores = [float(response[0]) for response in sample["filtered_resps"]]
             per_character = [s / max(len(c), 1) for s, c in zip(scores, choices, strict=True)]
@@ -135,7 +136,13 @@ def score_items(
         on_batch(part, [scored[item] for item in part])
 
 
-def evaluate(policy: "Policy", task: Task, items: list[int], batch_tokens: int) -> list[dict[str, Any]]:
+def evaluate(
+    policy: "Policy",
+    task: Task,
+    items: list[int],
+    batch_tokens: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[dict[str, Any]]:
     """lm-eval's samples of the given items of one task."""
     # Local tasks only: without this, lm-eval and datasets ask the hub before they look at a file.
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -160,10 +167,16 @@ def evaluate(policy: "Policy", task: Task, items: list[int], batch_tokens: int) 
                 Question(list(context), tuple(requests[i][2] for i in its)) for (_, context), its in asked.items()
             ]
             results: list[Any] = [None] * len(requests)
-            scored = score_answers(policy.model, questions, batch_tokens=batch_tokens)
-            for places, scores in zip(asked.values(), scored, strict=True):
-                for place, score in zip(places, scores, strict=True):
-                    results[place] = score
+            by_question, done = list(asked.values()), set()
+
+            def on_batch(numbers: list[int], scored: list[Scores]) -> None:
+                for number, scores in zip(numbers, scored, strict=True):
+                    for place, score in zip(by_question[number], scores, strict=True):
+                        results[place] = score
+                        done.add(self.items[place])
+                progress(len(done))
+
+            score_answers(policy.model, questions, batch_tokens=batch_tokens, on_batch=on_batch)
             return results
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)

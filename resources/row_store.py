@@ -34,7 +34,8 @@ PLAIN = re.compile(r"[0-9A-Za-z-]+")
 ENCODER = json.JSONEncoder(allow_nan=False)
 
 # A function (positions that are missing, commit): computes them and hands over batch by batch.
-Compute = Callable[[list[int], Callable[[Sequence[int], Sequence[Any]], None]], None]
+Commit = Callable[[Sequence[int], Sequence[Any]], None]
+Compute = Callable[[list[int], Commit], None]
 
 
 @dataclass(frozen=True)

@@ -112,10 +112,11 @@ class VectorTable:
         texts: Sequence[str],
         open_encoder: "Callable[[], Encoder]",
         check: Callable[[], None] = lambda: None,
-        progress: Callable[[int], None] = lambda done: None,
+        progress: Callable[[int, int], None] = lambda done, of: None,
     ) -> int:
         """Embed and keep the texts that have no vector; returns how many. They are kept every few
-        batches, after `check`, which may raise. The encoder is loaded only if something is missing."""
+        batches, after `check`, which may raise. The encoder is loaded only if something is missing.
+        `progress` gets (texts embedded, of how many)."""
         with self._writing():
             rows, known = self._look("text")
             wanted = absent(texts, rows)
@@ -126,7 +127,7 @@ class VectorTable:
         return len(wanted)
 
     def _embed(
-        self, texts: list[str], encoder: "Encoder", check: Callable[[], None], progress: Callable[[int], None]
+        self, texts: list[str], encoder: "Encoder", check: Callable[[], None], progress: Callable[[int, int], None]
     ) -> None:
         import numpy as np
 
@@ -148,7 +149,7 @@ class VectorTable:
                     keep()
 
             def on_progress(done: int, start: int = start) -> None:
-                progress(start + done)
+                progress(start + done, len(texts))
 
             encoder.embed(part, on_progress, on_batch)
         keep()

@@ -28,17 +28,7 @@ def make_experiment(tmp_path, tiny_folder, monkeypatch):
     monkeypatch.delenv("APT_EXPERIMENT", raising=False)
 
     def write(**changes) -> Path:
-        content = {
-            "name": "tiny",
-            "data": {"validation": 0.2, "test": 0.2},
-            "policy": {"model": str(tiny_folder / "policy"), "dtype": "float32", "max_new_tokens": 4},
-            "retrieval": {"encoder": str(tiny_folder / "encoder"), "per_case": 1},
-            "mining": {"questions": 12},
-            "training": {"batch_size": 4, "lora_rank": 2, "lora_alpha": 4, "warmup_steps": 0},
-            "benchmarks": {"folder": str(tiny_folder / "tasks"), "tasks": {"colours": None}},
-            # Random models on a handful of items: what the gate says is not what these tests are about.
-            "gate": {"domain_tolerance": 1.0, "general_tolerance": 1.0},
-        }
+        content = tiny.experiment(tiny_folder)
         for section, values in changes.items():
             content[section] = {**content.get(section, {}), **values}
         path = tmp_path / "tiny.yaml"

@@ -332,7 +332,7 @@ class Engine:
             planned = [plan.stage for plan in decision.stages] or stages_of(decision.key)
             for name in planned:
                 try:
-                    run_stage(self.world, decision.key, name, run_id="r", log=lambda line: None)
+                    run_stage(self.world, decision.key, name, run_id="r")
                 except (NothingToTrain, StageBlocked):
                     break
         raise AssertionError("the loop does not end")

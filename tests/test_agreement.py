@@ -13,6 +13,7 @@ from dagster._core.loader import LoadingContextForTest
 import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.dagster_ledger import IN_GRAPH, Ledger
 from apt_assets.definitions import build_definitions
+from apt_assets.display import Display
 from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stages import BASE
 from apt_assets.loop import Dagster, run_loop
@@ -37,7 +38,7 @@ class World:
         self.project = Project.open(self.make(**changes))
 
     def run(self):
-        result = run_loop(self.project, 2, lambda line: None)
+        result = run_loop(self.project, 2, Display())
         assert result.passed, result.reason
         return result.computed
 
@@ -48,7 +49,7 @@ class World:
     def statuses(self):
         """{(iteration, asset): (Dagster's status, code changed, assets whose data changed)}, when Dagster
         has been told what is outside, as the sensors and every run do."""
-        dagster = Dagster(self.project, lambda line: None)
+        dagster = Dagster(self.project, Display())
         dagster.settle()
         graph: AssetGraph = build_definitions(self.project).resolve_asset_graph()
         resolver = CachingStaleStatusResolver(dagster.instance, graph, LoadingContextForTest(dagster.instance))
@@ -118,7 +119,7 @@ def world(make_experiment, tmp_path, tiny_folder):
 
 def test_run_shows_each_stage_as_computed_once_and_nothing_is_reported_after_it(world):
     shared = {("0002", "domain_dataset"), ("0002", "retrieval_index")}  # the same data as 0001
-    instance = Dagster(world.project, lambda line: None).instance
+    instance = Dagster(world.project, Display()).instance
     for key in (BASE, "0001", "0002"):
         for name in set(stages_of(key)) - {"gate"}:
             wanted = dg.AssetRecordsFilter(dg.AssetKey(name), asset_partitions=None if key == BASE else [key])
@@ -128,7 +129,7 @@ def test_run_shows_each_stage_as_computed_once_and_nothing_is_reported_after_it(
 
 
 def test_settling_twice_reports_nothing_the_second_time_whatever_was_changed_back_or_wiped(world):
-    instance = Dagster(world.project, lambda line: None).instance
+    instance = Dagster(world.project, Display()).instance
 
     def settle():
         return Ledger(world.project, instance).settle(["0001", "0002"])
@@ -220,6 +221,6 @@ def test_stage_computed_alone_leaves_what_does_not_depend_on_it_fresh_in_both(wo
     world.edit_lines(lambda lines: [json.dumps({**json.loads(lines[0]), "source": "web"}), *lines[1:]])
     assert {n for (k, n), s in world.assert_agreement().items() if s == "stale" and k == "0001"} == {"domain_dataset"}
     for key, name in ((BASE, "base_scores"), ("0001", "domain_dataset"), ("0002", "domain_dataset")):
-        outcome = run_stage(world.project, key, name, run_id="by hand", log=lambda line: None)
+        outcome = run_stage(world.project, key, name, run_id="by hand")
         assert outcome.status == "computed" if key != "0002" else "hit"
     assert set(world.assert_agreement().values()) == {"fresh"}

@@ -51,7 +51,7 @@ def test_users_file_goes_from_landing_to_an_adapter_that_transformers_loads(expe
     assert set(pairs[0]) >= {"prompt", "chosen", "rejected", "kind"}
 
     apt("export", tmp_path / "adapter", "-e", experiment)
-    apt("export", tmp_path / "merged", "--merge", "-e", experiment)
+    apt("export", tmp_path / "merged", "--what", "merged", "-e", experiment)
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 

@@ -168,7 +168,7 @@ def test_every_function_that_a_stage_runs_is_in_its_closure(make_experiment, tmp
         STAGES.update({name: traced(stage) for name, stage in real.items()})
         for key in (BASE, "0001"):
             for name in stages_of(key):
-                run_stage(project, key, name, run_id="r", log=lambda line: None)
+                run_stage(project, key, name, run_id="r")
     finally:
         STAGES.update(real)
     assert set(ran) == set(STAGES)

@@ -65,7 +65,7 @@ def test_collected_input_that_is_needed_again_is_computed_again_first(engine):
     # Lose a small artifact of the first iteration: to make it again, collected ones have to come back.
     manifest = world.planner().stage("0001", "gate").manifest
     shutil.rmtree(world.store.folder(manifest))
-    outcome = run_stage(world, "0001", "gate", run_id="r", log=lambda line: None)
+    outcome = run_stage(world, "0001", "gate", run_id="r")
     assert outcome.status == "computed"
     assert content_of(world.store.verify(outcome.manifest)) == expected["0001", "gate"]
     restored = world.planner().stage("0001", "benchmark_scores").manifest

@@ -12,6 +12,7 @@ import sys
 import pytest
 import yaml
 
+from apt_assets.display import Display
 from apt_assets.engine.code import CodeDigests
 from apt_assets.loop import run_loop
 from apt_assets.project import Project
@@ -42,7 +43,7 @@ class Lab:
     def run(self, iterations=1):
         """({kind: rows or steps computed}, {(iteration, stage) computed})."""
         before = len(self.journal())
-        result = run_loop(self.project, iterations, lambda line: None)
+        result = run_loop(self.project, iterations, Display())
         assert result.passed, result.reason
         done: dict[str, int] = {}
         computed = set()
@@ -343,7 +344,7 @@ def test_stage_that_reads_what_it_does_not_declare_is_an_error_not_a_wrong_reuse
     def reading(what):
         stage = dataclasses.replace(STAGES["bad_cases"], compute=what, libraries=("polars", "numpy"))
         monkeypatch.setitem(STAGES, "bad_cases", stage)
-        run_stage(lab.project, "0001", "bad_cases", run_id="r", log=lambda line: None)
+        run_stage(lab.project, "0001", "bad_cases", run_id="r")
 
     for what, named in (
         (lambda step: step.settings.training.beta, "the setting training"),

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from apt_assets.display import Display
 from apt_assets.loop import run_loop
 from apt_assets.project import Project
 from tests import tiny
@@ -19,9 +20,32 @@ def project(make_experiment, tmp_path):
     return Project.open(make_experiment())
 
 
+class Recorded(Display):
+    def __init__(self):
+        self.lines, self.parts = [], []
+
+    def line(self, text):
+        self.lines.append(text)
+
+    def progress(self, at):
+        self.parts.append(at)
+
+
 def run(project, iterations):
-    lines = []
-    return run_loop(project, iterations, lines.append), lines
+    recorded = Recorded()
+    return run_loop(project, iterations, recorded), recorded.lines
+
+
+def test_every_long_part_of_an_iteration_tells_how_far_it_is_up_to_its_end(project):
+    recorded = Recorded()
+    run_loop(project, 1, recorded)
+    ended = {(at.stage, at.unit) for at in recorded.parts if at.done == at.total > 0}
+    assert {
+        ("base_scores", "answers"), ("base_scores", "items"), ("retrieval_index", "texts"),
+        ("eval_predictions", "answers"), ("preference_pairs", "answers"), ("adapter_checkpoint", "pairs"),
+        ("adapter_checkpoint", "steps"), ("benchmark_scores", "answers"), ("benchmark_scores", "items"),
+    } <= ended  # fmt: skip
+    assert all(0 <= at.done <= at.total for at in recorded.parts)
 
 
 def test_full_loop_trains_two_iterations_then_reuses_everything(project):
@@ -69,7 +93,7 @@ def test_file_edited_while_a_stage_reads_it_commits_nothing(project, monkeypatch
 
     monkeypatch.setitem(STAGES, "domain_dataset", dataclasses.replace(original, compute=compute_and_edit))
     with pytest.raises(StageBlocked, match="changed while it ran"):
-        run_stage(project, "0001", "domain_dataset", run_id="r", log=lambda line: None)
+        run_stage(project, "0001", "domain_dataset", run_id="r")
     assert project.store.pointed("tiny", "0001", "domain_dataset") is None
 
 

@@ -225,7 +225,7 @@ def test_killed_fill_keeps_what_it_committed(table, monkeypatch):
     class Killed(Exception):
         pass
 
-    def progress(done):
+    def progress(done, of):
         if done == 256:
             raise Killed
 

@@ -16,6 +16,7 @@ from dagster._core.utils import make_new_run_id
 
 import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.definitions import build_definitions
+from apt_assets.display import Display
 from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stages import BASE, STAGES
 from apt_assets.loop import Dagster
@@ -34,7 +35,7 @@ class Bench:
     def __init__(self, home: Path):
         self.home = home
         self.set()
-        self.instance = Dagster(self.project, lambda line: None).instance
+        self.instance = Dagster(self.project, Display()).instance
         self.gain: dict[str, float] = {}
         self.bad_cases: dict[str, int] = {}
         self.refused: set[str] = set()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 COLOURS = {"sky": "blue", "grass": "green", "blood": "red", "coal": "black", "snow": "white"}
 CHAT_TEMPLATE = (
@@ -102,3 +103,18 @@ def write_jsonl(path: Path, rows: list[dict]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def experiment(folder: Path) -> dict[str, Any]:
+    """An experiment on the models and tasks that were made in `folder`."""
+    return {
+        "name": "tiny",
+        "data": {"validation": 0.2, "test": 0.2},
+        "policy": {"model": str(folder / "policy"), "dtype": "float32", "max_new_tokens": 4},
+        "retrieval": {"encoder": str(folder / "encoder"), "per_case": 1},
+        "mining": {"questions": 12},
+        "training": {"batch_size": 4, "lora_rank": 2, "lora_alpha": 4, "warmup_steps": 0},
+        "benchmarks": {"folder": str(folder / "tasks"), "tasks": {"colours": None}},
+        # Random models on a handful of items: what the gate says is not what these tests are about.
+        "gate": {"domain_tolerance": 1.0, "general_tolerance": 1.0},
+    }

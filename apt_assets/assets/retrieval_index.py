@@ -52,7 +52,7 @@ def retrieval_index(step: Step) -> None:
         rows["prompt"].to_list(),
         lambda: Encoder(step.project.encoder, **settings),
         step.check,
-        step.progress("embedding", rows.height, "texts"),
+        step.progress("embedding", 0, "texts"),
     )
     step.count("embeddings", reused=rows.height - computed, computed=computed)
     step.write(make_pool(table, rows), "pool")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from apt_assets.engine.plan import StagePlan
+from apt_assets.engine.progress import Show
 from apt_assets.engine.stages import BASE, STAGES
 from apt_assets.engine.step import Log, StageBlocked, Step
 from resources.artifact_store import CorruptArtifact, Manifest, now
@@ -27,8 +28,16 @@ class Outcome:
     seconds: float
 
 
-def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log: Log) -> Outcome:
-    """Bring one stage of one iteration up to date.
+def run_stage(
+    project: "Project",
+    iteration: str,
+    name: str,
+    *,
+    run_id: str,
+    log: Log = lambda line: None,
+    show: Show = lambda at: None,
+) -> Outcome:
+    """Bring one stage of one iteration up to date. `log` gets lines, `show` how far its parts are.
 
     Raises StageBlocked if an input is not up to date, the gate refuses, or something the stage reads
     changed while it ran; whatever the stage's own function raises passes through. Nothing is committed
@@ -51,7 +60,7 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
                 return Outcome("hit", plan.manifest, time.monotonic() - started)
             planner = project.planner()
             plan = planner.stage(iteration, name)
-        if restored := restore_inputs(project, plan, planner, run_id, log):
+        if restored := restore_inputs(project, plan, planner, run_id, log, show):
             planner = project.planner()
             plan = planner.stage(iteration, name)
             log(f"{name} of {iteration}: had to compute {', '.join(restored)} again, which gc had removed")
@@ -60,15 +69,15 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
         store.journal("miss", **where, fingerprint=plan.fingerprint, reason=plan.causes)
         log(f"{name} of {iteration}: computing ({'; '.join(plan.causes[:6]) or 'artifact was damaged'})")
         try:
-            manifest, seconds = compute(project, planner, plan, run_id, log)
+            manifest, seconds = compute(project, planner, plan, run_id, log, show)
         except CorruptArtifact as error:
             log(f"{name} of {iteration}: {error}; computing that again first")
-            restore_inputs(project, plan, planner, run_id, log, damaged=True)
+            restore_inputs(project, plan, planner, run_id, log, show, damaged=True)
             planner = project.planner()
             plan = planner.stage(iteration, name)
             if plan.fingerprint is None:
                 raise StageBlocked(f"{name} of {iteration} is {plan.status}: {plan.note}") from None
-            manifest, seconds = compute(project, planner, plan, run_id, log)
+            manifest, seconds = compute(project, planner, plan, run_id, log, show)
         store.point(project.experiment.name, iteration, manifest)
         store.journal(
             "computed", **where, fingerprint=plan.fingerprint, data_version=manifest.data_version,
@@ -78,11 +87,13 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
         return Outcome("computed", manifest, seconds)
 
 
-def compute(project: "Project", planner: "Planner", plan: StagePlan, run_id: str, log: Log) -> tuple[Manifest, float]:
+def compute(
+    project: "Project", planner: "Planner", plan: StagePlan, run_id: str, log: Log, show: Show
+) -> tuple[Manifest, float]:
     """Run the stage's function and commit what it wrote: (manifest, seconds)."""
     started = time.monotonic()
     with project.store.workspace() as folder:
-        step = Step(project, plan, planner, out=folder, log=log)
+        step = Step(project, plan, planner, out=folder, log=log, show=show)
         step.check()
         STAGES[plan.stage].compute(step)
         seconds = time.monotonic() - started
@@ -91,7 +102,7 @@ def compute(project: "Project", planner: "Planner", plan: StagePlan, run_id: str
 
 
 def restore_inputs(
-    project: "Project", plan: StagePlan, planner: "Planner", run_id: str, log: Log, *, damaged: bool = False
+    project: "Project", plan: StagePlan, planner: "Planner", run_id: str, log: Log, show: Show, *, damaged: bool = False
 ) -> list[str]:
     """Compute again the inputs whose files `gc` removed, or those that turned out to be damaged when they
     were read; returns their names, "stage of iteration"."""
@@ -114,7 +125,7 @@ def restore_inputs(
         if collected or (damaged and present.status != "fresh"):
             if collected and manifest is not None:
                 project.store.forget(manifest)
-            run_stage(project, key, name, run_id=run_id, log=log)
+            run_stage(project, key, name, run_id=run_id, log=log, show=show)
             restored.append(f"{name} of {key}")
     return restored
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.plan import Planner, StagePlan
+from apt_assets.engine.progress import Progress, Show, throttled
 from apt_assets.engine.stages import BASE, STAGES
 from apt_assets.engine.view import View
 from resources.artifact_store import CorruptArtifact, Manifest
@@ -38,6 +39,7 @@ class Step(View):
 
     out: Path = field(kw_only=True)
     log: Log = field(kw_only=True)
+    show: Show = field(kw_only=True)
     facts: dict[str, Any] = field(default_factory=dict)
     work: dict[str, Any] = field(default_factory=dict)
     loaded: dict[str, Any] = field(default_factory=dict)
@@ -82,18 +84,12 @@ class Step(View):
         write_table(table, self.out / f"{file or self.plan.stage}.parquet")
 
     def progress(self, what: str, total: int, unit: str = "rows") -> Callable[..., None]:
-        """A callback (done, of=total): logs the number done, rate and time left, at most every 5 s."""
-        started = reported = time.monotonic()
+        """A callback (done, of=total) that shows how far a part of the stage is, ten times a second at most."""
+        started, show = time.monotonic(), throttled(self.show, 0.1)
 
         def report(done: int, of: int = total) -> None:
-            nonlocal reported
-            moment = time.monotonic()
-            if done < of and moment - reported < 5:
-                return
-            reported = moment
-            rate = done / max(moment - started, 1e-9)
-            left = f"{(of - done) / rate:.0f} s left" if rate else "time left unknown"
-            self.log(f"{what}: {done}/{of} {unit}, {rate:.1f} {unit}/s, {left}")
+            seconds = time.monotonic() - started
+            show(Progress(self.plan.iteration, self.plan.stage, what, unit, done, of, seconds))
 
         return report
 

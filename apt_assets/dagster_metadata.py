@@ -1,0 +1,208 @@
+"""What a materialisation shows in Dagster: what it is, a look at its rows, plots, columns, links.
+
+Everything is read from the store, so a reused stage shows the same as a computed one.
+"""
+
+import base64
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from apt_assets.engine.plan import Unsettled
+from apt_assets.engine.stages import BASE, STAGES
+from apt_assets.project import Project
+from apt_assets.show import MAIN_TABLE
+from resources.artifact_store import Manifest
+
+if TYPE_CHECKING:
+    import polars as pl
+
+ROWS, CHARACTERS = 8, 120  # of a preview
+
+
+def metadata(project: Project, iteration: str, status: str, manifest: Manifest, seconds: float) -> dict[str, Any]:
+    """All of it: reused or computed, preview, plots, links, counts, work, cost, identity, columns."""
+    shown: dict[str, Any] = {"status": status}
+    if not manifest.collected:
+        try:
+            shown.update(of_table(project, manifest))
+            shown.update(plots(project, iteration, manifest))
+        except Exception as error:  # a look at a stage must not fail it
+            shown["preview"] = f"cannot be shown: {type(error).__name__}: {error}"
+    shown["links"] = dg.MetadataValue.md(links(project, iteration, manifest))
+    if manifest.run_id:
+        shown["computed_by_run"] = dg.MetadataValue.dagster_run(manifest.run_id)
+    if {"policy", "previous_adapter"} & set(STAGES[manifest.stage].inputs):
+        earlier = promoted_before(project, iteration)
+        shown["starts_from"] = f"adapter of iteration {earlier}" if earlier else "the base model, without an adapter"
+        if earlier:
+            shown["previous_adapter"] = dg.MetadataValue.url(page("adapter_checkpoint", earlier))
+    for kind, done in manifest.work.items():
+        if kind == "steps":
+            shown["steps"] = done
+        else:
+            shown[f"{kind}_reused"], shown[f"{kind}_computed"] = done["reused"], done["computed"]
+    return shown | {
+        **{name: fact for name, fact in manifest.facts.items() if name != "vectors_mark"},
+        "seconds_to_compute": manifest.seconds,
+        "seconds_now": round(seconds, 3),
+        "computed_for": manifest.iteration,
+        "fingerprint": manifest.fingerprint,
+        "inputs": manifest.inputs,
+    }
+
+
+def promoted_before(project: Project, iteration: str) -> str | None:
+    try:
+        return project.planner().promoted_before(iteration)
+    except Unsettled:
+        return None
+
+
+# -- rows and columns ------------------------------------------------------------------------------
+
+
+def of_table(project: Project, manifest: Manifest) -> dict[str, Any]:
+    """Number of rows, the first of them, the columns and where those come from, of a stage's main table."""
+    name = MAIN_TABLE.get(manifest.stage, manifest.stage)
+    if f"{name}.parquet" not in manifest.files:
+        return {}
+    from schemas.files import read_table
+    from schemas.lineage import LINEAGE
+    from schemas.tables import TABLES
+
+    rows = read_table(project.store.folder(manifest) / f"{name}.parquet")
+    sources = LINEAGE.get(manifest.stage, {})
+    lineage = {column: [dg.TableColumnDep(*source.split(".")) for source in given] for column, given in sources.items()}
+    shown = {
+        "dagster/row_count": rows.height,
+        "preview": dg.MetadataValue.md(preview(rows)),
+        "dagster/column_schema": dg.TableSchema(
+            [
+                dg.TableColumn(
+                    column,
+                    str(field.dtype),
+                    description=field.description,
+                    constraints=dg.TableColumnConstraints(nullable=field.nullable, unique=field.unique),
+                )
+                for column, field in TABLES[name].to_schema().columns.items()
+            ]
+        ),
+    }
+    return shown | ({"dagster/column_lineage": dg.TableColumnLineage(lineage)} if lineage else {})
+
+
+def preview(rows: "pl.DataFrame") -> str:
+    """The first rows as a Markdown table; what is in a cell stays text."""
+    lines = [rows.columns, ["---"] * len(rows.columns)]
+    lines += [[as_cell(value) for value in row] for row in rows.head(ROWS).iter_rows()]
+    more = f"\n\n{rows.height - ROWS} more rows: `apt-assets show`" if rows.height > ROWS else ""
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + more
+
+
+def as_cell(value: Any) -> str:
+    """A value as inline code, in which Markdown and HTML are text; numbers as they are."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if not isinstance(value, str):
+        return str(value)
+    short = value if len(value) <= CHARACTERS else value[: CHARACTERS - 1] + "…"
+    plain = "".join(c if c.isprintable() else " " for c in short).replace("`", "'").replace("|", "¦")
+    return f"`{plain}`" if plain.strip() else ""
+
+
+# -- plots -----------------------------------------------------------------------------------------
+
+
+def plots(project: Project, iteration: str, manifest: Manifest) -> dict[str, Any]:
+    """The stage's plots, as images in Markdown."""
+    return {
+        name: dg.MetadataValue.md(f"![{name}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})")
+        for name, svg in drawn(project, iteration, manifest)
+    }
+
+
+def drawn(project: Project, iteration: str, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """(name, SVG) of each plot of a stage."""
+    from apt_assets import plots
+    from apt_assets.method.measures import by_label, confusion, grade_counts
+    from schemas.files import read_table
+
+    def table(name: str, given: Manifest = manifest) -> "pl.DataFrame":
+        return read_table(project.store.folder(given) / f"{name}.parquet")
+
+    match manifest.stage:
+        case "eval_predictions":
+            yield "grades", plots.grade_histogram({iteration: grade_counts(table("eval_predictions"))})
+        case "adapter_checkpoint":
+            yield "training", plots.training_curves({iteration: table("training_log").to_dicts()})
+        case "benchmark_scores" | "base_scores":
+            items, labels = table("domain_items"), closed_labels(project, iteration)
+            if labels and items.height:
+                yield "gold_and_said", plots.confusion_table(confusion(items, labels), iteration)
+            base = project.planner().stage(BASE, "base_scores").manifest
+            if manifest.stage == "base_scores" or base is None or base.collected:
+                return
+            if labels:
+                rates = by_label(table("domain_items", base), items, project.experiment.assessor.bad_below)
+                yield "by_label", plots.label_rates(rates, BASE, iteration)
+            entries = [{"iteration": BASE, "scores": base.facts}, *scored_until(project, iteration, manifest)]
+            yield "domain_and_general", plots.scores_by_iteration(entries)
+
+
+def scored_until(project: Project, iteration: str, manifest: Manifest) -> list[dict[str, Any]]:
+    """{iteration, scores} of the iterations up to this one that are scored."""
+    planner, found = project.planner(), []
+    for key in project.store.iterations(project.experiment.name):
+        if key < iteration and (scored := planner.stage(key, "benchmark_scores").manifest):
+            found.append({"iteration": key, "scores": scored.facts})
+    return [*found, {"iteration": iteration, "scores": manifest.facts}]
+
+
+def closed_labels(project: Project, iteration: str) -> list[str]:
+    """The labels that compete with each other, if the task is closed (apt_assets/findings.py)."""
+    from apt_assets.findings import Store, closed_labels
+
+    keys = project.store.iterations(project.experiment.name)
+    return closed_labels(Store(project), keys if iteration == BASE else [iteration])
+
+
+# -- links -----------------------------------------------------------------------------------------
+
+
+def page(asset: str, iteration: str) -> str:
+    """Where the Dagster UI shows a partition of an asset."""
+    return f"/assets/{asset}" if iteration == BASE else f"/assets/{asset}?partition={iteration}"
+
+
+def links(project: Project, iteration: str, manifest: Manifest) -> str:
+    """The partitions that this one was made from, and those made from it."""
+    stage = STAGES[manifest.stage]
+    above = [name for name in stage.input_stages() if name in STAGES and name != "gate"]
+    below = [s.name for s in STAGES.values() if stage.name in s.input_stages() and s.name != "gate"]
+    parts = []
+    for what, names in (("made from", above), ("used by", below)):
+        if names:
+            shown = (f"[{name}]({page(name, iteration if STAGES[name].partitioned else BASE)})" for name in names)
+            parts.append(f"{what} {', '.join(shown)}")
+    return "; ".join(parts) or "nothing in the graph"
+
+
+def check_metadata(check: dict[str, Any], iteration: str, *, gate_passed: bool) -> dict[str, Any]:
+    """What a gate check shows: the comparison in a sentence, what follows from it, and its numbers."""
+    from apt_assets.method.gate import Check
+
+    follows = (
+        "The adapter is promoted: the next iteration starts from it."
+        if gate_passed
+        else "Nothing is promoted: the loop stops, and what was promoted before stays in use. To go on, land new data "
+        f"(`apt-assets land FILE`), or change a setting and run again; [scores]({page('benchmark_scores', iteration)}), "
+        f"[pairs]({page('preference_pairs', iteration)}), [training]({page('adapter_checkpoint', iteration)}) tell "
+        "why it fell short, `apt-assets report` shows what was lost row by row."
+    )
+    return {
+        "comparison": Check(**check).sentence(),
+        "what_follows": dg.MetadataValue.md(follows),
+        **check,
+    }
