@@ -68,6 +68,7 @@ def training_curves(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     TrainingLog; at most SERIES series. Raises ValueError for more."""
     if len(logs) > SERIES:
         raise ValueError(f"{len(logs)} series; a plot shows at most {SERIES}")
+    logs = {name: log for name, log in logs.items() if log}
     panels = {"loss": "loss, nats", "margin": "reward margin", "reward_accuracy": "reward accuracy"}
     drawing = Drawing("Training curves", 330, "By optimiser step: loss, margin and accuracy of the rewards.")
     last = max((row["step"] for log in logs.values() for row in log), default=1)
@@ -122,7 +123,7 @@ def confusion_table(table: Mapping[str, Any], name: str) -> str:
     `measures.confusion`. name: whose answers."""
     gold, said = table["gold"], table["said"]
     left, top = 92, 92
-    side = min(26.0, (WIDTH - left - 4) / max(len(said), 1))
+    side = min(26.0, (WIDTH - left - 38) / max(len(said), 1))  # the last slanted heading needs its room
     drawing = Drawing(f"Gold against said label, {name}", top + side * len(gold) + 8, "Rows: gold. Columns: said.")
     for column, label in enumerate(said):
         drawing.text(left + (column + 0.7) * side, top - 4, shorten(label, 15), small=True, turn=-60)
