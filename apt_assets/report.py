@@ -30,8 +30,8 @@ STYLE = """
 *{box-sizing:border-box}body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);
 max-width:1120px;margin:0 auto;padding:16px;overflow-wrap:break-word}
 h1{font-size:1.5rem;margin:.2em 0}h2{font-size:1.25rem;margin:2em 0 .4em;border-bottom:1px solid var(--line)}
-h3{font-size:1rem;margin:1.2em 0 .3em}.verdict{font-size:1.1rem;background:var(--box);border-left:4px solid var(--accent);
-padding:.6em 1em;margin:1em 0}.soft{color:var(--soft);font-size:.875rem}
+h3{font-size:1rem;margin:1.2em 0 .3em}.verdict{font-size:1.1rem;background:var(--box);padding:.6em 1em;margin:1em 0;
+border-left:4px solid var(--accent)}.soft{color:var(--soft);font-size:.875rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.875rem;margin:.5em 0}
 th,td{text-align:left;vertical-align:top;padding:.25em .7em .25em 0;border-bottom:1px solid var(--line)}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}td.t{min-width:8em;max-width:26em}
@@ -266,10 +266,8 @@ def table(
     """numbers, texts: positions of columns with figures, and with long text."""
     kinds = {**dict.fromkeys(numbers, ' class="n"'), **dict.fromkeys(texts, ' class="t"')}
     head = "".join(f"<th{kinds.get(n, '')}>{escape(name)}</th>" for n, name in enumerate(columns))
-    body = "".join(
-        f"<tr>{''.join(f'<td{kinds.get(n, "")}>{cell(value)}</td>' for n, value in enumerate(row))}</tr>"
-        for row in rows
-    )
+    lines = [[f"<td{kinds.get(n, '')}>{cell(value)}</td>" for n, value in enumerate(row)] for row in rows]
+    body = "".join(f"<tr>{''.join(line)}</tr>" for line in lines)
     return Html(f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
 
 
