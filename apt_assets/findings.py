@@ -86,7 +86,7 @@ def findings(project: Project) -> dict[str, Any]:
             {"iteration": entry["iteration"], "stage": name, "status": stage["status"], "causes": stage["causes"]}
             for entry in found["iterations"]
             for name, stage in entry["stages"].items()
-            if stage["status"] != "fresh"
+            if stage["status"] in ("stale", "missing", "waiting")
         ],
         "data": {key: manifest.facts for key in keys if (manifest := store.manifest(key, "domain_dataset"))},
         "plots": plot_data(store, keys, shown, labels),
@@ -106,6 +106,8 @@ def verdict(found: dict[str, Any]) -> str:
     refused = [e for e in entries.values() if e.get("gate") and not e["gate"]["passed"]]
     later = [e for e in refused if found["served"] is None or e["iteration"] > found["served"]]
     reasons = [f"Iteration {e['iteration']} is not promoted: {e['gate']['reason']}." for e in later]
+    if found["stale"]:
+        reasons.append("Parts are not up to date, see below.")
     if found["served"] is None:
         return " ".join(["No adapter is promoted yet: the base model is the one to serve.", *reasons])
     served, base = entries[found["served"]]["scores"], entries[BASE]["scores"]

@@ -86,8 +86,8 @@ def weaknesses(
     An entry: {name, size, rates, again, heldout, state, examples}. size: distinct questions that were a
     bad case. rates: iteration -> {asked, bad}, of the group's mined questions. again: of its bad cases
     those that a later iteration asked again: {asked, right}, by the last answer. heldout: {before,
-    after}, shares of bad answers with 95 % Wilson intervals. state: cured (at most CURED_BELOW of the
-    answers are still bad), better (fewer are than before), remains, or not asked again; judged by the
+    after}, shares of bad answers with 95 % Wilson intervals. state: cured (fewer
+    answers are bad than before, and at most CURED_BELOW), better (fewer), remains, or not asked again; judged by the
     held-out rows, else by the last iteration that asked a question of the group. examples: rows of
     {iteration, question, gold, answer, grade, last_answer, last_grade}, the worst first.
     """
@@ -134,7 +134,9 @@ def state_of(entry: dict[str, Any]) -> str:
         before, after = shares[0], shares[-1]
     else:
         return "not asked again"
-    return "cured" if after <= CURED_BELOW else "better" if after < before else "remains"
+    if after and after >= before:
+        return "remains"
+    return "cured" if after <= CURED_BELOW else "better"
 
 
 def as_example(row: dict[str, Any]) -> dict[str, Any]:
