@@ -237,7 +237,7 @@ def pair_origins(store: Store, key: str) -> dict[str, Any] | None:
         return None
     kinds = dict(pairs["kind"].value_counts().sort("kind").iter_rows())
     found: dict[str, Any] = {"kinds": kinds, "files": {}}
-    rows = pl.concat([pairs.filter(pl.col("kind") == kind).head(SHOWN) for kind in kinds])
+    rows = pl.concat([pairs.clear(), *(pairs.filter(pl.col("kind") == kind).head(SHOWN) for kind in kinds)])
     if (neighbors := store.table(key, "neighbors")) is not None:
         rows = rows.join(
             neighbors.select("row_id", "rank", "similarity"), on="row_id", how="left", maintain_order="left"

@@ -86,10 +86,10 @@ def weaknesses(
     An entry: {name, size, rates, again, heldout, state, examples}. size: distinct questions that were a
     bad case. rates: iteration -> {asked, bad}, of the group's mined questions. again: of its bad cases
     those that a later iteration asked again: {asked, right}, by the last answer. heldout: {before,
-    after}, shares of bad answers with 95 % Wilson intervals. state: cured (fewer
-    answers are bad than before, and at most CURED_BELOW), better (fewer), remains, or not asked again; judged by the
-    held-out rows, else by the last iteration that asked a question of the group. examples: rows of
-    {iteration, question, gold, answer, grade, last_answer, last_grade}, the worst first.
+    after}, shares of bad answers with 95 % Wilson intervals. state: cured (fewer answers are bad than
+    before, and at most CURED_BELOW), better (fewer), remains, or not asked again; judged by the held-out
+    rows, else by the last iteration that asked a question of the group. examples: rows of {iteration,
+    question, gold, answer, grade, last_answer, last_grade}, the worst first.
     """
     if not mined:
         return []
