@@ -16,6 +16,7 @@ from apt_assets.project import Project
 from apt_assets.results import SCORE_COLUMNS, general_rows, score_rows, second_rows
 
 STATES = {
+    "worse": "more bad answers than before",
     "remains": "as many bad answers as before",
     "better": "fewer bad answers than before",
     "cured": "fewer, and at most one in five",
@@ -94,7 +95,7 @@ def scores(found: dict[str, Any]) -> str:
 def not_up_to_date(found: dict[str, Any]) -> str:
     """What the reader must know before reading on; nothing if all is fresh and readable."""
     rows = [[s["iteration"], s["stage"], s["status"], "; ".join(s["causes"])] for s in found["stale"]]
-    parts = [table(("iteration", "stage", "status", "why"), rows, texts=(3,))] if rows else []
+    parts: list[str] = [table(("iteration", "stage", "status", "why"), rows, texts=(3,))] if rows else []
     if rows:
         parts.append(
             '<p class="soft">Stale stages are shown below as they were last computed. Plan: apt-assets plan.</p>'
@@ -127,7 +128,7 @@ def weaknesses(found: dict[str, Any]) -> list[str]:
     counts = {state: [e for e in entries if e["state"] == state] for state in STATES}
     spoken = ", ".join(f"{len(part)} {state}" for state, part in counts.items() if part)
     kind = "gold label" if found["closed"] else "k-means over the questions' vectors, named by telling words"
-    parts = [
+    parts: list[str] = [
         f"<p>{len(entries)} weaknesses found, by {kind}: {spoken}.</p>",
         f'<p class="soft">{"; ".join(f"{state}: {meaning}" for state, meaning in STATES.items())}. Judged by the '
         "held-out rows of the base model and of the served adapter where they have the label, else by the "

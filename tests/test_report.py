@@ -277,16 +277,18 @@ def answers(*rows, schema=Predictions, **more):
     return pl.DataFrame(content, schema=schema.empty().schema)
 
 
-def test_weakness_is_cured_better_or_remains_by_what_came_later():
+def test_weakness_is_cured_better_remains_or_worse_by_what_came_later():
     first = answers(
         (1, "a", "x", 1), (2, "a", "x", 1), (3, "b", "x", 1), (4, "b", "x", 2), (5, "c", "x", 1), (6, "d", "x", 1),
-        (7, "e", "e", 5),
+        (7, "e", "e", 5), (10, "f", "f", 5), (11, "f", "x", 1),
     )  # fmt: skip
-    second = answers((1, "a", "a", 5), (8, "a", "a", 5), (3, "b", "b", 5), (9, "b", "x", 1), (5, "c", "y", 1))
+    second = answers(
+        (1, "a", "a", 5), (8, "a", "a", 5), (3, "b", "b", 5), (9, "b", "x", 1), (5, "c", "y", 1), (10, "f", "x", 1)
+    )
     mined = {"0001": first, "0002": second}
     found = {one["name"]: one for one in weaknesses(mined, label_groups(pl.concat(mined.values())), 4)}
     assert {name: one["state"] for name, one in found.items()} == {
-        "a": "cured", "b": "better", "c": "remains", "d": "not asked again"
+        "a": "cured", "b": "better", "c": "remains", "d": "not asked again", "f": "worse"
     }  # fmt: skip
     assert found["a"]["size"] == 2
     assert found["a"]["again"] == {"asked": 1, "right": 1}

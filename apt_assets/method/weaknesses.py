@@ -87,9 +87,9 @@ def weaknesses(
     bad case. rates: iteration -> {asked, bad}, of the group's mined questions. again: of its bad cases
     those that a later iteration asked again: {asked, right}, by the last answer. heldout: {before,
     after}, shares of bad answers with 95 % Wilson intervals. state: cured (fewer answers are bad than
-    before, and at most CURED_BELOW), better (fewer), remains, or not asked again; judged by the held-out
-    rows, else by the last iteration that asked a question of the group. examples: rows of {iteration,
-    question, gold, answer, grade, last_answer, last_grade}, the worst first.
+    before, and at most CURED_BELOW), better (fewer), remains (as many), worse, or not asked again; judged by
+    the held-out rows, else by the last iteration that asked a question of the group. examples: rows of
+    {iteration, question, gold, answer, grade, last_answer, last_grade}, the worst first.
     """
     if not mined:
         return []
@@ -135,7 +135,7 @@ def state_of(entry: dict[str, Any]) -> str:
     else:
         return "not asked again"
     if after and after >= before:
-        return "remains"
+        return "worse" if after > before else "remains"
     return "cured" if after <= CURED_BELOW else "better"
 
 
