@@ -256,6 +256,34 @@ def show(
 
 
 @app.command()
+def report(
+    file: Annotated[Path, typer.Argument(help="The page to write.")] = Path("report.html"),
+    experiment: ExperimentOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one HTML page of all that was found: scores, plots, weaknesses, what was forgotten, pairs,
+    cost, settings, versions. It needs no network, fits a phone and prints.
+
+    Computes nothing anew; stale stages are shown as they were last computed. With --json the data
+    behind the page is printed and no page written.
+    """
+    project = Project.open(experiment)
+    if as_json:
+        from apt_assets.findings import as_json as found_as_json
+        from apt_assets.findings import findings
+
+        print(found_as_json(findings(project)))
+        return
+    target = file.expanduser()
+    if target.is_dir() or not target.parent.is_dir():
+        raise UsageError(f"{target}: name a file in a folder that is there")
+    from apt_assets.report import write_report
+
+    write_report(project, target)
+    say(f"wrote {target}")
+
+
+@app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.", metavar="DIR")],
     what: Annotated[Literal["adapter", "merged", "pairs", "results"], typer.Option(help="What to write.")] = "adapter",
