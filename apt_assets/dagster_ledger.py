@@ -9,7 +9,6 @@ Dagster's status of every partition and the plan say the same (tests/test_agreem
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import dagster as dg
 

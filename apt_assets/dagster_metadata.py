@@ -4,7 +4,7 @@ Everything is read from the store, so a reused stage shows the same as a compute
 """
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 ROWS, CHARACTERS = 8, 120  # of a preview
+ORIGIN = ("kind", "prompt", "chosen", "rejected", "grade", "case", "rank", "similarity")
 
 
 def metadata(project: Project, iteration: str, status: str, manifest: Manifest, seconds: float) -> dict[str, Any]:
@@ -28,6 +29,8 @@ def metadata(project: Project, iteration: str, status: str, manifest: Manifest, 
         try:
             shown.update(of_table(project, manifest))
             shown.update(plots(project, iteration, manifest))
+            if manifest.stage == "preference_pairs":
+                shown["where_pairs_come_from"] = dg.MetadataValue.md(origins(project, iteration))
         except Exception as error:  # a look at a stage must not fail it
             shown["preview"] = f"cannot be shown: {type(error).__name__}: {error}"
     shown["links"] = dg.MetadataValue.md(links(project, iteration, manifest))
@@ -95,10 +98,13 @@ def of_table(project: Project, manifest: Manifest) -> dict[str, Any]:
 
 def preview(rows: "pl.DataFrame") -> str:
     """The first rows as a Markdown table; what is in a cell stays text."""
-    lines = [rows.columns, ["---"] * len(rows.columns)]
-    lines += [[as_cell(value) for value in row] for row in rows.head(ROWS).iter_rows()]
     more = f"\n\n{rows.height - ROWS} more rows: `apt-assets show`" if rows.height > ROWS else ""
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + more
+    return as_markdown(rows.columns, rows.head(ROWS).rows()) + more
+
+
+def as_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [list(columns), ["---"] * len(columns), *([as_cell(value) for value in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def as_cell(value: Any) -> str:
@@ -106,7 +112,7 @@ def as_cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if not isinstance(value, str):
-        return str(value)
+        return "" if value is None else str(value)
     short = value if len(value) <= CHARACTERS else value[: CHARACTERS - 1] + "…"
     plain = "".join(c if c.isprintable() else " " for c in short).replace("`", "'").replace("|", "¦")
     return f"`{plain}`" if plain.strip() else ""
@@ -134,7 +140,7 @@ def drawn(project: Project, iteration: str, manifest: Manifest) -> Iterator[tupl
 
     match manifest.stage:
         case "eval_predictions":
-            yield "grades", plots.grade_histogram({iteration: grade_counts(table("eval_predictions"))})
+            yield "grade_histogram", plots.grade_histogram({iteration: grade_counts(table("eval_predictions"))})
         case "adapter_checkpoint":
             yield "training", plots.training_curves({iteration: table("training_log").to_dicts()})
         case "benchmark_scores" | "base_scores":
@@ -165,7 +171,26 @@ def closed_labels(project: Project, iteration: str) -> list[str]:
     from apt_assets.findings import Store, closed_labels
 
     keys = project.store.iterations(project.experiment.name)
-    return closed_labels(Store(project), keys if iteration == BASE else [iteration])
+    return closed_labels(Store(project, project.planner()), keys if iteration == BASE else [iteration])
+
+
+def origins(project: Project, iteration: str) -> str:
+    """Pairs of each kind with the bad case, the answer, its grade and the similarity that led to them, and
+    links to the tables these stand in, and to the adapter that answered."""
+    from apt_assets.findings import Store, with_cases
+
+    store = Store(project, project.planner())
+    pairs = store.table(iteration, "preference_pairs")
+    if pairs is None:
+        return "; ".join(store.notes)
+    rows = with_cases(store, iteration, pairs)
+    columns = [name for name in ORIGIN if name in rows.columns]
+    earlier = promoted_before(project, iteration)
+    answered_by = f"[iteration {earlier}]({page('adapter_checkpoint', earlier)})" if earlier else "none, the base model"
+    tables = ("eval_predictions", "bad_cases", "neighbors")
+    linked = ", ".join(f"[{name}]({page(name, iteration)})" for name in tables)
+    shown = as_markdown(columns, rows.select(columns).rows())
+    return f"{shown}\n\nMore in {linked}. Adapter that answered: {answered_by}."
 
 
 # -- links -----------------------------------------------------------------------------------------
@@ -193,14 +218,21 @@ def check_metadata(check: dict[str, Any], iteration: str, *, gate_passed: bool) 
     """What a gate check shows: the comparison in a sentence, what follows from it, and its numbers."""
     from apt_assets.method.gate import Check
 
-    follows = (
-        "The adapter is promoted: the next iteration starts from it."
-        if gate_passed
-        else "Nothing is promoted: the loop stops, and what was promoted before stays in use. To go on, land new data "
-        f"(`apt-assets land FILE`), or change a setting and run again; [scores]({page('benchmark_scores', iteration)}), "
-        f"[pairs]({page('preference_pairs', iteration)}), [training]({page('adapter_checkpoint', iteration)}) tell "
-        "why it fell short, `apt-assets report` shows what was lost row by row."
+    scores, pairs, training = (
+        f"[{what}]({page(stage, iteration)})"
+        for what, stage in (
+            ("scores", "benchmark_scores"),
+            ("pairs", "preference_pairs"),
+            ("training", "adapter_checkpoint"),
+        )
     )
+    follows = "The adapter is promoted: the next iteration starts from it."
+    if not gate_passed:
+        follows = (
+            "Nothing is promoted: the loop stops, and what was promoted before stays in use. To go on, land new data "
+            f"(`apt-assets land FILE`), or change a setting and run again. Its {scores}, {pairs} and {training} tell "
+            "why it fell short; `apt-assets report` shows what was lost, row by row."
+        )
     return {
         "comparison": Check(**check).sentence(),
         "what_follows": dg.MetadataValue.md(follows),

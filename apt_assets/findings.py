@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.engine.plan import Planner, stages_of
 from apt_assets.engine.stages import BASE
-from apt_assets.experiment import Experiment, UsageError
+from apt_assets.experiment import Experiment, Section, UsageError
 from apt_assets.project import Project
 from apt_assets.results import results
 from apt_assets.svg import SERIES
@@ -225,18 +225,12 @@ def forgotten(store: Store, scored: list[str], served: list[str]) -> list[dict[s
     return found
 
 
-def pair_origins(store: Store, key: str) -> dict[str, Any] | None:
-    """{kinds: {kind: rows}, files: {kind: {landed file: rows}}, rows}: the first SHOWN rows of each kind
-    with the bad case they came by, similarity and rank as its neighbour, answer, grade, file and line."""
+def with_cases(store: Store, key: str, pairs: "pl.DataFrame") -> "pl.DataFrame":
+    """The first SHOWN pairs of each kind, with the question of the bad case they came by (`case`) and their
+    rank and similarity as its neighbour."""
     import polars as pl
 
-    from apt_assets.show import with_lines
-
-    pairs = store.table(key, "preference_pairs")
-    if pairs is None:
-        return None
-    kinds = dict(pairs["kind"].value_counts().sort("kind").iter_rows())
-    found: dict[str, Any] = {"kinds": kinds, "files": {}}
+    kinds = pairs["kind"].unique().sort()
     rows = pl.concat([pairs.clear(), *(pairs.filter(pl.col("kind") == kind).head(SHOWN) for kind in kinds)])
     if (neighbors := store.table(key, "neighbors")) is not None:
         rows = rows.join(
@@ -245,6 +239,21 @@ def pair_origins(store: Store, key: str) -> dict[str, Any] | None:
     if (cases := store.table(key, "bad_cases")) is not None:
         cases = cases.select(pl.col("row_id").alias("case_id"), pl.col("prompt").alias("case"))
         rows = rows.join(cases, on="case_id", how="left", maintain_order="left")
+    return rows
+
+
+def pair_origins(store: Store, key: str) -> dict[str, Any] | None:
+    """{kinds: {kind: rows}, files: {kind: {landed file: rows}}, rows}: the first SHOWN rows of each kind
+    with the bad case they came by, similarity and rank as its neighbour, answer, grade, file and line."""
+
+    from apt_assets.show import with_lines
+
+    pairs = store.table(key, "preference_pairs")
+    if pairs is None:
+        return None
+    kinds = dict(pairs["kind"].value_counts().sort("kind").iter_rows())
+    found: dict[str, Any] = {"kinds": kinds, "files": {}}
+    rows = with_cases(store, key, pairs)
     if (origin := store.table(key, "domain_dataset", "provenance")) is not None:
         by_file = pairs.join(origin, on="row_id").group_by("kind", "file").len().sort("kind", "file")
         for kind, file, count in by_file.iter_rows():
@@ -268,7 +277,7 @@ def settings_of(experiment: Experiment) -> list[dict[str, Any]]:
     defaults = Experiment(name=experiment.name)
     found = []
     for section, field_info in Experiment.model_fields.items():
-        if section == "name":
+        if not isinstance(getattr(experiment, section), Section):  # name and owners decide nothing
             continue
         model = type(getattr(experiment, section))
         values, usual = experiment.leaves(section), defaults.leaves(section)

@@ -36,3 +36,22 @@ def make_experiment(tmp_path, tiny_folder, monkeypatch):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_folder, tmp_path_factory):
+    """A project with two promoted iterations, made once: to be read, not changed."""
+    from apt_assets.display import Display
+    from apt_assets.loop import run_loop
+    from apt_assets.project import Project
+
+    home = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("APT_HOME", str(home))
+        tiny.write_jsonl(home / "landing" / "colours.jsonl", tiny.domain_rows(60))
+        content = tiny.experiment(tiny_folder)
+        content["policy"]["system_prompt"] = 'Say "one" | colour.'
+        (home / "tiny.yaml").write_text(yaml.safe_dump(content))
+        project = Project.open(home / "tiny.yaml")
+        assert run_loop(project, 2, Display()).passed
+    return project

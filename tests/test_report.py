@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from apt_assets import plots
+from apt_assets.display import Display
 from apt_assets.findings import findings
 from apt_assets.method.measures import by_label, confusion, grade_counts
 from apt_assets.method.weaknesses import changed_items, changed_rows, cluster_groups, label_groups, weaknesses
@@ -56,7 +57,7 @@ def finished(tiny_folder, tmp_path_factory):
 
     home = tmp_path_factory.mktemp("report")
     land(home)
-    result = run_loop(open_project(home, tiny_folder), 2, lambda line: None)
+    result = run_loop(open_project(home, tiny_folder), 2, Display())
     assert result.passed, result.reason
     return home
 
@@ -186,7 +187,7 @@ def test_half_computed_project_shows_what_is_there_and_what_is_missing(tmp_path,
     land(tmp_path)
     project.open_iteration("0001")
     for name in ("domain_dataset", "retrieval_index", "policy", "eval_predictions", "bad_cases"):
-        run_stage(project, "0001", name, run_id="r", log=lambda line: None)
+        run_stage(project, "0001", name, run_id="r")
     found = write_report(project, tmp_path / "report.html")
     assert found["verdict"].startswith("No adapter is promoted yet")
     missing = {(one["iteration"], one["stage"]): one["status"] for one in found["stale"]}
