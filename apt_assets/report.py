@@ -13,7 +13,7 @@ from apt_assets import plots
 from apt_assets.findings import findings
 from apt_assets.markup import STYLE, Html, folded, listed, rows_of, section, table
 from apt_assets.project import Project
-from apt_assets.results import SCORE_COLUMNS, general_rows, score_rows, second_rows
+from apt_assets.results import SCORE_COLUMNS, general_rows, score_rows, second_rows, why
 
 STATES = {
     "worse": "more bad answers than before",
@@ -226,10 +226,6 @@ def versions(found: dict[str, Any]) -> list[str]:
         table(("library", "version"), list(found["versions"].items())),
         folded("digests of models, adapter and data", table(("what", "digest"), digests)),
     ]
-
-
-def why(causes: list[str], most: int = 3) -> str:
-    return "; ".join([*causes[:most], *([f"and {len(causes) - most} more"] if len(causes) > most else [])])
 
 
 def counted(rate: dict[str, int] | None) -> str:
