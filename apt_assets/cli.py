@@ -107,6 +107,7 @@ def plan(
     import apt_assets.assets  # noqa: F401 - declares the stages
     from apt_assets.costs import total, work_of
     from apt_assets.driver import End, next_run
+    from apt_assets.results import why
 
     opened = len(project.store.iterations(project.experiment.name))
     planner = project.planner()
@@ -348,12 +349,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_row(*(escaped(cell) for cell in row))
     # A file or a pipe gets whole lines; a terminal gets its own width.
     Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
-
-
-def why(causes: list[str], most: int = 3) -> str:
-    """The first causes, and how many more there are."""
-    more = [f"and {len(causes) - most} more (apt-assets explain)"] if len(causes) > most else []
-    return "; ".join([*causes[:most], *more])
 
 
 def escaped(cell: str) -> Any:

@@ -1,5 +1,6 @@
 """Pieces of an HTML page whose values are all escaped, and its style: phone, dark theme, print."""
 
+import json
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
@@ -18,7 +19,7 @@ h3{font-size:1rem;margin:1.2em 0 .3em}.verdict{font-size:1.1rem;background:var(-
 border-left:4px solid var(--accent)}.soft{color:var(--soft);font-size:.875rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.875rem;margin:.5em 0}
 th,td{text-align:left;vertical-align:top;padding:.25em .7em .25em 0;border-bottom:1px solid var(--line)}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}td.t{min-width:8em;max-width:26em}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}td.t{min-width:11em;max-width:26em}
 .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,340px),1fr));gap:8px 24px}
 figure{margin:0;break-inside:avoid}figcaption{font-size:.875rem;font-weight:600}.chart{width:100%;height:auto;max-width:460px}
 details{margin:.4em 0}summary{cursor:pointer}code{font-size:.8125rem;overflow-wrap:anywhere}
@@ -62,6 +63,8 @@ def cell(value: Any) -> str:
         return value
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, dict | list):
+        value = json.dumps(value, ensure_ascii=False)
     return "-" if value is None else escape(shorten(str(value), LONGEST))
 
 

@@ -45,10 +45,10 @@ def label_rates(rows: Sequence[Mapping[str, Any]], before: str, after: str, most
     panels = (("bad", "bad cases", 128.0, 226.0), ("exact", "exactly right", 250.0, 348.0))
     for _, heading, start, end in panels:
         drawing.text((start + end) / 2, 14, heading, anchor="middle")
-        for share in (0, 0.5, 1):
+        for share, anchor in ((0, "start"), (0.5, "middle"), (1, "end")):
             x = scale(0, 1, start, end)(share)
             drawing.line(x, 32, x, height - 24)
-            drawing.text(x, 28, f"{share:.0%}", anchor="middle", small=True)
+            drawing.text(x, 28, f"{share:.0%}", anchor=anchor, small=True)
     for number, row in enumerate(drawn):
         y = 44 + 18 * number
         drawing.text(116, y + 4, f"{shorten(row['label'], 15)} ({row['n']})", anchor="end", small=True)

@@ -13,7 +13,7 @@ from apt_assets import plots
 from apt_assets.findings import findings
 from apt_assets.markup import STYLE, Html, folded, listed, rows_of, section, table
 from apt_assets.project import Project
-from apt_assets.results import SCORE_COLUMNS, general_rows, score_rows, second_rows
+from apt_assets.results import SCORE_COLUMNS, general_rows, score_rows, second_rows, why
 
 STATES = {
     "worse": "more bad answers than before",
@@ -42,7 +42,7 @@ def page(found: dict[str, Any]) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
-        f'<h1>{escape(title)}</h1><p class="soft">{escape(found["file"])}, {made}</p>'
+        f'<h1>{escape(title)}</h1><p class="soft">{escape(Path(found["file"]).name)}, {made}</p>'
         f"{''.join(sections)}</main></body></html>\n"
     )
 
@@ -94,7 +94,7 @@ def scores(found: dict[str, Any]) -> str:
 
 def not_up_to_date(found: dict[str, Any]) -> str:
     """What the reader must know before reading on; nothing if all is fresh and readable."""
-    rows = [[s["iteration"], s["stage"], s["status"], "; ".join(s["causes"])] for s in found["stale"]]
+    rows = [[s["iteration"], s["stage"], s["status"], why(s["causes"])] for s in found["stale"]]
     parts: list[str] = [table(("iteration", "stage", "status", "why"), rows, texts=(3,))] if rows else []
     if rows:
         parts.append(
@@ -144,7 +144,7 @@ def weaknesses(found: dict[str, Any]) -> list[str]:
                 entry["size"],
                 *(counted(entry["rates"].get(key)) for key in keys),
                 change(entry["heldout"]),
-                f"{entry['again']['right']} of {entry['again']['asked']}",
+                f"{entry['again']['right']} of {entry['again']['asked']}" if entry["again"]["asked"] else "-",
             ]
             for entry in part
         ]
@@ -157,9 +157,9 @@ def weaknesses(found: dict[str, Any]) -> list[str]:
         )
         parts.append(f'<h3 class="state">{escape(state)}</h3>')
         parts.append(table(columns, rows, numbers=range(1, len(columns))))
-        for entry in part:
-            names = ("iteration", "question", "gold", "answer", "grade", "last_answer", "last_grade")
-            parts.append(folded(f"{entry['name']}: examples", rows_of(entry["examples"], names)))
+        examples = [{"weakness": entry["name"], **row} for entry in part for row in entry["examples"]]
+        names = ("weakness", "question", "gold", "answer", "grade", "iteration", "last_answer", "last_grade")
+        parts.append(folded(f"examples: {state}", rows_of(examples, names)))
     return parts
 
 

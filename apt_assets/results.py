@@ -103,3 +103,9 @@ def interval(share: dict[str, float]) -> str:
     if not share["n"]:
         return "-"
     return f"{100 * share['mean']:.1f} [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
+
+
+def why(causes: list[str], most: int = 3) -> str:
+    """The first causes, and how many more there are."""
+    more = [f"and {len(causes) - most} more (apt-assets explain)"] if len(causes) > most else []
+    return "; ".join([*causes[:most], *more])
