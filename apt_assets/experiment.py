@@ -117,7 +117,7 @@ class SetF1Settings(Section):
 
     separator: str = Field(r"[,;\n]", description="Regular expression that stands between items.")
     thresholds: Annotated[Thresholds, AfterValidator(ascending)] = Field(
-        [0.25, 0.5, 0.8, 1.0], description="Least F1 of grades 2, 3, 4 and 5 (choice)."
+        [0.25, 0.5, 0.85, 1.0], description="Least F1 of grades 2, 3, 4 and 5 (choice)."
     )
 
     @field_validator("separator")

@@ -4,7 +4,7 @@ import json
 import re
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 # What ends a turn for servers that read template tokens in the text of a message.
@@ -51,10 +51,8 @@ class Handler(BaseHTTPRequestHandler):
         data = text.encode()
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        try:
+        with suppress(ConnectionError):  # the client did not want to wait
             self.wfile.write(data)
-        except ConnectionError:
-            pass  # the client did not want to wait
 
     def log_message(self, *arguments):
         pass

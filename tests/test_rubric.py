@@ -89,7 +89,7 @@ def test_mark_occurs_in_no_text_even_if_a_text_was_made_for_it(monkeypatch):
 
 def test_what_cannot_be_seen_is_taken_out_and_what_can_stays():
     assert plain_text("a\u200bb\u202ec\x00d\x1b[2Ke\r\nf\tg") == "abcd[2Ke\nf\tg"
-    kept = "naïve, Straße, 東京, می\u200cخواهم, 👩\u200d👧, a < b | c > d, x = y[0]"
+    kept = "naïve, Straße, 東京, क्\u200dष, 👩\u200d👧, a < b | c > d, x = y[0]"
     assert plain_text(kept) == kept
 
 
@@ -205,7 +205,7 @@ def test_key_is_in_no_reply_that_is_quoted_and_not_in_the_grader_s_repr():
 
 def test_without_a_key_no_header_is_sent_and_401_says_what_to_set():
     with serve(lambda body: (401, {}, "")) as server:
-        with pytest.raises(Ungradable, match="no API key is set.*key_variable"):
+        with pytest.raises(Ungradable, match=r"no API key is set.*key_variable"):
             grader(server).grade([SKY])
         assert "Authorization" not in server.headers[0]
 

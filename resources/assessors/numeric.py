@@ -3,7 +3,7 @@
     5  the gold's value in the gold's unit, or the same converted, and no other number
     4  within the tolerance, and no other number
     3  within the tolerance, but beside other numbers, or without the unit that the gold has
-    2  another value, or another kind of unit
+    2  another value, another kind of unit, or only numbers of the question
     1  no number
 
 A number is 1500, 1,500, 1.5e3, -5 or 1,5 (a comma counts as a decimal one unless three digits follow it).
@@ -76,14 +76,14 @@ class Numeric:
             raise Ungradable(
                 f"assessor numeric: the gold {row.gold!r} of the question {row.question!r} must hold one number"
             )
-        # A number of the question may be repeated: "3 kilometres are 3000 m" is not hedged.
-        given = {base_units(one) for one in quantities(row.question)} - {base_units(gold)}
-        said = quantities(row.prediction)
-        said = [one for one in said if base_units(one) not in given] or said
+        # A number of the question may be repeated, and is no answer: "3 kilometres are 3000 m".
+        given = {sized(one) for one in quantities(row.question)} - {sized(gold)}
+        found = quantities(row.prediction)
+        said = [one for one in found if sized(one) not in given]
         if not said:
-            return Grade(1, False)
+            return Grade(2 if found else 1, False)
         grade, exact = max(self.compare(one, gold) for one in said)
-        hedged = len({base_units(one) for one in said}) > 1
+        hedged = len({value * size if value else 0.0 for value, size, _ in map(sized, said)}) > 1
         return Grade(min(grade, 3), False) if hedged else Grade(grade, exact)
 
     def compare(self, said: Quantity, gold: Quantity) -> tuple[int, bool]:
@@ -110,6 +110,7 @@ def quantities(text: str) -> list[Quantity]:
     # NFKC would turn m² into m2, which is what is wanted, and leaves the minus sign alone.
     plain = unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-").replace("\N{GREEK SMALL LETTER MU}", "µ")
     plain = re.sub(r"(?i)degrees? ([CF])(elsius|ahrenheit)?\b", lambda match: f"°{match[1].upper()}", plain)
+    plain = re.sub(r"(?<=\w)\s+per\s+(?=[^\W\d])", "/", plain)
     found = []
     for match in NUMBER.finditer(plain):
         digits = match["digits"]
@@ -120,10 +121,9 @@ def quantities(text: str) -> list[Quantity]:
     return found
 
 
-def base_units(quantity: Quantity) -> Quantity:
-    """1.5 km -> 1500 m; the same for every way to write it."""
-    size, measure = unit_size(quantity.unit)
-    return Quantity(quantity.value * size, measure)
+def sized(quantity: Quantity) -> tuple[float, float, str]:
+    """(value, size of the unit, what it is measured in), the same for every name of the unit."""
+    return quantity.value, *unit_size(quantity.unit)
 
 
 def unit_size(unit: str) -> tuple[float, str]:

@@ -22,7 +22,7 @@ TEMPLATE_TOKENS = re.compile(
     r"|</?s>|</?(?:bos|eos|pad|unk|start_of_turn|end_of_turn|think)>|<\uff5c[^\uff5c<>\n]{0,60}\uff5c>"
 )
 INVISIBLE = ("Cc", "Cf", "Co", "Cn", "Cs")  # Unicode categories
-JOINERS = "\u200c\u200d"  # Persian words and emoji need these two
+JOINERS = "\u200c\u200d"  # words of several scripts and emoji need these two
 
 
 @dataclass(frozen=True)
