@@ -25,5 +25,5 @@ def select_bad_cases(predictions: pl.DataFrame, bad_below: int) -> pl.DataFrame:
 
 def near_threshold(predictions: pl.DataFrame, bad_below: int) -> float:
     """Share of predictions, 0-1, that one grade more or less would put on the other side of `bad_below`."""
-    near = predictions["grade"].is_between(bad_below - 1, bad_below).sum()
-    return near / max(predictions.height, 1)
+    near = predictions.filter(pl.col("grade").is_between(bad_below - 1, bad_below))
+    return near.height / max(predictions.height, 1)

@@ -34,12 +34,12 @@ class Ungradable(Exception):
 
 
 class Assessor(Protocol):
-    """Grades rows independently of each other.
+    """Grades rows independently of each other."""
 
-    at_once: how many rows are handed over at a time; they are kept before the next ones are graded.
-    """
-
-    at_once: int
+    @property
+    def at_once(self) -> int:
+        """How many rows are handed over at a time; they are kept before the next ones are graded."""
+        ...
 
     def grade(self, rows: Sequence[Row]) -> list[Grade]:
         """The grade of every row, in order. Raises Ungradable; no row is ever left out or made up."""

@@ -29,8 +29,8 @@ class LabelMatch:
     at_once: int = FAST
 
     def grade(self, rows: Sequence[Row]) -> list[Grade]:
-        columns = [[row.question for row in rows], [row.prediction for row in rows], [row.gold for row in rows]]
-        return [Grade(*graded) for graded in grade_rows(*columns, self.labels)]
+        questions, predictions, golds = ([row[column] for row in rows] for column in range(3))
+        return [Grade(*graded) for graded in grade_rows(questions, predictions, golds, self.labels)]
 
 
 def labels_of(answers: Iterable[str]) -> list[str]:

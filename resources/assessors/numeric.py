@@ -71,11 +71,12 @@ class Numeric:
         return [self.grade_row(row) for row in rows]
 
     def grade_row(self, row: Row) -> Grade:
-        gold, *others = quantities(row.gold) or [None]
-        if gold is None or others:
+        golds = quantities(row.gold)
+        if len(golds) != 1:
             raise Ungradable(
                 f"assessor numeric: the gold {row.gold!r} of the question {row.question!r} must hold one number"
             )
+        gold = golds[0]
         # A number of the question may be repeated, and is no answer: "3 kilometres are 3000 m".
         given = {sized(one) for one in quantities(row.question)} - {sized(gold)}
         found = quantities(row.prediction)
