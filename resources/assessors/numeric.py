@@ -84,7 +84,7 @@ class Numeric:
         if not said:
             return Grade(2 if found else 1, False)
         grade, exact = max(self.compare(one, gold) for one in said)
-        hedged = len({value * size if value else 0.0 for value, size, _ in map(sized, said)}) > 1
+        hedged = len({f"{value * size:.9g}" for value, size, _ in map(sized, said)}) > 1
         return Grade(min(grade, 3), False) if hedged else Grade(grade, exact)
 
     def compare(self, said: Quantity, gold: Quantity) -> tuple[int, bool]:
@@ -108,7 +108,7 @@ class Numeric:
 
 def quantities(text: str) -> list[Quantity]:
     """Every number in the text with the unit behind it."""
-    # NFKC would turn m² into m2, which is what is wanted, and leaves the minus sign alone.
+    # NFKC makes m2 of m², which is fine, a Greek letter of the micro sign, and leaves the minus sign alone.
     plain = unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-").replace("\N{GREEK SMALL LETTER MU}", "µ")
     plain = re.sub(r"(?i)degrees? ([CF])(elsius|ahrenheit)?\b", lambda match: f"°{match[1].upper()}", plain)
     plain = re.sub(r"(?<=\w)\s+per\s+(?=[^\W\d])", "/", plain)
