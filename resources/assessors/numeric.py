@@ -94,7 +94,7 @@ class Numeric:
             measure, wanted = unit_size(said.unit)[1], unit_size(gold.unit)[1]
             if self.units == "convert" and measure == wanted:
                 value *= unit_size(said.unit)[0] / unit_size(gold.unit)[0]
-            elif set(measure.split("/")) <= MEASURES:
+            elif known(measure):
                 return 2, False
             else:
                 has_unit = False  # whatever word comes next: "15 is the dose"
@@ -123,8 +123,14 @@ def quantities(text: str) -> list[Quantity]:
 
 
 def sized(quantity: Quantity) -> tuple[float, float, str]:
-    """(value, size of the unit, what it is measured in), the same for every name of the unit."""
-    return quantity.value, *unit_size(quantity.unit)
+    """(value, size of the unit, what it is measured in), the same for every name of the unit. A word that
+    is no known unit does not count: "6 is" is 6."""
+    size, measure = unit_size(quantity.unit)
+    return (quantity.value, size, measure) if known(measure) else (quantity.value, 1.0, "")
+
+
+def known(measure: str) -> bool:
+    return set(measure.split("/")) <= MEASURES
 
 
 def unit_size(unit: str) -> tuple[float, str]:
