@@ -1,13 +1,14 @@
 """Answer and grade questions: what mining, pairing and benchmarks all do, in one place.
 
 Both are reused row by row. An answer is keyed by the policy's content, how it generates, and the
-question; a grade by the rubric's code and labels, and the row (question, gold, answer).
+question; for grades see apt_assets/grading.py.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.view import Adapter, View
+from apt_assets.grading import grade_keys, grade_rows, grade_tables
 from resources.digest import digest_json, digest_rows
 from resources.row_store import RowTable
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     from apt_assets.engine.step import Step
     from resources.policy_model import Policy
-
-GRADED_AT_ONCE = 1 << 16  # a kill loses at most these
 
 
 def open_policy(step: "Step", adapter: Adapter | None) -> "Policy":
@@ -62,26 +61,12 @@ def answer_rows(view: View, adapter: Adapter | None) -> RowTable:
     return view.row_table("answers", context)
 
 
-def grade_table(view: View, labels: list[str]) -> RowTable:
-    """Grades under these competing labels, by row."""
-    return view.row_table("grades", {"labels": labels, "code": view.code("resources.assessor:grade_rows")})
-
-
-def competing_labels(view: View, golds: list[str]) -> list[str]:
-    """The labels the assessor takes as competing: as set, or worked out from `golds`."""
-    from resources.assessor import labels_of, normalise_answer
-
-    labels = view.settings.assessor.labels
-    return labels_of(golds) if labels == "auto" else [normalise_answer(label) for label in labels]
-
-
 def answer_and_grade(
     step: "Step", adapter: Adapter | None, questions: "pl.DataFrame", labels: list[str], what: str
 ) -> "pl.DataFrame":
     """Examples (row_id, prompt, answer) -> Predictions, in the order of `questions`."""
     import polars as pl
 
-    from resources.assessor import grade_rows
     from resources.generation import generate
     from schemas.tables import Predictions
 
@@ -99,13 +84,7 @@ def answer_and_grade(
 
     said = step.fill(answer_rows(step, adapter), answer_keys(prompts), answer).values
 
-    def grade(missing: list[int], commit: Any) -> None:
-        for start in range(0, len(missing), GRADED_AT_ONCE):
-            part = missing[start : start + GRADED_AT_ONCE]
-            asked, answers, wanted = ([values[i] for i in part] for values in (prompts, said, golds))
-            commit(part, [list(graded) for graded in grade_rows(asked, answers, wanted, labels)])
-
-    graded = step.fill(grade_table(step, labels), grade_keys(prompts, golds, said), grade).values
+    graded = grade_rows(step, labels, prompts, golds, said, what)
     return (
         questions.select("row_id", "prompt", "answer")
         .with_columns(
@@ -124,14 +103,11 @@ def work_to_answer(view: View, adapter: Adapter | None, questions: "pl.DataFrame
     keys = answer_keys(prompts)
     answers = answer_rows(view, adapter).read(keys)
     known = [(prompts[n], golds[n], answers[key]) for n, key in enumerate(keys) if key in answers]
-    ungraded = grade_table(view, labels).missing(grade_keys(*zip(*known, strict=True))) if known else 0
+    tables = grade_tables(view, labels)
+    ungraded = sum(t.missing(grade_keys(*zip(*known, strict=True))) for t in tables.values()) if known else 0
     missing = len(set(keys)) - len(answers)
-    return {"answers": missing, "grades": missing + ungraded}
+    return {"answers": missing, "grades": missing * len(tables) + ungraded}
 
 
 def answer_keys(prompts: Sequence[str]) -> list[str]:
     return digest_rows(prompts, digits=32)
-
-
-def grade_keys(prompts: Sequence[str], golds: Sequence[str], answers: Sequence[str]) -> list[str]:
-    return digest_rows(prompts, golds, answers, digits=32)

@@ -3,8 +3,9 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from apt_assets.answering import answer_and_grade, competing_labels, open_policy, policy_context, work_to_answer
+from apt_assets.answering import answer_and_grade, open_policy, policy_context, work_to_answer
 from apt_assets.engine.view import Adapter, View
+from apt_assets.grading import competing_labels
 from resources.row_store import RowTable
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pathlib import Path
 from apt_assets.engine.code import CodeDigests, source_digests
 from apt_assets.engine.plan import Planner
 from apt_assets.engine.stages import BASE
-from apt_assets.experiment import REPOSITORY, Experiment, UsageError, find_experiment, load_experiment
+from apt_assets.experiment import REPOSITORY, Experiment, UsageError, find_experiment, kinds_of, load_experiment
 from resources.artifact_store import ArtifactStore, Manifest
 from resources.digest import FileDigests, digest_file, digest_json
 from resources.vector_table import VectorTable
@@ -97,6 +97,15 @@ class Project:
         """Folder of the sentence encoder. Raises UsageError if it is not on this machine."""
         return self._model_folder(self.experiment.retrieval.encoder, "encoder")
 
+    @cached_property
+    def grader(self) -> Path | None:
+        """Folder of the model that grades by a rubric; None if none on this machine does. Raises UsageError."""
+        assessor = self.experiment.assessor
+        if "rubric" not in kinds_of(assessor) or assessor.rubric.endpoint is not None:
+            return None
+        assert assessor.rubric.model is not None, "checked with the settings"
+        return self._model_folder(assessor.rubric.model, "policy")
+
     @property
     def tasks(self) -> Path:
         """Folder of the lm-eval tasks, relative to the repository. Raises UsageError if missing."""
@@ -139,6 +148,8 @@ class Project:
                 return self._digests.folder(self.model)
             case "encoder":
                 return self._digests.folder(self.encoder)
+            case "grader":
+                return "none" if self.grader is None else self._digests.folder(self.grader)
             case "benchmark_tasks":
                 return self._tasks_digest()
         raise KeyError(f"nothing outside the store is called {name}")

@@ -9,7 +9,7 @@ from typing import Any
 import pandera.polars as pa
 import polars as pl
 
-GRADE = "1-5: 5 equal, 4 right, 3 hedged, 2 near or another label, 1 unrelated (resources/assessor.py)"
+GRADE = "1-5: 5 equal, 4 right, 3 hedged, 2 near or another label, 1 unrelated (resources/assessors)"
 RECORD = "what the row says, 16 hex digits; `apt-assets show` looks up on which line that stands"
 ROW_ID = "16 hex digits, identity of the question"
 
@@ -68,7 +68,7 @@ class Predictions(Table):
     answer: str = pa.Field(description="gold answer")
     prediction: str = pa.Field(description="the policy's answer")
     grade: pl.Int8 = pa.Field(isin=[1, 2, 3, 4, 5], description=GRADE)
-    exact: bool = pa.Field(description="equal to the gold after normalisation")
+    exact: bool = pa.Field(description="says the same as the gold, in the assessor's normal form")
 
 
 class BadCases(Predictions):

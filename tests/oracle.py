@@ -201,7 +201,7 @@ class World(Project):
     def __init__(self, home: Path):
         super().__init__(Experiment(name="t", loop={"max_iterations": 2}), home)
         self.pieces = {piece: [0, 0] for stage in CODE.values() for piece in stage}
-        for name in ("base_model", "encoder", "benchmark_tasks"):
+        for name in ("base_model", "encoder", "grader", "benchmark_tasks"):
             self.overwrite(name, 0)
         self.landing.mkdir(parents=True)
 

@@ -175,7 +175,7 @@ def test_dagster_and_plan_agree_after_every_kind_of_edit_and_after_the_run(world
         Project,
         "code",
         lambda self, start: {
-            k: v if k != "resources.assessor.grade" else "0" * 16 for k, v in real(self, start).items()
+            k: v if k != "resources.assessors.labels.grade" else "0" * 16 for k, v in real(self, start).items()
         },
     )
     check("rubric")

@@ -218,12 +218,12 @@ def changed_code(monkeypatch, definition):
 
 
 def test_rubric_change_grades_every_row_anew_and_generates_nothing(lab, monkeypatch):
-    from resources import assessor
+    from resources.assessors import labels
 
-    changed_code(monkeypatch, "resources.assessor.grade")
-    real = assessor.grade
+    changed_code(monkeypatch, "resources.assessors.labels.grade")
+    real = labels.grade
     bad = {2: 1, 3: 2}
-    monkeypatch.setattr(assessor, "grade", lambda *row: bad.get(real(*row), real(*row)))
+    monkeypatch.setattr(labels, "grade", lambda *row: bad.get(real(*row), real(*row)))
     done, computed = lab.run()
     heldout = len(lab.rows("validation")) + len(lab.rows("test"))
     assert ("0001", "eval_predictions") in computed

@@ -11,11 +11,12 @@ from apt_assets.engine.step import Step
 )
 def bad_cases(step: Step) -> None:
     """What the policy gets wrong: answers graded below the threshold (paper: below 4)."""
-    from apt_assets.method.mining import select_bad_cases
+    from apt_assets.method.mining import near_threshold, select_bad_cases
 
-    predictions = step.read("eval_predictions")
-    selected = select_bad_cases(predictions, step.settings.assessor.bad_below)
+    predictions, bad_below = step.read("eval_predictions"), step.settings.assessor.bad_below
+    selected = select_bad_cases(predictions, bad_below)
     most = step.settings.pairs.max_bad_cases or selected.height
     step.write(selected.head(most))
     step.facts["rows"] = min(selected.height, most)
     step.facts["rate"] = round(selected.height / max(predictions.height, 1), 4)
+    step.facts["near_threshold"] = round(near_threshold(predictions, bad_below), 4)

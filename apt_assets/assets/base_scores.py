@@ -1,7 +1,7 @@
 from typing import TYPE_CHECKING
 
 from apt_assets.benchmarking import score_policy, work_to_score
-from apt_assets.engine.stages import ANSWERING, BENCHMARKS, GRADING, stage
+from apt_assets.engine.stages import ANSWERING, BENCHMARKS, GRADING, GRADING_LIBRARIES, stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
 
@@ -26,8 +26,8 @@ def work(view: View) -> dict[str, int]:
 @stage(
     inputs=["landing_folder"],
     settings=["data.validation", "data.test", *ANSWERING, *GRADING, *BENCHMARKS],
-    identities=["base_model", "benchmark_tasks"],
-    libraries=["torch", "transformers", "peft", "lm-eval", "polars"],
+    identities=["grader", "base_model", "benchmark_tasks"],
+    libraries=["torch", "transformers", "peft", "lm-eval", "polars", *GRADING_LIBRARIES],
     work=work,
     group="evaluation",
     kinds=["torch", "json"],

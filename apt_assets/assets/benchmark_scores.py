@@ -1,7 +1,7 @@
 from typing import TYPE_CHECKING
 
 from apt_assets.benchmarking import score_policy, work_to_score
-from apt_assets.engine.stages import ANSWERING, BENCHMARKS, GRADING, stage
+from apt_assets.engine.stages import ANSWERING, BENCHMARKS, GRADING, GRADING_LIBRARIES, stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
 
@@ -29,8 +29,8 @@ def work(view: View) -> dict[str, int]:
         "domain_dataset/test.parquet",
     ],
     settings=[*ANSWERING, *GRADING, *BENCHMARKS],
-    identities=["benchmark_tasks"],
-    libraries=["torch", "transformers", "peft", "lm-eval", "polars"],
+    identities=["grader", "benchmark_tasks"],
+    libraries=["torch", "transformers", "peft", "lm-eval", "polars", *GRADING_LIBRARIES],
     work=work,
     group="evaluation",
     kinds=["torch", "json"],

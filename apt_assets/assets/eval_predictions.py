@@ -1,9 +1,10 @@
 from typing import TYPE_CHECKING
 
-from apt_assets.answering import answer_and_grade, competing_labels, work_to_answer
-from apt_assets.engine.stages import ANSWERING, GRADING, stage
+from apt_assets.answering import answer_and_grade, work_to_answer
+from apt_assets.engine.stages import ANSWERING, GRADING, GRADING_LIBRARIES, stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
+from apt_assets.grading import competing_labels
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,14 +26,15 @@ def work(view: View) -> dict[str, int]:
 @stage(
     inputs=["iteration", "policy", "domain_dataset/train.parquet"],
     settings=["mining.questions", "mining.seed", *ANSWERING, *GRADING],
-    libraries=["torch", "transformers", "peft", "polars"],
+    identities=["grader"],
+    libraries=["torch", "transformers", "peft", "polars", *GRADING_LIBRARIES],
     work=work,
     group="mining",
     kinds=["torch", "polars"],
 )
 def eval_predictions(step: Step) -> None:
     """The policy's answers to this iteration's draw of training questions, graded 1-5 against the
-    gold by the rubric in resources/assessor.py.
+    gold by the assessor that `assessor.kind` names.
     """
     predictions = answer_and_grade(step, step.previous_adapter(), *questions(step), "mining")
     step.write(predictions)

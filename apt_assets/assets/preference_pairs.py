@@ -1,7 +1,8 @@
-from apt_assets.answering import answer_and_grade, competing_labels, work_to_answer
-from apt_assets.engine.stages import ANSWERING, GRADING, stage
+from apt_assets.answering import answer_and_grade, work_to_answer
+from apt_assets.engine.stages import ANSWERING, GRADING, GRADING_LIBRARIES, stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
+from apt_assets.grading import competing_labels
 
 
 def labels(view: View) -> list[str]:
@@ -15,7 +16,8 @@ def work(view: View) -> dict[str, int]:
 @stage(
     inputs=["bad_cases", "eval_predictions", "neighbors", "policy", "domain_dataset/train.parquet"],
     settings=["assessor.bad_below", "pairs.replay_share", *ANSWERING, *GRADING],
-    libraries=["torch", "transformers", "peft", "polars"],
+    identities=["grader"],
+    libraries=["torch", "transformers", "peft", "polars", *GRADING_LIBRARIES],
     work=work,
     group="training",
     kinds=["torch", "polars"],

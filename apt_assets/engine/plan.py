@@ -34,7 +34,7 @@ class World(Protocol):
         ...
 
     def identity(self, name: str) -> str:
-        """Digest of the base model, the encoder or the benchmark tasks."""
+        """Digest of the base model, the encoder, the grader or the benchmark tasks."""
         ...
 
     def code(self, start: str) -> dict[str, str]:

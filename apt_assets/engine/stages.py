@@ -29,7 +29,7 @@ class Stage:
         reference_scores, iteration (its key).
     settings: dotted paths into the experiment, of a value or a whole section. Reading any other
         setting, or an input that is not declared, is an error (engine/view.py).
-    identities: what a stage reads from outside the store, by content: base_model, encoder,
+    identities: what a stage reads from outside the store, by content: base_model, encoder, grader,
         benchmark_tasks.
     libraries: distributions whose version may change the result.
     work: what computing it would cost, given its inputs: {"answers": rows, ...}; None: nothing of note.
@@ -118,5 +118,14 @@ ANSWERING = (
     "policy.max_new_tokens",
     "policy.batch_tokens",
 )
-GRADING = ("assessor.labels",)
+GRADING = (
+    "assessor.kind",
+    "assessor.labels",
+    "assessor.numeric",
+    "assessor.set_f1",
+    "assessor.overlap",
+    "assessor.rubric",
+    "assessor.combined",
+)
+GRADING_LIBRARIES = ("rouge_score", "sacrebleu")
 BENCHMARKS = ("benchmarks.tasks",)

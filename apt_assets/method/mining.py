@@ -21,3 +21,9 @@ def draw_questions(train: pl.DataFrame, iteration: str, questions: int | None, s
 def select_bad_cases(predictions: pl.DataFrame, bad_below: int) -> pl.DataFrame:
     """Predictions with a grade below `bad_below` (APT, arXiv 2506.03483: grade < 4)."""
     return predictions.filter(pl.col("grade") < bad_below)
+
+
+def near_threshold(predictions: pl.DataFrame, bad_below: int) -> float:
+    """Share of predictions, 0-1, that one grade more or less would put on the other side of `bad_below`."""
+    near = predictions.filter(pl.col("grade").is_between(bad_below - 1, bad_below))
+    return near.height / max(predictions.height, 1)

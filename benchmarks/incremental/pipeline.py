@@ -45,7 +45,7 @@ def iteration_stages(config: Config, name: str, number: int) -> dict[str, Any]:
 
     policy_code, rubric = (
         [f"resources/{name}.py" for name in ("policy_model", "generation", "packing")],
-        ["resources/assessor.py"],
+        ["resources/assessors/labels.py"],
     )
     found = {
         "domain": stage("domain", files, [*DOMAIN_CODE], ["data"], [f"{s}.parquet" for s in ("train", *HELD_OUT)]),

@@ -58,11 +58,13 @@ def lower_threshold(tool: Tool, other: Path) -> None:
 
 def change_rubric(tool: Tool, other: Path) -> None:
     """A hedged answer counts as a wrong label: grade 2 instead of 3."""
-    replace_in(tool.source / "resources/assessor.py", "return 3 if competing else 4", "return 2 if competing else 4")
+    replace_in(
+        tool.source / "resources/assessors/labels.py", "return 3 if competing else 4", "return 2 if competing else 4"
+    )
 
 
 def change_comments(tool: Tool, other: Path) -> None:
-    for name in ("assessor", "trainer"):
+    for name in ("assessors/labels", "trainer"):
         path = tool.source / f"resources/{name}.py"
         replace_in(path, '"""', '"""In other words: ')
         path.write_text(path.read_text(encoding="utf-8") + "\n# A comment decides nothing.\n", encoding="utf-8")

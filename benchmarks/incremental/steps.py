@@ -55,7 +55,7 @@ def answer(config: Config, policy: "Policy", prompts: Sequence[str]) -> list[str
 
 def graded(questions: pl.DataFrame, answers: Sequence[str], train: pl.DataFrame) -> pl.DataFrame:
     """Questions with `prediction`, `grade` (1-5) and `exact`; competing labels are the training golds."""
-    from resources.assessor import grade_rows, labels_of
+    from resources.assessors.labels import grade_rows, labels_of
 
     prompts, golds = questions["prompt"].to_list(), questions["answer"].to_list()
     grades = grade_rows(prompts, answers, golds, labels_of(train["answer"].to_list()))

@@ -32,11 +32,12 @@ def install(log: Path) -> None:
     lm_eval is wrapped when it is imported, if ever: importing it takes seconds, and a run that has
     nothing to score must not pay for it.
     """
-    from resources import assessor, encoder, generation, trainer
+    from resources import encoder, generation, trainer
+    from resources.assessors import labels
 
     write = functools.partial(append, log)
     generation.generate = counted_generate(generation.generate, write)  # type: ignore[assignment]
-    assessor.grade_rows = counted_grades(assessor.grade_rows, write, Path(assessor.__file__))
+    labels.grade_rows = counted_grades(labels.grade_rows, write, Path(labels.__file__))
     encoder.Encoder.embed = counted_embed(encoder.Encoder.embed, write)  # type: ignore[method-assign]
     trainer.train_adapter = counted_training(trainer.train_adapter, write)
     sys.meta_path.insert(0, AfterImport(LM_EVAL, functools.partial(count_requests, write=write)))

@@ -140,7 +140,7 @@ class Plain:
     def graded(self, loaded: tuple[Any, Any], questions: Any) -> Any:
         import polars as pl
 
-        from resources.assessor import grade_rows, labels_of
+        from resources.assessors.labels import grade_rows, labels_of
 
         prompts, golds = questions["prompt"].to_list(), questions["answer"].to_list()
         said = self.answer(loaded, prompts)

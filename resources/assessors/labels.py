@@ -1,4 +1,4 @@
-"""The assessor: grades an answer 1-5 against the gold. The rubric is this file.
+"""Label match: grades an answer 1-5 against the gold. The rubric is this file.
 
     5  equal to the gold, outer white space aside
     4  equal after normalisation, or names the gold and no competing label
@@ -14,8 +14,23 @@ free-form task has none, and then 3 cannot occur. APT's own assessor is a langua
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from resources.assessors import FAST, Grade, Row
 
 MOST_LABELS = 100
+
+
+@dataclass(frozen=True)
+class LabelMatch:
+    """labels: the competing ones, normalised (see `labels_of`)."""
+
+    labels: Sequence[str]
+    at_once: int = FAST
+
+    def grade(self, rows: Sequence[Row]) -> list[Grade]:
+        questions, predictions, golds = ([row[column] for row in rows] for column in range(3))
+        return [Grade(*graded) for graded in grade_rows(questions, predictions, golds, self.labels)]
 
 
 def labels_of(answers: Iterable[str]) -> list[str]:
@@ -43,7 +58,7 @@ def normalise_answer(text: str) -> str:
 def grade_rows(
     questions: Sequence[str], predictions: Sequence[str], golds: Sequence[str], labels: Sequence[str]
 ) -> list[tuple[int, bool]]:
-    """(grade, exact) of every row. This assessor does not look at the question; others may."""
+    """(grade, exact) of every row. This assessor does not look at the question."""
     # A closed task repeats a few hundred pairs of answer and gold, whatever the number of its questions.
     pairs = list(zip(predictions, golds, strict=True))
     graded = {pair: (grade(*pair, labels), exact(*pair)) for pair in dict.fromkeys(pairs)}

@@ -1,6 +1,6 @@
 import pytest
 
-from resources.assessor import exact, grade, labels_of
+from resources.assessors.labels import exact, grade, labels_of
 
 LABELS = labels_of(["Eye", "Ear", "Skin", "Injury"])
 

@@ -1,0 +1,161 @@
+"""Rubric grading by a model behind an OpenAI-compatible endpoint (POST .../chat/completions).
+
+Requests overlap, within a rate limit. What may pass is tried again with growing waits: timeouts, broken
+connections, 408, 429, 5xx, and a reply that does not hold one grade in the asked form. What will not pass,
+such as a wrong key, ends at once. The API key is in the header of the requests and nowhere else.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from statistics import median_low
+from typing import TYPE_CHECKING
+
+from resources.assessors import Grade, Row, Ungradable
+from resources.assessors.labels import exact
+from resources.assessors.rubric import Prompt, build_prompt, read_grade
+
+if TYPE_CHECKING:
+    import httpx2
+
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between attempts; doubled each time
+PASSING = (408, 429)
+
+
+class Failure(Exception):
+    """One attempt gave no grade; `wait` is how long the server asks to wait, in seconds."""
+
+    def __init__(self, reason: str, wait: float = 0.0):
+        super().__init__(reason)
+        self.wait = wait
+
+
+@dataclass
+class Rate:
+    """Lets requests start at most so often; thread-safe. interval: seconds between two starts."""
+
+    interval: float
+    _next: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def wait(self) -> None:
+        with self._lock:
+            moment = time.monotonic()
+            start = max(self._next, moment)
+            self._next = start + self.interval
+        time.sleep(start - moment)
+
+
+@dataclass
+class EndpointRubric:
+    """url: what stands before /chat/completions. key: sent as a bearer token; None: no header.
+
+    A row is graded once, at temperature 0. If that grade is in `unsure`, it is graded `samples` times in
+    all, the others at `temperature` with seeds of their own, and the median counts. timeout: seconds of one
+    attempt. requests_per_minute: None is no limit. in_flight: requests at a time.
+    """
+
+    url: str
+    model: str
+    rubric: str
+    samples: int
+    unsure: Sequence[int]
+    temperature: float
+    reply_tokens: int
+    key: str | None = field(repr=False)
+    timeout: float
+    max_attempts: int
+    requests_per_minute: float | None
+    in_flight: int
+    at_once: int = 64
+
+    def __post_init__(self) -> None:
+        import httpx2
+
+        self._rate = Rate(60 / self.requests_per_minute if self.requests_per_minute else 0.0)
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        self._client = httpx2.Client(headers=headers, timeout=self.timeout)
+
+    def grade(self, rows: Sequence[Row]) -> list[Grade]:
+        with ThreadPoolExecutor(self.in_flight) as pool:
+            waiting = [pool.submit(self.grade_row, row) for row in rows]
+            try:
+                return [one.result() for one in waiting]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def grade_row(self, row: Row) -> Grade:
+        prompt = build_prompt(row, self.rubric)
+        grades = [self.sample(row, prompt, 0)]
+        if grades[0] in self.unsure:
+            grades += [self.sample(row, prompt, number) for number in range(1, self.samples)]
+        return Grade(median_low(grades), exact(row.prediction, row.gold))
+
+    def sample(self, row: Row, prompt: Prompt, number: int) -> int:
+        """One grade, within `max_attempts`. Raises Ungradable."""
+        for attempt in range(self.max_attempts):
+            try:
+                # The same request would be answered in the same wrong form, so a second one has another seed.
+                return self.attempt(prompt, seed=1000 * attempt + number, greedy=number == attempt == 0)
+            except Failure as failure:
+                reason, wait = failure, max(failure.wait, FIRST_WAIT * 2**attempt)
+            if attempt + 1 < self.max_attempts:
+                time.sleep(min(wait, LONGEST_WAIT) * random.uniform(1, 1.25))
+        raise Ungradable(
+            f"assessor rubric: no grade from {self.url} for the question {row.question!r} after "
+            f"{self.max_attempts} attempts; the last one: {reason}"
+        )
+
+    def attempt(self, prompt: Prompt, seed: int, greedy: bool) -> int:
+        """One request. Raises Failure for what may pass, Ungradable for what will not."""
+        import httpx2
+
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": prompt.text}],
+            "temperature": 0.0 if greedy else self.temperature,
+            "seed": seed,
+            "max_tokens": self.reply_tokens,
+        }
+        self._rate.wait()
+        try:
+            response = self._client.post(f"{self.url.rstrip('/')}/chat/completions", json=body)
+        except httpx2.TransportError as error:
+            raise Failure(f"{type(error).__name__}: {self.without_key(str(error))}") from None
+        if response.status_code in PASSING or response.status_code >= 500:
+            raise Failure(f"status {response.status_code}", wait_of(response))
+        if response.status_code != 200:
+            raise Ungradable(f"assessor rubric: {self.url} answers with {self.refusal(response)}")
+        try:
+            reply = response.json()["choices"][0]["message"]["content"]
+        except (ValueError, KeyError, IndexError, TypeError):
+            raise Failure(f"no chat completion but {self.excerpt(response.text)}") from None
+        grade = read_grade(reply, prompt) if isinstance(reply, str) else None
+        if grade is None:
+            raise Failure(f"no single line `{prompt.reply_start} N` in the reply {self.excerpt(str(reply))}")
+        return grade
+
+    def refusal(self, response: "httpx2.Response") -> str:
+        """What a status that will not pass means. The text of 401 and 403 often quotes the key."""
+        if response.status_code in (401, 403):
+            key = "the API key is not accepted" if self.key else "no API key is set"
+            return f"{response.status_code}: {key} (assessor.rubric.key_variable names its variable)"
+        return f"{response.status_code}: {self.excerpt(response.text)}"
+
+    def excerpt(self, text: str) -> str:
+        return repr(self.without_key(text)[:300])
+
+    def without_key(self, text: str) -> str:
+        return text.replace(self.key, "***") if self.key else text
+
+
+def wait_of(response: "httpx2.Response") -> float:
+    """Seconds of the Retry-After header; 0 without one, or if it is a date."""
+    try:
+        return float(response.headers.get("retry-after", 0))
+    except ValueError:
+        return 0.0

@@ -1,0 +1,62 @@
+"""Rubric grading by a local model: which of the five grades it finds likeliest.
+
+The model does not write a reply: the one that is asked for is scored with each of the five grades, so
+every row gets a grade, no reply has to be parsed, and nothing depends on chance. The grade is the median
+of that distribution, which is what the median of many samples would tend to (after G-Eval's weighting by
+token probabilities, Liu et al. 2023, arXiv 2303.16634).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp
+from typing import TYPE_CHECKING
+
+from resources.assessors import Grade, Row
+from resources.assessors.labels import exact
+from resources.assessors.rubric import GRADES, Prompt, build_prompt
+from resources.packing import common_prefix
+from resources.policy_model import beginning, encode
+from resources.scoring import Question, Scores, score_answers
+
+if TYPE_CHECKING:
+    from resources.policy_model import Policy
+
+
+@dataclass(frozen=True)
+class LocalRubric:
+    """grader: a loaded model without a system prompt. batch_tokens: in one pass."""
+
+    grader: "Policy"
+    rubric: str
+    batch_tokens: int
+    at_once: int = 64
+
+    def grade(self, rows: Sequence[Row]) -> list[Grade]:
+        reserved = [*self.grader.tokenizer.all_special_tokens, *self.grader.tokenizer.get_added_vocab()]
+        questions = [self.scored(build_prompt(row, self.rubric, reserved)) for row in rows]
+        prefix = beginning(self.grader)
+        scores = score_answers(self.grader.model, questions, batch_tokens=self.batch_tokens, prefix=prefix)
+        grades = [median_grade(its) for its in scores]
+        return [Grade(grade, exact(row.prediction, row.gold)) for row, grade in zip(rows, grades, strict=True)]
+
+    def scored(self, prompt: Prompt) -> Question:
+        """The prompt and the beginning of the reply as context, and what is left of the five replies."""
+        replies = [
+            self.grader.tokenizer(f"{prompt.reply_start} {grade}", add_special_tokens=False)["input_ids"]
+            for grade in GRADES
+        ]
+        shared = common_prefix(replies)
+        context = encode(self.grader, prompt.text) + replies[0][:shared]
+        return Question(context, tuple(reply[shared:] for reply in replies))
+
+
+def median_grade(scores: Scores) -> int:
+    """The grade at which half of the probability is reached. scores: of the replies with 1, 2, 3, 4, 5."""
+    best = max(log_prob for log_prob, _ in scores)
+    weights = [exp(log_prob - best) for log_prob, _ in scores]
+    below = 0.0
+    for grade, weight in zip(GRADES, weights, strict=True):
+        below += weight
+        if 2 * below >= sum(weights):
+            return grade
+    raise ValueError(f"log-probabilities that are not numbers: {scores}")

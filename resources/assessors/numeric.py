@@ -1,0 +1,153 @@
+"""Numbers with units: grades an answer 1-5 by value, tolerance and unit. The rubric is this file.
+
+    5  the gold's value in the gold's unit, or the same converted, and no other number
+    4  within the tolerance, and no other number
+    3  within the tolerance, but beside other numbers, or without the unit that the gold has
+    2  another value, another kind of unit, or only numbers of the question
+    1  no number
+
+A number is 1500, 1,500, 1.5e3, -5 or 1,5 (a comma counts as a decimal one unless three digits follow it).
+A unit is the word or sign right behind it; a gold without a unit is compared by its value alone.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from resources.assessors import FAST, Grade, Row, Ungradable
+
+EQUAL = 1e-9  # relative; what is left after a conversion in floating point
+NUMBER = re.compile(
+    r"(?<![\w.,])(?P<sign>[-+]?)(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?|\.\d+)"
+    r"(?:[eE](?P<exponent>[-+]?\d+))?(?:\s?(?P<unit>%|°\s?[A-Za-z]|[^\W\d_]+(?:/[^\W\d_]+|[23](?!\d))?))?"
+)
+PREFIXES = {
+    "p": 1e-12, "n": 1e-9, "µ": 1e-6, "u": 1e-6, "m": 1e-3, "c": 1e-2, "d": 1e-1,
+    "": 1.0, "h": 1e2, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
+}  # fmt: skip
+PREFIX_NAMES = {
+    "pico": 1e-12, "nano": 1e-9, "micro": 1e-6, "milli": 1e-3, "centi": 1e-2, "deci": 1e-1,
+    "": 1.0, "hecto": 1e2, "kilo": 1e3, "mega": 1e6, "giga": 1e9, "tera": 1e12,
+}  # fmt: skip
+# Symbol -> names, in the singular; each takes the SI prefixes.
+SI = {
+    "g": ("gram", "gramme"), "m": ("metre", "meter"), "s": ("second", "sec"), "L": ("litre", "liter"),
+    "mol": ("mole",), "Hz": ("hertz",), "W": ("watt",), "J": ("joule",), "V": ("volt",), "A": ("ampere", "amp"),
+    "N": ("newton",), "Pa": ("pascal",), "B": ("byte",),
+}  # fmt: skip
+# Unit -> (its size, what it is measured in).
+OTHERS = {
+    "min": (60.0, "s"), "minute": (60.0, "s"), "h": (3600.0, "s"), "hr": (3600.0, "s"), "hour": (3600.0, "s"),
+    "day": (86400.0, "s"), "d": (86400.0, "s"), "week": (604800.0, "s"), "t": (1e6, "g"), "tonne": (1e6, "g"),
+    "mcg": (1e-6, "g"), "l": (1.0, "L"), "ml": (1e-3, "L"), "%": (1.0, "%"), "percent": (1.0, "%"),
+    "°C": (1.0, "°C"), "°F": (1.0, "°F"),
+}  # fmt: skip
+MEASURES = {*SI, *(measure for _, measure in OTHERS.values())}
+
+
+class Quantity(NamedTuple):
+    """value in `unit`; the unit is "" where there is none."""
+
+    value: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class Numeric:
+    """Tolerances are of the gold's value and in its unit; the larger one counts.
+
+    units: convert: 1500 mg is 1.5 g; same: the unit must be written as in the gold; ignore: only the
+    value counts.
+    """
+
+    relative_tolerance: float
+    absolute_tolerance: float
+    units: Literal["convert", "same", "ignore"]
+    at_once: int = FAST
+
+    def grade(self, rows: Sequence[Row]) -> list[Grade]:
+        return [self.grade_row(row) for row in rows]
+
+    def grade_row(self, row: Row) -> Grade:
+        golds = quantities(row.gold)
+        if len(golds) != 1:
+            raise Ungradable(
+                f"assessor numeric: the gold {row.gold!r} of the question {row.question!r} must hold one number"
+            )
+        gold = golds[0]
+        # A number of the question may be repeated, and is no answer: "3 kilometres are 3000 m".
+        given = {sized(one) for one in quantities(row.question)} - {sized(gold)}
+        found = quantities(row.prediction)
+        said = [one for one in found if sized(one) not in given]
+        if not said:
+            return Grade(2 if found else 1, False)
+        grade, exact = max(self.compare(one, gold) for one in said)
+        hedged = len({f"{value * size:.9g}" for value, size, _ in map(sized, said)}) > 1
+        return Grade(min(grade, 3), False) if hedged else Grade(grade, exact)
+
+    def compare(self, said: Quantity, gold: Quantity) -> tuple[int, bool]:
+        """(grade, exact) of one quantity."""
+        value, has_unit = said.value, True
+        if gold.unit and said.unit != gold.unit and self.units != "ignore":
+            measure, wanted = unit_size(said.unit)[1], unit_size(gold.unit)[1]
+            if self.units == "convert" and measure == wanted:
+                value *= unit_size(said.unit)[0] / unit_size(gold.unit)[0]
+            elif known(measure):
+                return 2, False
+            else:
+                has_unit = False  # whatever word comes next: "15 is the dose"
+        off = abs(value - gold.value)
+        if off <= EQUAL * abs(gold.value):
+            return (5, True) if has_unit else (3, False)
+        allowed = max(self.relative_tolerance * abs(gold.value), self.absolute_tolerance)
+        within = off <= allowed * (1 + EQUAL)
+        return (4 if has_unit else 3) if within else 2, False
+
+
+def quantities(text: str) -> list[Quantity]:
+    """Every number in the text with the unit behind it."""
+    # NFKC makes m2 of m², which is fine, a Greek letter of the micro sign, and leaves the minus sign alone.
+    plain = unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-").replace("\N{GREEK SMALL LETTER MU}", "µ")
+    plain = re.sub(r"(?i)degrees? ([CF])(elsius|ahrenheit)?\b", lambda match: f"°{match[1].upper()}", plain)
+    plain = re.sub(r"(?<=\w)\s+per\s+(?=[^\W\d])", "/", plain)
+    found = []
+    for match in NUMBER.finditer(plain):
+        digits = match["digits"]
+        thousands = re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?", digits)
+        number = digits.replace(",", "" if thousands else ".")
+        value = float(f"{match['sign']}{number}e{match['exponent'] or 0}")
+        found.append(Quantity(value, (match["unit"] or "").replace(" ", "")))
+    return found
+
+
+def sized(quantity: Quantity) -> tuple[float, float, str]:
+    """(value, size of the unit, what it is measured in), the same for every name of the unit. A word that
+    is no known unit does not count: "6 is" is 6."""
+    size, measure = unit_size(quantity.unit)
+    return (quantity.value, size, measure) if known(measure) else (quantity.value, 1.0, "")
+
+
+def known(measure: str) -> bool:
+    return set(measure.split("/")) <= MEASURES
+
+
+def unit_size(unit: str) -> tuple[float, str]:
+    """(size, what it is measured in): ("km") -> (1000, "m"); a unit that is not known measures itself."""
+    above, slash, below = unit.partition("/")
+    if slash:
+        (size, measure), (per, per_measure) = unit_size(above), unit_size(below)
+        return size / per, f"{measure}/{per_measure}"
+    if unit in OTHERS:
+        return OTHERS[unit]
+    for base, names in SI.items():
+        prefix = unit.removesuffix(base)
+        if prefix != unit and prefix in PREFIXES:
+            return PREFIXES[prefix], base
+        for name in names:
+            prefix = unit.casefold().removesuffix("s").removesuffix(name)
+            if unit.casefold().removesuffix("s") != prefix and prefix in PREFIX_NAMES:
+                return PREFIX_NAMES[prefix], base
+    singular = unit.casefold().removesuffix("s")
+    return OTHERS.get(singular, (1.0, singular))

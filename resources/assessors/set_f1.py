@@ -1,0 +1,44 @@
+"""Lists and label sets: F1 of the answer's items against the gold's, whatever their order.
+
+An item said twice counts once. Items are compared after normalisation (resources/assessors/labels.py). A
+part of the answer that names items of the gold counts as those, so that "They are red" and "and blue" do;
+any other part is a wrong item, unless it ends with a colon. The F1 is turned into a grade by four thresholds.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from resources.assessors import FAST, Grade, Row, Ungradable, by_thresholds
+from resources.assessors.labels import names, normalise_answer
+
+
+@dataclass(frozen=True)
+class SetF1:
+    """separator: a regular expression that stands between items. thresholds: least F1 of grades 2, 3, 4 and 5."""
+
+    separator: str
+    thresholds: Sequence[float]
+    at_once: int = FAST
+
+    def grade(self, rows: Sequence[Row]) -> list[Grade]:
+        return [self.grade_row(row) for row in rows]
+
+    def grade_row(self, row: Row) -> Grade:
+        wanted = set(self.parts(row.gold))
+        if not wanted:
+            raise Ungradable(f"assessor set_f1: the gold {row.gold!r} of the question {row.question!r} has no items")
+        said: set[str] = set()
+        for part in self.parts(row.prediction):
+            said |= {item for item in wanted if names(part, item)} or {part}
+        return Grade(by_thresholds(f1(said, wanted), self.thresholds), said == wanted)
+
+    def parts(self, text: str) -> list[str]:
+        """What stands between separators, normalised; neither what is empty nor headings."""
+        parts = [part.strip() for part in re.split(self.separator, text)]
+        return [normalise_answer(part) for part in parts if part.strip("-*. ") and not part.endswith(":")]
+
+
+def f1(said: set[str], wanted: set[str]) -> float:
+    """2 x shared / all, 0-1."""
+    return 2 * len(said & wanted) / (len(said) + len(wanted))
