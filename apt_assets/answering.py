@@ -31,6 +31,7 @@ def open_policy(step: "Step", adapter: Adapter | None) -> "Policy":
             step.base_model(),
             None if adapter is None else adapter.folder,
             dtype=settings.dtype,
+            quantization=settings.quantization,
             device=settings.device,
             system_prompt=settings.system_prompt,
         )
@@ -44,8 +45,9 @@ def policy_context(view: View, adapter: Adapter | None) -> dict[str, Any]:
         "base_model": view.identity("base_model"),
         "adapter": None if adapter is None else adapter.digest,
         "dtype": settings.dtype,
+        "quantization": settings.quantization,
         "device": settings.device,
-        "libraries": view.stage.library_versions(("torch", "transformers", "peft")),
+        "libraries": view.library_versions("torch", "transformers", "peft"),
     }
 
 

@@ -41,6 +41,7 @@ def export_model(project: Project, target: Path, iteration: int | None, *, merge
 
     from resources.policy_model import load_policy
 
+    # Unquantised, whatever the adapter was trained on: merging into 4 bits would round it away.
     policy = load_policy(project.model, source, dtype=project.experiment.policy.dtype)
     model = policy.model.merge_and_unload() if isinstance(policy.model, PeftModel) else policy.model
     model.save_pretrained(target)
