@@ -11,6 +11,14 @@ if TYPE_CHECKING:
 
 
 @dataclass
+class Reader:
+    """How a policy reads a prompt, without its weights: for back ends that hold them elsewhere."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    system_prompt: str | None
+
+
+@dataclass
 class Policy:
     """A loaded policy; `model` is in eval mode on `device` and runs on packed rows (resources/packing.py)."""
 
@@ -58,11 +66,8 @@ def load_base(model_dir: Path | str, dtype: str, quantization: str, device: str)
     2023, arXiv 2305.14314). Raises OSError if `model_dir` holds no model.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     named: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if quantization == "nf4":
         named["quantization_config"] = BitsAndBytesConfig(
@@ -76,7 +81,17 @@ def load_base(model_dir: Path | str, dtype: str, quantization: str, device: str)
         model_dir, use_safetensors=True, attn_implementation=register(), **named
     )
     # Not also to the dtype: that would round the frequencies of the positions, which stay in float32.
-    return (model if quantization != "none" else model.to(device)), tokenizer
+    return (model if quantization != "none" else model.to(device)), load_tokenizer(model_dir)
+
+
+def load_tokenizer(model_dir: Path | str) -> Any:
+    """The model's tokenizer, padding with its end token if it has none for that."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def messages(prompt: str, system_prompt: str | None) -> list[dict[str, str]]:
@@ -85,7 +100,7 @@ def messages(prompt: str, system_prompt: str | None) -> list[dict[str, str]]:
     return [*system, {"role": "user", "content": prompt}]
 
 
-def render(policy: Policy, prompt: str) -> str:
+def render(policy: Policy | Reader, prompt: str) -> str:
     """The exact text the policy reads; a tokenizer without a chat template gets the prompt itself."""
     if policy.tokenizer.chat_template is None:
         return f"{policy.system_prompt}\n{prompt}\n" if policy.system_prompt else f"{prompt}\n"
@@ -94,7 +109,7 @@ def render(policy: Policy, prompt: str) -> str:
     )
 
 
-def encode(policy: Policy, prompt: str) -> list[int]:
+def encode(policy: Policy | Reader, prompt: str) -> list[int]:
     """Token ids of what the policy reads for a prompt."""
     # The template has written the special tokens already; a second <bos> would change the answers.
     plain = policy.tokenizer.chat_template is None

@@ -143,7 +143,7 @@ def test_run_without_the_gpu_it_needs_is_refused_before_anything_is_computed(pol
     tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(20))
     project = Project.open(make_experiment(policy={"device": "cuda", "dtype": "bfloat16", **policy}))
     assert project.planner().stage("base", "base_scores").status == "missing"
-    with pytest.raises(UsageError, match="policy.device: cuda cannot be used here .*set it to cpu"):
+    with pytest.raises(UsageError, match=r"policy.device: cuda cannot be used here .*set it to cpu"):
         run_loop(project, 1, lambda line: None)
     assert project.store.pointed("tiny", "base", "base_scores") is None
 
