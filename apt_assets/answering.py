@@ -4,7 +4,8 @@ Both are reused row by row. An answer is keyed by the policy's content, how it g
 question; for grades see apt_assets/grading.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.view import Adapter, View
@@ -30,10 +31,55 @@ def open_policy(step: "Step", adapter: Adapter | None) -> "Policy":
             step.base_model(),
             None if adapter is None else adapter.folder,
             dtype=settings.dtype,
+            quantization=settings.quantization,
             device=settings.device,
             system_prompt=settings.system_prompt,
         )
     return step.loaded[key]
+
+
+def answerer(step: "Step", adapter: Adapter | None) -> Callable[..., list[str]]:
+    """What answers as the base model with `adapter`, by `policy.backend`: a function (prompts, *, progress,
+    on_batch) -> answers in their order. `progress` gets the number of answers done; `on_batch` positions and
+    answers, as they come."""
+    from resources.policy_model import Reader, load_tokenizer
+
+    settings = step.settings.policy
+    if settings.backend == "transformers":
+        from resources.generation import generate
+
+        policy = open_policy(step, adapter)
+        return partial(generate, policy, max_new_tokens=settings.max_new_tokens, batch_tokens=settings.batch_tokens)
+    folder, weights = step.base_model(), None if adapter is None else adapter.folder
+    reader = Reader(load_tokenizer(folder), settings.system_prompt)
+    if settings.backend == "vllm":
+        from resources.vllm_engine import generate_in_vllm
+
+        return partial(
+            generate_in_vllm, reader, folder, weights, dtype=settings.dtype, max_new_tokens=settings.max_new_tokens
+        )
+    from resources.served import Served, generate_served, served_name
+
+    base = step.identity("base_model")
+    # Not by the declared settings alone: how many questions are under way decides no answer.
+    server = step.project.experiment.policy.server
+    served = Served(
+        url=settings.server.url,
+        base=served_name(base, None),
+        name=served_name(base, None if adapter is None else adapter.digest),
+        base_folder=folder,
+        adapter_folder=weights,
+        concurrency=server.concurrency,
+        timeout=server.timeout,
+    )
+    return partial(generate_served, reader, served, max_new_tokens=settings.max_new_tokens)
+
+
+GENERATORS = {
+    "transformers": ("resources.policy_model:load_policy", "resources.generation:generate"),
+    "vllm": ("resources.policy_model:encode", "resources.vllm_engine:generate_in_vllm"),
+    "openai": ("resources.policy_model:encode", "resources.served:generate_served"),
+}
 
 
 def policy_context(view: View, adapter: Adapter | None) -> dict[str, Any]:
@@ -43,8 +89,9 @@ def policy_context(view: View, adapter: Adapter | None) -> dict[str, Any]:
         "base_model": view.identity("base_model"),
         "adapter": None if adapter is None else adapter.digest,
         "dtype": settings.dtype,
+        "quantization": settings.quantization,
         "device": settings.device,
-        "libraries": view.stage.library_versions(("torch", "transformers", "peft")),
+        "libraries": view.library_versions("torch", "transformers", "peft"),
     }
 
 
@@ -56,7 +103,8 @@ def answer_rows(view: View, adapter: Adapter | None) -> RowTable:
         "system_prompt": settings.system_prompt,
         "max_new_tokens": settings.max_new_tokens,
         "batch_tokens": settings.batch_tokens,
-        "code": view.code("resources.policy_model:load_policy", "resources.generation:generate"),
+        "backend": [settings.backend, settings.server.url, settings.server.engine],
+        "code": view.code(*GENERATORS[settings.backend]),
     }
     return view.row_table("answers", context)
 
@@ -67,17 +115,13 @@ def answer_and_grade(
     """Examples (row_id, prompt, answer) -> Predictions, in the order of `questions`."""
     import polars as pl
 
-    from resources.generation import generate
     from schemas.tables import Predictions
 
     prompts, golds = questions["prompt"].to_list(), questions["answer"].to_list()
 
     def answer(missing: list[int], commit: Any) -> None:
-        generate(
-            open_policy(step, adapter),
+        answerer(step, adapter)(
             [prompts[i] for i in missing],
-            max_new_tokens=step.settings.policy.max_new_tokens,
-            batch_tokens=step.settings.policy.batch_tokens,
             progress=step.progress(what, len(missing), "answers"),
             on_batch=lambda rows, answers: commit([missing[i] for i in rows], answers),
         )

@@ -198,15 +198,18 @@ def status(experiment: ExperimentOption = None, as_json: JsonOption = False) -> 
 @app.command()
 def land(
     files: Annotated[
-        list[Path], typer.Argument(help="JSONL, CSV or Parquet with prompt and answer.", metavar="FILE...")
+        list[Path],
+        typer.Argument(help="JSONL, CSV or Parquet files, or folders of data sets.", metavar="FILE..."),
     ],
     experiment: ExperimentOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Validate data files and land them for the next iteration.
 
-    A row needs `prompt` and `answer`; `id`, `split` (train, validation, test) and `metadata` are
-    optional. Bad rows are reported with file, line, field and reason and stay out; good rows go on.
+    A row is `prompt` and `answer`; or `messages`, a chat whose last turn is the answer; or `question`,
+    `choices` and `answer` (index, letter or text). `id`, `split` (train, validation, test) and `metadata`
+    are optional. A folder is one that Hugging Face `datasets` saved, or one of Parquet files. Bad rows
+    are reported with file, line, field and reason and stay out; good rows go on.
     The file itself is kept as it is. A file with no good row is refused (exit code 2).
 
     Without an experiment the data goes to `landing/`, which every experiment reads unless its

@@ -57,14 +57,34 @@ class Data(Section):
         return self
 
 
+class Server(Section):
+    """A server with OpenAI's completions interface (docs/adr/0009-generation-back-ends.md). Its key, if it
+    wants one, is in $APT_SERVER_KEY."""
+
+    url: str | None = Field(None, pattern=r"^https?://", description="Up to and with /v1.")
+    engine: str | None = Field(
+        None, description="What runs there, in words (software, version, dtype). Change it with the server: answers do."
+    )
+    concurrency: int = Field(16, ge=1, description="Questions under way at once.")
+    timeout: float = Field(120, gt=0, description="Seconds to wait for an answer before it is asked again.")
+
+
 class PolicySettings(Section):
     """The base model and how it answers. Decoding is greedy."""
 
     model: str = Field("embedded", description="embedded, a folder with safetensors, or a hub id.")
-    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+    revision: str | None = Field(None, description="Of a hub id: a commit, tag or branch; null: main.")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "auto", description="Of the frozen weights; auto: bfloat16 where the hardware multiplies it, else float32."
     )
+    quantization: Literal["none", "nf4"] = Field(
+        "none", description="nf4: frozen weights in 4 bits (QLoRA, arXiv 2305.14314); a GPU and the extra qlora."
+    )
     device: str = Field("cpu", description="A torch device: cpu, cuda, cuda:1.")
+    backend: Literal["transformers", "vllm", "openai"] = Field(
+        "transformers", description="What answers; training and scoring are done here. openai: `server`."
+    )
+    server: Server = Server()
     system_prompt: str | None = Field(None, description="Put before every question.")
     max_new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens.")
     batch_tokens: int = Field(1024, ge=64, description="Tokens in one pass while answering or scoring.")
@@ -76,6 +96,17 @@ class PolicySettings(Section):
         if isinstance(values, dict) and values.get("dtype", "auto") == "auto":
             return {**values, "dtype": native_dtype(values.get("device", "cpu"))}
         return values
+
+    @model_validator(mode="after")
+    def fits_together(self) -> Self:
+        for key, value in (("dtype", "float16"), ("quantization", "nf4"), ("backend", "vllm")):
+            if self.device == "cpu" and getattr(self, key) == value:
+                raise ValueError(f"{key}: {value} needs a GPU: set device to cuda, or leave {key} out")
+        if self.quantization == "nf4" and self.dtype != "bfloat16":
+            raise ValueError("quantization: nf4 needs dtype bfloat16, in which TRL then trains the adapter")
+        if (self.backend == "openai") != (self.server.url is not None):
+            raise ValueError("backend: openai and server.url go together: set both or neither")
+        return self
 
 
 class Mining(Section):
@@ -240,8 +271,12 @@ class Training(Section):
     beta: float = Field(0.1, gt=0, description="DPO temperature (IRPO).")
     nll_weight: float = Field(1.0, ge=0, description="Weight of the NLL of the chosen answer (IRPO).")
     reference: Literal["previous", "base"] = Field("previous", description="Reference model (choice).")
-    lora_rank: int = Field(16, ge=1, description="r of every linear layer (choice).")
+    lora_rank: int = Field(16, ge=1, description="r of every layer in lora_targets (choice).")
     lora_alpha: int = Field(32, ge=1, description="LoRA scale is alpha / r (choice).")
+    lora_targets: Annotated[list[str], Field(min_length=1)] | Literal["all-linear"] = Field(
+        "all-linear",
+        description="Names of linear layers, such as q_proj; all-linear: all but the output head (choice).",
+    )
     batch_size: int = Field(8, ge=1, description="Pairs per optimiser step.")
     epochs: int = Field(1, ge=1, description="Passes over the pairs.")
     warmup_steps: int = Field(5, ge=0, description="Linear warm-up; then linear decay to 0.")

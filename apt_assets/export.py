@@ -73,6 +73,7 @@ def write_merged(project: Project, source: Path, target: Path) -> None:
 
     from resources.policy_model import load_policy
 
+    # Unquantised, whatever the adapter was trained on: merging into 4 bits would round it away.
     policy = load_policy(project.model, source, dtype=project.experiment.policy.dtype)
     model = policy.model.merge_and_unload() if isinstance(policy.model, PeftModel) else policy.model
     model.save_pretrained(target)

@@ -1,29 +1,39 @@
 """Landing: check the rows of files and copy them, unchanged, into the landing folder."""
 
 import shutil
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from apt_assets.dataset_folder import write_parquet
 from apt_assets.experiment import UsageError
 from apt_assets.method.landing import contents_of
 from apt_assets.project import LANDING_FORMATS
 
 
-def land_files(files: list[Path], folder: Path) -> list[dict[str, Any]]:
-    """Land each file; returns [{file, good, bad: [Reject as a dict], landed: name or None}].
+def land_files(paths: list[Path], folder: Path) -> list[dict[str, Any]]:
+    """Land each file or data set folder; returns [{file, good, bad: [Reject as a dict], landed: name or None}].
 
     A landed file carries the digest of its rows in its name, so that landing never overwrites and the
-    same rows twice, in whatever order, are landed once. Raises UsageError for a missing file or an unknown format,
-    before anything is landed.
+    same rows twice, in whatever order, are landed once. A folder lands as one Parquet file. Raises UsageError
+    for what is missing or of an unknown format, before anything is landed.
     """
-    for path in files:
-        if not path.is_file():
-            raise UsageError(f"{path}: no such file")
-        if path.suffix not in LANDING_FORMATS:
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder")
+        if path.is_file() and path.suffix not in LANDING_FORMATS:
             raise UsageError(f"{path}: unknown format {path.suffix!r}; use one of {', '.join(LANDING_FORMATS)}")
-    folder.mkdir(parents=True, exist_ok=True)
-    return [land_file(path, folder) for path in files]
+    with tempfile.TemporaryDirectory() as made:
+        files = []
+        for number, path in enumerate(paths):
+            files.append(path)
+            if path.is_dir():
+                files[-1] = Path(made) / str(number) / f"{path.resolve().name}.parquet"
+                files[-1].parent.mkdir()
+                write_parquet(path, files[-1])
+        folder.mkdir(parents=True, exist_ok=True)
+        return [{"file": str(path), **land_file(file, folder)} for path, file in zip(paths, files, strict=True)]
 
 
 def land_file(path: Path, folder: Path) -> dict[str, Any]:
@@ -36,4 +46,4 @@ def land_file(path: Path, folder: Path) -> dict[str, Any]:
             temporary = folder / f".{landed}.partial"
             shutil.copyfile(path, temporary)
             temporary.replace(folder / landed)
-    return {"file": str(path), "good": found.rows, "bad": [asdict(bad) for bad in found.rejects], "landed": landed}
+    return {"good": found.rows, "bad": [asdict(bad) for bad in found.rejects], "landed": landed}

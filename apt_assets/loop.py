@@ -56,6 +56,8 @@ def run_loop(project: Project, iterations: int | None, display: Display) -> Loop
             reason = f"iteration {step.key} did not come up to date: {step.reason}"
             result.passed, result.reason = False, reason
             break
+        # Before anything is computed: a run that cannot train should not answer first.
+        project.check_model()
         dagster = dagster or Dagster(project, display)
         if step.opens:
             project.open_iteration(step.key)

@@ -4,6 +4,7 @@ Everything a run writes lies below $APT_HOME (default: the repository): `.apt/` 
 the store, `landing/` the landed files, `dagster_home/` Dagster's own records.
 """
 
+import difflib
 import json
 import os
 from dataclasses import dataclass
@@ -90,12 +91,38 @@ class Project:
     @cached_property
     def model(self) -> Path:
         """Folder of the base model. Raises UsageError if it is not on this machine."""
-        return self._model_folder(self.experiment.policy.model, "policy")
+        policy = self.experiment.policy
+        return self._model_folder(policy.model, "policy", "policy.model", policy.revision)
 
     @cached_property
     def encoder(self) -> Path:
         """Folder of the sentence encoder. Raises UsageError if it is not on this machine."""
-        return self._model_folder(self.experiment.retrieval.encoder, "encoder")
+        return self._model_folder(self.experiment.retrieval.encoder, "encoder", "retrieval.encoder")
+
+    def check_model(self) -> None:
+        """Raise UsageError if this machine cannot run the base model as the experiment sets it, or the model
+        lacks a layer that `training.lora_targets` names. Asked once."""
+        if self._problem is not None:
+            raise UsageError(self._problem)
+
+    @cached_property
+    def _problem(self) -> str | None:
+        from resources.machine import lacking, linear_layers
+
+        policy, targets = self.experiment.policy, self.experiment.training.lora_targets
+        if problem := lacking(policy.device, policy.quantization, policy.backend):
+            return problem
+        if targets != "all-linear":
+            layers = linear_layers(self.model)
+            for target in targets:
+                if not any(f".{layer}".endswith(f".{target}") for layer in layers):
+                    names = sorted({layer.rpartition(".")[2] for layer in layers})
+                    nearest = difflib.get_close_matches(target, names, n=1, cutoff=0)[0]
+                    return (
+                        f"training.lora_targets: {self.experiment.policy.model} has no linear layer {target!r}; "
+                        f"the nearest is {nearest!r}, of {', '.join(names)}"
+                    )
+        return None
 
     @cached_property
     def grader(self) -> Path | None:
@@ -118,7 +145,7 @@ class Project:
     def task_data(self) -> Path:
         return self.cache / "general"
 
-    def _model_folder(self, named: str, embedded: str) -> Path:
+    def _model_folder(self, named: str, embedded: str, key: str, revision: str | None = None) -> Path:
         if named == "embedded":
             folder = self.cache / embedded
             if not folder.is_dir():
@@ -133,11 +160,17 @@ class Project:
             return folder
         from huggingface_hub import snapshot_download
 
+        kept = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+        # The same weights once more, in the form of those who trained the model.
+        left = ["consolidated*", "original/*"]
         try:
-            kept = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
-            return Path(snapshot_download(named, allow_patterns=kept))
+            return Path(snapshot_download(named, revision=revision, allow_patterns=kept, ignore_patterns=left))
         except Exception as error:
-            raise UsageError(f"{named!r} is neither a folder ({folder}) nor a model of the hub: {error}") from None
+            raise UsageError(
+                f"{key}: {named!r} is neither a folder ({folder}) nor a model that the hub gave: {error}\n"
+                f"Without a network, fetch it first where there is one (`hf download {named}`), or name a folder; "
+                "for a gated model, accept its terms on the hub and log in (`hf auth login`)"
+            ) from None
 
     # -- the world, by content (engine.plan.World) -------------------------------------------------
 

@@ -2,12 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resources.packing import common_prefix, register
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass
+class Reader:
+    """How a policy reads a prompt, without its weights: for back ends that hold them elsewhere."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    system_prompt: str | None
 
 
 @dataclass
@@ -28,35 +36,62 @@ def load_policy(
     adapter_dir: Path | None = None,
     *,
     dtype: str = "bfloat16",
+    quantization: str = "none",
     device: str = "cpu",
     system_prompt: str | None = None,
 ) -> Policy:
     """Load the base model and, if given, the LoRA adapter of `adapter_dir`.
 
     In float32 the adapter is added to the weights, which loses nothing that matters (about 1e-7 of a
-    weight) and makes a pass a fifth faster. In bfloat16 that would round it away, so it stays beside them.
+    weight) and makes a pass a fifth faster. In fewer bits that would round it away, so it stays beside them.
 
     Only safetensors are read and no code of a model folder is run. Raises OSError if `model_dir`
     holds no model, ValueError if the adapter does not fit it.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(
-        model_dir, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation=register()
-    )
+    model, tokenizer = load_base(model_dir, dtype, quantization, device)
     if adapter_dir is not None:
         from peft import PeftModel
 
         # In the dtype of the weights: peft would widen the adapter to fp32 and cast at every layer.
         model = PeftModel.from_pretrained(model, str(adapter_dir), autocast_adapter_dtype=False)
-        if dtype == "float32":
+        if dtype == "float32" and quantization == "none":
             model = model.merge_and_unload()
-    model.to(dtype=getattr(torch, dtype), device=device)
     return Policy(model.eval(), tokenizer, system_prompt)
+
+
+def load_base(model_dir: Path | str, dtype: str, quantization: str, device: str) -> tuple[Any, Any]:
+    """(base model on `device`, for packed rows; its tokenizer), for answering, scoring and training alike.
+
+    quantization: none, or nf4: linear layers in 4 bits, their products in `dtype` (QLoRA, Dettmers et al.
+    2023, arXiv 2305.14314). Raises OSError if `model_dir` holds no model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    named: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    if quantization == "nf4":
+        named["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=named["dtype"],
+        )
+        named["device_map"] = {"": device}  # weights are quantised where they end up
+    model = AutoModelForCausalLM.from_pretrained(
+        model_dir, use_safetensors=True, attn_implementation=register(), **named
+    )
+    # Not also to the dtype: that would round the frequencies of the positions, which stay in float32.
+    return (model if quantization != "none" else model.to(device)), load_tokenizer(model_dir)
+
+
+def load_tokenizer(model_dir: Path | str) -> Any:
+    """The model's tokenizer, padding with its end token if it has none for that."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def messages(prompt: str, system_prompt: str | None) -> list[dict[str, str]]:
@@ -65,7 +100,7 @@ def messages(prompt: str, system_prompt: str | None) -> list[dict[str, str]]:
     return [*system, {"role": "user", "content": prompt}]
 
 
-def render(policy: Policy, prompt: str) -> str:
+def render(policy: Policy | Reader, prompt: str) -> str:
     """The exact text the policy reads; a tokenizer without a chat template gets the prompt itself."""
     if policy.tokenizer.chat_template is None:
         return f"{policy.system_prompt}\n{prompt}\n" if policy.system_prompt else f"{prompt}\n"
@@ -74,7 +109,7 @@ def render(policy: Policy, prompt: str) -> str:
     )
 
 
-def encode(policy: Policy, prompt: str) -> list[int]:
+def encode(policy: Policy | Reader, prompt: str) -> list[int]:
     """Token ids of what the policy reads for a prompt."""
     # The template has written the special tokens already; a second <bos> would change the answers.
     plain = policy.tokenizer.chat_template is None

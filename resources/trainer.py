@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from resources.packing import register
-from resources.policy_model import Policy, beginning, messages
+from resources.policy_model import Policy, beginning, load_base, messages
 from resources.row_store import Compute
 from resources.scoring import Question, Scores, score_answers
 from resources.shared_prompts import completion_positions_only, give_reference, share_prompts
@@ -42,6 +41,8 @@ class TrainingRecipe:
     seed: int
     dtype: str
     device: str
+    quantization: str = "none"
+    lora_targets: str | list[str] = "all-linear"
 
 
 # Gets a function that computes the pairs at the positions it is given; returns the value of every pair.
@@ -96,24 +97,19 @@ def make_trainer(
     import torch
     from datasets import Dataset
     from peft import LoraConfig, PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
     if pairs.height == 0:
         raise ValueError("there is no preference pair to train on")
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(
-        model_dir, dtype=getattr(torch, recipe.dtype), use_safetensors=True, attn_implementation=register()
-    )
+    model, tokenizer = load_base(model_dir, recipe.dtype, recipe.quantization, recipe.device)
     # A fresh adapter starts as the identity, so its "previous policy" is the base model as well.
     lora = None
     if previous_adapter is None:
         lora = LoraConfig(
             r=recipe.lora_rank,
             lora_alpha=recipe.lora_alpha,
-            target_modules="all-linear",
+            target_modules=recipe.lora_targets,
             task_type="CAUSAL_LM",
         )
     else:
@@ -137,6 +133,7 @@ def make_trainer(
         seed=recipe.seed,
         use_cpu=recipe.device == "cpu",
         bf16=recipe.dtype == "bfloat16" and recipe.device != "cpu",
+        fp16=recipe.dtype == "float16",
         # Answers are short, so memory is not what limits; recomputing would cost a third more time.
         gradient_checkpointing=False,
         save_strategy="no",

@@ -55,7 +55,14 @@ def told(step: Step, compute: Compute) -> Compute:
 
 @stage(
     inputs=["preference_pairs/training_pairs.parquet", "policy", "promoted_count"],
-    settings=["training", "policy.system_prompt", "policy.dtype", "policy.device", "policy.batch_tokens"],
+    settings=[
+        "training",
+        "policy.system_prompt",
+        "policy.dtype",
+        "policy.quantization",
+        "policy.device",
+        "policy.batch_tokens",
+    ],
     libraries=["torch", "transformers", "peft", "trl"],
     work=work,
     group="training",
@@ -74,6 +81,7 @@ def adapter_checkpoint(step: Step) -> None:
         learning_rate=rate,
         batch_tokens=policy.batch_tokens,
         dtype=policy.dtype,
+        quantization=policy.quantization,
         device=policy.device,
     )
     pairs = step.read("preference_pairs", "training_pairs")

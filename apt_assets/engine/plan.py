@@ -196,7 +196,7 @@ class Planner:
             self._declared[stage.name] = {
                 "settings": stage.settings_slice(self.experiment),
                 "identities": {name: self.world.identity(name) for name in stage.identities},
-                "libraries": stage.library_versions(),
+                "libraries": {**stage.library_versions(), **stage.chosen_versions(self.experiment)},
                 "code": self.world.code(stage.code),
             }
         return self._declared[stage.name]

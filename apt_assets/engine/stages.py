@@ -66,13 +66,26 @@ class Stage:
             raise KeyError(f"{self.name} uses {', '.join(sorted(undeclared))}, which it does not declare")
         return {name: installed_version(name) for name in names or self.libraries}
 
+    def chosen_versions(self, experiment: "Experiment") -> dict[str, str]:
+        """Versions of the optional libraries that its settings choose."""
+        chosen = self.settings_slice(experiment)
+        return {name: installed_version(name) for (key, value), name in CHOSEN.items() if chosen.get(key) == value}
+
 
 STAGES: dict[str, Stage] = {}
 
 
+# (setting, value) -> the distribution whose version then counts.
+CHOSEN = {("policy.quantization", "nf4"): "bitsandbytes", ("policy.backend", "vllm"): "vllm"}
+
+
 @cache
 def installed_version(distribution: str) -> str:
-    return metadata.version(distribution)
+    """Its version, or "missing": a plan can be made where an experiment cannot run."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "missing"
 
 
 def stage(
@@ -113,7 +126,11 @@ def stage(
 # What decides an answer, its grade and a benchmark score, shared by every stage that makes them.
 ANSWERING = (
     "policy.dtype",
+    "policy.quantization",
     "policy.device",
+    "policy.backend",
+    "policy.server.url",
+    "policy.server.engine",
     "policy.system_prompt",
     "policy.max_new_tokens",
     "policy.batch_tokens",

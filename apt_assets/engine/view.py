@@ -79,9 +79,14 @@ class View:
             raise UndeclaredRead(f"{self.stage.name} uses {name}, which it does not declare")
         return self.project.identity(name)
 
+    def library_versions(self, *names: str) -> dict[str, str]:
+        """Versions of these libraries, and of the optional ones that the settings choose."""
+        return {**self.stage.library_versions(names), **self.stage.chosen_versions(self.project.experiment)}
+
     def base_model(self) -> Path:
-        """Folder of the base model."""
+        """Folder of the base model. Raises UsageError if it cannot be used as set on this machine."""
         self.identity("base_model")
+        self.project.check_model()
         return self.project.model
 
     def landed(self) -> list[Path]:

@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from apt_assets.method.reading import SURROGATE, BadField, Chunk, printable, read_chunks
+from apt_assets.method.shapes import as_prompt_and_answer
 from apt_assets.method.splits import SPLITS
 from resources.digest import digest_json, digest_rows
 
@@ -157,6 +158,7 @@ def check(record: Any) -> tuple[str, str, str | None, str | None, str | None]:
         raise record
     if not isinstance(record, dict):
         raise BadField(None, f"must be an object with prompt and answer, got {type(record).__name__}")
+    record = as_prompt_and_answer(record)
     prompt = text_field(record, "prompt")
     answer = text_field(record, "answer")
     split = record.get("split")

@@ -1,0 +1,34 @@
+"""What this machine, and the packages on it, can do: asked before anything is computed."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def lacking(device: str, quantization: str, backend: str) -> str | None:
+    """What an experiment asks for that is not here, and what to do; None if all is here."""
+    if device != "cpu":
+        import torch
+
+        try:
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            return f"policy.device: {device} cannot be used here ({reason}); set it to cpu, or install a build for it"
+    if quantization == "nf4" and find_spec("bitsandbytes") is None:
+        return "policy.quantization: nf4 needs bitsandbytes: `pip install apt-assets[qlora]`, or set it to none"
+    if backend == "vllm" and find_spec("vllm") is None:
+        return "policy.backend: vllm is not installed: `pip install apt-assets[vllm]`, or set it to transformers"
+    return None
+
+
+def linear_layers(model_dir: Path) -> list[str]:
+    """Full names of the linear layers of a model, its output head left out; no weights are read."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_dir))
+    head = model.get_output_embeddings()
+    layers = model.named_modules()
+    return [name for name, layer in layers if isinstance(layer, torch.nn.Linear | Conv1D) and layer is not head]

@@ -1,0 +1,265 @@
+"""Answers from a server: those of transformers here, to whatever server they are asked, or a clear error."""
+
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import polars as pl
+import pytest
+
+from apt_assets.loop import run_loop
+from apt_assets.project import Project
+from resources import served
+from resources.generation import generate
+from resources.policy_model import Reader, load_policy, load_tokenizer
+from resources.served import Served, ServerError, generate_served, served_name
+from tests import tiny
+
+PROMPTS = [f"Colour of thing {n}?" for n in range(40)]
+
+
+class Model:
+    """A tiny model behind /v1 as vLLM serves one: plain transformers, one question at a time, adapters by name.
+
+    before: called with the number of the completion; what it returns is sent as a status, without an answer.
+    """
+
+    def __init__(self, folder, base):
+        from transformers import AutoModelForCausalLM
+
+        self.tokenizer, self.base = load_tokenizer(folder), base
+        self.load = lambda: AutoModelForCausalLM.from_pretrained(folder)
+        self.models = {base: self.load()}
+        self.before = lambda number: None
+        self.calls, self.keys, self.says = [], set(), None
+        self.one_at_a_time = threading.Lock()
+
+    def load_lora_adapter(self, body):
+        from peft import PeftModel
+
+        self.models[body["lora_name"]] = PeftModel.from_pretrained(self.load(), body["lora_path"])
+
+    def completions(self, body):
+        import torch
+
+        assert body["temperature"] == 0
+        asked = torch.tensor([body["prompt"]])
+        model = self.models[body["model"]]
+        ids = model.generate(input_ids=asked, max_new_tokens=body["max_tokens"], do_sample=False)[0, asked.shape[1] :]
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return {"model": self.says or body["model"], "choices": [{"text": text}]}
+
+
+@contextmanager
+def serving(model):
+    """The model's address while it is served."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def reply(self, status, content):
+            body = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self):
+            assert self.path == "/v1/models"
+            model.keys.add(self.headers["Authorization"])
+            self.reply(200, {"data": [{"id": name} for name in model.models]})
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with model.one_at_a_time:
+                if self.path == "/v1/load_lora_adapter":
+                    return self.reply(200, model.load_lora_adapter(body))
+                assert self.path == "/v1/completions"
+                model.calls.append(body["model"])
+                if status := model.before(len(model.calls)):
+                    return self.reply(status, {"error": "not now"})
+                return self.reply(200, model.completions(body))
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.make_policy(tmp_path_factory.mktemp("lively") / "policy", spread=0.3)
+
+
+@pytest.fixture
+def model(folder, monkeypatch):
+    monkeypatch.setattr(served, "BACKOFF", 0)
+    return Model(folder, served_name("base", None))
+
+
+@pytest.fixture
+def reader(folder):
+    return Reader(load_tokenizer(folder), "Be brief.")
+
+
+def of(url, model, folder, **changes):
+    known = {"base": model.base, "name": model.base, "base_folder": folder, "adapter_folder": None}
+    return Served(**{"url": url, "concurrency": 4, "timeout": 20, **known, **changes})
+
+
+@pytest.fixture(scope="module")
+def expected(folder):
+    policy = load_policy(folder, dtype="float32", system_prompt="Be brief.")
+    return generate(policy, PROMPTS, max_new_tokens=5, batch_tokens=512)
+
+
+class Kept(dict):
+    """What on_batch was given, by position."""
+
+    def add(self, places, answers):
+        self.update(zip(places, answers, strict=True))
+
+
+def test_served_answers_are_those_of_transformers_here_and_come_batch_by_batch(
+    folder, model, reader, expected, monkeypatch
+):
+    monkeypatch.setenv("APT_SERVER_KEY", "secret")
+    kept, done = Kept(), []
+    with serving(model) as url:
+        answers = generate_served(
+            reader, of(url, model, folder), PROMPTS, max_new_tokens=5, progress=done.append, on_batch=kept.add
+        )
+    assert answers == expected
+    assert len(set(answers)) > 5
+    assert kept == dict(enumerate(expected))
+    assert done == [32, 40]
+    assert model.keys == {"Bearer secret"}
+
+
+def test_busy_failing_and_slow_servers_are_asked_again(folder, model, reader, expected):
+    late = threading.Event()
+
+    def before(number):
+        if number == 7:
+            late.wait(1.5)  # longer than the time-out below
+        return {3: 429, 5: 500, 9: 503}.get(number)
+
+    model.before = before
+    with serving(model) as url:
+        answers = generate_served(reader, of(url, model, folder, timeout=1), PROMPTS[:12], max_new_tokens=5)
+    assert answers == expected[:12]
+    assert len(model.calls) >= 12 + 4
+
+
+def test_server_that_stops_answering_is_a_clear_error_and_what_it_said_is_kept(folder, model, reader, expected):
+    model.before = lambda number: 503 if number > 10 else None
+    kept = Kept()
+    with serving(model) as url, pytest.raises(ServerError, match=rf"{url}/completions: 503 .*not now"):
+        generate_served(reader, of(url, model, folder), PROMPTS, max_new_tokens=5, on_batch=kept.add)
+    assert 6 <= len(kept) <= 10
+    assert all(expected[place] == answer for place, answer in kept.items())
+    # Four were under way; nobody asked the other thirty.
+    assert len(model.calls) < 40
+
+
+def test_server_that_is_not_there_is_named(folder, model, reader):
+    with serving(model) as url:
+        pass
+    with pytest.raises(ServerError, match=rf"{url}/models: no answer after 5 tries"):
+        generate_served(reader, of(url, model, folder), PROMPTS, max_new_tokens=5)
+
+
+def test_server_without_the_model_is_told_what_to_serve_and_asked_nothing(folder, model, reader):
+    other = served_name("another base", None)
+    with (
+        serving(model) as url,
+        pytest.raises(ServerError, match=f"no model {other}, only {model.base}: serve {folder}"),
+    ):
+        generate_served(reader, of(url, model, folder, base=other, name=other), PROMPTS, max_new_tokens=5)
+    assert model.calls == []
+
+
+def test_server_that_cannot_load_the_adapter_is_told_to_load_it_by_hand(folder, model, reader, tmp_path):
+    def refuse(body):
+        raise AssertionError("no adapters here")
+
+    model.load_lora_adapter = refuse
+    name = served_name("base", {"adapter_model.safetensors": "x"})
+    with serving(model) as url, pytest.raises(ServerError, match=f"did not load the adapter {tmp_path} as {name}"):
+        generate_served(reader, of(url, model, folder, name=name, adapter_folder=tmp_path), PROMPTS, max_new_tokens=5)
+
+
+def test_answer_of_another_model_is_refused(folder, model, reader):
+    model.says, kept = "gpt-99", Kept()
+    with serving(model) as url, pytest.raises(ServerError, match="answered with the model 'gpt-99'"):
+        generate_served(reader, of(url, model, folder), PROMPTS[:3], max_new_tokens=5, on_batch=kept.add)
+    assert kept == {}
+
+
+# -- in the loop -----------------------------------------------------------------------------------------
+
+
+def predictions(project):
+    manifests = [project.store.pointed("tiny", "0001", stage) for stage in ("eval_predictions", "benchmark_scores")]
+    files = ("eval_predictions.parquet", "domain_items.parquet")
+    return [pl.read_parquet(project.store.folder(m) / file) for m, file in zip(manifests, files, strict=True)]
+
+
+def test_loop_with_a_server_answers_as_without_one_and_asks_nothing_twice(make_experiment, tmp_path, folder):
+    tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(40))
+    policy = {"model": str(folder)}
+    here = Project.open(make_experiment(policy=policy))
+    run_loop(here, 1, lambda line: None)
+    local = predictions(here)
+
+    model = Model(folder, served_name(here.identity("base_model"), None))
+    with serving(model) as url:
+        path = make_experiment(policy={**policy, "backend": "openai", "server": {"url": url}})
+        result = run_loop(Project.open(path), 1, lambda line: None)
+        assert "benchmark_scores" in {name for key, name in result.computed if key == "0001"}, result.reason
+        assert all(one.equals(other) for one, other in zip(local, predictions(Project.open(path)), strict=True))
+        # The base model and one adapter, each under the digest of its content.
+        assert len(set(model.calls)) == 2
+        asked = len(model.calls)
+        assert run_loop(Project.open(path), 1, lambda line: None).computed == []
+        assert len(model.calls) == asked
+    # Everything is there: nobody needs the server any more.
+    assert run_loop(Project.open(path), 1, lambda line: None).computed == []
+    moved = {**policy, "backend": "openai", "server": {"url": url, "engine": "another one"}}
+    planner = Project.open(make_experiment(policy=moved)).planner()
+    assert planner.stage("base", "base_scores").causes == ["policy.server.engine: null -> another one"]
+
+
+def test_run_that_its_server_left_goes_on_with_what_was_answered(make_experiment, tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(served, "BACKOFF", 0)
+    monkeypatch.setattr(served, "COMMIT_ROWS", 4)
+    tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(60))
+    base = Project.open(make_experiment(policy={"model": str(folder)})).identity("base_model")
+    model = Model(folder, served_name(base, None))
+    # Six of the base model's answers to held-out rows come.
+    model.before = lambda number: 503 if number > 6 else None
+    with serving(model) as url:
+        server = {"url": url, "concurrency": 1}
+        path = make_experiment(policy={"model": str(folder), "backend": "openai", "server": server})
+        failed = run_loop(Project.open(path), 1, lambda line: None)
+        assert not failed.passed
+        assert f"base_scores: {url}/completions: 503" in failed.reason
+        model.before, model.calls = lambda number: None, []
+        assert run_loop(Project.open(path), 1, lambda line: None).computed
+        heldout = sum(
+            Project.open(path).store.pointed("tiny", "base", "base_scores").work["answers"][how]
+            for how in ("reused", "computed")
+        )
+        reused = Project.open(path).store.pointed("tiny", "base", "base_scores").work["answers"]["reused"]
+    assert reused == 6
+    assert heldout > 6

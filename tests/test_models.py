@@ -1,0 +1,184 @@
+"""Models of the user's own: architectures, tokenizers without a template, LoRA targets, what a machine lacks."""
+
+import shutil
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from apt_assets.engine.plan import stages_of
+from apt_assets.experiment import REPOSITORY, UsageError
+from apt_assets.loop import run_loop
+from apt_assets.project import Project
+from resources.machine import lacking
+from resources.policy_model import encode, load_policy
+from resources.trainer import make_trainer, train_adapter
+from tests import tiny
+from tests.test_trainer import RECIPE, pairs
+
+# What their config.json says, sizes apart.
+LLAMA_2 = {
+    "model_type": "llama", "hidden_act": "silu", "num_attention_heads": 4, "num_key_value_heads": 4,
+    "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_scaling": None, "tie_word_embeddings": False,
+    "bos_token_id": 1, "eos_token_id": 2, "pretraining_tp": 1,
+}  # fmt: skip
+MISTRAL_3 = {
+    "model_type": "mistral", "hidden_act": "silu", "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 8,
+    "max_position_embeddings": 32768, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "sliding_window": None,
+    "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+# In the form of Mistral's own for its instruct models: no role of a system, special words, an end token.
+INSTRUCT = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %} {{ m.content }}{{ eos_token }}"
+    "{% else %}[INST] {{ m.content }} [/INST]{% endif %}{% endfor %}"
+)
+
+
+def make_model(folder, architecture, template=None):
+    """A tiny model of that architecture with random weights, and a tokenizer of Llama's kind: it writes <s> before
+    a text, has no pad token, and knows characters it has no token for by their bytes."""
+    from transformers import AutoConfig, AutoModelForCausalLM, LlamaTokenizer
+
+    letters = [chr(n) for n in range(33, 127)]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{n:02X}>" for n in range(256)), "▁", *letters]
+    tokenizer = LlamaTokenizer(vocab={token: n for n, token in enumerate(tokens)}, merges=[], add_bos_token=True)
+    tokenizer.chat_template = template
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": len(tokens)}
+    named = {**architecture, **sizes}
+    config = AutoConfig.for_model(named.pop("model_type"), **named, initializer_range=0.2)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("llama") / "model", LLAMA_2)
+
+
+@pytest.mark.parametrize(
+    ("file", "architecture", "template"),
+    [
+        ("llama-2-7b", LLAMA_2, None),
+        ("mistral-7b-v0.3", MISTRAL_3, None),
+        ("mistral-7b-v0.3", MISTRAL_3, INSTRUCT),
+    ],
+    ids=["llama-2", "mistral-v0.3", "mistral-v0.3-instruct"],
+)
+def test_ready_experiment_runs_the_whole_loop_on_a_tiny_model_of_its_architecture(
+    file, architecture, template, make_experiment, tiny_folder, tmp_path
+):
+    content = yaml.safe_load((REPOSITORY / "experiments" / f"{file}.yaml").read_text())
+    content["policy"] |= {
+        "model": str(make_model(tmp_path / "model", architecture, template)), "device": "cpu", "dtype": "float32",
+        "max_new_tokens": 4,
+    }  # fmt: skip
+    content["mining"]["questions"] = 12
+    content["retrieval"] = {"encoder": str(tiny_folder / "encoder")}
+    content["benchmarks"] = {"folder": str(tiny_folder / "tasks"), "tasks": {"colours": None}}
+    path = make_experiment()
+    path.write_text(yaml.safe_dump(content))
+    tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(60))
+    project = Project.open(path)
+    result = run_loop(project, 1, lambda line: None)
+    # What the gate says of a random model is not what this is about.
+    assert {name for key, name in result.computed if key == "0001"} >= set(stages_of("0001")) - {"promoted_adapter"}
+    adapter = project.store.folder(project.store.pointed(content["name"], "0001", "adapter_checkpoint"))
+    assert any(
+        tensor.any() for name, tensor in load_file(adapter / "adapter_model.safetensors").items() if "_B." in name
+    )
+
+
+@pytest.mark.parametrize("template", [None, INSTRUCT])
+def test_training_sees_a_question_token_by_token_as_answering_does(template, tmp_path):
+    folder = make_model(tmp_path / "model", MISTRAL_3, template)
+    policy = load_policy(folder, dtype="float32", system_prompt="Be brief." if template is None else None)
+    trainer = make_trainer(folder, None, pairs(4), policy.system_prompt, RECIPE, tmp_path / "out", lambda *_: None)
+    examples = sorted(trainer.train_dataset, key=lambda example: example["row"])
+    asked = [encode(policy, f"Question {n}?") for n in range(4)]
+    assert [example["prompt_ids"] for example in examples] == asked
+    assert all(ids.count(1) == 1 and ids[0] == 1 for ids in asked)
+    assert all(example["chosen_ids"][-1] == policy.tokenizer.eos_token_id for example in examples)
+
+
+# -- LoRA targets ----------------------------------------------------------------------------------------
+
+
+def test_only_the_named_layers_are_adapted(llama, tmp_path):
+    recipe = type(RECIPE)(**{**RECIPE.__dict__, "lora_targets": ["q_proj", "mlp.up_proj"]})
+    (tmp_path / "out").mkdir()
+    train_adapter(llama, None, pairs(), None, recipe, tmp_path / "out")
+    adapted = {
+        name.split(".lora_")[0].rpartition(".")[2] for name in load_file(tmp_path / "out/adapter_model.safetensors")
+    }
+    assert adapted == {"q_proj", "up_proj"}
+
+
+@pytest.mark.parametrize("target", ["q_prj", "lm_head"])
+def test_layer_the_model_lacks_or_may_not_adapt_is_refused_before_anything_runs(target, make_experiment, tmp_path):
+    tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(20))
+    project = Project.open(make_experiment(training={"lora_targets": ["v_proj", target]}))
+    with pytest.raises(UsageError, match=f"training.lora_targets: .*'{target}'.*nearest is '.*_proj'"):
+        run_loop(project, 1, lambda line: None)
+    assert project.store.pointed("tiny", "base", "base_scores") is None
+
+
+def test_other_lora_targets_train_anew_and_answer_nothing_anew(make_experiment, tmp_path):
+    tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(40))
+    run_loop(Project.open(make_experiment()), 1, lambda line: None)
+    planner = Project.open(make_experiment(training={"lora_targets": ["q_proj"]})).planner()
+    assert planner.stage("0001", "preference_pairs").status == "fresh"
+    checkpoint = planner.stage("0001", "adapter_checkpoint")
+    assert checkpoint.causes == ['training.lora_targets: all-linear -> ["q_proj"]']
+
+
+# -- what this machine lacks -----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+@pytest.mark.parametrize("policy", [{"quantization": "nf4"}, {"dtype": "float16"}, {"backend": "vllm"}])
+def test_run_without_the_gpu_it_needs_is_refused_before_anything_is_computed(policy, make_experiment, tmp_path):
+    tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(20))
+    project = Project.open(make_experiment(policy={"device": "cuda", "dtype": "bfloat16", **policy}))
+    assert project.planner().stage("base", "base_scores").status == "missing"
+    with pytest.raises(UsageError, match=r"policy.device: cuda cannot be used here .*set it to cpu"):
+        run_loop(project, 1, lambda line: None)
+    assert project.store.pointed("tiny", "base", "base_scores") is None
+
+
+@pytest.mark.parametrize(
+    ("package", "wanted", "extra"),
+    [("bitsandbytes", ("nf4", "transformers"), "qlora"), ("vllm", ("none", "vllm"), "vllm")],
+)
+def test_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(package, wanted, extra):
+    from importlib.util import find_spec
+
+    if find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    assert f"pip install apt-assets[{extra}]" in lacking("cpu", *wanted)
+
+
+def test_hub_id_that_is_not_on_this_machine_says_how_to_get_it(make_experiment):
+    project = Project.open(make_experiment(policy={"model": "nobody/has-this"}))
+    with pytest.raises(
+        UsageError, match=r"(?s)policy.model: 'nobody/has-this' is neither.*hf download nobody/has-this"
+    ):
+        _ = project.model
+
+
+def test_revision_of_a_hub_id_is_the_model_of_that_revision(make_experiment, tiny_folder, tmp_path, monkeypatch):
+    """Two revisions in a hub cache as the hub's own client lays it out, read without a network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub" / "models--me--mine"
+    (repository / "refs").mkdir(parents=True)
+    for name, commit in (("main", "a" * 40), ("v2", "b" * 40)):
+        (repository / "refs" / name).write_text(commit)
+        shutil.copytree(tiny_folder / "policy", repository / "snapshots" / commit)
+    (repository / "snapshots" / ("b" * 40) / "config.json").write_text("{}")
+    found = {}
+    for revision in (None, "v2", "b" * 40):
+        project = Project.open(make_experiment(policy={"model": "me/mine", "revision": revision}))
+        found[revision] = project.identity("base_model")
+    assert found["v2"] == found["b" * 40] != found[None]
