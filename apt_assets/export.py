@@ -18,14 +18,17 @@ def export_model(project: Project, target: Path, iteration: int | None, *, merge
     if the iteration asked for has no adapter.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target}: exists and is not an empty folder")
+        raise UsageError(f"{target}: exists and is not an empty folder; name a new one")
     if iteration is not None and iteration > 9999:
         raise UsageError(f"an iteration is 1 to 9999, got {iteration}")
     planner = project.planner()
     key = key_of(iteration) if iteration else last_promoted(project, planner)
     plan = planner.stage(key, "adapter_checkpoint")
     if plan.status != "fresh" or plan.manifest is None:
-        raise UsageError(f"iteration {key} of {project.experiment.name} has no up-to-date adapter ({plan.status})")
+        raise UsageError(
+            f"iteration {key} of {project.experiment.name} has no up-to-date adapter ({plan.status}): "
+            "run `apt-assets run`; `apt-assets plan` tells why"
+        )
     manifest = plan.manifest
     source = project.artifact(manifest)
     target.mkdir(parents=True, exist_ok=True)

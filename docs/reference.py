@@ -176,9 +176,8 @@ def python() -> str:
             found: Any = importlib.import_module(module)
             for part in name.split("."):
                 found = getattr(found, part)
-            kind = "exception" if isinstance(found, type) and issubclass(found, Exception) else ""
             signature = f"class {name}" if isinstance(found, type) else f"{name}{inspect.signature(found)}"
-            lines += [f"### {name}", "", "```text", kind and f"{kind} {name}" or signature, "```", ""]
+            lines += [f"### {name}", "", "```text", signature, "```", ""]
             lines += [paragraphs(found), ""]
     return "\n".join(lines)
 

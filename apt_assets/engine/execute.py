@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from apt_assets.project import Project
 
 
+LOOK = "`apt-assets plan` shows what has to run first"
+
+
 class NothingToTrain(StageBlocked):
     """The iteration found no bad case, so there is nothing for this stage to do: the loop ends."""
 
@@ -42,7 +45,7 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
         if plan.fingerprint is None:
             if plan.status == "stopped" and iteration != BASE and planner.no_bad_cases(iteration):
                 raise NothingToTrain(plan.note)
-            raise StageBlocked(f"{name} of {iteration} is {plan.status}: {plan.note}")
+            raise StageBlocked(f"{name} of {iteration} is {plan.status}: {plan.note} ({LOOK})")
         if plan.status == "fresh" and plan.manifest is not None:
             started = time.monotonic()
             if reusable(project, plan.manifest):
@@ -56,7 +59,7 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
             plan = planner.stage(iteration, name)
             log(f"{name} of {iteration}: had to compute {', '.join(restored)} again, which gc had removed")
             if plan.fingerprint is None:
-                raise StageBlocked(f"{name} of {iteration} is {plan.status}: {plan.note}")
+                raise StageBlocked(f"{name} of {iteration} is {plan.status}: {plan.note} ({LOOK})")
         store.journal("miss", **where, fingerprint=plan.fingerprint, reason=plan.causes)
         log(f"{name} of {iteration}: computing ({'; '.join(plan.causes[:6]) or 'artifact was damaged'})")
         try:
@@ -67,7 +70,7 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
             planner = project.planner()
             plan = planner.stage(iteration, name)
             if plan.fingerprint is None:
-                raise StageBlocked(f"{name} of {iteration} is {plan.status}: {plan.note}") from None
+                raise StageBlocked(f"{name} of {iteration} is {plan.status}: {plan.note} ({LOOK})") from None
             manifest, seconds = compute(project, planner, plan, run_id, log)
         store.point(project.experiment.name, iteration, manifest)
         store.journal(
