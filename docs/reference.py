@@ -7,7 +7,8 @@ import inspect
 import json
 import re
 import types
-from typing import Any, Literal, Union, get_args, get_origin
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 # What a program may import; everything else may change without notice.
 PUBLIC = {
@@ -109,27 +110,29 @@ def commands() -> str:
     from apt_assets.cli import app
 
     group: Any = typer.main.get_command(app)
-    lines = ["# Command line", "", inspect.cleandoc(group.help or ""), ""]
+    lines = ["# Command line", "", inspect.cleandoc(group.help), ""]
     for name, command in group.commands.items():
-        arguments = [usage_of(one) for one in command.params if one.param_type_name == "argument"]
+        types = get_type_hints(command.callback)
+        given = [one for one in command.params if one.name in types]
+        rows = [[f"`{usage_of(one, types[one.name])}`", one.help or "", default_of(one)] for one in given]
+        arguments = [usage_of(one, None) for one in given if one.param_type_name == "argument"]
         lines += [f"## {name}", "", f"`apt-assets {' '.join([name, *arguments, '[OPTIONS]'])}`", ""]
-        lines += [inspect.cleandoc(command.help or ""), ""]
-        rows = [[f"`{usage_of(one)}`", one.help or "", default_of(one)] for one in command.params if one.name != "help"]
-        lines += [table(["argument or option", "meaning", "default"], rows), ""]
+        lines += [inspect.cleandoc(command.help), "", table(["argument or option", "meaning", "default"], rows), ""]
     return "\n".join(lines)
 
 
-def usage_of(parameter: Any) -> str:
+def usage_of(parameter: Any, kind: Any) -> str:
+    """FILE... of an argument, `--iterations N` of an option, both forms of a flag."""
     if parameter.param_type_name == "argument":
         return parameter.metavar or parameter.name.upper()
-    value = "" if parameter.is_flag else f" {parameter.type.name.split()[0].upper()}"
+    value = {int: " N", int | None: " N", Path | None: " PATH", bool: ""}[kind]
     return ", ".join([*parameter.opts, *parameter.secondary_opts]) + value
 
 
 def default_of(parameter: Any) -> str:
     if parameter.required:
         return "required"
-    return "" if parameter.default is None or parameter.is_flag else f"`{parameter.default}`"
+    return "" if parameter.default in (None, False) else f"`{parameter.default}`"
 
 
 # -- stages and tables ---------------------------------------------------------------------------------
@@ -176,7 +179,9 @@ def python() -> str:
             found: Any = importlib.import_module(module)
             for part in name.split("."):
                 found = getattr(found, part)
-            signature = f"class {name}" if isinstance(found, type) else f"{name}{inspect.signature(found)}"
+            # Types by their own names, without the modules they stand in.
+            parameters = re.sub(r"(?:\w+\.)+(\w+)", r"\1", str(inspect.signature(found)).replace("'", ""))
+            signature = f"class {name}" if isinstance(found, type) else f"{name}{parameters}"
             lines += [f"### {name}", "", "```text", signature, "```", ""]
             lines += [paragraphs(found), ""]
     return "\n".join(lines)
@@ -188,7 +193,7 @@ def python() -> str:
 def paragraphs(documented: Any) -> str:
     """A docstring as Markdown: `name: text` paragraphs and indented lines become list items."""
     text = inspect.cleandoc(inspect.getdoc(documented) or "")
-    text = re.sub(r"(?m)^(\w+(?:, \w+)*): ", r"- *\1*: ", text)
+    text = re.sub(r"(?m)^([a-z_]+(?:, [a-z_]+)*): ", r"- *\1*: ", text)
     # A list needs a blank line before it, and its items may follow each other at once.
     return re.sub(r"(?m)^(?!- |\s|$)(.*)\n(?=- )", r"\1\n\n", text)
 

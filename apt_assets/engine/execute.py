@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from apt_assets.project import Project
 
 
-LOOK = "`apt-assets plan` shows what has to run first"
-
-
 class NothingToTrain(StageBlocked):
     """The iteration found no bad case, so there is nothing for this stage to do: the loop ends."""
 
@@ -45,7 +42,7 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
         if plan.fingerprint is None:
             if plan.status == "stopped" and iteration != BASE and planner.no_bad_cases(iteration):
                 raise NothingToTrain(plan.note)
-            raise StageBlocked(f"{name} of {iteration} is {plan.status}: {plan.note} ({LOOK})")
+            raise blocked(plan)
         if plan.status == "fresh" and plan.manifest is not None:
             started = time.monotonic()
             if reusable(project, plan.manifest):
@@ -59,7 +56,7 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
             plan = planner.stage(iteration, name)
             log(f"{name} of {iteration}: had to compute {', '.join(restored)} again, which gc had removed")
             if plan.fingerprint is None:
-                raise StageBlocked(f"{name} of {iteration} is {plan.status}: {plan.note} ({LOOK})")
+                raise blocked(plan)
         store.journal("miss", **where, fingerprint=plan.fingerprint, reason=plan.causes)
         log(f"{name} of {iteration}: computing ({'; '.join(plan.causes[:6]) or 'artifact was damaged'})")
         try:
@@ -70,7 +67,7 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
             planner = project.planner()
             plan = planner.stage(iteration, name)
             if plan.fingerprint is None:
-                raise StageBlocked(f"{name} of {iteration} is {plan.status}: {plan.note} ({LOOK})") from None
+                raise blocked(plan) from None
             manifest, seconds = compute(project, planner, plan, run_id, log)
         store.point(project.experiment.name, iteration, manifest)
         store.journal(
@@ -79,6 +76,12 @@ def run_stage(project: "Project", iteration: str, name: str, *, run_id: str, log
         )  # fmt: skip
         log(f"{name} of {iteration}: done in {seconds:.1f} s{describe(manifest.work)}")
         return Outcome("computed", manifest, seconds)
+
+
+def blocked(plan: StagePlan) -> StageBlocked:
+    """Why a stage without a fingerprint cannot run."""
+    where = f"{plan.stage} of {plan.iteration}"
+    return StageBlocked(f"{where} is {plan.status}: {plan.note} (`apt-assets plan` shows what has to run first)")
 
 
 def compute(project: "Project", planner: "Planner", plan: StagePlan, run_id: str, log: Log) -> tuple[Manifest, float]:
