@@ -125,8 +125,9 @@ def usage_of(parameter: Any, kind: Any) -> str:
     """FILE... of an argument, `--iterations N` of an option, both forms of a flag."""
     if parameter.param_type_name == "argument":
         return parameter.metavar or parameter.name.upper()
-    value = {int: " N", int | None: " N", Path | None: " PATH", bool: ""}[kind]
-    return ", ".join([*parameter.opts, *parameter.secondary_opts]) + value
+    names = ", ".join([*parameter.opts, *parameter.secondary_opts])
+    values = {int: "N", Path: "PATH", str: "TEXT"}
+    return " ".join([names, *(values[one] for one in (kind, *get_args(kind)) if one in values)])
 
 
 def default_of(parameter: Any) -> str:
@@ -179,12 +180,16 @@ def python() -> str:
             found: Any = importlib.import_module(module)
             for part in name.split("."):
                 found = getattr(found, part)
-            # Types by their own names, without the modules they stand in.
-            parameters = re.sub(r"(?:\w+\.)+(\w+)", r"\1", str(inspect.signature(found)).replace("'", ""))
-            signature = f"class {name}" if isinstance(found, type) else f"{name}{parameters}"
-            lines += [f"### {name}", "", "```text", signature, "```", ""]
+            lines += [f"### {name}", "", "```text", declaration_of(name, found), "```", ""]
             lines += [paragraphs(found), ""]
     return "\n".join(lines)
+
+
+def declaration_of(name: str, found: Any) -> str:
+    """How it is called, with types by their own names, without the modules they stand in."""
+    if isinstance(found, type):
+        return f"class {name}"
+    return name + re.sub(r"(?:\w+\.)+(\w+)", r"\1", str(inspect.signature(found)).replace("'", ""))
 
 
 # -- Markdown ------------------------------------------------------------------------------------------
