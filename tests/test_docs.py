@@ -126,6 +126,7 @@ def computed(project: Path) -> Path:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_blocks_of_a_page_run_from_top_to_bottom(page, computed, tmp_path):
+    exports: list[str] = []  # a reader types the blocks of a page into one shell
     for block in blocks_of(page):
         if "file" in block.notes:
             (computed / block.notes["file"]).parent.mkdir(exist_ok=True)
@@ -136,7 +137,8 @@ def test_blocks_of_a_page_run_from_top_to_bottom(page, computed, tmp_path):
             case "sh":
                 for exported in (computed / "my-adapter", computed / "my-model"):
                     shutil.rmtree(exported, ignore_errors=True)
-                do(["bash", "-euo", "pipefail", "-c", block.text], computed)
+                do(["bash", "-euo", "pipefail", "-c", "\n".join([*exports, block.text])], computed)
+                exports += [line for line in block.text.splitlines() if line.startswith("export ")]
             case "python":
                 do([sys.executable, "-c", block.text], computed)
             case "yaml":
@@ -276,7 +278,7 @@ def says(message: str, text: str) -> bool:
 def explained() -> list[str]:
     """The messages that troubleshooting.md has a heading or a table row for."""
     page = (REPOSITORY / "docs" / "guide" / "troubleshooting.md").read_text(encoding="utf-8")
-    return re.findall(r"^(?:### |\| )`(.+?)`(?: \||$)", page, re.MULTILINE)
+    return [found[2] for found in re.finditer(r"^(?:### |\| )(``?) ?(.+?) ?\1(?: \||$)", page, re.MULTILINE)]
 
 
 def test_every_message_that_troubleshooting_explains_is_one_of_the_program():
