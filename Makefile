@@ -22,7 +22,6 @@ ui: embedded  ## open Dagster on http://127.0.0.1:3000
 	$(BIN)/apt-assets ui --experiment $(EXPERIMENT)
 
 docs: setup  ## write the documentation site into site/; every warning is an error
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean
 
 bench: embedded  ## speed of each stage against what people would use instead; docs/performance.md (hours)
