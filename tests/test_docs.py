@@ -216,8 +216,14 @@ def test_shell_block_names_commands_options_and_make_targets_that_exist(block):
 
 # -- messages ------------------------------------------------------------------------------------------
 
-# Errors that need no explanation: none yet.
-SELF_EXPLANATORY: tuple[str, ...] = ()
+# Errors that need no explanation there: they mean a bug of ours and no one can act on them.
+NOT_FOR_USERS = (
+    "a line goes on after its value",
+    "the stages depend on each other in a circle: …",
+    "a key of a row is letters, digits and -, not …",
+    "a model loaded with attn_implementation=… runs on packed rows only",
+    "there is no preference pair to train on",
+)
 # What only passes on a message that stands elsewhere, and where it comes from.
 PASSED_ON = {
     "str(error)": "all_stages_idle: a run is going on",
@@ -225,16 +231,8 @@ PASSED_ON = {
     "verdict['reason']": "the gate, or no bad case",
     "… in …": "no data has landed, or no usable row",
 }
-EXPLAINED = (
-    "UsageError",
-    "TaskError",
-    "StageBlocked",
-    "TableError",
-    "CorruptArtifact",
-    "BadField",
-    "End",
-    "SkipReason",
-)
+EXPLAINED = {"UsageError", "TaskError", "StageBlocked", "TableError", "CorruptArtifact", "BadField", "End"}
+EXPLAINED |= {"ValueError", "RuntimeError", "NotImplementedError"}
 
 
 @cache
@@ -273,14 +271,8 @@ def raised() -> dict[str, str]:
 
 
 def says(message: str, text: str) -> bool:
-    """Whether the fixed parts of `message`, between its …, stand in `text` in their order."""
-    place = 0
-    for part in (part.strip() for part in message.split("…")):
-        place = text.find(part, place)
-        if place < 0:
-            return False
-        place += len(part)
-    return True
+    """Whether `text` is `message`, with anything in place of each …."""
+    return re.fullmatch(".*".join(map(re.escape, message.split("…"))), text, re.DOTALL) is not None
 
 
 def explained() -> list[str]:
@@ -298,7 +290,7 @@ def test_every_message_that_troubleshooting_explains_is_one_of_the_program():
 def test_every_error_that_people_meet_is_explained_in_troubleshooting():
     fixed = [message for message in explained() if len(message.replace("…", "")) > 10]
     for text, kind in raised().items():
-        if text in SELF_EXPLANATORY or text in PASSED_ON:
+        if text in NOT_FOR_USERS or text in PASSED_ON:
             continue
         assert any(says(message, text) for message in fixed) or text in explained(), f"{kind}: {text}"
 
