@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXPERIMENT := experiments/embedded.yaml
 
-.PHONY: demo test lint ui bench bench-incremental setup embedded clean
+.PHONY: demo test lint ui docs bench bench-incremental setup embedded clean
 
 demo: embedded  ## set up, land the embedded domain, run base scores and two iterations
 	$(BIN)/apt-assets land --experiment $(EXPERIMENT) .apt/cache/icd10.jsonl
@@ -20,6 +20,9 @@ lint: setup  ## format check, lint, types
 ui: embedded  ## open Dagster on http://127.0.0.1:3000
 	$(BIN)/apt-assets land --experiment $(EXPERIMENT) .apt/cache/icd10.jsonl
 	$(BIN)/apt-assets ui --experiment $(EXPERIMENT)
+
+docs: setup  ## write the documentation site into site/; every warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean
 
 bench: embedded  ## speed of each stage against what people would use instead; docs/performance.md (hours)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'

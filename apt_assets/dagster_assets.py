@@ -159,7 +159,8 @@ def run(project: Project, iteration: str, name: str, context: Any, display: Disp
     if iteration != BASE:
         number_of(iteration)
         if (reason := project.planner().stopped(iteration)) is not None:
-            raise dg.Failure(description=f"iteration {iteration} does not run: {reason}", allow_retries=False)
+            what = f"iteration {iteration} does not run: {reason}; land data or change a setting"
+            raise dg.Failure(description=what, allow_retries=False)
         project.open_iteration(iteration)
     # Held until the process ends: how the loop driver knows that a run is alive.
     project.store.hold(f"run-{context.run.run_id}")

@@ -352,7 +352,7 @@ def load_experiment(path: Path) -> Experiment:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except FileNotFoundError:
-        raise UsageError(f"no experiment file {path}") from None
+        raise UsageError(f"no experiment file {path}: check --experiment or $APT_EXPERIMENT") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(content, dict):

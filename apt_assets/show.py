@@ -43,7 +43,10 @@ def rows_of(project: Project, name: str, iteration: str, limit: int) -> tuple[li
     present = {s: m for s, m in manifests.items() if m is not None}
     if not present:
         opened = ", ".join(project.store.iterations(project.experiment.name)) or "none"
-        raise UsageError(f"iteration {key} of {project.experiment.name} has nothing yet; opened: {opened}")
+        raise UsageError(
+            f"iteration {key} of {project.experiment.name} has nothing yet (opened: {opened}): "
+            "`apt-assets run` computes it"
+        )
     tables = {
         file.removesuffix(".parquet"): m for m in present.values() for file in m.files if file.endswith(".parquet")
     }

@@ -235,7 +235,9 @@ class ArtifactStore:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise RuntimeError(f"a run is going on ({path.name} is being computed)") from None
+                    raise RuntimeError(
+                        f"a run is going on ({path.name} is being computed): try again when it has ended"
+                    ) from None
             yield
 
     def _pointer(self, experiment: str, iteration: str, stage: str) -> Path:

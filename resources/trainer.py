@@ -152,7 +152,7 @@ def make_trainer(
         callbacks=[Report()],
     )
     if len(trainer.train_dataset) == 0:
-        raise ValueError(f"every prompt has training.max_length = {recipe.max_length} tokens or more")
+        raise ValueError(f"every prompt has training.max_length = {recipe.max_length} tokens or more: raise it")
     # It prints every logged step as a dict; the training log has them as a table.
     trainer.remove_callback(PrinterCallback)
     # TRL's frozen copy of the previous adapter: what it would say is computed before training.

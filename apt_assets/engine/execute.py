@@ -51,7 +51,7 @@ def run_stage(
         if plan.fingerprint is None:
             if plan.status == "stopped" and iteration != BASE and planner.no_bad_cases(iteration):
                 raise NothingToTrain(plan.note)
-            raise StageBlocked(f"{name} of {iteration} is {plan.status}: {plan.note}")
+            raise blocked(plan)
         if plan.status == "fresh" and plan.manifest is not None:
             started = time.monotonic()
             if reusable(project, plan.manifest):
@@ -65,7 +65,7 @@ def run_stage(
             plan = planner.stage(iteration, name)
             log(f"{name} of {iteration}: had to compute {', '.join(restored)} again, which gc had removed")
             if plan.fingerprint is None:
-                raise StageBlocked(f"{name} of {iteration} is {plan.status}: {plan.note}")
+                raise blocked(plan)
         store.journal("miss", **where, fingerprint=plan.fingerprint, reason=plan.causes)
         log(f"{name} of {iteration}: computing ({'; '.join(plan.causes[:6]) or 'artifact was damaged'})")
         try:
@@ -76,7 +76,7 @@ def run_stage(
             planner = project.planner()
             plan = planner.stage(iteration, name)
             if plan.fingerprint is None:
-                raise StageBlocked(f"{name} of {iteration} is {plan.status}: {plan.note}") from None
+                raise blocked(plan) from None
             manifest, seconds = compute(project, planner, plan, run_id, log, show)
         store.point(project.experiment.name, iteration, manifest)
         store.journal(
@@ -85,6 +85,12 @@ def run_stage(
         )  # fmt: skip
         log(f"{name} of {iteration}: done in {seconds:.1f} s{describe(manifest.work)}")
         return Outcome("computed", manifest, seconds)
+
+
+def blocked(plan: StagePlan) -> StageBlocked:
+    """Why a stage without a fingerprint cannot run."""
+    where = f"{plan.stage} of {plan.iteration}"
+    return StageBlocked(f"{where} is {plan.status}: {plan.note} (`apt-assets plan` shows what has to run first)")
 
 
 def compute(
