@@ -132,7 +132,7 @@ class Project:
         if "rubric" not in kinds_of(assessor) or assessor.rubric.endpoint is not None:
             return None
         assert assessor.rubric.model is not None, "checked with the settings"
-        return self._model_folder(assessor.rubric.model, "policy")
+        return self._model_folder(assessor.rubric.model, "policy", "assessor.rubric.model")
 
     @property
     def tasks(self) -> Path:

@@ -124,7 +124,11 @@ def score_items(
     for start in range(0, len(items), COMMIT_ITEMS):
         part = list(items[start : start + COMMIT_ITEMS])
         scored = {}
-        for sample in evaluate(policy, task, part, batch_tokens, lambda done, start=start: progress(start + done)):
+
+        def so_far(done: int, start: int = start) -> None:
+            progress(start + done)
+
+        for sample in evaluate(policy, task, part, batch_tokens, so_far):
             choices = sample["doc"]["choices"]
             scores = [float(response[0]) for response in sample["filtered_resps"]]
             per_character = [s / max(len(c), 1) for s, c in zip(scores, choices, strict=True)]

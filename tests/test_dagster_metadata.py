@@ -72,7 +72,7 @@ def test_pairs_tell_the_bad_case_the_answer_and_the_similarity_they_came_by(fini
     from schemas.files import read_table
 
     text = shown(finished, "preference_pairs")["where_pairs_come_from"].value
-    head, _, *rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    head, _, *rows = [line[2:-2].split(" | ") for line in text.splitlines() if line.startswith("|")]
     pairs = read_table(finished.store.folder(finished.planner().stage("0001", "preference_pairs").manifest) /
                        "preference_pairs.parquet")  # fmt: skip
     cases = dict(pairs.filter(kind="bad_case").select("row_id", "prompt").iter_rows())
