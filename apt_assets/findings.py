@@ -128,7 +128,7 @@ def verdict(found: dict[str, Any]) -> str:
 def closed_labels(store: Store, keys: list[str]) -> list[str]:
     """The normalised labels if the task is closed, else none: as the assessor has it, unless most
     questions have a label of their own."""
-    from resources.assessor import labels_of, normalise_answer
+    from resources.assessors.labels import labels_of, normalise_answer
 
     declared = store.project.experiment.assessor.labels
     if declared != "auto":

@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from resources.assessor import names, normalise_answer
+from resources.assessors.labels import names, normalise_answer
 
 OTHER, NO_LABEL, HEDGED = "other labels", "no label", "several labels"
 
