@@ -38,6 +38,7 @@ SOURCES = {
     "landing_folder": ("data", "All files landed by now: what the base model is scored on."),
     "base_model": ("policy", "The base model, by the content of its files: overwriting one in place shows up here."),
     "encoder": ("retrieval", "The sentence encoder, by the content of its files."),
+    "grader": ("mining", "The local model that grades by a rubric, by the content of its files; none if none does."),
     "benchmark_tasks": ("evaluation", "The general tasks that the experiment names, and their data, by content."),
     "previous_adapter": (
         "policy",

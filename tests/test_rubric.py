@@ -272,6 +272,12 @@ def test_grade_of_a_local_model_depends_on_its_row_alone(local):
     assert len({one.grade for one in together}) > 1, "the model must tell these rows apart"
 
 
+def test_rubric_is_read_once_for_all_rows_of_a_pass(local):
+    prefix = local.grader.tokenizer.decode(local.prefix([]))
+    assert local.rubric in prefix
+    assert prefix.endswith("Question:\n")
+
+
 def test_local_model_s_grade_is_the_median_of_what_plain_transformers_finds(local):
     import torch
     from transformers import AutoModelForCausalLM

@@ -15,7 +15,7 @@ from resources.assessors import Grade, Row
 from resources.assessors.labels import exact
 from resources.assessors.rubric import GRADES, Prompt, build_prompt
 from resources.packing import common_prefix
-from resources.policy_model import beginning, encode
+from resources.policy_model import encode
 from resources.scoring import Question, Scores, score_answers
 
 if TYPE_CHECKING:
@@ -34,10 +34,18 @@ class LocalRubric:
     def grade(self, rows: Sequence[Row]) -> list[Grade]:
         reserved = [*self.grader.tokenizer.all_special_tokens, *self.grader.tokenizer.get_added_vocab()]
         questions = [self.scored(build_prompt(row, self.rubric, reserved)) for row in rows]
-        prefix = beginning(self.grader)
-        scores = score_answers(self.grader.model, questions, batch_tokens=self.batch_tokens, prefix=prefix)
+        scores = score_answers(
+            self.grader.model, questions, batch_tokens=self.batch_tokens, prefix=self.prefix(reserved)
+        )
         grades = [median_grade(its) for its in scores]
         return [Grade(grade, exact(row.prediction, row.gold)) for row, grade in zip(rows, grades, strict=True)]
+
+    def prefix(self, reserved: Sequence[str]) -> list[int]:
+        """Token ids that all prompts begin with: template and rubric, up to the question. From rows made for
+        this, since it must not depend on which rows are graded together."""
+        probes = [build_prompt(Row(text, text, text), self.rubric, reserved) for text in ("a", "B", "7", "(")]
+        encoded = [encode(self.grader, probe.text) for probe in probes]
+        return encoded[0][: common_prefix(encoded)]
 
     def scored(self, prompt: Prompt) -> Question:
         """The prompt and the beginning of the reply as context, and what is left of the five replies."""
