@@ -12,6 +12,7 @@ import dagster as dg
 from apt_assets.engine.plan import Unsettled
 from apt_assets.engine.stages import BASE, STAGES
 from apt_assets.project import Project
+from apt_assets.results import interval
 from apt_assets.show import MAIN_TABLE
 from resources.artifact_store import Manifest
 
@@ -47,13 +48,31 @@ def metadata(project: Project, iteration: str, status: str, manifest: Manifest, 
         else:
             shown[f"{kind}_reused"], shown[f"{kind}_computed"] = done["reused"], done["computed"]
     return shown | {
-        **{name: fact for name, fact in manifest.facts.items() if name != "vectors_mark"},
+        **facts(manifest),
         "seconds_to_compute": manifest.seconds,
         "seconds_now": round(seconds, 3),
         "computed_for": manifest.iteration,
         "fingerprint": manifest.fingerprint,
         "inputs": manifest.inputs,
     }
+
+
+def facts(manifest: Manifest) -> dict[str, Any]:
+    """The stage's counts and rates; of scores the means, which Dagster draws by partition, and a table."""
+    found = {name: fact for name, fact in manifest.facts.items() if name != "vectors_mark"}
+    if "general" not in found:
+        return found
+    shares = {
+        **{
+            f"{split}_{kind}": share
+            for split in ("validation", "test")
+            for kind, share in found["domain"][split].items()
+        },
+        **{f"general_{task}": scored["accuracy"] for task, scored in found["general"].items()},
+    }
+    rows = [(name, interval(share), share["n"]) for name, share in shares.items()]
+    means = {name: share["mean"] for name, share in shares.items() if share["n"]}
+    return {"scores": dg.MetadataValue.md(as_markdown(("percent", "mean [95 % interval]", "rows"), rows)), **means}
 
 
 def promoted_before(project: Project, iteration: str) -> str | None:

@@ -97,6 +97,14 @@ def test_lineage_names_columns_that_exist_and_inputs_that_are_declared():
                 assert given in STAGES[stage].input_stages(), (stage, source)
 
 
+def test_scores_are_numbers_that_dagster_draws_by_partition(finished):
+    found = shown(finished, "benchmark_scores")
+    scores = finished.planner().stage("0001", "benchmark_scores").manifest.facts
+    assert found["test_exact"] == scores["domain"]["test"]["exact"]["mean"]
+    assert found["general_all"] == scores["general"]["all"]["accuracy"]["mean"]
+    assert f"| {scores['domain']['test']['exact']['n']} |" in found["scores"].value
+
+
 def test_lineage_reaches_dagster(finished):
     lineage = shown(finished, "preference_pairs")["dagster/column_lineage"]
     assert dg.TableColumnDep("bad_cases", "prediction") in lineage.deps_by_column["rejected"]
