@@ -272,17 +272,22 @@ def work_done(store: Store, keys: list[str]) -> dict[str, dict[str, dict[str, An
     return found
 
 
+def is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
 def settings_of(experiment: Experiment) -> list[dict[str, Any]]:
     """{key, value, default, changed, meaning} of every setting, those that differ from the default first."""
     defaults = Experiment(name=experiment.name)
     found = []
-    for section, field_info in Experiment.model_fields.items():
+    for section in Experiment.model_fields:
         if not isinstance(getattr(experiment, section), Section):  # name and owners decide nothing
             continue
         model = type(getattr(experiment, section))
         values, usual = experiment.leaves(section), defaults.leaves(section)
         for (key, value), name in zip(values.items(), model.model_fields, strict=True):
-            meaning = model.model_fields[name].description or field_info.description or ""
+            its = model.model_fields[name]
+            meaning = its.description or (its.annotation.__doc__ if is_section(its.annotation) else "") or ""
             changed = value != usual[key]
             found.append({"key": key, "value": value, "default": usual[key], "changed": changed, "meaning": meaning})
     return sorted(found, key=lambda one: not one["changed"])

@@ -174,9 +174,9 @@ class Project:
             return Path(snapshot_download(named, revision=revision, allow_patterns=kept, ignore_patterns=left))
         except Exception as error:
             raise UsageError(
-                f"{key}: {named!r} is neither a folder ({folder}) nor a model that the hub gave: {error}\n"
-                f"Without a network, fetch it first where there is one (`hf download {named}`), or name a folder; "
-                "for a gated model, accept its terms on the hub and log in (`hf auth login`)"
+                f"{key}: {named!r} is neither a folder ({folder}) nor a model that the hub gave; without a network, "
+                f"fetch it first where there is one (`hf download {named}`), or name a folder; for a gated model, "
+                f"accept its terms on the hub and log in (`hf auth login`): {error}"
             ) from None
 
     # -- the world, by content (engine.plan.World) -------------------------------------------------

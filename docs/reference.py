@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -16,11 +17,13 @@ PUBLIC = {
     "apt_assets.project": ("Project.open", "Project.planner", "Project.artifact"),
     "apt_assets.land": ("land_files",),
     "apt_assets.loop": ("run_loop", "LoopResult"),
+    "apt_assets.display": ("Display", "Lines", "display"),
     "apt_assets.engine.plan": ("Planner.plan", "Planner.verdict"),
     "apt_assets.results": ("results",),
     "apt_assets.explain": ("explain",),
     "apt_assets.show": ("rows_of",),
-    "apt_assets.export": ("export_model",),
+    "apt_assets.report": ("write_report",),
+    "apt_assets.export": ("export",),
     "schemas.files": ("read_table", "TableError"),
 }
 
@@ -55,23 +58,37 @@ def settings() -> str:
         "# Settings",
         "",
         "An experiment file is YAML. Every section may be left out; `name` may not: lower-case letters, digits, "
-        "`-` and `_`, at most 40. A key that is not listed here is an error that names the nearest one that is.",
+        "`-` and `_`, at most 40. `owners` is a "
+        "list of e-mail addresses or `team:NAME`, shown in Dagster. A key that is not "
+        "listed here is an error that names the nearest one that is.",
         "",
         "In brackets stands where a default comes from: *paper* is arXiv 2506.03483 as far as we know it, *IRPO* is "
         "arXiv 2404.19733, *measured* is the [lab log](../lab-log.md), *choice* is ours.",
         "",
     ]
-    for name, field in experiment.Experiment.model_fields.items():
-        section = field.annotation
-        if not (isinstance(section, type) and issubclass(section, experiment.Section)):
-            continue
+    for name, section in sections(experiment.Experiment):
         lines += [f"## {name}", "", paragraphs(section), ""]
         rows = [
             [f"`{name}.{key}`", kind_of(one), f"`{json.dumps(one.default)}`", one.description or ""]
             for key, one in section.model_fields.items()
+            if not is_section(one.annotation)
         ]
         lines += [table(["key", "type", "default", "meaning"], rows), ""]
     return "\n".join(lines)
+
+
+def is_section(kind: Any) -> bool:
+    from apt_assets import experiment
+
+    return isinstance(kind, type) and issubclass(kind, experiment.Section)
+
+
+def sections(model: type, prefix: str = "") -> Iterator[tuple[str, type]]:
+    """(dotted name, model) of every section, a section's own right after it."""
+    for name, field in model.model_fields.items():
+        if is_section(field.annotation):
+            yield prefix + name, field.annotation
+            yield from sections(field.annotation, f"{prefix}{name}.")
 
 
 def kind_of(field: Any) -> str:

@@ -7,6 +7,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from apt_assets.display import Display
 from apt_assets.engine.plan import stages_of
 from apt_assets.experiment import REPOSITORY, UsageError
 from apt_assets.loop import run_loop
@@ -82,7 +83,7 @@ def test_ready_experiment_runs_the_whole_loop_on_a_tiny_model_of_its_architectur
     path.write_text(yaml.safe_dump(content))
     tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(60))
     project = Project.open(path)
-    result = run_loop(project, 1, lambda line: None)
+    result = run_loop(project, 1, Display())
     # What the gate says of a random model is not what this is about.
     assert {name for key, name in result.computed if key == "0001"} >= set(stages_of("0001")) - {"promoted_adapter"}
     adapter = project.store.folder(project.store.pointed(content["name"], "0001", "adapter_checkpoint"))
@@ -121,13 +122,13 @@ def test_layer_the_model_lacks_or_may_not_adapt_is_refused_before_anything_runs(
     tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(20))
     project = Project.open(make_experiment(training={"lora_targets": ["v_proj", target]}))
     with pytest.raises(UsageError, match=f"training.lora_targets: .*'{target}'.*nearest is '.*_proj'"):
-        run_loop(project, 1, lambda line: None)
+        run_loop(project, 1, Display())
     assert project.store.pointed("tiny", "base", "base_scores") is None
 
 
 def test_other_lora_targets_train_anew_and_answer_nothing_anew(make_experiment, tmp_path):
     tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(40))
-    run_loop(Project.open(make_experiment()), 1, lambda line: None)
+    run_loop(Project.open(make_experiment()), 1, Display())
     planner = Project.open(make_experiment(training={"lora_targets": ["q_proj"]})).planner()
     assert planner.stage("0001", "preference_pairs").status == "fresh"
     checkpoint = planner.stage("0001", "adapter_checkpoint")
@@ -144,7 +145,7 @@ def test_run_without_the_gpu_it_needs_is_refused_before_anything_is_computed(pol
     project = Project.open(make_experiment(policy={"device": "cuda", "dtype": "bfloat16", **policy}))
     assert project.planner().stage("base", "base_scores").status == "missing"
     with pytest.raises(UsageError, match=r"policy.device: cuda cannot be used here .*set it to cpu"):
-        run_loop(project, 1, lambda line: None)
+        run_loop(project, 1, Display())
     assert project.store.pointed("tiny", "base", "base_scores") is None
 
 
