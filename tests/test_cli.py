@@ -72,8 +72,9 @@ def wait_for(line: str, process: subprocess.Popen) -> None:
     raise AssertionError(f"{line!r} never came")
 
 
-@pytest.mark.parametrize("stage", ["eval_predictions", "adapter_checkpoint"])
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("stage", "how"), [("eval_predictions", signal.SIGINT), ("adapter_checkpoint", signal.SIGKILL)]
+)
 def test_run_interrupted_in_a_stage_goes_on_without_redoing_finished_stages(landed, tmp_path, stage, how):
     process = subprocess.Popen(
         [*APT, "run", "-e", str(landed), "--iterations", "1"],
