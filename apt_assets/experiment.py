@@ -28,6 +28,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
 
+def is_section(kind: Any) -> bool:
+    """Whether a setting's type is a section of settings."""
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
 def native_dtype(device: str) -> str:
     """bfloat16 on GPUs and on CPUs with bfloat16 instructions, else float32.
 

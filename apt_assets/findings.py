@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.engine.plan import Planner, stages_of
 from apt_assets.engine.stages import BASE
-from apt_assets.experiment import Experiment, Section, UsageError
+from apt_assets.experiment import Experiment, Section, UsageError, is_section
 from apt_assets.project import Project
 from apt_assets.results import results
 from apt_assets.svg import SERIES
@@ -270,10 +270,6 @@ def work_done(store: Store, keys: list[str]) -> dict[str, dict[str, dict[str, An
         manifests = {name: store.manifest(key, name) for name in stages_of(key)}
         found[key] = {name: m.work for name, m in manifests.items() if m and m.work and m.iteration == key}
     return found
-
-
-def is_section(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Section)
 
 
 def settings_of(experiment: Experiment) -> list[dict[str, Any]]:

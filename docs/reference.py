@@ -71,20 +71,16 @@ def settings() -> str:
         rows = [
             [f"`{name}.{key}`", kind_of(one), f"`{json.dumps(one.default)}`", one.description or ""]
             for key, one in section.model_fields.items()
-            if not is_section(one.annotation)
+            if not experiment.is_section(one.annotation)
         ]
         lines += [table(["key", "type", "default", "meaning"], rows), ""]
     return "\n".join(lines)
 
 
-def is_section(kind: Any) -> bool:
-    from apt_assets import experiment
-
-    return isinstance(kind, type) and issubclass(kind, experiment.Section)
-
-
 def sections(model: type, prefix: str = "") -> Iterator[tuple[str, type]]:
     """(dotted name, model) of every section, a section's own right after it."""
+    from apt_assets.experiment import is_section
+
     for name, field in model.model_fields.items():
         if is_section(field.annotation):
             yield prefix + name, field.annotation

@@ -28,16 +28,7 @@ HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"&"
 
 
 def open_project(home, tiny_folder, **changes) -> Project:
-    content = {
-        "name": "tiny",
-        "data": {"validation": 0.2, "test": 0.2},
-        "policy": {"model": str(tiny_folder / "policy"), "dtype": "float32", "max_new_tokens": 4},
-        "retrieval": {"encoder": str(tiny_folder / "encoder"), "per_case": 1},
-        "mining": {"questions": 12},
-        "training": {"batch_size": 4, "lora_rank": 2, "lora_alpha": 4, "warmup_steps": 0},
-        "benchmarks": {"folder": str(tiny_folder / "tasks"), "tasks": {"colours": None}},
-        "gate": {"domain_tolerance": 1.0, "general_tolerance": 1.0},
-    }
+    content = tiny.experiment(tiny_folder)
     content |= {section: {**content.get(section, {}), **values} for section, values in changes.items()}
     (home / "tiny.yaml").write_text(yaml.safe_dump(content))
     with pytest.MonkeyPatch.context() as patch:
