@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from apt_assets import markdown
 from apt_assets.engine.plan import Unsettled
 from apt_assets.engine.stages import BASE, STAGES
+from apt_assets.findings import Store, closed_labels, with_cases
 from apt_assets.project import Project
 from apt_assets.results import interval
 from apt_assets.show import MAIN_TABLE
@@ -25,20 +27,21 @@ ORIGIN = ("kind", "prompt", "chosen", "rejected", "grade", "case", "rank", "simi
 
 def metadata(project: Project, iteration: str, status: str, manifest: Manifest, seconds: float) -> dict[str, Any]:
     """All of it: reused or computed, preview, plots, links, counts, work, cost, identity, columns."""
+    store = Store(project, project.planner())
     shown: dict[str, Any] = {"status": status}
     if not manifest.collected:
         try:
             shown.update(of_table(project, manifest))
-            shown.update(plots(project, iteration, manifest))
+            shown.update(plots(store, iteration, manifest))
             if manifest.stage == "preference_pairs":
-                shown["where_pairs_come_from"] = dg.MetadataValue.md(origins(project, iteration))
+                shown["where_pairs_come_from"] = dg.MetadataValue.md(origins(store, iteration))
         except Exception as error:  # a look at a stage must not fail it
             shown["preview"] = f"cannot be shown: {type(error).__name__}: {error}"
-    shown["links"] = dg.MetadataValue.md(links(project, iteration, manifest))
+    shown["links"] = dg.MetadataValue.md(links(iteration, manifest))
     if manifest.run_id:
         shown["computed_by_run"] = dg.MetadataValue.dagster_run(manifest.run_id)
     if {"policy", "previous_adapter"} & set(STAGES[manifest.stage].inputs):
-        earlier = promoted_before(project, iteration)
+        earlier = promoted_before(store, iteration)
         shown["starts_from"] = f"adapter of iteration {earlier}" if earlier else "the base model, without an adapter"
         if earlier:
             shown["previous_adapter"] = dg.MetadataValue.url(page("adapter_checkpoint", earlier))
@@ -75,9 +78,9 @@ def facts(manifest: Manifest) -> dict[str, Any]:
     return {"scores": dg.MetadataValue.md(as_markdown(("percent", "mean [95 % interval]", "rows"), rows)), **means}
 
 
-def promoted_before(project: Project, iteration: str) -> str | None:
+def promoted_before(store: Store, iteration: str) -> str | None:
     try:
-        return project.planner().promoted_before(iteration)
+        return store.planner.promoted_before(iteration)
     except Unsettled:
         return None
 
@@ -122,8 +125,7 @@ def preview(rows: "pl.DataFrame") -> str:
 
 
 def as_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [list(columns), ["---"] * len(columns), *([as_cell(value) for value in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown.table(columns, [[as_cell(value) for value in row] for row in rows])
 
 
 def as_cell(value: Any) -> str:
@@ -140,22 +142,22 @@ def as_cell(value: Any) -> str:
 # -- plots -----------------------------------------------------------------------------------------
 
 
-def plots(project: Project, iteration: str, manifest: Manifest) -> dict[str, Any]:
+def plots(store: Store, iteration: str, manifest: Manifest) -> dict[str, Any]:
     """The stage's plots, as images in Markdown."""
     return {
         name: dg.MetadataValue.md(f"![{name}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})")
-        for name, svg in drawn(project, iteration, manifest)
+        for name, svg in drawn(store, iteration, manifest)
     }
 
 
-def drawn(project: Project, iteration: str, manifest: Manifest) -> Iterator[tuple[str, str]]:
+def drawn(store: Store, iteration: str, manifest: Manifest) -> Iterator[tuple[str, str]]:
     """(name, SVG) of each plot of a stage."""
     from apt_assets import plots
     from apt_assets.method.measures import by_label, confusion, grade_counts
     from schemas.files import read_table
 
     def table(name: str, given: Manifest = manifest) -> "pl.DataFrame":
-        return read_table(project.store.folder(given) / f"{name}.parquet")
+        return read_table(store.project.store.folder(given) / f"{name}.parquet")
 
     match manifest.stage:
         case "eval_predictions":
@@ -163,48 +165,43 @@ def drawn(project: Project, iteration: str, manifest: Manifest) -> Iterator[tupl
         case "adapter_checkpoint":
             yield "training", plots.training_curves({iteration: table("training_log").to_dicts()})
         case "benchmark_scores" | "base_scores":
-            items, labels = table("domain_items"), closed_labels(project, iteration)
+            items, labels = table("domain_items"), labels_of(store, iteration)
             if labels and items.height:
                 yield "gold_and_said", plots.confusion_table(confusion(items, labels), iteration)
-            base = project.planner().stage(BASE, "base_scores").manifest
+            base = store.planner.stage(BASE, "base_scores").manifest
             if manifest.stage == "base_scores" or base is None or base.collected:
                 return
             if labels:
-                rates = by_label(table("domain_items", base), items, project.experiment.assessor.bad_below)
+                rates = by_label(table("domain_items", base), items, store.project.experiment.assessor.bad_below)
                 yield "by_label", plots.label_rates(rates, BASE, iteration)
-            entries = [{"iteration": BASE, "scores": base.facts}, *scored_until(project, iteration, manifest)]
+            entries = [{"iteration": BASE, "scores": base.facts}, *scored_until(store, iteration, manifest)]
             yield "domain_and_general", plots.scores_by_iteration(entries)
 
 
-def scored_until(project: Project, iteration: str, manifest: Manifest) -> list[dict[str, Any]]:
+def scored_until(store: Store, iteration: str, manifest: Manifest) -> list[dict[str, Any]]:
     """{iteration, scores} of the iterations up to this one that are scored."""
-    planner, found = project.planner(), []
-    for key in project.store.iterations(project.experiment.name):
-        if key < iteration and (scored := planner.stage(key, "benchmark_scores").manifest):
+    found = []
+    for key in store.project.store.iterations(store.project.experiment.name):
+        if key < iteration and (scored := store.planner.stage(key, "benchmark_scores").manifest):
             found.append({"iteration": key, "scores": scored.facts})
     return [*found, {"iteration": iteration, "scores": manifest.facts}]
 
 
-def closed_labels(project: Project, iteration: str) -> list[str]:
-    """The labels that compete with each other, if the task is closed (apt_assets/findings.py)."""
-    from apt_assets.findings import Store, closed_labels
-
-    keys = project.store.iterations(project.experiment.name)
-    return closed_labels(Store(project, project.planner()), keys if iteration == BASE else [iteration])
+def labels_of(store: Store, iteration: str) -> list[str]:
+    """The labels that compete with each other, if the task is closed."""
+    keys = store.project.store.iterations(store.project.experiment.name)
+    return closed_labels(store, keys if iteration == BASE else [iteration])
 
 
-def origins(project: Project, iteration: str) -> str:
+def origins(store: Store, iteration: str) -> str:
     """Pairs of each kind with the bad case, the answer, its grade and the similarity that led to them, and
     links to the tables these stand in, and to the adapter that answered."""
-    from apt_assets.findings import Store, with_cases
-
-    store = Store(project, project.planner())
     pairs = store.table(iteration, "preference_pairs")
     if pairs is None:
         return "; ".join(store.notes)
     rows = with_cases(store, iteration, pairs)
     columns = [name for name in ORIGIN if name in rows.columns]
-    earlier = promoted_before(project, iteration)
+    earlier = promoted_before(store, iteration)
     answered_by = f"[iteration {earlier}]({page('adapter_checkpoint', earlier)})" if earlier else "none, the base model"
     tables = ("eval_predictions", "bad_cases", "neighbors")
     linked = ", ".join(f"[{name}]({page(name, iteration)})" for name in tables)
@@ -220,7 +217,7 @@ def page(asset: str, iteration: str) -> str:
     return f"/assets/{asset}" if iteration == BASE else f"/assets/{asset}?partition={iteration}"
 
 
-def links(project: Project, iteration: str, manifest: Manifest) -> str:
+def links(iteration: str, manifest: Manifest) -> str:
     """The partitions that this one was made from, and those made from it."""
     stage = STAGES[manifest.stage]
     above = [name for name in stage.input_stages() if name in STAGES and name != "gate"]

@@ -85,7 +85,7 @@ class PolicySettings(Section):
     quantization: Literal["none", "nf4"] = Field(
         "none", description="nf4: frozen weights in 4 bits (QLoRA, arXiv 2305.14314); a GPU and the extra qlora."
     )
-    device: str = Field("cpu", description="A torch device: cpu, cuda, cuda:1.")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Which of several GPUs: $CUDA_VISIBLE_DEVICES.")
     backend: Literal["transformers", "vllm", "openai"] = Field(
         "transformers", description="What answers; training and scoring are done here. openai: `server`."
     )

@@ -34,7 +34,6 @@ def grade_rows(
 
         def grade(missing: list[int], commit: Any, kind: str = kind) -> None:
             assessor = open_assessor(step, kind, labels)
-            progress = step.progress(f"{what}, {kind}", len(missing), "grades")
             for start in range(0, len(missing), assessor.at_once):
                 part = missing[start : start + assessor.at_once]
                 try:
@@ -42,9 +41,8 @@ def grade_rows(
                 except Ungradable as error:
                     raise UsageError(str(error)) from error
                 commit(part, [list(one) for one in graded])
-                progress(start + len(part))
 
-        by_kind.append(step.fill(table, keys, grade).values)
+        by_kind.append(step.fill(table, keys, grade, (f"{what}, {kind}", "grades")).values)
     return combine(by_kind, list(kinds_of(step.settings.assessor).values()))
 
 

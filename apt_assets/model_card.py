@@ -6,6 +6,7 @@ import yaml
 
 from apt_assets.engine.plan import Planner
 from apt_assets.engine.stages import BASE
+from apt_assets.markdown import table
 from apt_assets.project import Project
 from apt_assets.results import facts, interval
 
@@ -110,10 +111,3 @@ def dig(found: dict[str, Any], path: tuple[str, ...]) -> Any:
     for name in path:
         found = found[name]
     return found
-
-
-def table(columns: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; a bar in a cell does not end it."""
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in (columns, *rows)]
-    head, *body = (f"| {' | '.join(row)} |" for row in cells)
-    return "\n".join([head, f"|{'---|' * len(columns)}", *body])

@@ -15,7 +15,6 @@ another program on the machine disturbs less; memory is the largest resident set
 import argparse
 import json
 import os
-import platform
 import random
 import resource
 import subprocess
@@ -39,7 +38,7 @@ from apt_assets.engine.stages import BASE
 from apt_assets.engine.view import View
 from apt_assets.land import land_files
 from apt_assets.project import Project
-from benchmarks.demo import cpu_name
+from benchmarks.machine import machine
 from schemas.files import read_table, write_table
 from schemas.tables import Neighbors
 from tests import tiny
@@ -236,10 +235,8 @@ if __name__ == "__main__":
     if options.child:
         print(json.dumps(measure(options.rows[0])))
         sys.exit()
-    machine = {"cores": os.cpu_count(), "cpu": cpu_name(), "python": platform.python_version()}
-    measured = {
-        "sizes": [in_child(rows) for rows in options.rows], "machine": machine, "date": time.strftime("%Y-%m-%d"),
-    }  # fmt: skip
+    sizes = [in_child(rows) for rows in options.rows]
+    measured = {"sizes": sizes, "machine": machine(), "date": time.strftime("%Y-%m-%d")}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(measured, indent=1) + "\n")
     print(as_markdown(measured["sizes"]))

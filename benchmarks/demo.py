@@ -12,7 +12,6 @@ Markdown. Peak memory is the largest resident set of one process (getrusage of t
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -22,7 +21,9 @@ from importlib import metadata
 from pathlib import Path
 
 from apt_assets.experiment import DEFAULT_EXPERIMENT, REPOSITORY
+from apt_assets.markdown import table
 from apt_assets.results import SCORE_COLUMNS, general_rows, score_rows, second_rows
+from benchmarks.machine import machine
 
 RESULTS = Path(__file__).with_name("results") / "demo.json"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "lm-eval", "lancedb", "sentence-transformers", "dagster")
@@ -54,31 +55,21 @@ def measure(home: Path) -> dict:
         **cold,
         "peak_gb": round(peak, 2),
         "again": {"wall_seconds": again["wall_seconds"], "computed": again["computed"]},
-        "machine": {"cores": os.cpu_count(), "cpu": cpu_name(), "python": platform.python_version()},
+        "machine": machine(),
         "libraries": {name: metadata.version(name) for name in LIBRARIES},
         "date": time.strftime("%Y-%m-%d"),
     }
 
 
-def cpu_name() -> str:
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return names[0].split(":")[1].strip() if names else platform.processor()
-
-
-def markdown(columns, rows) -> str:
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
 def report(found: dict) -> str:
-    machine, again = found["machine"], found["again"]
+    where, again = found["machine"], found["again"]
     verdict = "every gate passed" if found["passed"] else found["reason"]
     return "\n\n".join(
         [
-            markdown(SCORE_COLUMNS, score_rows(found)),
-            markdown(*general_rows(found)),
-            markdown(*second_rows(found)),
-            f"{found['date']}, {machine['cores']} cores of {machine['cpu']}, no GPU: {found['wall_seconds']:.0f} s "
+            table(SCORE_COLUMNS, score_rows(found)),
+            table(*general_rows(found)),
+            table(*second_rows(found)),
+            f"{found['date']}, {where['cores']} cores of {where['cpu']}, no GPU: {found['wall_seconds']:.0f} s "
             f"in all, peak memory {found['peak_gb']} GB; {verdict}. Run again: {again['wall_seconds']:.1f} s, "
             f"{len(again['computed'])} stages computed.",
         ]

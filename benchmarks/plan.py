@@ -27,7 +27,7 @@ from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stages import BASE, STAGES
 from apt_assets.partitions import key_of
 from apt_assets.project import Project
-from benchmarks.demo import cpu_name
+from benchmarks.machine import machine
 from tests import tiny
 
 RESULTS = Path(__file__).with_name("results") / "plan.json"
@@ -90,7 +90,7 @@ def seconds(function: Callable[[], Any], times: int) -> dict[str, float]:
 
 
 def measure() -> dict[str, Any]:
-    found: dict[str, Any] = {"iterations": ITERATIONS, "cores": os.cpu_count(), "cpu": cpu_name()}
+    found: dict[str, Any] = {"iterations": ITERATIONS, **machine()}
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         os.environ["APT_HOME"] = folder

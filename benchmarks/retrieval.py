@@ -21,8 +21,6 @@ Prints Markdown; adds to benchmarks/results/retrieval.json, so that sizes can be
 
 import argparse
 import json
-import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -36,7 +34,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from benchmarks.demo import cpu_name, markdown
+from apt_assets import markdown
+from benchmarks.machine import machine
 from resources.digest import FileDigests, list_files
 from resources.retriever import make_pool, nearest, similar_cases, verify_pool
 from resources.vector_table import VectorTable
@@ -350,20 +349,20 @@ def report(results: dict[str, Any]) -> str:
                         pays,
                     ]
                 )
-    machine = results["machine"]
+    where = results["machine"]
     return "\n\n".join(
         [
-            f"{machine['date']}, {machine['cores']} cores of {machine['cpu']}, lancedb {machine['lancedb']}.",
+            f"{where['date']}, {where['cores']} cores of {where['cpu']}, lancedb {where['lancedb']}.",
             "The stages, without embedding. Seconds: the pool stored (*build*), stored with 1 % new rows (*upsert*; "
             f"MB of vectors + of the list of rows written), neighbours of {QUERIES} and of {MANY} cases, a run that "
             "changes nothing, `plan`'s count, and comparing every row anew.",
-            markdown(
+            markdown.table(
                 ["rows", "build s", "upsert s", "upsert MB", "disk MB", f"{QUERIES} cases s", f"{MANY} cases s",
                  "unchanged s", "count s", "all anew s", "peak MB build / upsert / search"], stages,
             ),
             f"The search alone, {QUERIES} queries for {NEAREST} rows. *pays from*: for how many queries to one pool "
             "building the index is made up for.",
-            markdown(
+            markdown.table(
                 ["rows", "method", "build s", f"{QUERIES} queries s", "recall@10", "upsert s", "peak MB",
                  "index MB", "pays from"], methods,
             ),
@@ -382,8 +381,8 @@ if __name__ == "__main__":
     else:
         known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
         known["machine"] = {
-            "cores": os.cpu_count(), "cpu": cpu_name(), "python": platform.python_version(),
-            "date": time.strftime("%Y-%m-%d"), **{name: metadata.version(name) for name in ("lancedb", "numpy")},
+            **machine(), "date": time.strftime("%Y-%m-%d"),
+            **{name: metadata.version(name) for name in ("lancedb", "numpy")},
         }  # fmt: skip
         for rows in arguments.sizes:
             measure(rows, arguments.methods, known)

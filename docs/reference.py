@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from apt_assets.markdown import table
+
 # What a program may import; everything else may change without notice.
 PUBLIC = {
     "apt_assets.experiment": ("load_experiment", "find_experiment", "UsageError"),
@@ -214,10 +216,3 @@ def paragraphs(documented: Any) -> str:
     text = re.sub(r"(?m)^([a-z_]+(?:, [a-z_]+)*): ", r"- *\1*: ", text)
     # A list needs a blank line before it, and its items may follow each other at once.
     return re.sub(r"(?m)^(?!- |\s|$)(.*)\n(?=- )", r"\1\n\n", text)
-
-
-def table(columns: list[str], rows: list[list[str]]) -> str:
-    def line(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-    return "\n".join([line(columns), line(["---"] * len(columns)), *map(line, rows)])

@@ -14,6 +14,9 @@ def lacking(device: str, quantization: str, backend: str) -> str | None:
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).splitlines()[0]
             return f"policy.device: {device} cannot be used here ({reason}); set it to cpu, or install a build for it"
+        # transformers' Trainer would spread a batch over all of them; packed sequences cannot be split.
+        if (cards := torch.cuda.device_count()) > 1:
+            return f"policy.device: cuda would be {cards} GPUs; set CUDA_VISIBLE_DEVICES to the number of one of them"
     if quantization == "nf4" and find_spec("bitsandbytes") is None:
         return "policy.quantization: nf4 needs bitsandbytes: `pip install apt-assets[qlora]`, or set it to none"
     if backend == "vllm" and find_spec("vllm") is None:

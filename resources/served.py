@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
+from resources import http
 from resources.digest import digest_json
 from resources.policy_model import encode
 
@@ -70,10 +71,10 @@ def generate_served(
     done, stop = 0, Event()
 
     def ask(prompt: str) -> str | None:
-        return None if stop.is_set() else complete(http, served, encode(reader, prompt), max_new_tokens)
+        return None if stop.is_set() else complete(session, served, encode(reader, prompt), max_new_tokens)
 
-    with open_session(served) as http, ThreadPoolExecutor(served.concurrency) as pool:
-        require_model(http, served)
+    with open_session(served) as session, ThreadPoolExecutor(served.concurrency) as pool:
+        require_model(session, served)
         waiting = {pool.submit(ask, prompt): place for place, prompt in enumerate(prompts)}
         try:
             for count, future in enumerate(as_completed(waiting), start=1):
@@ -100,29 +101,22 @@ def generate_served(
 
 
 def open_session(served: Served) -> "requests.Session":
-    """Connections that are kept, and retries. The key of a server that wants one is in $APT_SERVER_KEY."""
-    import requests
-    from requests.adapters import HTTPAdapter
+    """With retries. The key of a server that wants one is in $APT_SERVER_KEY."""
     from urllib3 import Retry
 
     retries = Retry(
         total=RETRIES, backoff_factor=BACKOFF, status_forcelist=RETRIED, allowed_methods=None, raise_on_status=False
     )
-    session = requests.Session()
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=served.concurrency, max_retries=retries))
-    if key := os.environ.get("APT_SERVER_KEY"):
-        session.headers["Authorization"] = f"Bearer {key}"
-    return session
+    return http.open_session(os.environ.get("APT_SERVER_KEY"), served.concurrency, retries)
 
 
-def call(http: "requests.Session", served: Served, method: str, path: str, **body: Any) -> Any:
+def call(session: "requests.Session", served: Served, method: str, path: str, **body: Any) -> Any:
     """The JSON of a reply. Raises ServerError."""
     import requests
 
     url = served.url.rstrip("/") + path
     try:
-        reply = http.request(method, url, json=body or None, timeout=served.timeout)
+        reply = session.request(method, url, json=body or None, timeout=served.timeout)
     except requests.RequestException as error:
         raise ServerError(f"{url}: no answer after {RETRIES + 1} tries: {error}") from None
     if not reply.ok:
@@ -133,9 +127,9 @@ def call(http: "requests.Session", served: Served, method: str, path: str, **bod
         return {}  # vLLM says in plain text that it loaded an adapter
 
 
-def require_model(http: "requests.Session", served: Served) -> None:
+def require_model(session: "requests.Session", served: Served) -> None:
     """Make sure that the server has the model, loading the adapter if it has the base. Raises ServerError."""
-    known = [model.get("id") for model in call(http, served, "GET", "/models").get("data", [])]
+    known = [model.get("id") for model in call(session, served, "GET", "/models").get("data", [])]
     if served.name in known:
         return
     advice = (
@@ -145,7 +139,7 @@ def require_model(http: "requests.Session", served: Served) -> None:
     if served.base not in known:
         raise ServerError(f"{served.url} has no model {served.base}, only {', '.join(map(str, known))}: {advice}")
     try:
-        call(http, served, "POST", "/load_lora_adapter", lora_name=served.name, lora_path=str(served.adapter_folder))
+        call(session, served, "POST", "/load_lora_adapter", lora_name=served.name, lora_path=str(served.adapter_folder))
     except ServerError as error:
         raise ServerError(
             f"{served.url} did not load the adapter {served.adapter_folder} as {served.name}, which must be done by "
@@ -153,10 +147,10 @@ def require_model(http: "requests.Session", served: Served) -> None:
         ) from None
 
 
-def complete(http: "requests.Session", served: Served, ids: list[int], max_new_tokens: int) -> str:
+def complete(session: "requests.Session", served: Served, ids: list[int], max_new_tokens: int) -> str:
     """The greedy answer to one question. Raises ServerError, also for the answer of another model."""
     reply = call(
-        http,
+        session,
         served,
         "POST",
         "/completions",

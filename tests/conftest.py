@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,18 +41,88 @@ def make_experiment(tmp_path, tiny_folder, monkeypatch):
 
 @pytest.fixture(scope="session")
 def finished(tiny_folder, tmp_path_factory):
-    """A project with two promoted iterations, made once: to be read, not changed."""
+    """The home of a project with two promoted iterations, made once: to be read, not changed."""
     from apt_assets.display import Display
     from apt_assets.loop import run_loop
-    from apt_assets.project import Project
 
     home = tmp_path_factory.mktemp("finished")
+    tiny.land_hostile(home)
+    result = run_loop(tiny.open_project(home, tiny_folder), 2, Display())
+    assert result.passed, result.reason
+    return home
+
+
+@pytest.fixture
+def project(finished, tiny_folder):
+    """The finished project, opened anew."""
+    return tiny.open_project(finished, tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def states(tmp_path_factory):
+    """Three homes, made once and copied for each test: nothing has landed; iteration 0001 is up to date and
+    the loop would go on; the loop is at its end, with two iterations on the one file."""
+    home = tmp_path_factory.mktemp("made-up")
+    saved = {name: tmp_path_factory.mktemp(name) for name in ("empty", "started", "ended")}
+
+    def save(name):
+        shutil.copytree(home, saved[name], dirs_exist_ok=True)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("APT_HOME", str(home))
-        tiny.write_jsonl(home / "landing" / "colours.jsonl", tiny.domain_rows(60))
-        content = tiny.experiment(tiny_folder)
-        content["policy"]["system_prompt"] = 'Say "one" | colour.'
-        (home / "tiny.yaml").write_text(yaml.safe_dump(content))
-        project = Project.open(home / "tiny.yaml")
-        assert run_loop(project, 2, Display()).passed
-    return project
+        patch.setenv("DAGSTER_HOME", str(home / "dagster_home"))
+        for folder in ("policy", "encoder"):
+            (home / folder).mkdir()
+            (home / folder / "model.safetensors").write_text(folder)
+        tiny.make_task(home / "tasks")
+        (home / "landing").mkdir()
+        from tests.made_up import Bench, asked
+
+        bench = Bench(home)
+        save("empty")
+        bench.land("a.jsonl")
+        assert bench.notice() == "opened iteration 0001 with a.jsonl"
+        bench.compute()
+        save("started")
+        assert asked(bench.drive()) == ("iterate", "0002")
+        bench.compute()
+        assert "loop.max_iterations" in bench.drive()
+        save("ended")
+        bench.instance.dispose()
+    return saved
+
+
+@pytest.fixture
+def bench_of(states, tmp_path, monkeypatch):
+    """A function (state) -> tests.made_up.Bench in a home of its own."""
+    from tests.made_up import Bench
+
+    made = []
+
+    def make(state):
+        shutil.copytree(states[state], tmp_path, dirs_exist_ok=True)
+        made.append(Bench(tmp_path))
+        return made[0]
+
+    monkeypatch.setenv("APT_HOME", str(tmp_path))
+    monkeypatch.delenv("APT_EXPERIMENT", raising=False)
+    # Dagster(project) sets it; named here so that it is put back afterwards.
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster_home"))
+    yield make
+    for bench in made:
+        bench.instance.dispose()
+
+
+@pytest.fixture
+def bench(bench_of):
+    return bench_of("empty")
+
+
+@pytest.fixture
+def started(bench_of):
+    return bench_of("started")
+
+
+@pytest.fixture
+def ended(bench_of):
+    return bench_of("ended")

@@ -28,8 +28,8 @@ def plot(value):
 
 
 @pytest.mark.parametrize("stage", [name for name in STAGES if name != "gate"])
-def test_every_stage_shows_what_it_was_made_from_and_its_identity(finished, stage):
-    found = shown(finished, stage, BASE if stage == "base_scores" else "0001")
+def test_every_stage_shows_what_it_was_made_from_and_its_identity(project, stage):
+    found = shown(project, stage, BASE if stage == "base_scores" else "0001")
     assert found["fingerprint"]
     assert "cannot be shown" not in str(found.get("preview"))
     for name in STAGES[stage].input_stages():
@@ -38,8 +38,8 @@ def test_every_stage_shows_what_it_was_made_from_and_its_identity(finished, stag
 
 
 @pytest.mark.parametrize("stage", MAIN)
-def test_tables_have_a_preview_a_row_count_and_columns_with_meanings(finished, stage):
-    found = shown(finished, stage)
+def test_tables_have_a_preview_a_row_count_and_columns_with_meanings(project, stage):
+    found = shown(project, stage)
     lines = found["preview"].value.splitlines()
     assert len([line for line in lines if line.startswith("|")]) == 2 + min(found["dagster/row_count"], 8)
     columns = found["dagster/column_schema"].columns
@@ -55,25 +55,25 @@ def test_tables_have_a_preview_a_row_count_and_columns_with_meanings(finished, s
         ("benchmark_scores", {"gold_and_said", "by_label", "domain_and_general"}),
     ],
 )
-def test_plots_are_images_that_hold_the_numbers(finished, stage, plots):
-    found = shown(finished, stage)
+def test_plots_are_images_that_hold_the_numbers(project, stage, plots):
+    found = shown(project, stage)
     drawn = {name: plot(found[name]) for name in plots}
     said = " ".join("".join(svg.itertext()) for svg in drawn.values())
     if stage == "eval_predictions":
-        grades = finished.planner().stage("0001", stage).manifest.facts["grades"]
+        grades = project.planner().stage("0001", stage).manifest.facts["grades"]
         for grade, count in grades.items():
             assert f"grade {grade}: {count} of {sum(grades.values())}" in said
     if stage == "benchmark_scores":
-        scores = finished.planner().stage("0001", stage).manifest.facts
+        scores = project.planner().stage("0001", stage).manifest.facts
         assert f"0001, test: {scores['domain']['test']['lenient']['mean']:.1%}" in said
 
 
-def test_pairs_tell_the_bad_case_the_answer_and_the_similarity_they_came_by(finished):
+def test_pairs_tell_the_bad_case_the_answer_and_the_similarity_they_came_by(project):
     from schemas.files import read_table
 
-    text = shown(finished, "preference_pairs")["where_pairs_come_from"].value
+    text = shown(project, "preference_pairs")["where_pairs_come_from"].value
     head, _, *rows = [line[2:-2].split(" | ") for line in text.splitlines() if line.startswith("|")]
-    pairs = read_table(finished.store.folder(finished.planner().stage("0001", "preference_pairs").manifest) /
+    pairs = read_table(project.store.folder(project.planner().stage("0001", "preference_pairs").manifest) /
                        "preference_pairs.parquet")  # fmt: skip
     cases = dict(pairs.filter(kind="bad_case").select("row_id", "prompt").iter_rows())
     for row in rows:
@@ -97,16 +97,16 @@ def test_lineage_names_columns_that_exist_and_inputs_that_are_declared():
                 assert given in STAGES[stage].input_stages(), (stage, source)
 
 
-def test_scores_are_numbers_that_dagster_draws_by_partition(finished):
-    found = shown(finished, "benchmark_scores")
-    scores = finished.planner().stage("0001", "benchmark_scores").manifest.facts
+def test_scores_are_numbers_that_dagster_draws_by_partition(project):
+    found = shown(project, "benchmark_scores")
+    scores = project.planner().stage("0001", "benchmark_scores").manifest.facts
     assert found["test_exact"] == scores["domain"]["test"]["exact"]["mean"]
     assert found["general_all"] == scores["general"]["all"]["accuracy"]["mean"]
     assert f"| {scores['domain']['test']['exact']['n']} |" in found["scores"].value
 
 
-def test_lineage_reaches_dagster(finished):
-    lineage = shown(finished, "preference_pairs")["dagster/column_lineage"]
+def test_lineage_reaches_dagster(project):
+    lineage = shown(project, "preference_pairs")["dagster/column_lineage"]
     assert dg.TableColumnDep("bad_cases", "prediction") in lineage.deps_by_column["rejected"]
 
 
@@ -130,13 +130,13 @@ def test_a_refused_gate_says_what_fell_short_and_what_to_do():
     assert found["items"] == 400
 
 
-def test_a_damaged_table_does_not_fail_the_stage_that_shows_it(finished):
-    manifest = finished.planner().stage("0001", "bad_cases").manifest
-    file = finished.store.folder(manifest) / "bad_cases.parquet"
+def test_a_damaged_table_does_not_fail_the_stage_that_shows_it(project):
+    manifest = project.planner().stage("0001", "bad_cases").manifest
+    file = project.store.folder(manifest) / "bad_cases.parquet"
     whole = file.read_bytes()
     file.chmod(0o644)
     file.write_bytes(b"broken")
     try:
-        assert "cannot be shown" in shown(finished, "bad_cases")["preview"]
+        assert "cannot be shown" in shown(project, "bad_cases")["preview"]
     finally:
         file.write_bytes(whole)

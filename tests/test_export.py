@@ -10,34 +10,34 @@ from apt_assets.experiment import UsageError
 from apt_assets.export import export
 
 
-def test_exported_pairs_train_a_bare_trl_trainer(finished, tmp_path):
+def test_exported_pairs_train_a_bare_trl_trainer(project, tmp_path):
     from datasets import load_dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer
 
-    assert export(finished, tmp_path / "pairs", 1, "pairs") == "0001"
+    assert export(project, tmp_path / "pairs", 1, "pairs") == "0001"
     pairs = load_dataset("json", data_files=str(tmp_path / "pairs" / "train.jsonl"), cache_dir=tmp_path / "cache")[
         "train"
     ]
-    counted = finished.planner().stage("0001", "preference_pairs").manifest.facts["rows"]
+    counted = project.planner().stage("0001", "preference_pairs").manifest.facts["rows"]
     assert len(pairs) == counted > 0
     assert pairs[0]["prompt"][0] == {"role": "system", "content": 'Say "one" | colour.'}
     trainer = DPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(finished.model),
+        model=AutoModelForCausalLM.from_pretrained(project.model),
         args=DPOConfig(output_dir=str(tmp_path / "out"), max_steps=2, use_cpu=True, bf16=False, report_to=[],
                        logging_steps=1, save_strategy="no", disable_tqdm=True),
         train_dataset=pairs,
-        processing_class=AutoTokenizer.from_pretrained(finished.model),
+        processing_class=AutoTokenizer.from_pretrained(project.model),
     )  # fmt: skip
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[0] == pytest.approx(0.6931, abs=1e-3)  # ln 2: policy and reference are still the same
 
 
-def test_exported_results_are_read_by_lm_eval(finished, tmp_path):
+def test_exported_results_are_read_by_lm_eval(project, tmp_path):
     from lm_eval.utils import make_table
 
-    export(finished, tmp_path / "results", 1, "results")
+    export(project, tmp_path / "results", 1, "results")
     (file,) = (tmp_path / "results").rglob("results_*.json")
     scores = json.loads((tmp_path / "results" / "scores.json").read_text())
     accuracy = scores["general"]["colours"]["accuracy"]
@@ -48,13 +48,13 @@ def test_exported_results_are_read_by_lm_eval(finished, tmp_path):
 
 
 @pytest.mark.parametrize("what", ["adapter", "merged"])
-def test_model_card_tells_scores_and_data_and_its_code_loads_the_model(finished, tmp_path, what, monkeypatch):
+def test_model_card_tells_scores_and_data_and_its_code_loads_the_model(project, tmp_path, what, monkeypatch):
     folder = tmp_path / what
-    export(finished, folder, 1, what)
+    export(project, folder, 1, what)
     card = (folder / "README.md").read_text()
     front, text = card.removeprefix("---\n").split("---\n", 1)
     assert yaml.safe_load(front)["library_name"] == {"adapter": "peft", "merged": "transformers"}[what]
-    planner = finished.planner()
+    planner = project.planner()
     test = planner.stage("0001", "benchmark_scores").manifest.facts["domain"]["test"]["exact"]
     assert f"{100 * test['mean']:.1f} [" in text
     assert planner.stage("0001", "domain_dataset").manifest.data_version[:16] in text
@@ -66,11 +66,11 @@ def test_model_card_tells_scores_and_data_and_its_code_loads_the_model(finished,
     assert found["tokenizer"]("red")["input_ids"]
 
 
-def test_a_folder_with_files_or_an_iteration_that_is_not_there_is_refused_and_nothing_is_written(finished, tmp_path):
+def test_a_folder_with_files_or_an_iteration_that_is_not_there_is_refused_and_nothing_is_written(project, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep")
     with pytest.raises(UsageError, match="not an empty folder"):
-        export(finished, tmp_path / "full", 1, "adapter")
+        export(project, tmp_path / "full", 1, "adapter")
     with pytest.raises(UsageError, match="no up-to-date preference_pairs"):
-        export(finished, tmp_path / "new", 7, "pairs")
+        export(project, tmp_path / "new", 7, "pairs")
     assert [path.name for path in tmp_path.rglob("*")] == ["full", "mine.txt"]

@@ -12,6 +12,7 @@ from apt_assets.engine.plan import stages_of
 from apt_assets.experiment import REPOSITORY, UsageError
 from apt_assets.loop import run_loop
 from apt_assets.project import Project
+from resources.generation import generate
 from resources.machine import lacking
 from resources.policy_model import encode, load_policy
 from resources.trainer import make_trainer, train_adapter
@@ -28,6 +29,10 @@ MISTRAL_3 = {
     "model_type": "mistral", "hidden_act": "silu", "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 8,
     "max_position_embeddings": 32768, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "sliding_window": None,
     "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+GEMMA_2 = {
+    "model_type": "gemma2", "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 8, "bos_token_id": 1,
+    "eos_token_id": 2, "attn_logit_softcapping": 50.0, "sliding_window": 4096, "max_position_embeddings": 4096,
 }  # fmt: skip
 # In the form of Mistral's own for its instruct models: no role of a system, special words, an end token.
 INSTRUCT = (
@@ -159,6 +164,24 @@ def test_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(pa
     if find_spec(package) is not None:
         pytest.skip(f"{package} is installed")
     assert f"pip install apt-assets[{extra}]" in lacking("cpu", *wanted)
+
+
+def test_more_than_one_gpu_in_sight_is_refused_with_the_way_to_choose_one(monkeypatch):
+    monkeypatch.setattr(torch, "zeros", lambda *shape, device: None)
+    for cards, problem in ((1, None), (4, "CUDA_VISIBLE_DEVICES")):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda cards=cards: cards)
+        found = lacking("cuda", "none", "transformers")
+        assert found is problem if problem is None else problem in found
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "what"),
+    [(MISTRAL_3, {"sliding_window": 8}, "sliding_window"), (GEMMA_2, {}, "softcap")],
+)
+def test_attention_that_packed_rows_do_not_know_is_refused(architecture, changes, what, tmp_path):
+    policy = load_policy(make_model(tmp_path / "model", {**architecture, **changes}), dtype="float32")
+    with pytest.raises(NotImplementedError, match=f"uses .*{what}.*, which is not supported"):
+        generate(policy, ["red"], max_new_tokens=2, batch_tokens=64)
 
 
 def test_hub_id_that_is_not_on_this_machine_says_how_to_get_it(make_experiment):

@@ -11,46 +11,15 @@ from xml.etree import ElementTree
 import numpy as np
 import polars as pl
 import pytest
-import yaml
 
 from apt_assets import plots
-from apt_assets.display import Display
 from apt_assets.findings import findings
 from apt_assets.method.measures import by_label, confusion, grade_counts
 from apt_assets.method.weaknesses import changed_items, changed_rows, cluster_groups, label_groups, weaknesses
-from apt_assets.project import Project
 from apt_assets.report import page, write_report
 from schemas.files import read_table
 from schemas.tables import DomainItems, GeneralItems, Predictions
 from tests import tiny
-
-HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"&"
-
-
-def open_project(home, tiny_folder, **changes) -> Project:
-    content = tiny.experiment(tiny_folder)
-    content |= {section: {**content.get(section, {}), **values} for section, values in changes.items()}
-    (home / "tiny.yaml").write_text(yaml.safe_dump(content))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("APT_HOME", str(home))
-        return Project.open(home / "tiny.yaml")
-
-
-def land(home, more=()):
-    hostile = [{"prompt": f"Colour of {HOSTILE} number {n}?", "answer": "red"} for n in range(4)]
-    tiny.write_jsonl(home / "landing" / "colours.jsonl", [*tiny.domain_rows(60), *hostile, *more])
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_folder, tmp_path_factory):
-    """The home of a project with two promoted iterations."""
-    from apt_assets.loop import run_loop
-
-    home = tmp_path_factory.mktemp("report")
-    land(home)
-    result = run_loop(open_project(home, tiny_folder), 2, Display())
-    assert result.passed, result.reason
-    return home
 
 
 def stored(project, key, stage, file=None):
@@ -78,8 +47,7 @@ def titles(svg, tag):
     return [mark.find(f"{name}title").text for mark in ElementTree.fromstring(svg).iter(f"{name}{tag}")]
 
 
-def test_page_tells_the_counts_of_the_tables(finished, tiny_folder):
-    project = open_project(finished, tiny_folder)
+def test_page_tells_the_counts_of_the_tables(finished, project):
     found = write_report(project, finished / "report.html")
     assert found["served"] == "0002"
     assert found["stale"] == found["notes"] == []
@@ -119,8 +87,8 @@ def test_page_tells_the_counts_of_the_tables(finished, tiny_folder):
     assert adapter in text
 
 
-def test_settings_that_differ_from_their_default_come_first(finished, tiny_folder):
-    found = findings(open_project(finished, tiny_folder))
+def test_settings_that_differ_from_their_default_come_first(project):
+    found = findings(project)
     changed = [one["changed"] for one in found["settings"]]
     assert changed == sorted(changed, reverse=True)
     by_key = {one["key"]: one for one in found["settings"]}
@@ -130,10 +98,10 @@ def test_settings_that_differ_from_their_default_come_first(finished, tiny_folde
     assert all(one["meaning"] for one in found["settings"])
 
 
-def test_page_loads_nothing_and_runs_nothing(finished, tiny_folder):
-    html = page(findings(open_project(finished, tiny_folder)))
+def test_page_loads_nothing_and_runs_nothing(project):
+    html = page(findings(project))
     tags = Tags(html)
-    assert HOSTILE in tags.text  # the landed question is shown, as text
+    assert tiny.HOSTILE in tags.text  # the landed question is shown, as text
     assert not {"script", "img", "link", "iframe", "object"} & set(tags.tags)
     assert not [name for name, _ in tags.attributes if name in ("src", "href") or name.startswith("on")]
     assert not re.search(r"url\(|@import", html)
@@ -143,8 +111,8 @@ def test_page_loads_nothing_and_runs_nothing(finished, tiny_folder):
     assert "prefers-color-scheme:dark" in html
 
 
-def test_every_text_of_the_data_is_escaped(finished, tiny_folder):
-    found = findings(open_project(finished, tiny_folder))
+def test_every_text_of_the_data_is_escaped(project):
+    found = findings(project)
     plain = set(Tags(page(found)).tags)
 
     def poisoned(value, key=""):
@@ -152,19 +120,19 @@ def test_every_text_of_the_data_is_escaped(finished, tiny_folder):
             return {k: poisoned(v, k) for k, v in value.items()}
         if isinstance(value, list):
             return [poisoned(v, key) for v in value]
-        return value + HOSTILE if isinstance(value, str) and key not in ("state", "iteration", "shown") else value
+        return value + tiny.HOSTILE if isinstance(value, str) and key not in ("state", "iteration", "shown") else value
 
     tags = Tags(page(poisoned(found)))
     assert set(tags.tags) == plain
     assert not [name for name, _ in tags.attributes if name.startswith("on")]
-    assert tags.text.count(HOSTILE) > 50
+    assert tags.text.count(tiny.HOSTILE) > 50
 
 
 @pytest.mark.parametrize(("landed", "steps"), [(False, 2), (True, 1)])
 def test_empty_project_gives_a_page_that_says_what_to_run(tmp_path, tiny_folder, landed, steps):
-    project = open_project(tmp_path, tiny_folder)
+    project = tiny.open_project(tmp_path, tiny_folder)
     if landed:
-        land(tmp_path)
+        tiny.land_hostile(tmp_path)
     write_report(project, tmp_path / "report.html")
     tags = Tags((tmp_path / "report.html").read_text())
     assert tags.tags.count("li") == steps
@@ -174,8 +142,8 @@ def test_empty_project_gives_a_page_that_says_what_to_run(tmp_path, tiny_folder,
 def test_half_computed_project_shows_what_is_there_and_what_is_missing(tmp_path, tiny_folder):
     from apt_assets.engine.execute import run_stage
 
-    project = open_project(tmp_path, tiny_folder)
-    land(tmp_path)
+    project = tiny.open_project(tmp_path, tiny_folder)
+    tiny.land_hostile(tmp_path)
     project.open_iteration("0001")
     for name in ("domain_dataset", "retrieval_index", "policy", "eval_predictions", "bad_cases"):
         run_stage(project, "0001", name, run_id="r")
@@ -193,7 +161,7 @@ def test_half_computed_project_shows_what_is_there_and_what_is_missing(tmp_path,
 
 
 def test_stale_stages_are_named_with_their_cause_and_shown_as_they_were(finished, tiny_folder):
-    found = findings(open_project(finished, tiny_folder, assessor={"bad_below": 3}))
+    found = findings(tiny.open_project(finished, tiny_folder, assessor={"bad_below": 3}))
     (bad_cases,) = [one for one in found["stale"] if (one["iteration"], one["stage"]) == ("0001", "bad_cases")]
     assert bad_cases["status"] == "stale"
     assert bad_cases["causes"] == ["assessor.bad_below: 4 -> 3"]
@@ -203,7 +171,7 @@ def test_stale_stages_are_named_with_their_cause_and_shown_as_they_were(finished
 
 def test_damaged_table_is_reported_and_the_rest_still_shown(finished, tiny_folder, tmp_path):
     shutil.copytree(finished, tmp_path / "copy")
-    project = open_project(tmp_path / "copy", tiny_folder)
+    project = tiny.open_project(tmp_path / "copy", tiny_folder)
     manifest = project.store.pointed("tiny", "0001", "preference_pairs")
     (project.store.folder(manifest) / "preference_pairs.parquet").write_bytes(b"not parquet")
     found = findings(project)
@@ -215,7 +183,7 @@ def test_damaged_table_is_reported_and_the_rest_still_shown(finished, tiny_folde
 
 
 def test_free_form_task_groups_bad_cases_by_the_stored_vectors(finished, tiny_folder, tmp_path):
-    project = open_project(finished, tiny_folder, assessor={"labels": []})
+    project = tiny.open_project(finished, tiny_folder, assessor={"labels": []})
     found = findings(project)
     assert found["closed"] is False
     assert found["notes"] == []
@@ -226,13 +194,12 @@ def test_free_form_task_groups_bad_cases_by_the_stored_vectors(finished, tiny_fo
 
     shutil.copytree(finished, tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / ".apt" / "store" / "lancedb")
-    lost = findings(open_project(tmp_path / "copy", tiny_folder, assessor={"labels": []}))
+    lost = findings(tiny.open_project(tmp_path / "copy", tiny_folder, assessor={"labels": []}))
     assert lost["weaknesses"] == []
     assert "the bad cases are not grouped" in lost["notes"][0]
 
 
-def test_command_writes_the_page_or_prints_its_data(finished, tiny_folder, monkeypatch):
-    open_project(finished, tiny_folder)
+def test_command_writes_the_page_or_prints_its_data(finished, project, monkeypatch):
     monkeypatch.setenv("APT_HOME", str(finished))
 
     def apt(*arguments):
@@ -372,8 +339,7 @@ def test_bars_of_the_grade_histogram_are_as_high_as_their_share():
         plots.grade_histogram({str(n): counts["0001"] for n in range(5)})
 
 
-def test_curves_and_scores_are_drawn_where_the_numbers_are(finished, tiny_folder):
-    project = open_project(finished, tiny_folder)
+def test_curves_and_scores_are_drawn_where_the_numbers_are(project):
     found = findings(project)
     log = stored(project, "0001", "adapter_checkpoint", "training_log")
     assert found["plots"]["curves"]["0001"] == log.to_dicts()

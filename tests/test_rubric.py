@@ -176,7 +176,7 @@ def test_row_without_a_grade_ends_with_an_error_that_names_it_and_the_reply():
 def test_endpoint_that_is_not_there_ends_with_an_error_that_names_it():
     with serve(naive) as server:
         gone = grader(server)
-    with pytest.raises(Ungradable, match=f"{server.url}.*ConnectError"):
+    with pytest.raises(Ungradable, match=f"{server.url}.*ConnectionError"):
         gone.grade([SKY])
 
 

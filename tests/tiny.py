@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"&"
 COLOURS = {"sky": "blue", "grass": "green", "blood": "red", "coal": "black", "snow": "white"}
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
@@ -103,6 +104,28 @@ def write_jsonl(path: Path, rows: list[dict]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def land_hostile(home: Path) -> None:
+    """Rows of the domain, a few of them with markup in their questions."""
+    rows = [{"prompt": f"Colour of {HOSTILE} number {n}?", "answer": "red"} for n in range(4)]
+    write_jsonl(home / "landing" / "colours.jsonl", [*domain_rows(60), *rows])
+
+
+def open_project(home: Path, folder: Path, **changes: dict[str, Any]) -> Any:
+    """A project in `home` on the models in `folder`, with these settings changed in it."""
+    import pytest
+    import yaml
+
+    from apt_assets.project import Project
+
+    content = experiment(folder)
+    content["policy"]["system_prompt"] = 'Say "one" | colour.'
+    content |= {section: {**content.get(section, {}), **values} for section, values in changes.items()}
+    (home / "tiny.yaml").write_text(yaml.safe_dump(content))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("APT_HOME", str(home))
+        return Project.open(home / "tiny.yaml")
 
 
 def experiment(folder: Path) -> dict[str, Any]:

@@ -1,12 +1,11 @@
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from apt_assets.answering import policy_context
 from apt_assets.engine.stages import stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
 from resources.digest import digest_json
-from resources.row_store import Commit, Compute, RowTable
+from resources.row_store import RowTable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,23 +33,6 @@ def work(view: View) -> dict[str, int]:
     settings, pairs = view.settings.training, view.read("preference_pairs", "training_pairs")
     steps = -(-pairs.height // settings.batch_size) * settings.epochs
     return {"references": reference_rows(view).missing(pair_keys(pairs)), "steps": steps}
-
-
-def told(step: Step, compute: Compute) -> Compute:
-    """`compute`, telling how many pairs it has done."""
-
-    def and_tell(missing: list[int], commit: Commit) -> None:
-        progress, done = step.progress("reference model", len(missing), "pairs"), 0
-
-        def commit_and_tell(places: Sequence[int], values: Sequence[Any]) -> None:
-            nonlocal done
-            commit(places, values)
-            done += len(places)
-            progress(done)
-
-        compute(missing, commit_and_tell)
-
-    return and_tell
 
 
 @stage(
@@ -95,7 +77,7 @@ def adapter_checkpoint(step: Step) -> None:
         recipe,
         step.out,
         step.progress("training", 0, "steps"),
-        lambda compute: step.fill(table, keys, told(step, compute)).values,
+        lambda compute: step.fill(table, keys, compute, ("reference model", "pairs")).values,
     )
     step.write(log, "training_log")
     step.work["steps"] = log.height

@@ -57,13 +57,25 @@ class Step(View):
                 f"{self.plan.stage} of {self.plan.iteration}: {changed} changed while it ran; run it again"
             )
 
-    def fill(self, table: RowTable, keys: Sequence[str], compute: Compute) -> Filled:
-        """The rows of `keys`, from the table or computed; each batch is kept at once."""
+    def fill(
+        self, table: RowTable, keys: Sequence[str], compute: Compute, shown: tuple[str, str] | None = None
+    ) -> Filled:
+        """The rows of `keys`, from the table or computed; each batch is kept at once.
+
+        shown: (what, unit) to show how many are kept; None for a `compute` that shows more itself.
+        """
 
         def guarded(missing: list[int], commit: Any) -> None:
+            what, unit = shown or ("", "")
+            progress, kept = self.progress(what, len(missing), unit), 0
+
             def commit_if_unchanged(positions: Sequence[int], values: Sequence[Any]) -> None:
+                nonlocal kept
                 self.check()
                 commit(positions, values)
+                kept += len(positions)
+                if shown:
+                    progress(kept)
 
             compute(missing, commit_if_unchanged)
 

@@ -24,7 +24,6 @@ landing and set-up are not in it.
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -38,6 +37,7 @@ from benchmarks.incremental.report import report
 from benchmarks.incremental.scenarios import SCENARIOS, Scenario
 from benchmarks.incremental.tools import DVC, TOOLS, Run, Tool
 from benchmarks.incremental.world import SETTINGS, make_template
+from benchmarks.machine import machine
 
 RESULTS = Path(__file__).parents[1] / "results" / "incremental.json"
 KINDS = ("generate", "grade", "embed", "train", "score")
@@ -130,12 +130,6 @@ def last_line(run: Run) -> str:
 
 def say(line: str) -> None:
     print(f"[{time.monotonic() - STARTED:6.0f} s] {line}", file=sys.stderr, flush=True)
-
-
-def machine() -> dict[str, Any]:
-    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    name = cpu[0].split(":")[1].strip() if cpu else platform.processor()
-    return {"cores": os.cpu_count(), "cpu": name, "python": platform.python_version()}
 
 
 def versions(tool: str) -> dict[str, str]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from apt_assets.markdown import table
+
 COLUMNS = (
     "scenario", "tool", "generated rows", "tokens", "graded rows", "embedded rows", "optimiser steps",
     "scored requests", "seconds", "unnecessary units", "wrong outputs",
@@ -80,10 +82,7 @@ def work_row(name: str, tool: str, entry: dict[str, Any]) -> list[str]:
 
 
 def markdown(columns: Sequence[str], rows: list[list[str]]) -> str:
-    if not rows:
-        return "none"
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+    return table(columns, rows) if rows else "none"
 
 
 if __name__ == "__main__":

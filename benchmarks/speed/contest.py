@@ -8,8 +8,6 @@ left out), and whatever else it measured. Peak memory is the process's largest r
 """
 
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -19,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.demo import cpu_name
+from benchmarks.machine import machine
 
 RESULTS = Path(__file__).parents[1] / "results"
 REPEATS = 5
@@ -78,10 +76,9 @@ def add_cases(name: str, runs: dict[str, Any]) -> dict[str, Any]:
 
 
 def save(name: str, found: dict[str, Any], libraries: Iterable[str]) -> None:
-    machine = {"cores": os.cpu_count(), "cpu": cpu_name(), "python": platform.python_version()}
     content = {
         "date": time.strftime("%Y-%m-%d"),
-        "machine": machine,
+        "machine": machine(),
         "libraries": {library: metadata.version(library) for library in libraries},
         **found,
     }

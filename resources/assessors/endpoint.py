@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from resources.assessors import Grade, Row, Ungradable
 from resources.assessors.labels import exact
 from resources.assessors.rubric import Prompt, build_prompt, read_grade
+from resources.http import open_session
 
 if TYPE_CHECKING:
-    import httpx2
+    import requests
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between attempts; doubled each time
 PASSING = (408, 429)
@@ -73,11 +74,8 @@ class EndpointRubric:
     at_once: int = 64
 
     def __post_init__(self) -> None:
-        import httpx2
-
         self._rate = Rate(60 / self.requests_per_minute if self.requests_per_minute else 0.0)
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        self._client = httpx2.Client(headers=headers, timeout=self.timeout)
+        self._session = open_session(self.key, self.in_flight)
 
     def grade(self, rows: Sequence[Row]) -> list[Grade]:
         with ThreadPoolExecutor(self.in_flight) as pool:
@@ -112,7 +110,7 @@ class EndpointRubric:
 
     def attempt(self, prompt: Prompt, seed: int, greedy: bool) -> int:
         """One request. Raises Failure for what may pass, Ungradable for what will not."""
-        import httpx2
+        import requests
 
         body = {
             "model": self.model,
@@ -123,8 +121,10 @@ class EndpointRubric:
         }
         self._rate.wait()
         try:
-            response = self._client.post(f"{self.url.rstrip('/')}/chat/completions", json=body)
-        except httpx2.TransportError as error:
+            response = self._session.post(
+                f"{self.url.rstrip('/')}/chat/completions", json=body, timeout=self.timeout, allow_redirects=False
+            )
+        except requests.RequestException as error:
             raise Failure(f"{type(error).__name__}: {self.without_key(str(error))}") from None
         if response.status_code in PASSING or response.status_code >= 500:
             raise Failure(f"status {response.status_code}", wait_of(response))
@@ -139,7 +139,7 @@ class EndpointRubric:
             raise Failure(f"no single line `{prompt.reply_start} N` in the reply {self.excerpt(str(reply))}")
         return grade
 
-    def refusal(self, response: "httpx2.Response") -> str:
+    def refusal(self, response: "requests.Response") -> str:
         """What a status that will not pass means. The text of 401 and 403 often quotes the key."""
         if response.status_code in (401, 403):
             key = "the API key is not accepted" if self.key else "no API key is set"
@@ -153,7 +153,7 @@ class EndpointRubric:
         return text.replace(self.key, "***") if self.key else text
 
 
-def wait_of(response: "httpx2.Response") -> float:
+def wait_of(response: "requests.Response") -> float:
     """Seconds of the Retry-After header; 0 without one, or if it is a date."""
     try:
         return float(response.headers.get("retry-after", 0))

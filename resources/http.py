@@ -1,0 +1,25 @@
+"""Connections to a model server: kept open, for several threads, with the key of whoever asks."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import requests
+
+
+def open_session(key: str | None, connections: int, retries: Any = 0) -> "requests.Session":
+    """key: sent as a bearer token, whatever ~/.netrc has for the host; None: no header. connections: kept
+    at a time. retries: urllib3's `Retry`, or how often a connection is tried again."""
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=connections, max_retries=retries))
+    if key:
+
+        def sign(request: Any) -> Any:
+            request.headers["Authorization"] = f"Bearer {key}"
+            return request
+
+        session.auth = sign
+    return session
