@@ -349,7 +349,10 @@ def test_curves_and_scores_are_drawn_where_the_numbers_are(project):
     assert titles(svg, "polyline")[0] == says
     points = ElementTree.fromstring(svg).find(".//{http://www.w3.org/2000/svg}polyline").get("points").split()
     heights = np.array([float(point.split(",")[1]) for point in points])
-    assert np.corrcoef(heights, log["loss"].to_numpy())[0, 1] == pytest.approx(-1, abs=0.01)
+    slope, start = np.polyfit(log["loss"].to_numpy(), heights, 1)
+    assert slope < 0
+    # A tenth of a pixel is what points are rounded to.
+    assert np.abs(slope * log["loss"].to_numpy() + start - heights).max() < 0.1
 
     scored = plots.scores_by_iteration(found["iterations"])
     general = found["iterations"][2]["scores"]["general"]["all"]["accuracy"]
