@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from statistics import median_low
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resources.assessors import Grade, Row, Ungradable
 from resources.assessors.labels import exact
@@ -112,7 +112,7 @@ class EndpointRubric:
         """One request. Raises Failure for what may pass, Ungradable for what will not."""
         import requests
 
-        body = {
+        body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": "user", "content": prompt.text}],
             "temperature": 0.0 if greedy else self.temperature,
