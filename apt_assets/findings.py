@@ -6,7 +6,7 @@ note: neither stops the report.
 
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.engine.plan import Planner, stages_of
 from apt_assets.engine.stages import BASE
-from apt_assets.experiment import Experiment, Section, UsageError, is_section
+from apt_assets.experiment import Experiment, Section, UsageError
 from apt_assets.project import Project
 from apt_assets.results import results
 from apt_assets.svg import SERIES
@@ -274,19 +274,18 @@ def work_done(store: Store, keys: list[str]) -> dict[str, dict[str, dict[str, An
 
 def settings_of(experiment: Experiment) -> list[dict[str, Any]]:
     """{key, value, default, changed, meaning} of every setting, those that differ from the default first."""
-    defaults = Experiment(name=experiment.name)
-    found = []
-    for section in Experiment.model_fields:
-        if not isinstance(getattr(experiment, section), Section):  # name and owners decide nothing
-            continue
-        model = type(getattr(experiment, section))
-        values, usual = experiment.leaves(section), defaults.leaves(section)
-        for (key, value), name in zip(values.items(), model.model_fields, strict=True):
-            its = model.model_fields[name]
-            meaning = its.description or (its.annotation.__doc__ if is_section(its.annotation) else "") or ""
-            changed = value != usual[key]
-            found.append({"key": key, "value": value, "default": usual[key], "changed": changed, "meaning": meaning})
-    return sorted(found, key=lambda one: not one["changed"])
+    return sorted(single_settings(experiment, Experiment(name=experiment.name)), key=lambda one: not one["changed"])
+
+
+def single_settings(section: Section, usual: Section, prefix: str = "") -> Iterator[dict[str, Any]]:
+    """The settings of a section and of those in it, against the `usual` ones."""
+    for name, field in type(section).model_fields.items():
+        value, default = getattr(section, name), getattr(usual, name)
+        if isinstance(value, Section):
+            yield from single_settings(value, default, f"{prefix}{name}.")
+        elif prefix:  # name and owners decide nothing
+            its = {"key": prefix + name, "value": value, "default": default, "changed": value != default}
+            yield {**its, "meaning": field.description or ""}
 
 
 def identities(store: Store, keys: list[str], served: list[str]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ figure{margin:0;break-inside:avoid}figcaption{font-size:.875rem;font-weight:600}
 details{margin:.4em 0}summary{cursor:pointer}code{font-size:.8125rem;overflow-wrap:anywhere}
 .state{font-weight:600}
 @media print{@page{margin:14mm}body{font-size:10pt;max-width:none;padding:0}.wide{overflow:visible}
-h2,h3,summary{break-after:avoid}tr{break-inside:avoid}table{font-size:8pt}details::details-content{content-visibility:visible}td.n{white-space:normal}
+h2,h3,h2+p,summary{break-after:avoid}tr{break-inside:avoid}table{font-size:8pt}details::details-content{content-visibility:visible}td.n{white-space:normal}
 td.t{min-width:0}.plots{grid-template-columns:1fr 1fr}}
 """.replace("\n", "")
 
