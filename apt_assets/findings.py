@@ -279,13 +279,13 @@ def settings_of(experiment: Experiment) -> list[dict[str, Any]]:
 
 def single_settings(section: Section, usual: Section, prefix: str = "") -> Iterator[dict[str, Any]]:
     """The settings of a section and of those in it, against the `usual` ones."""
-    for name, field in type(section).model_fields.items():
+    for name, declared in type(section).model_fields.items():
         value, default = getattr(section, name), getattr(usual, name)
         if isinstance(value, Section):
             yield from single_settings(value, default, f"{prefix}{name}.")
         elif prefix:  # name and owners decide nothing
             its = {"key": prefix + name, "value": value, "default": default, "changed": value != default}
-            yield {**its, "meaning": field.description or ""}
+            yield {**its, "meaning": declared.description or ""}
 
 
 def identities(store: Store, keys: list[str], served: list[str]) -> dict[str, Any]:
