@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def open_session(key: str | None, connections: int, retries: Any = 0) -> "requests.Session":
-    """key: sent as a bearer token, whatever ~/.netrc has for the host; None: no header. connections: kept
+    """key: sent as a bearer token; None: no header, whatever ~/.netrc has for the host. connections: kept
     at a time. retries: urllib3's `Retry`, or how often a connection is tried again."""
     import requests
     from requests.adapters import HTTPAdapter
@@ -15,11 +15,11 @@ def open_session(key: str | None, connections: int, retries: Any = 0) -> "reques
     session = requests.Session()
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=connections, max_retries=retries))
-    if key:
 
-        def sign(request: Any) -> Any:
+    def sign(request: Any) -> Any:
+        if key:
             request.headers["Authorization"] = f"Bearer {key}"
-            return request
+        return request
 
-        session.auth = sign
+    session.auth = sign  # without one, requests would look into ~/.netrc
     return session

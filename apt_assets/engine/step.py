@@ -66,16 +66,15 @@ class Step(View):
         """
 
         def guarded(missing: list[int], commit: Any) -> None:
-            what, unit = shown or ("", "")
-            progress, kept = self.progress(what, len(missing), unit), 0
+            progress = self.progress(shown[0], len(missing), shown[1]) if shown else lambda done: None
+            kept = 0
 
             def commit_if_unchanged(positions: Sequence[int], values: Sequence[Any]) -> None:
                 nonlocal kept
                 self.check()
                 commit(positions, values)
                 kept += len(positions)
-                if shown:
-                    progress(kept)
+                progress(kept)
 
             compute(missing, commit_if_unchanged)
 
