@@ -1,0 +1,1 @@
+"""What the store and the loop survive, with figures: `python -m tests.torture` (docs/reliability.md)."""
