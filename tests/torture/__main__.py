@@ -73,13 +73,14 @@ def record(name: str, part: Part) -> None:
 
 
 def page(known: dict) -> str:
+    on = known["machine"]
     lines = [
         "# Reliability",
         "",
-        "What was done to apt-assets on purpose, how often, and what came of it. `make torture` does all of it again and",
-        "writes this page; a short form runs with the tests. Raw numbers: `benchmarks/results/reliability.json`.",
+        "What was done to apt-assets on purpose, how often, and what came of it. `make torture` does all of it again",
+        "and writes this page; a short form runs with the tests. Raw numbers: `benchmarks/results/reliability.json`.",
         "",
-        f"Machine: {known['machine']['cores']} cores of an {known['machine']['cpu']}, Python {known['machine']['python']}.",
+        f"Machine: {on['cores']} cores of an {on['cpu']}, Python {on['python']}.",
     ]
     for name in (name for name in PARTS if name in known):
         part = known[name]
