@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 LONGEST_RECORD = 1 << 24  # bytes of one row, in whatever format
 LONGEST_WAIT = 10.0  # seconds for one batch
-MOST_MEMORY = 1 << 33  # bytes of the decoder's address space
+MOST_MEMORY = 1 << 32  # bytes of the decoder's address space
 MOST_UNPACKED = 1 << 32  # bytes of all values of a file
 MOST_ROWS = 50_000_000
 # A file of no more rows than this may have more of them than bytes: rows that are all alike take next to none.
-FEW_ROWS = 1_000_000
-BATCH_ROWS, BATCH_BYTES = 4096, 1 << 25
+FEW_ROWS = 100_000
+BATCH_ROWS, BATCH_BYTES = 4096, LONGEST_RECORD
 
 
 def read_batches(path: Path) -> "Iterator[pa.RecordBatch]":
@@ -95,16 +95,17 @@ def send(path: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    with parquet.ParquetFile(path) as file:
+    with parquet.ParquetFile(path, pre_buffer=False) as file:
         rows_at_once = check_footer(file.metadata, Path(path).stat().st_size)
+        schema = pa.schema([field.with_type(dense(field.type)) for field in file.schema_arrow])
         unpacked = 0
-        with pa.ipc.new_stream(sys.stdout.buffer, file.schema_arrow) as stream:
+        with pa.ipc.new_stream(sys.stdout.buffer, schema) as stream:
             # One thread: each further one reserves address space, which is limited.
             for batch in file.iter_batches(rows_at_once, use_threads=False):
                 unpacked += batch.nbytes
                 check_size(unpacked)
                 batch.validate()
-                for part in in_parts(batch):
+                for part in in_parts(batch if batch.schema == schema else batch.cast(schema)):
                     whole = part.num_rows > 1 or part.nbytes <= LONGEST_RECORD
                     stream.write_batch(part if whole else part.slice(0, 0))
 
@@ -122,6 +123,19 @@ def check_footer(footer: Any, file_bytes: int) -> int:
 def check_size(unpacked: int) -> None:
     if unpacked > MOST_UNPACKED:
         raise ValueError(f"its values take more than {MOST_UNPACKED >> 30} GiB: split it")
+
+
+def dense(kind: "pa.DataType") -> "pa.DataType":
+    """The type without dictionaries, through which a few bytes can be a million long values."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return dense(kind.value_type)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(dense(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(dense(field.type)) for field in kind.fields])
+    return kind
 
 
 def in_parts(batch: "pa.RecordBatch") -> "Iterator[pa.RecordBatch]":
