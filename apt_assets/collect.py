@@ -16,7 +16,7 @@ import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stages import BASE, STAGES
 from apt_assets.project import Project
-from resources.artifact_store import DAGSTER_LOCK, Manifest, read_manifest
+from resources.artifact_store import DAGSTER_LOCK, Manifest
 from resources.digest import list_files
 
 # Small, and what the chain of promotions is read from.
@@ -50,7 +50,7 @@ def collect_garbage(project: Project, keep: int, *, dry_run: bool) -> Collected:
         data_versions = {m.data_version for m in needed}
         traces = {(m.stage, m.fingerprint) for m in pointed}
         for path in sorted((store.root / "traces").glob("*/*.json")):
-            manifest = read_manifest(path)
+            manifest = store.manifest(path)
             if manifest is None or (manifest.stage, manifest.fingerprint) not in traces:
                 found.add("traces", path, not dry_run)
             elif manifest.data_version not in data_versions and not manifest.collected and not dry_run:

@@ -1,6 +1,5 @@
 """The trace of one stage: what it was computed from, whether that still holds, and what happened."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,16 +72,8 @@ def source_of(planner: Planner, iteration: str, given: str) -> tuple[str, str] |
 
 
 def journal(project: Project, name: str, iteration: str) -> Iterator[dict[str, Any]]:
-    """The journal's events of one stage of one iteration, oldest first; torn lines are passed over."""
-    try:
-        lines = (project.store.root / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return
-    for line in lines:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
+    """The journal's events of one stage of one iteration, oldest first."""
+    for event in project.store.events():
         if event.get("stage") == name and event.get("iteration") == iteration:
             yield event
 

@@ -1,6 +1,5 @@
 """The loop as the command line drives it: one iteration at a time, in order, through Dagster."""
 
-import json
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ from apt_assets.experiment import REPOSITORY
 from apt_assets.partitions import number_of
 from apt_assets.project import Project
 from resources.artifact_store import DAGSTER_LOCK
-from resources.digest import digest_json, write_atomically
+from resources.digest import digest_json
+from resources.sealed import Damaged, read_sealed, write_sealed
 
 
 @dataclass
@@ -90,6 +90,7 @@ def quarantine_damaged(project: Project, verified: set[str]) -> int:
 
     `verified` holds the data versions that were looked at, and is added to. Returns the number damaged.
     """
+    project.store.restore_snapshots(project.experiment.name)
     planner, damaged = project.planner(), 0
     for key in [BASE, *project.store.iterations(project.experiment.name)]:
         for plan in (planner.stage(key, name) for name in stages_of(key)):
@@ -105,13 +106,16 @@ def quarantine_damaged(project: Project, verified: set[str]) -> int:
 
 def is_settled(project: Project) -> bool:
     """Whether everything is fresh, and Dagster has been told so and heard nothing since."""
-    path, state = settled_path(project), settled_state(project)
-    return state is not None and path.exists() and json.loads(path.read_text()) == state
+    try:
+        known = read_sealed(settled_path(project), "settled")
+    except (OSError, Damaged):
+        return False
+    return known == settled_state(project)
 
 
 def remember_settled(project: Project) -> None:
     if state := settled_state(project):
-        write_atomically(settled_path(project), json.dumps(state))
+        write_sealed(settled_path(project), "settled", state)
 
 
 def settled_path(project: Project) -> Path:

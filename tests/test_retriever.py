@@ -8,8 +8,8 @@ import pytest
 
 from apt_assets.method.splits import row_id
 from resources.artifact_store import CorruptArtifact
-from resources.digest import FileDigests
 from resources.encoder import Encoder
+from resources.file_digests import FileDigests
 from resources.retriever import make_pool, nearest, similar_cases, verify_pool
 from resources.vector_table import VectorTable
 from schemas.tables import BadCases, Examples

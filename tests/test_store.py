@@ -5,7 +5,7 @@ import time
 import pytest
 
 from resources.artifact_store import ArtifactStore, CorruptArtifact
-from resources.digest import FileDigests
+from resources.file_digests import FileDigests
 
 
 @pytest.fixture

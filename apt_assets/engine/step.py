@@ -79,6 +79,10 @@ class Step(View):
             compute(missing, commit_if_unchanged)
 
         filled = table.fill(keys, guarded)
+        if filled.damaged:
+            where = {"iteration": self.plan.iteration, "stage": self.plan.stage}
+            reason = [f"{filled.damaged} damaged lines of {table.kind}/{table.digest[:8]}.jsonl were computed again"]
+            self.project.store.journal("quarantined", **where, reason=reason)
         self.count(table.kind, reused=filled.reused, computed=filled.computed)
         return filled
 
