@@ -62,9 +62,13 @@ def collect_garbage(project: Project, keep: int, *, dry_run: bool) -> Collected:
         for path in sorted(project.rows.glob("*/*.jsonl")):
             if f"{path.parent.name}/{path.stem}" not in tables:
                 found.add("row tables", path, not dry_run)
-        for kind in ("quarantine", "temporary"):
+        for kind in ("quarantine", "temporary", "unfinished"):
             for path in sorted((store.root / kind).glob("*")):
                 found.add(kind, path, not dry_run)
+        for kind in ("traces", "pointers", "snapshots"):
+            # What a kill left of a file that was being replaced.
+            for path in sorted((store.root / kind).rglob(".*")):
+                found.add("temporary", path, not dry_run)
         collect_vectors(project, needed, found, dry_run=dry_run)
         if not dry_run:
             store.journal("collected", removed=found.removed, bytes=found.bytes)

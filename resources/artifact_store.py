@@ -4,7 +4,7 @@
     traces/<stage>/<fingerprint>.json   manifest: this fingerprint gave that artifact
     pointers/<experiment>/<iteration>/<stage>.json   what is there now, for `status` and for causes
     snapshots/<experiment>/<iteration>.json          the landed files an iteration uses
-    training/<fingerprint>/        how far a training got that was not finished
+    unfinished/<fingerprint>/      what a long computation keeps until its artifact is committed
     quarantine/                    artifacts, manifests and snapshots that were not what was written
     locks/, temporary/, journal.jsonl
 
@@ -225,7 +225,11 @@ class ArtifactStore:
                 self.verify(manifest)
             sync(target.parent)
         self._put(self._trace(manifest.stage, manifest.fingerprint), asdict(manifest))
+        shutil.rmtree(self.unfinished(manifest.fingerprint), ignore_errors=True)
         return manifest
+
+    def unfinished(self, fingerprint: str) -> Path:
+        return self.root / "unfinished" / fingerprint
 
     def point(self, experiment: str, iteration: str, manifest: Manifest) -> None:
         """Record that `manifest` is what its stage of this iteration is now."""

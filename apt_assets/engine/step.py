@@ -98,6 +98,13 @@ class Step(View):
 
         write_table(table, self.out / f"{file or self.plan.stage}.parquet")
 
+    @property
+    def unfinished(self) -> Path:
+        """A folder for what a long computation keeps while it goes on, by what decides its result; it is removed
+        when the artifact is committed, and by gc."""
+        assert self.plan.fingerprint is not None
+        return self.project.store.unfinished(self.plan.fingerprint)
+
     def progress(self, what: str, total: int, unit: str = "rows") -> Callable[..., None]:
         """A callback (done, of=total) that shows how far a part of the stage is, ten times a second at most."""
         started, show = time.monotonic(), throttled(self.show, 0.1)
