@@ -72,3 +72,7 @@ def die() -> None:
     """End this process as the power cut does: no handler, no flush."""
     os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
+
+
+def last_lines(log: Path, count: int = 3) -> str:
+    return " / ".join(log.read_text(errors="replace").strip().splitlines()[-count:])

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.torture.processes import die
 
+AFTER_EVENT = "after Dagster's event"
 WITH_ROWS = ("base_scores", "eval_predictions", "preference_pairs", "adapter_checkpoint", "benchmark_scores")
 # Point -> the stages that come to it; None: all.
 POINTS: dict[str, tuple[str, ...] | None] = {
@@ -28,21 +29,22 @@ POINTS: dict[str, tuple[str, ...] | None] = {
     "between manifest and pointer": None,
     "between pointer and journal": None,
     "between journal and Dagster's event": None,
-    "after Dagster's event": None,
+    AFTER_EVENT: None,
 }
 
 
-def stages_at(point: str, stages: list[str]) -> list[str]:
-    only = POINTS[point]
-    return [name for name in stages if only is None or name in only]
+# Points of a stage that is reused, as the second iteration reuses what it has in common with the first.
+OF_A_HIT = ("between manifest and pointer", "between pointer and journal", "between journal and Dagster's event")
 
 
 class Trap:
-    """Kills this process when `stage` of `iteration` comes to `point`. dice: which batch, step or moment."""
+    """Kills this process when `stage` of `iteration` comes to `point`; dice: at which step or moment. If the
+    stage does not come to it, the process notes that in `missed` and dies all the same."""
 
-    def __init__(self, iteration: str, stage: str, point: str, dice: random.Random):
-        self.where, self.point, self.dice = (iteration, stage), point, dice
+    def __init__(self, iteration: str, stage: str, point: str, dice: random.Random, missed: Path):
+        self.where, self.point, self.dice, self.missed = (iteration, stage), point, dice, missed
         self.inside = False  # this stage is being run
+        self.step = 0  # of training, at which it springs; 0: not drawn yet
 
     def set(self) -> None:
         """Put the trap into the code."""
@@ -56,15 +58,16 @@ class Trap:
         run_stage, compute = assets.run_stage, execute.compute
 
         def run(project: Any, iteration: str, name: str, **more: Any) -> Any:
-            if self.point == "after Dagster's event" and self.inside:
+            if self.inside:
                 die()  # the next stage begins, so the event of this one is there
             mine = (iteration, name) == self.where
-            self.inside = self.inside or mine
+            self.inside = mine
             outcome = run_stage(project, iteration, name, **more)
             if mine and self.point == "between journal and Dagster's event":
                 die()
-            if not (mine and self.point == "after Dagster's event"):
-                self.inside = False
+            if mine and self.point != AFTER_EVENT:
+                self.missed.write_text(self.point)
+                die()
             return outcome
 
         def computing(project: Any, planner: Any, plan: Any, *more: Any) -> Any:
@@ -90,14 +93,14 @@ class Trap:
 
         ArtifactStore._put = putting  # type: ignore[method-assign]
         self.before(RowTable, "_append", self.half_of_a_batch, "half of a batch of rows written")
-        self.after(RowTable, "_append", "after a batch of rows", most=2)
+        self.after(RowTable, "_append", "after a batch of rows")
         self.before(checkpoints.Checkpoints, "after_step", self.at_some_step, "in a training step")
         if self.point == "half of a checkpoint written":
             save = checkpoints.save
 
             def saving(trainer: Any, folder: Path) -> None:
                 save(trainer, folder)
-                if self.inside and self.dice.random() < 0.4:
+                if self.at_its_step(trainer):
                     halve(folder / "optimizer.safetensors")
                     die()
 
@@ -107,7 +110,7 @@ class Trap:
 
             self.before(lancedb.table.LanceTable, "add", lambda *_: self.spring(), "before vectors are added")
             self.before(lancedb.table.LanceTable, "add", lambda *_: self.spring_soon(), "while vectors are added")
-            self.after(lancedb.table.LanceTable, "add", "after vectors are added", most=1)
+            self.after(lancedb.table.LanceTable, "add", "after vectors are added")
 
     # -- how it springs ----------------------------------------------------------------------------
 
@@ -133,20 +136,15 @@ class Trap:
 
         setattr(owner, name, acting)
 
-    def after(self, owner: Any, name: str, point: str, most: int) -> None:
-        """Die after one of the first `most` calls of `owner.name`, if this is the trap's point."""
+    def after(self, owner: Any, name: str, point: str) -> None:
+        """Die after `owner.name`, if this is the trap's point."""
         if self.point != point:
             return
-        function, calls = getattr(owner, name), self.dice.randint(1, most)
+        function = getattr(owner, name)
 
         def acting(*given: Any, **more: Any) -> Any:
-            nonlocal calls
-            found = function(*given, **more)
-            if self.inside:
-                calls -= 1
-                if calls <= 0:
-                    die()
-            return found
+            function(*given, **more)
+            self.spring()
 
         setattr(owner, name, acting)
 
@@ -166,8 +164,13 @@ class Trap:
             die()
 
     def at_some_step(self, kept: Any, trainer: Any) -> None:
-        if self.inside and (self.dice.random() < 0.4 or trainer.state.global_step == trainer.state.max_steps):
+        if self.at_its_step(trainer):
             die()
+
+    def at_its_step(self, trainer: Any) -> bool:
+        if self.inside and not self.step:
+            self.step = self.dice.randint(trainer.state.global_step, trainer.state.max_steps)
+        return self.inside and trainer.state.global_step == self.step
 
     def half_at_rename(self) -> None:
         """Die when the next temporary file is complete, after it was cut in half."""
