@@ -10,7 +10,7 @@ import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.display import Display
 from apt_assets.driver import End, Run, next_run
 from apt_assets.engine.execute import reusable
-from apt_assets.engine.plan import stages_of
+from apt_assets.engine.plan import StagePlan, stages_of
 from apt_assets.engine.stages import BASE
 from apt_assets.experiment import REPOSITORY
 from apt_assets.partitions import number_of
@@ -73,16 +73,23 @@ def run_loop(project: Project, iterations: int | None, display: Display) -> Loop
     if project.store.iterations(project.experiment.name) and (dagster or not is_settled(project)):
         (dagster or Dagster(project, display)).settle()
         remember_settled(project)
-    planner = project.planner()
-    for key in [BASE, *project.store.iterations(project.experiment.name)]:
-        if iterations is None or key == BASE or number_of(key) <= iterations:
-            for plan in (planner.stage(key, name) for name in stages_of(key)):
-                if plan.status == "fresh" and plan.manifest:
-                    if project.store.pointed(project.experiment.name, key, plan.stage) != plan.manifest:
-                        project.store.point(project.experiment.name, key, plan.manifest)
-                    computed = plan.manifest.run_id in runs and plan.manifest.iteration == key
-                    (result.computed if computed else result.reused).append((key, plan.stage))
+    for plan in point_at_fresh(project):
+        if iterations is None or plan.iteration == BASE or number_of(plan.iteration) <= iterations:
+            assert plan.manifest is not None
+            computed = plan.manifest.run_id in runs and plan.manifest.iteration == plan.iteration
+            (result.computed if computed else result.reused).append((plan.iteration, plan.stage))
     return result
+
+
+def point_at_fresh(project: Project) -> list[StagePlan]:
+    """The plans of all fresh stages of base and the opened iterations; each is pointed at from now on."""
+    planner, name = project.planner(), project.experiment.name
+    plans = [planner.stage(key, stage) for key in [BASE, *project.store.iterations(name)] for stage in stages_of(key)]
+    fresh = [plan for plan in plans if plan.status == "fresh" and plan.manifest is not None]
+    for plan in fresh:
+        if plan.manifest is not None and project.store.pointed(name, plan.iteration, plan.stage) != plan.manifest:
+            project.store.point(name, plan.iteration, plan.manifest)
+    return fresh
 
 
 def quarantine_damaged(project: Project, verified: set[str]) -> int:

@@ -90,9 +90,8 @@ class ArtifactStore:
     def manifest(self, path: Path) -> Manifest | None:
         """What a trace or pointer says; None if there is none, or none that was written as it is."""
         try:
-            content = read_sealed(path, self._about(path), check_since=STORE_VERSION)
-            return Manifest(**{key: value for key, value in content.items() if key != "version"})
-        except (OSError, Damaged, TypeError):
+            return self._read_manifest(path)
+        except (OSError, Damaged):
             return None
 
     def complete(self, manifest: Manifest) -> bool:
@@ -132,7 +131,7 @@ class ArtifactStore:
         """
         path = self._snapshot(experiment, iteration)
         try:
-            return read_sealed(path, self._about(path), check_since=STORE_VERSION)["files"]
+            return self._read_snapshot(path)
         except FileNotFoundError:
             return None
         except Damaged as error:
@@ -272,13 +271,27 @@ class ArtifactStore:
 
     def _damage(self, path: Path) -> str | None:
         """How a trace, pointer or snapshot is not what was written; None if it is, or is not there."""
+        read = self._read_snapshot if self._about(path).startswith("snapshots/") else self._read_manifest
         try:
-            read_sealed(path, self._about(path), check_since=STORE_VERSION)
+            read(path)
         except FileNotFoundError:
             return None
         except Damaged as error:
             return str(error)
         return None
+
+    def _read_manifest(self, path: Path) -> Manifest:
+        content = read_sealed(path, self._about(path), check_since=STORE_VERSION)
+        try:
+            return Manifest(**{key: value for key, value in content.items() if key != "version"})
+        except TypeError as error:
+            raise Damaged(f"{path}: not a manifest ({error})") from None
+
+    def _read_snapshot(self, path: Path) -> list[str]:
+        files = read_sealed(path, self._about(path), check_since=STORE_VERSION).get("files")
+        if not isinstance(files, list):
+            raise Damaged(f"{path}: not a snapshot")
+        return files
 
     def journal(self, event: str, **fields: Any) -> None:
         """Append one line; a line is one write, so writers do not mix."""

@@ -16,9 +16,7 @@ from tests import tiny
 def tiny_folder(tmp_path_factory) -> Path:
     """policy/, encoder/ and tasks/, made once."""
     folder = tmp_path_factory.mktemp("tiny")
-    tiny.make_policy(folder / "policy")
-    tiny.make_encoder(folder / "encoder")
-    tiny.make_task(folder / "tasks")
+    tiny.make_models(folder)
     return folder
 
 

@@ -158,7 +158,7 @@ def run(short: bool) -> Part:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None, prefix="kills-") as folder:
         root = Path(folder)
-        made = child(lambda: make_models(root / "models"), root / "log.txt")
+        made = child(lambda: tiny.make_models(root / "models"), root / "log.txt")
         assert ended(made, PATIENCE) == 0, last_lines(root / "log.txt")
         undisturbed = Chain(root / "undisturbed", root / "models", 0, [])
         undisturbed.run()
@@ -202,9 +202,3 @@ def dealt(dice: random.Random, chains: int) -> list[list[Kill]]:
     kills = all_kills()
     order = dice.sample(range(len(kills)), len(kills))
     return [[kills[n] for n in sorted(order[first::chains])] for first in range(chains)]
-
-
-def make_models(folder: Path) -> None:
-    tiny.make_policy(folder / "policy")
-    tiny.make_encoder(folder / "encoder")
-    tiny.make_task(folder / "tasks")
