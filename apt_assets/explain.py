@@ -27,7 +27,7 @@ def explain(project: Project, name: str, iteration: str) -> dict[str, Any]:
             key: getattr(manifest, key)
             for key in (
                 "fingerprint", "data_version", "iteration", "run_id", "created", "seconds", "work",
-                "settings", "inputs", "identities", "libraries", "code", "files", "collected",
+                "settings", "inputs", "identities", "libraries", "code", "files", "collected", "not_repeatable",
             )
         }  # fmt: skip
     return {
@@ -89,6 +89,8 @@ def as_text(found: dict[str, Any], events: int = 10) -> str:
             f"computed {trace['created']} {by} for iteration {trace['iteration']} in {trace['seconds']:.1f} s",
             f"  fingerprint {trace['fingerprint'][:16]}   data version {trace['data_version'][:16]}",
         ]
+        if trace["not_repeatable"]:
+            lines += [f"  another cold run may differ: {', '.join(trace['not_repeatable'])}"]
         lines += [f"  work        {kind}: {n}" for kind, n in trace["work"].items()]
         lines += [f"  setting     {key} = {shorten(value)}" for key, value in trace["settings"].items()]
         for kind in ("identities", "libraries"):

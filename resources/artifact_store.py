@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -50,6 +50,8 @@ class Manifest:
     row_tables: files of the row store that it read or wrote; `gc` keeps them.
     iteration: which one computed it; others may have reused it since.
     collected: gc removed the files; what is known of them stays, so nothing below is stale.
+    not_repeatable: settings because of which another cold run need not give the same data version, such as
+        "policy.device: cuda"; empty: it does.
     seconds: wall-clock time of the computation that made it.
     """
 
@@ -70,6 +72,7 @@ class Manifest:
     run_id: str
     created: str
     collected: bool = False
+    not_repeatable: list[str] = field(default_factory=list)
 
 
 class ArtifactStore:

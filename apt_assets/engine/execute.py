@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from apt_assets.engine.plan import StagePlan
 from apt_assets.engine.progress import Show
-from apt_assets.engine.stages import BASE, STAGES
+from apt_assets.engine.stages import BASE, STAGES, not_repeatable
 from apt_assets.engine.step import Log, StageBlocked, Step
 from resources.artifact_store import CorruptArtifact, Manifest, now
 
@@ -179,6 +179,7 @@ def commit(step: Step, seconds: float, run_id: str) -> Manifest:
         seconds=round(seconds, 3),
         run_id=run_id,
         created=now(),
+        not_repeatable=not_repeatable(plan.facts["settings"]),
     )
 
 

@@ -240,7 +240,7 @@ def damaged(
         how = ended(child(mend, log), PATIENCE)
         if how != 0:
             return [f"ended with {how}: {last_lines(log)}"], False
-        lines = journal.read_bytes()[size:].splitlines()
+        lines = journal.read_bytes()[size:].splitlines() if journal.exists() else []
         events = {json.loads(line)["event"] for line in lines if line}
         return json.loads((trial / "problems.json").read_text()), bool(events & NOTICED)
     finally:
