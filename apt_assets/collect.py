@@ -16,7 +16,8 @@ import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stages import BASE, STAGES
 from apt_assets.project import Project
-from resources.artifact_store import DAGSTER_LOCK, Manifest
+from resources import locks
+from resources.artifact_store import Manifest
 from resources.digest import list_files
 
 # Small, and what the chain of promotions is read from.
@@ -44,7 +45,7 @@ def collect_garbage(project: Project, keep: int, *, dry_run: bool) -> Collected:
     Raises RuntimeError if a run is going on: what it has not committed yet would look unused.
     """
     store = project.store
-    with store.lock("gc"), store.lock(DAGSTER_LOCK), store.all_stages_idle():
+    with store.locks.take(locks.GC), store.locks.take(locks.DAGSTER), store.locks.all_idle():
         found = Collected()
         needed, pointed = needs(project, keep)
         data_versions = {m.data_version for m in needed}

@@ -15,7 +15,7 @@ from apt_assets.engine.stages import BASE
 from apt_assets.experiment import REPOSITORY
 from apt_assets.partitions import number_of
 from apt_assets.project import Project
-from resources.artifact_store import DAGSTER_LOCK
+from resources import locks
 from resources.digest import digest_json
 from resources.sealed import Damaged, read_sealed, write_sealed
 
@@ -89,6 +89,8 @@ def point_at_fresh(project: Project) -> list[StagePlan]:
     for plan in fresh:
         if plan.manifest is not None and project.store.pointed(name, plan.iteration, plan.stage) != plan.manifest:
             project.store.point(name, plan.iteration, plan.manifest)
+            where = {"iteration": plan.iteration, "stage": plan.stage}
+            project.store.journal("pointed", **where, reason=["it is fresh, and its pointer was not of it"])
     return fresh
 
 
@@ -162,7 +164,7 @@ class Dagster:
 
         self._project, self._display = project, display
         # Two processes that create its databases at the same time fail in its migrations.
-        with project.store.lock(DAGSTER_LOCK):
+        with project.store.locks.take(locks.DAGSTER):
             self.instance = dg.DagsterInstance.get()
             # dagster.yaml's default limit does not bind the first runs that ever use a pool.
             self.instance.event_log_storage.set_concurrency_slots("apt_loop", 1)

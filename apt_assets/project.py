@@ -271,7 +271,7 @@ class Project:
     def open_iteration(self, iteration: str, *, anew: bool = False) -> None:
         """Fix which landed files an iteration uses, if that is not fixed yet or is to be fixed anew."""
         name = self.experiment.name
-        with self.store.lock(f"open-{name}"):
+        with self.store.locks.take(f"open-{name}"):
             self.store.restore_snapshots(name)
             if anew or self.store.snapshot(name, iteration) is None:
                 self.store.take_snapshot(name, iteration, [file for file in self.landed() if self.usable_rows(file)])

@@ -14,24 +14,22 @@ and snapshots are sealed (resources/sealed.py): one that was damaged, edited or 
 counts as absent, and is set aside when the file is next written.
 """
 
-import fcntl
 import json
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from resources.digest import digest_file, digest_json, list_files
+from resources.locks import Locks
 from resources.sealed import Damaged, read_sealed, write_sealed
 
 STORE_VERSION = 2  # 2: traces, pointers and snapshots are sealed
-DAGSTER_LOCK = "dagster-instance"  # held while Dagster's event log is brought in line with the store
-HELD: dict[str, IO[str]] = {}  # locks that this process holds until it ends
 
 
 class CorruptArtifact(Exception):
@@ -76,10 +74,11 @@ class Manifest:
 
 
 class ArtifactStore:
-    """One folder on one file system. Safe for several processes: see `lock`."""
+    """One folder on one file system. Safe for several processes: see `locks`."""
 
     def __init__(self, root: Path):
         self.root = root
+        self.locks = Locks(root / "locks")
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -307,54 +306,9 @@ class ArtifactStore:
                 line = line if file.read(1) == b"\n" else "\n" + line
             file.write(line.encode("utf-8", "backslashreplace"))
 
-    @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """One holder at a time; others wait. The kernel lets go of it when the holder dies."""
-        path = self.root / "locks" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
-    def hold(self, name: str) -> None:
-        """Hold a lock until this process ends; does nothing if it already holds it."""
-        if name not in HELD:
-            path = self.root / "locks" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            HELD[name] = path.open("w")
-            fcntl.flock(HELD[name], fcntl.LOCK_EX)
-
-    def held(self, name: str) -> bool:
-        """Whether some process holds the lock."""
-        path = self.root / "locks" / name
-        if not path.exists():
-            return False
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
-
     def started(self, experiment: str, iteration: str) -> bool:
         """Whether anything of the iteration was ever computed or reused."""
         return any((self.root / "pointers" / experiment / iteration).glob("*.json"))
-
-    @contextmanager
-    def all_stages_idle(self) -> Iterator[None]:
-        """Hold every stage's lock. Raises RuntimeError if one is held: a run is going on."""
-        with ExitStack() as held:
-            for path in sorted((self.root / "locks").glob("*")):
-                if path.name in ("gc", DAGSTER_LOCK):
-                    continue
-                file = held.enter_context(path.open("w"))
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise RuntimeError(
-                        f"a run is going on ({path.name} is being computed): try again when it has ended"
-                    ) from None
-            yield
 
     def _trace(self, stage: str, fingerprint: str) -> Path:
         return self.root / "traces" / stage / f"{fingerprint}.json"

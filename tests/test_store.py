@@ -67,7 +67,7 @@ def test_failed_computation_leaves_nothing_behind(store):
 
 
 def hold_lock(root, started):
-    with ArtifactStore(root).lock("one"):
+    with ArtifactStore(root).locks.take("one"):
         started.set()
         time.sleep(60)
 
@@ -80,7 +80,7 @@ def test_lock_of_a_killed_holder_is_free(store):
     assert started.wait(30)
     holder.kill()
     holder.join()
-    with store.lock("one"):
+    with store.locks.take("one"):
         pass
 
 

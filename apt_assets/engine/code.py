@@ -34,6 +34,7 @@ BOUNDARY = (
     "resources.artifact_store",
     "resources.digest",
     "resources.file_digests",
+    "resources.locks",
     "resources.row_store",
     "resources.sealed",
     "schemas.files",

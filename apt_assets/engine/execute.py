@@ -45,7 +45,7 @@ def run_stage(
     """
     store = project.store
     where = {"iteration": iteration, "stage": name, "run_id": run_id}
-    with store.lock(f"{project.experiment.name}-{iteration}-{name}"):
+    with store.locks.take(f"{project.experiment.name}-{iteration}-{name}"):
         planner = project.planner()
         plan = planner.stage(iteration, name)
         if plan.fingerprint is None:

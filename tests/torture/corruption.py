@@ -24,7 +24,7 @@ from tests.torture.small_loop import land, missing, open_loop, wrong
 
 SEED = 7
 PATIENCE = 300  # seconds
-NOTICED = {"quarantined", "lost", "restored", "miss"}
+NOTICED = {"quarantined", "lost", "restored", "pointed", "miss"}
 # Files that only save time: a damaged one is not worth a line in the journal.
 MEMORIES = ("memory", "note", "journal")
 
@@ -39,7 +39,7 @@ def flip(path: Path, dice: random.Random, other: Path) -> None:
 
 
 def cut(path: Path, dice: random.Random, other: Path) -> None:
-    os.truncate(path, dice.randrange(1, max(path.stat().st_size, 2)))
+    os.truncate(path, dice.randrange(path.stat().st_size))
 
 
 def empty(path: Path, dice: random.Random, other: Path) -> None:
