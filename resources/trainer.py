@@ -9,6 +9,7 @@ first step, or the base model. Their log-probabilities are computed once, before
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,7 @@ def train_adapter(
     # Not trainer.save_model: that also writes training_args.bin, which is a pickle.
     trainer.model.save_pretrained(out, selected_adapters=["default"])
     (out / "README.md").unlink(missing_ok=True)
+    shutil.rmtree(out / "trainer")  # its output_dir, in which it keeps nothing
     forget_base_path(out / "adapter_config.json")
     return training_log(trainer.state.log_history)
 

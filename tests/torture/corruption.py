@@ -147,7 +147,7 @@ def files_by_kind(home: Path) -> dict[str, list[Path]]:
         manifest = json.loads(pointer.read_text())
         folder, stage = store / "objects" / manifest["data_version"], manifest["stage"]
         kinds.setdefault("manifest", []).append(store / "traces" / stage / f"{manifest['fingerprint']}.json")
-        kinds.setdefault(f"artifact of {stage}", []).extend(sorted(folder.iterdir()))
+        kinds.setdefault(f"artifact of {stage}", []).extend(p for p in sorted(folder.rglob("*")) if p.is_file())
     kinds["pointer"] = sorted((store / "pointers").glob("*/*/*.json"))
     kinds["snapshot"] = sorted((store / "snapshots").glob("*/*.json"))
     for path in sorted((store / "rows").glob("*/*.jsonl")):
