@@ -223,6 +223,8 @@ class ArtifactStore:
                 workspace.replace(target)
             except OSError:
                 # Another process may have committed the same content since.
+                if not target.exists():
+                    raise
                 self.verify(manifest)
             sync(target.parent)
         self._put(self._trace(manifest.stage, manifest.fingerprint), asdict(manifest))

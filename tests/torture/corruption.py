@@ -69,9 +69,10 @@ def remove(path: Path, dice: random.Random, other: Path) -> None:
     path.unlink()
 
 
+PUT_BACK = "put back to an older state"
 DAMAGE: dict[str, Callable[[Path, random.Random, Path], None]] = {
     "bit flipped": flip, "cut short": cut, "emptied": empty, "swapped": swap, "edited": edit,
-    "of another form": other_schema, "removed": remove,
+    "of another form": other_schema, "removed": remove, PUT_BACK: swap,
 }  # fmt: skip
 
 
@@ -87,6 +88,7 @@ class Small:
     def prepare(self, home: Path) -> None:
         land(home, "a.jsonl", 0, 12)
         open_loop(home).run()
+        shutil.copytree(home / ".apt", home / "older")
         land(home, "b.jsonl", 12, 8)
         open_loop(home).run()
 
@@ -167,10 +169,23 @@ def trials(home: Path, each: int) -> Iterator[tuple[str, str, Path, Path]]:
     dice = random.Random(SEED)
     for kind, paths in files_by_kind(home).items():
         for damage in DAMAGE:
-            for path in dice.sample(paths, min(each, len(paths))):
+            changed = [path for path in paths if damage != PUT_BACK or differs(path, older(home, path))]
+            for path in dice.sample(changed, min(each, len(changed))):
+                if damage == PUT_BACK:
+                    yield kind, damage, path.relative_to(home), older(home, path).relative_to(home)
+                    continue
                 others = [one for one in paths if one != path and one.read_bytes() != path.read_bytes()]
                 others = others or [one for one in paths[0].parents[1].rglob("*") if one.is_file() and one != path]
                 yield kind, damage, path.relative_to(home), dice.choice(others).relative_to(home)
+
+
+def older(home: Path, path: Path) -> Path:
+    """The file as it was before the loop's last files landed."""
+    return home / "older" / path.relative_to(home / ".apt") if path.is_relative_to(home / ".apt") else path
+
+
+def differs(path: Path, other: Path) -> bool:
+    return other.is_file() and other.read_bytes() != path.read_bytes()
 
 
 def forget_users(home: Path, kind: str) -> None:
