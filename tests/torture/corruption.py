@@ -166,16 +166,18 @@ def files_by_kind(home: Path) -> dict[str, list[Path]]:
 
 def trials(home: Path, each: int) -> Iterator[tuple[str, str, Path, Path]]:
     """(kind, damage, file relative to the home, another file of its kind) with up to `each` files of a kind."""
-    dice = random.Random(SEED)
-    for kind, paths in files_by_kind(home).items():
+    dice, kinds = random.Random(SEED), files_by_kind(home)
+    all_files = [path for paths in kinds.values() for path in paths]
+    for kind, paths in kinds.items():
         for damage in DAMAGE:
             changed = [path for path in paths if damage != PUT_BACK or differs(path, older(home, path))]
             for path in dice.sample(changed, min(each, len(changed))):
                 if damage == PUT_BACK:
                     yield kind, damage, path.relative_to(home), older(home, path).relative_to(home)
                     continue
-                others = [one for one in paths if one != path and one.read_bytes() != path.read_bytes()]
-                others = others or [one for one in paths[0].parents[1].rglob("*") if one.is_file() and one != path]
+                others = [one for one in paths if differs(path, one)] or [
+                    one for one in all_files if differs(path, one)
+                ]
                 yield kind, damage, path.relative_to(home), dice.choice(others).relative_to(home)
 
 
