@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXPERIMENT := experiments/embedded.yaml
 
-.PHONY: demo test lint ui docs bench bench-incremental setup embedded clean
+.PHONY: demo test lint ui docs bench bench-incremental torture setup embedded clean
 
 demo: embedded  ## set up, land the embedded domain, run base scores and two iterations
 	$(BIN)/apt-assets land --experiment $(EXPERIMENT) .apt/cache/icd10.jsonl
@@ -31,6 +31,9 @@ bench: embedded  ## speed of each stage against what people would use instead; d
 bench-incremental: setup .venv-dvc/ready  ## work done after each kind of edit: apt-assets, a plain script, DVC
 	$(BIN)/python -m benchmarks.plan
 	$(BIN)/python -m benchmarks.incremental.race
+
+torture: embedded  ## kills, faults, damage, hostile files, long life: docs/reliability.md (hours)
+	$(BIN)/python -m tests.torture
 
 setup: .venv/ready
 
