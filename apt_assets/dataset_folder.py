@@ -30,7 +30,9 @@ def write_parquet(folder: Path, target: Path) -> None:
     try:
         tables = list(tables_of(folder))
         parquet.write_table(pa.concat_tables(tables, promote_options="permissive"), target)
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # `datasets` takes for granted what its files say: a KeyError, an AttributeError, ...
         raise UsageError(f"{folder}: cannot be read as a data set: {error}") from None
 
 

@@ -11,24 +11,19 @@ from apt_assets.definitions import build_definitions
 from apt_assets.experiment import UsageError
 from apt_assets.partitions import key_of, number_of
 from apt_assets.show import parse_key
+from tests.torture.hostile import KEYS
 
-# Whatever is not four ASCII digits: ways out of a folder, other digits, other lengths, names with a meaning.
-HOSTILE = [
-    "", "1", "0000", "00010", "0001\n", "\n0001", "0001 ", "+001", "-001", "1e03", "0x01", "\u0660\u0660\u0660\u0661",
-    "\uff10\uff10\uff10\uff11", "000\u00b9", "0001\x00", "../x", "../../etc", "/etc", "0001/../../x", "base", "..",
-    "\u202e1000", "000\ud800",
-]  # fmt: skip
 # Dagster itself refuses some of these.
 FOR_DAGSTER = ["../x", "0001/../../x", "base", "00010", "\u0660\u0660\u0660\u0661", "/etc", "\u202e1000"]
 
 
-@pytest.mark.parametrize("key", HOSTILE, ids=ascii)
+@pytest.mark.parametrize("key", KEYS, ids=ascii)
 def test_key_of_another_shape_is_refused(key):
     with pytest.raises(ValueError, match="an iteration key is four digits such as 0001"):
         number_of(key)
 
 
-@pytest.mark.parametrize("key", [key for key in HOSTILE if key not in ("1", "base", "00010")], ids=ascii)
+@pytest.mark.parametrize("key", [key for key in KEYS if key not in ("1", "base", "00010")], ids=ascii)
 def test_iteration_of_another_shape_is_refused_on_the_command_line(key):
     with pytest.raises(UsageError, match="give a number such as 1, or base"):
         parse_key(key)

@@ -43,11 +43,6 @@ class Reject:
     reason: str
     raw: str
 
-    @property
-    def record(self) -> str:
-        """16 hex digits of what was found and what is wrong with it."""
-        return digest_json(["reject", self.field, self.reason, self.raw])[:16]
-
 
 @dataclass(frozen=True)
 class Landed:
@@ -72,6 +67,12 @@ class Contents:
     rejects: list[Reject]
 
 
+def records_of(rejects: Sequence[Reject]) -> list[str]:
+    """Of each, 16 hex digits of what was found and what is wrong with it."""
+    columns = [[getattr(bad, name) for bad in rejects] for name in ("field", "reason", "raw")]
+    return digest_rows(["reject"] * len(rejects), *columns, digits=16)
+
+
 def read_landed(path: Path) -> Iterator[Landed]:
     """Read one landed file by its suffix: .jsonl, .csv or .parquet.
 
@@ -86,7 +87,7 @@ def contents_of(path: Path) -> Contents:
     records: list[pl.Series] = []
     rejects: list[Reject] = []
     for part in read_landed(path):
-        records += [part.rows["record"], pl.Series([reject.record for reject in part.rejects], dtype=pl.String)]
+        records += [part.rows["record"], pl.Series(records_of(part.rejects), dtype=pl.String)]
         rejects += part.rejects
     found = pl.concat(records) if records else pl.Series(dtype=pl.String)
     return Contents(digest_json(found.sort().to_list()), len(found) - len(rejects), rejects)

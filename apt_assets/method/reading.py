@@ -217,9 +217,9 @@ def by_name(header: list[str], cells: list[str]) -> dict[str, Any] | BadField:
     """The cells that are not empty, by column."""
     if len(cells) > len(header):
         return BadField(None, f"{len(cells)} cells, but {len(header)} columns")
-    for name, cell in zip(header, cells, strict=False):
-        if SURROGATE.search(cell) or SURROGATE.search(name):
-            return BadField(printable(name.encode("utf-8", "surrogateescape")), "not valid UTF-8")
+    if SURROGATE.search("".join(cells)):
+        name = next(name for name, cell in zip(header, cells, strict=False) if SURROGATE.search(cell))
+        return BadField(printable(name.encode("utf-8", "surrogateescape")), "not valid UTF-8")
     filled: dict[str, Any] = {name: cell for name, cell in zip(header, cells, strict=False) if cell != ""}
     if isinstance(filled.get("metadata"), str):
         filled["metadata"] = {"metadata": filled["metadata"]}
@@ -266,4 +266,5 @@ def parquet_row(batch: "pa.RecordBatch", n: int) -> dict[str, Any] | BadField:
 
 def printable(raw: Any) -> str:
     text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else repr(raw)
-    return text.rstrip("\r\n")[:RAW_CHARACTERS].encode("utf-8", "backslashreplace").decode("utf-8")
+    text = text.rstrip("\r\n")[:RAW_CHARACTERS]
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
