@@ -246,9 +246,9 @@ def damaged(
     """(what went wrong after this damage, whether the journal tells of it)."""
     shutil.copytree(ready, trial)
     try:
-        forget_users(trial, kind)
         journal = trial / ".apt" / "store" / "journal.jsonl"
         DAMAGE[damage](trial / path, random.Random(f"{path} {damage}"), trial / other)
+        forget_users(trial, kind)
         size = journal.stat().st_size if journal.exists() else 0
 
         def mend() -> None:
