@@ -72,9 +72,9 @@ def torture(part: Part, name: str, clean: list[dict], most: int) -> None:
     for kind, edit in EDITS.items():
         draw = random.Random(f"{name} {kind}")
         for row in draw.sample(held, min(most, len(held))):
-            text = edit(row["prompt"], draw)
+            text = (edit(row["prompt"], draw) or row["prompt"]).strip()  # as it lands
             # An edit that makes another question of the list is that question.
-            if text not in (None, row["prompt"]) and normalise(text) not in known - {normalise(row["prompt"])}:
+            if text != row["prompt"] and normalise(text) not in known - {normalise(row["prompt"])}:
                 planted[text] = {"kind": kind, "from": row["prompt"], "answer": row["answer"]}
     copies = [{"prompt": t, "answer": p["answer"], "split": "train", "id": f"copy-{t}"} for t, p in planted.items()]
     after = dataset(clean, copies)
