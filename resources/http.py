@@ -1,9 +1,20 @@
 """Connections to a model server: kept open, for several threads, with the key of whoever asks."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import requests
+
+
+def key_in(variable: str) -> str | None:
+    """The key in an environment variable, without white space around it; None if there is none."""
+    return os.environ.get(variable, "").strip() or None
+
+
+def without_key(text: str, key: str | None) -> str:
+    """The text with *** in place of the key, which servers quote, and errors about headers do."""
+    return text.replace(key, "***") if key else text
 
 
 def open_session(key: str | None, connections: int, retries: Any = 0) -> "requests.Session":
