@@ -38,8 +38,8 @@ lock: setup  ## write requirements.lock anew: versions in it stay, unless pyproj
 
 audit: setup  ## look for known vulnerabilities of what is installed
 	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
-	$(BIN)/pip-audit --require-hashes --disable-pip --requirement requirements.lock
-	echo $(TORCH) | $(BIN)/pip-audit --no-deps --disable-pip --requirement /dev/stdin
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock
+	echo $(TORCH) | $(BIN)/pip-audit --strict --no-deps --disable-pip --requirement /dev/stdin
 
 bench: embedded  ## speed of each stage against what people would use instead; docs/performance.md (hours)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
