@@ -7,7 +7,7 @@ PLATFORM := import platform, sys; print(sys.platform, platform.machine(), *sys.v
 # What torch asks for on PyPI beside what it needs on a CPU: none of it is locked.
 CUDA := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton
 
-.PHONY: demo test lint ui docs lock audit bench bench-incremental setup embedded clean
+.PHONY: demo test lint ui docs lock audit bench bench-incremental torture setup embedded clean
 
 demo: embedded  ## set up, land the embedded domain, run base scores and two iterations
 	$(BIN)/apt-assets land --experiment $(EXPERIMENT) .apt/cache/icd10.jsonl
@@ -48,6 +48,9 @@ bench: embedded  ## speed of each stage against what people would use instead; d
 bench-incremental: setup .venv-dvc/ready  ## work done after each kind of edit: apt-assets, a plain script, DVC
 	$(BIN)/python -m benchmarks.plan
 	$(BIN)/python -m benchmarks.incremental.race
+
+torture: embedded  ## kills, faults, damage, hostile files, long life: docs/reliability.md (hours)
+	$(BIN)/python -m tests.torture
 
 setup: .venv/ready
 

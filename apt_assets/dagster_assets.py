@@ -19,6 +19,7 @@ from apt_assets.engine.progress import Progress, throttled
 from apt_assets.engine.stages import BASE, Stage
 from apt_assets.partitions import key_of, number_of
 from apt_assets.project import Project
+from resources import locks
 
 # Notices of Dagster's beta and preview API are for whoever maintains this, not for its users.
 warnings.simplefilter("ignore", dg.BetaWarning)
@@ -164,7 +165,7 @@ def run(project: Project, iteration: str, name: str, context: Any, display: Disp
             raise dg.Failure(description=what, allow_retries=False)
         project.open_iteration(iteration)
     # Held until the process ends: how the loop driver knows that a run is alive.
-    project.store.hold(f"run-{context.run.run_id}")
+    project.store.locks.keep(f"{locks.RUN}{context.run.run_id}")
 
     def log(line: str) -> None:
         context.log.info(line)

@@ -17,7 +17,8 @@ from apt_assets.engine.plan import Planner
 from apt_assets.engine.stages import BASE
 from apt_assets.experiment import REPOSITORY, Experiment, UsageError, find_experiment, kinds_of, load_experiment
 from resources.artifact_store import ArtifactStore, Manifest
-from resources.digest import FileDigests, digest_file, digest_json
+from resources.digest import digest_file, digest_json
+from resources.file_digests import FileDigests
 from resources.vector_table import VectorTable
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -272,7 +273,8 @@ class Project:
     def open_iteration(self, iteration: str, *, anew: bool = False) -> None:
         """Fix which landed files an iteration uses, if that is not fixed yet or is to be fixed anew."""
         name = self.experiment.name
-        with self.store.lock(f"open-{name}"):
+        with self.store.locks.take(f"open-{name}"):
+            self.store.restore_snapshots(name)
             if anew or self.store.snapshot(name, iteration) is None:
                 self.store.take_snapshot(name, iteration, [file for file in self.landed() if self.usable_rows(file)])
 

@@ -11,7 +11,6 @@ not match, and files that cannot be read, are as good as absent: their texts are
 """
 
 import fcntl
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
@@ -20,18 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resources.artifact_store import CorruptArtifact
-from resources.digest import digest_json, list_files, write_atomically
+from resources.digest import digest_json, list_files
 from resources.lance_rows import (
     BROKEN,
     Checked,
     blocks,
     compare,
+    is_of,
     read_places,
     rewrite,
     table_rows,
     table_schema,
     take,
 )
+from resources.sealed import Damaged, read_sealed, write_sealed
 
 if TYPE_CHECKING:
     import lancedb
@@ -137,7 +138,8 @@ class VectorTable:
         def keep() -> None:
             check()
             if waiting:
-                table.add(table_rows([text for text, _ in waiting], np.stack([vector for _, vector in waiting])))
+                vectors = np.stack([vector for _, vector in waiting])
+                table.add(table_rows([text for text, _ in waiting], vectors, self.name))
                 waiting.clear()
 
         for start in range(0, len(texts), EMBED_ROWS):
@@ -211,8 +213,8 @@ class VectorTable:
 
     def _noted(self) -> Checked:
         try:
-            return Checked(**json.loads(self._note.read_text()))
-        except (OSError, ValueError, TypeError):
+            return Checked(**read_sealed(self._note, self.name))
+        except (OSError, Damaged, TypeError):
             return Checked()
 
     def _unchanged(self) -> Checked:
@@ -226,16 +228,17 @@ class VectorTable:
 
     def _remember(self, known: Checked) -> None:
         if known != self._noted():
-            write_atomically(self._note, json.dumps(asdict(known)))
+            write_sealed(self._note, self.name, asdict(known))
 
     # -- the table -------------------------------------------------------------------------------
 
     def _open(self) -> "lancedb.table.Table | None":
-        """The table as it is now; None if there is none, or none that can be opened."""
+        """The table as it is now; None if there is none, or none of this name that can be opened."""
         import lancedb
 
         try:
-            return lancedb.connect(self.database).open_table(self.name)
+            table = lancedb.connect(self.database).open_table(self.name)
+            return table if is_of(table, self.name) else None
         except (ValueError, *BROKEN):
             return None
 
@@ -246,7 +249,7 @@ class VectorTable:
         if table is None:
             if self.folder.exists():  # damaged; gc removes it
                 self.folder.rename(self.database / f"damaged-{time.time_ns()}-{self.name}.lance")
-            table = lancedb.connect(self.database).create_table(self.name, schema=table_schema(dimensions))
+            table = lancedb.connect(self.database).create_table(self.name, schema=table_schema(dimensions, self.name))
         return table
 
     @contextmanager

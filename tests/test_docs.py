@@ -228,7 +228,7 @@ NOT_FOR_USERS = (
 )
 # What only passes on a message that stands elsewhere, and where it comes from.
 PASSED_ON = {
-    "str(error)": "all_stages_idle: a run is going on",
+    "str(error)": "Locks.all_idle: a run is going on",
     "'\\n'.join((f'{path}: {explain(e)}' for e in error.errors()))": "experiment.explain",
     "self._problem": "resources.machine.lacking, or training.lora_targets",
     "'missing' if value is None else f'must be text, got {type(value).__name__}'": "rows in quarantine",

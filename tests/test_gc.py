@@ -86,7 +86,7 @@ def test_new_iteration_after_gc_starts_from_the_promoted_adapter(engine):
 
 def test_gc_refuses_while_a_run_is_going_on(engine):
     store = engine.world.store
-    with store.lock("t-0001-bad_cases"), pytest.raises(RuntimeError, match="a run is going on"):
+    with store.locks.take("t-0001-bad_cases"), pytest.raises(RuntimeError, match="a run is going on"):
         collect_garbage(engine.world, 1, dry_run=False)
 
 

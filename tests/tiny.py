@@ -92,6 +92,13 @@ def make_task(folder: Path) -> Path:
     return folder
 
 
+def make_models(folder: Path) -> None:
+    """policy/, encoder/ and tasks/."""
+    make_policy(folder / "policy")
+    make_encoder(folder / "encoder")
+    make_task(folder / "tasks")
+
+
 def domain_rows(count: int) -> list[dict[str, str]]:
     """Questions with one-word answers; row n is always the same."""
     things = list(COLOURS)
