@@ -18,7 +18,7 @@ from apt_assets.method.landing import Landed, sort_out
 from apt_assets.method.pairing import build_pairs
 from apt_assets.method.reading import Chunk
 from apt_assets.method.splits import normalise
-from resources.digest import FileDigests
+from resources.file_digests import FileDigests
 from resources.retriever import make_pool, similar_cases
 from resources.vector_table import VectorTable
 from schemas.tables import BadCases, Predictions
