@@ -7,6 +7,7 @@ the store, `landing/` the landed files, `dagster_home/` Dagster's own records.
 import difflib
 import json
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,9 @@ from resources.vector_table import VectorTable
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 LANDING_FORMATS = (".jsonl", ".csv", ".parquet")
+# What no name of a landed file holds: control characters, those that turn the direction of writing, and bytes that
+# are no text. Whoever reads such a name in a list or a log reads another one.
+UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # The code this process runs: a file edited later is not what it has imported.
 SOURCES_AT_START = source_digests(REPOSITORY)
 
@@ -223,11 +227,17 @@ class Project:
         return CodeDigests(REPOSITORY, self.home / ".apt" / "code.json")
 
     def landed(self) -> list[str]:
-        """Names of the files now in the landing folder, sorted."""
+        """Names of the files now in the landing folder, sorted. Left out are a file whose name begins with a dot or
+        holds what UNSHOWN finds, and a symbolic link that leads out of the folder."""
         if not self.landing.is_dir():
             return []
-        files = sorted(path for path in self.landing.iterdir() if path.is_file())
-        return [p.name for p in files if p.suffix in LANDING_FORMATS and not p.name.startswith(".")]
+        names = sorted(p.name for p in self.landing.iterdir() if p.suffix in LANDING_FORMATS and p.is_file())
+        shown = [name for name in names if not name.startswith(".") and not UNSHOWN.search(name)]
+        return [name for name in shown if self._stays(self.landing / name)]
+
+    def _stays(self, path: Path) -> bool:
+        """Whether a path in the landing folder is no link, or one to another file there."""
+        return not path.is_symlink() or path.resolve().parent == self.landing.resolve()
 
     def usable_rows(self, name: str) -> int:
         """How many rows of a landed file can be used; 0: it gives an iteration nothing new."""
@@ -256,12 +266,12 @@ class Project:
         file keeps its name with the digest "withdrawn".
         """
         reader = self._reader
+        landed = self.landed()
         names = None if iteration == BASE else self.store.snapshot(self.experiment.name, iteration)
-        digests = {}
-        for name in self.landed() if names is None else names:
-            present = (self.landing / name).is_file()
-            digests[name] = self._contents(name, reader)[0] if present else "withdrawn"
-        return digests
+        return {
+            name: self._contents(name, reader)[0] if name in landed else "withdrawn"
+            for name in (landed if names is None else names)
+        }
 
     # -- plans -------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from apt_assets.method.landing import ROWS, Landed
+from apt_assets.method.landing import ROWS, Landed, records_of
 from apt_assets.method.near import near_held_out
 from apt_assets.method.splits import SPLITS, row_ids, splits_of
 from schemas import tables
@@ -30,7 +30,8 @@ def build_domain(
     found, rejects = [pl.DataFrame(schema=FOUND)], [pl.DataFrame(schema=tables.Quarantine.empty().schema)]
     for part in parts:
         found.append(with_identity(part, validation, test))
-        bad = [(r.file, r.record, r.field, r.reason, r.raw) for r in part.rejects]
+        records = records_of(part.rejects)
+        bad = [(r.file, record, r.field, r.reason, r.raw) for r, record in zip(part.rejects, records, strict=True)]
         rejects.append(pl.DataFrame(bad, schema=rejects[0].schema, orient="row"))
     rows = pl.concat(found).sort("file", "record")
     del found
