@@ -22,6 +22,7 @@ from resources.digest import digest_file, digest_json
 from resources.file_digests import FileDigests
 from resources.vector_table import VectorTable
 
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 LANDING_FORMATS = (".jsonl", ".csv", ".parquet")
 # What no name of a landed file holds: control characters, those that turn the direction of writing, and bytes that
 # are no text. Whoever reads such a name in a list or a log reads another one.
@@ -169,20 +170,21 @@ class Project:
         if not folder.is_absolute():
             folder = self.home / folder
         if folder.is_dir():
-            return folder
+            return require_safetensors(folder, key)
         from huggingface_hub import snapshot_download
 
         kept = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
         # The same weights once more, in the form of those who trained the model.
         left = ["consolidated*", "original/*"]
         try:
-            return Path(snapshot_download(named, revision=revision, allow_patterns=kept, ignore_patterns=left))
+            folder = Path(snapshot_download(named, revision=revision, allow_patterns=kept, ignore_patterns=left))
         except Exception as error:
             raise UsageError(
                 f"{key}: {named!r} is neither a folder ({folder}) nor a model that the hub gave; without a network, "
                 f"fetch it first where there is one (`hf download {named}`), or name a folder; for a gated model, "
                 f"accept its terms on the hub and log in (`hf auth login`): {error}"
             ) from None
+        return require_safetensors(folder, key)
 
     # -- the world, by content (engine.plan.World) -------------------------------------------------
 
@@ -296,3 +298,25 @@ class Project:
 
 def digest_of(path: Path) -> str | None:
     return digest_file(path) if path.is_file() else None
+
+
+def require_safetensors(folder: Path, key: str) -> Path:
+    """The folder of a model; key: the setting that names it. Raises UsageError if its weights, or those of a
+    part of it, are not there as safetensors: a pickle can run code when it is read."""
+    safe = {path.parent for path in folder.rglob("*.safetensors")}
+    # Beside safetensors a pickle is the same weights once more, or how they were trained, and is not read.
+    pickled = sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.suffix in PICKLED and path.parent not in safe
+    )
+    if pickled:
+        raise UsageError(
+            f"{key}: {folder} has weights that may run code when they are read ({', '.join(pickled)}): save it anew "
+            "as safetensors (`save_pretrained` does), or name another"
+        )
+    if not safe:
+        raise UsageError(
+            f"{key}: no safetensors in {folder}: save the model anew with `save_pretrained`, or name another"
+        )
+    return folder

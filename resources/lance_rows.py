@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FRAGMENT = 1 << 32
 BATCH_ROWS = 16_384  # rows of a batch at most; a batch never spans two fragments
 NAME = b"name"  # key of the schema's metadata
-BROKEN = (RuntimeError, OSError)  # what LanceDB raises for a file it cannot read
+BROKEN = (RuntimeError, OSError, ValueError)  # what LanceDB raises for a file it cannot read
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,14 @@ class Checked:
 
     files: [name, sha256] of its data files, in the order in which they were found. fragments: numbers
     below this were compared. lost: of these, the ones that cannot be read. bad: places of rows that
-    do not match their check.
+    do not match their check. version: name and sha256 of the file that says what the table consists of.
     """
 
     files: list[list[str]] = field(default_factory=list)
     fragments: int = 0
     lost: list[int] = field(default_factory=list)
     bad: list[int] = field(default_factory=list)
+    version: list[str] = field(default_factory=list)
 
     def mark(self, files: int) -> dict[str, Any]:
         """The state of the first `files` files, to be recognised when others have been added."""

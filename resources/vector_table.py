@@ -14,7 +14,7 @@ import fcntl
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -222,11 +222,20 @@ class VectorTable:
         known = self._noted()
         try:
             now = self._digest([name for name, _ in known.files])
+            version = self._version()
         except OSError:
             return Checked()
-        return known if now == [digest for _, digest in known.files] else Checked()
+        # Of a newer version than the noted one nobody has said yet that it is right: its rows will be compared.
+        same_or_newer = version == known.version or (known.version and version and version[0] < known.version[0])
+        return known if same_or_newer and now == [digest for _, digest in known.files] else Checked()
+
+    def _version(self) -> list[str]:
+        """[name, sha256] of the newest of LanceDB's manifests, whose names count down; [] if there is none."""
+        newest = min((path for path in list_files(self.folder / "_versions")), default=None)
+        return [] if newest is None else [newest.name, *self._digest([f"_versions/{newest.name}"])]
 
     def _remember(self, known: Checked) -> None:
+        known = replace(known, version=self._version())
         if known != self._noted():
             write_sealed(self._note, self.name, asdict(known))
 
@@ -239,7 +248,7 @@ class VectorTable:
         try:
             table = lancedb.connect(self.database).open_table(self.name)
             return table if is_of(table, self.name) else None
-        except (ValueError, *BROKEN):
+        except BROKEN:
             return None
 
     def _open_or_create(self, dimensions: int) -> "lancedb.table.Table":

@@ -80,7 +80,7 @@ def project(tmp_path_factory, tiny_folder) -> Path:
 def write_experiment(path: Path, models: Path, changes: dict | None = None) -> Path:
     content = {
         "name": "tiny",
-        "data": {"validation": 0.2, "test": 0.2},
+        "data": {"validation": 0.2, "test": 0.2, "near_duplicate_words": None},
         "policy": {"model": str(models / "policy"), "dtype": "float32", "max_new_tokens": 4},
         "mining": {"questions": 8},
         "retrieval": {"encoder": str(models / "encoder"), "per_case": 1},

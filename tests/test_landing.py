@@ -113,7 +113,7 @@ def test_text_that_is_too_much_is_rejected_at_once(tmp_path, field, text, reason
     path = tmp_path / "data.jsonl"
     path.write_text("\n".join(map(json.dumps, [GOOD, {**GOOD, field: text}])))
     started = time.monotonic()
-    tables = build_domain(read_landed(path), 0.1, 0.1)
+    tables = build_domain(read_landed(path), 0.1, 0.1, None)
     assert time.monotonic() - started < 5
     assert tables["quarantine"].select("field", "reason").rows() == [(field, reason)]
 
@@ -160,7 +160,7 @@ def rows_of(*pairs, split=None):
 
 def test_row_order_of_a_file_does_not_change_the_dataset():
     rows = rows_of(*[(f"question {n}", str(n)) for n in range(50)])
-    forward, backward = build_domain(rows, 0.2, 0.2), build_domain(rows[::-1], 0.2, 0.2)
+    forward, backward = build_domain(rows, 0.2, 0.2, None), build_domain(rows[::-1], 0.2, 0.2, None)
     for name in ("train", "validation", "test"):
         assert forward[name].equals(backward[name])
         assert forward[name].height > 0
@@ -175,7 +175,7 @@ def test_row_order_decides_nothing_even_where_rows_contradict_repeat_or_are_brok
     for seed in range(5):
         random.Random(seed).shuffle(lines)
         (tmp_path / "data.jsonl").write_text("\n\n".join(lines) + ("\r\n" if seed else ""))
-        tables = build_domain(read_landed(tmp_path / "data.jsonl"), 0.2, 0.2)
+        tables = build_domain(read_landed(tmp_path / "data.jsonl"), 0.2, 0.2, None)
         seen.add((contents_of(tmp_path / "data.jsonl").digest, *(table.write_json() for table in tables.values())))
     assert len(seen) == 1
     (tmp_path / "data.jsonl").write_text("\n".join(lines[1:]))
@@ -183,20 +183,20 @@ def test_row_order_decides_nothing_even_where_rows_contradict_repeat_or_are_brok
 
 
 def test_questions_that_differ_in_case_and_punctuation_never_cross_splits():
-    tables = build_domain(rows_of(("What is it?", "x"), ("what  IS it", "x")), 0.5, 0.2)
+    tables = build_domain(rows_of(("What is it?", "x"), ("what  IS it", "x")), 0.5, 0.2, None)
     assert sum(tables[name].height for name in ("train", "validation", "test")) == 1
 
 
 def test_training_row_equal_to_a_held_out_one_is_quarantined_whichever_came_first():
     train, held = rows_of(("Same?", "x"), split="train"), rows_of(("same", "x"), split="test")
     for rows in (train + held, held + train):
-        tables = build_domain(rows, 0.1, 0.1)
+        tables = build_domain(rows, 0.1, 0.1, None)
         assert (tables["train"].height, tables["test"].height) == (0, 1)
         assert "held out" in tables["quarantine"]["reason"][0]
 
 
 def test_of_two_contradicting_answers_one_is_quarantined_with_the_other_as_the_reason():
-    tables = build_domain(rows_of(("Same?", "x"), ("Same?", "y"), split="train"), 0.1, 0.1)
+    tables = build_domain(rows_of(("Same?", "x"), ("Same?", "y"), split="train"), 0.1, 0.1, None)
     (kept,) = tables["train"]["answer"]
     assert tables["quarantine"]["reason"].to_list() == [f"contradicts f: Same? -> {kept}"]
 

@@ -156,7 +156,8 @@ def files_by_kind(home: Path) -> dict[str, list[Path]]:
         kinds.setdefault(f"rows: {path.parent.name}", []).append(path)
     for table in sorted((store / "lancedb").glob("*.lance")):
         kinds.setdefault("vectors, data", []).extend(sorted((table / "data").iterdir()))
-        kinds.setdefault("vectors, LanceDB's versions", []).extend(sorted((table / "_versions").iterdir()))
+        # Names count down: the first is the newest, which is the one that is read.
+        kinds.setdefault("vectors, LanceDB's manifest", []).append(min((table / "_versions").iterdir()))
     kinds["note of checked vectors"] = sorted((store / "lancedb").glob("*.checked.json"))
     kinds["memory of digests and code"] = sorted((home / ".apt").glob("*.json"))
     kinds["memory of what Dagster was told"] = sorted((home / "dagster_home" / "history").glob("settled.json"))
@@ -246,9 +247,9 @@ def damaged(
     """(what went wrong after this damage, whether the journal tells of it)."""
     shutil.copytree(ready, trial)
     try:
-        forget_users(trial, kind)
         journal = trial / ".apt" / "store" / "journal.jsonl"
         DAMAGE[damage](trial / path, random.Random(f"{path} {damage}"), trial / other)
+        forget_users(trial, kind)
         size = journal.stat().st_size if journal.exists() else 0
 
         def mend() -> None:

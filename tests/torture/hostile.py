@@ -204,7 +204,7 @@ def land_and_read(path: Path, landing: Path) -> dict[str, Any]:
         return {"prompts": [], "reasons": reasons}
     (file,) = landing.iterdir()
     assert file.name == report["landed"], file.name
-    tables = build_domain(read_landed(file), 0.1, 0.1)
+    tables = build_domain(read_landed(file), 0.1, 0.1, None)
     file.unlink()
     kept = [prompt for split in ("train", "validation", "test") for prompt in tables[split]["prompt"]]
     return {"prompts": [prompt for prompt in kept if prompt.startswith(MARK)], "reasons": reasons}
