@@ -51,7 +51,7 @@ def jsonl(records) -> bytes:
 def read(path: Path) -> tuple[list[int], list[int]]:
     """(lines of rows, lines of rejects), after the data set was built of them. Each reject has its reason."""
     parts = list(read_landed(path))
-    tables = build_domain(parts, 0.3, 0.3)
+    tables = build_domain(parts, 0.3, 0.3, None)
     assert all(bad.reason for part in parts for bad in part.rejects)
     rows = [line for part in parts for line in part.rows["line"]]
     rejects = [bad.line for part in parts for bad in part.rejects]
@@ -125,7 +125,7 @@ def test_order_of_lines_changes_neither_the_digest_nor_the_data_set(tmp_path, re
     found = []
     for order in (records, shuffled):
         (tmp_path / "data.jsonl").write_bytes(jsonl(order))
-        tables = build_domain(read_landed(tmp_path / "data.jsonl"), 0.3, 0.3)
+        tables = build_domain(read_landed(tmp_path / "data.jsonl"), 0.3, 0.3, None)
         found.append((contents_of(tmp_path / "data.jsonl").digest, {name: t.rows() for name, t in tables.items()}))
     assert found[0] == found[1]
 
@@ -134,7 +134,7 @@ def test_order_of_lines_changes_neither_the_digest_nor_the_data_set(tmp_path, re
 @given(st.lists(GOOD, max_size=10))
 def test_no_question_is_in_two_splits_and_none_is_lost(tmp_path, records):
     (tmp_path / "data.jsonl").write_bytes(jsonl(records))
-    tables = build_domain(read_landed(tmp_path / "data.jsonl"), 0.3, 0.3)
+    tables = build_domain(read_landed(tmp_path / "data.jsonl"), 0.3, 0.3, None)
     kept = [row for split in SPLITS for row in tables[split]["row_id"]]
     assert sorted(kept) == sorted({row_id(record["prompt"].strip()) for record in records})
 
