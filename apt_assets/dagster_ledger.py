@@ -49,7 +49,7 @@ class Ledger:
         try:
             match name:
                 case "landing_files" | "landing_folder":
-                    return digest_json(self._project.landing_files(iteration))
+                    return digest_json(self._planner.landed(iteration))
                 case "previous_adapter":
                     return self._planner.adapter_version(iteration)
                 case "reference_scores":

@@ -246,18 +246,22 @@ class Project:
         digest, rows = json.loads(self._digests.derived(self.landing / name, f"contents {reader}", work_out))
         return digest, rows
 
-    def landing_files(self, iteration: str) -> dict[str, str]:
+    def landing_files(self, iteration: str, known: dict[str, str] | None = None) -> dict[str, str]:
         """File name -> digest for the iteration's snapshot; all present files if it has none yet.
 
         The digest is of the rows, whatever their order: a shuffled file is the same file. A withdrawn
-        file keeps its name with the digest "withdrawn".
+        file keeps its name with the digest "withdrawn". known: digests of files that were looked up at
+        this moment already, as a planner does for many iterations; it is added to.
         """
+        known = {} if known is None else known
         reader = self._reader
         names = None if iteration == BASE else self.store.snapshot(self.experiment.name, iteration)
         digests = {}
         for name in self.landed() if names is None else names:
-            present = (self.landing / name).is_file()
-            digests[name] = self._contents(name, reader)[0] if present else "withdrawn"
+            if name not in known:
+                present = (self.landing / name).is_file()
+                known[name] = self._contents(name, reader)[0] if present else "withdrawn"
+            digests[name] = known[name]
         return digests
 
     # -- plans -------------------------------------------------------------------------------------

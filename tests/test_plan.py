@@ -20,7 +20,7 @@ class World:
         self.identities = {"base_model": "m1", "encoder": "e1", "grader": "none", "benchmark_tasks": "t1"}
         self.edited: dict[str, str] = {}
 
-    def landing_files(self, iteration):
+    def landing_files(self, iteration, known):
         return self.by_iteration.get(iteration, self.files)
 
     def identity(self, name):
