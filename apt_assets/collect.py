@@ -16,7 +16,7 @@ import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stages import BASE, STAGES
 from apt_assets.project import Project
-from resources.artifact_store import DAGSTER_LOCK, Manifest, read_manifest
+from resources.artifact_store import DAGSTER_LOCK, GC_LOCK, Manifest, read_manifest
 from resources.digest import list_files
 
 # Small, and what the chain of promotions is read from.
@@ -44,7 +44,7 @@ def collect_garbage(project: Project, keep: int, *, dry_run: bool) -> Collected:
     Raises RuntimeError if a run is going on: what it has not committed yet would look unused.
     """
     store = project.store
-    with store.lock("gc"), store.lock(DAGSTER_LOCK), store.all_stages_idle():
+    with store.lock(GC_LOCK), store.lock(DAGSTER_LOCK), store.all_stages_idle():
         found = Collected()
         needed, pointed = needs(project, keep)
         data_versions = {m.data_version for m in needed}
@@ -62,6 +62,8 @@ def collect_garbage(project: Project, keep: int, *, dry_run: bool) -> Collected:
         for path in sorted(project.rows.glob("*/*.jsonl")):
             if f"{path.parent.name}/{path.stem}" not in tables:
                 found.add("row tables", path, not dry_run)
+                if not dry_run:
+                    path.with_suffix(".lock").unlink(missing_ok=True)
         for kind in ("quarantine", "temporary"):
             for path in sorted((store.root / kind).glob("*")):
                 found.add(kind, path, not dry_run)

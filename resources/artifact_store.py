@@ -18,7 +18,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +27,9 @@ from resources.digest import digest_file, digest_json, list_files, write_atomica
 
 SNAPSHOT_VERSION = 1
 DAGSTER_LOCK = "dagster-instance"  # held while Dagster's event log is brought in line with the store
-HELD: dict[str, IO[str]] = {}  # locks that this process holds until it ends
+GC_LOCK = "gc"
+IN_USE = "in-use"  # shared by whoever computes something; gc takes it for itself
+HELD: dict[Path, dict[str, IO[str]]] = {}  # store -> what `hold` took in this process
 
 
 class CorruptArtifact(Exception):
@@ -194,19 +196,21 @@ class ArtifactStore:
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """One holder at a time; others wait. The kernel lets go of it when the holder dies."""
-        path = self.root / "locks" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with ExitStack() as held:
+            if name not in (GC_LOCK, DAGSTER_LOCK):
+                held.enter_context(self._take(IN_USE, fcntl.LOCK_SH))
+            held.enter_context(self._take(name, fcntl.LOCK_EX))
             yield
 
     def hold(self, name: str) -> None:
-        """Hold a lock until this process ends; does nothing if it already holds it."""
-        if name not in HELD:
-            path = self.root / "locks" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            HELD[name] = path.open("w")
-            fcntl.flock(HELD[name], fcntl.LOCK_EX)
+        """Hold a lock until this process ends or holds another one here."""
+        held = HELD.setdefault(self.root, {})
+        if name not in held:
+            taken = {name: self._take(name, fcntl.LOCK_EX)}
+            taken[IN_USE] = held.pop(IN_USE) if IN_USE in held else self._take(IN_USE, fcntl.LOCK_SH)
+            for file in held.values():
+                file.close()
+            HELD[self.root] = taken
 
     def held(self, name: str) -> bool:
         """Whether some process holds the lock."""
@@ -220,24 +224,41 @@ class ArtifactStore:
                 return True
         return False
 
+    def _take(self, name: str, how: int) -> IO[str]:
+        """The open file of a lock that this process now has. Raises BlockingIOError with LOCK_NB in `how`."""
+        path = self.root / "locks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = path.open("w")
+            try:
+                fcntl.flock(file, how)
+                if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()  # gc removed it while we waited: whoever comes next would lock another file
+
     def started(self, experiment: str, iteration: str) -> bool:
         """Whether anything of the iteration was ever computed or reused."""
         return any((self.root / "pointers" / experiment / iteration).glob("*.json"))
 
     @contextmanager
     def all_stages_idle(self) -> Iterator[None]:
-        """Hold every stage's lock. Raises RuntimeError if one is held: a run is going on."""
-        with ExitStack() as held:
-            for path in sorted((self.root / "locks").glob("*")):
-                if path.name in ("gc", DAGSTER_LOCK):
-                    continue
-                file = held.enter_context(path.open("w"))
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise RuntimeError(
-                        f"a run is going on ({path.name} is being computed): try again when it has ended"
-                    ) from None
+        """Keep every stage from beginning. Raises RuntimeError if a run is going on. Files of locks that
+        nobody holds are removed: there is one for each stage of each iteration."""
+        try:
+            idle = self._take(IN_USE, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            names = sorted(path.name for path in (self.root / "locks").glob("*"))
+            busy = next((n for n in names if n not in (GC_LOCK, DAGSTER_LOCK, IN_USE) and self.held(n)), "a stage")
+            raise RuntimeError(f"a run is going on ({busy} is being computed): try again when it has ended") from None
+        with idle:
+            for path in (self.root / "locks").glob("*"):
+                if path.name not in (GC_LOCK, DAGSTER_LOCK, IN_USE):
+                    with path.open("w") as file, suppress(BlockingIOError):
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        path.unlink()
             yield
 
     def _pointer(self, experiment: str, iteration: str, stage: str) -> Path:

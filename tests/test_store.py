@@ -1,6 +1,8 @@
+import fcntl
 import json
 import multiprocessing
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -101,3 +103,22 @@ def test_file_overwritten_in_place_with_its_old_size_and_mtime_has_a_new_digest(
     path.write_bytes(b"bbbb")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert FileDigests(tmp_path / "memory.json").file(path) != first
+
+
+def test_process_that_waits_for_a_lock_whose_file_gc_removes_locks_the_new_file(store):
+    path = store.root / "locks" / "run-1"
+    path.parent.mkdir(parents=True)
+    with ThreadPoolExecutor() as pool:
+        with path.open("w") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            waiting = pool.submit(store.hold, "run-1")
+            time.sleep(0.3)
+            path.unlink()
+        waiting.result(30)
+    assert store.held("run-1")
+
+
+def test_process_that_runs_many_iterations_holds_the_lock_of_one(store):
+    for number in range(5):
+        store.hold(f"run-{number}")
+    assert [number for number in range(5) if store.held(f"run-{number}")] == [4]
