@@ -9,6 +9,8 @@ Dagster's status of every partition and the plan say the same (tests/test_agreem
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster import DagsterEventType
@@ -36,6 +38,8 @@ CODE_VERSION = "dagster/code_version"
 INPUT_VERSION = "dagster/input_data_version/"
 INPUT_POINTER = "dagster/input_event_pointer/"
 AT_ONCE = 500  # events of one query
+# Home -> (what Dagster was last made to know, its log then): the same again need not be compared again.
+SETTLED: dict[Path, tuple[str, list[list[int]] | None]] = {}
 
 
 class Ledger:
@@ -106,6 +110,17 @@ class Ledger:
                     self._report_hit(iteration, plan, tags)
                     reported.append((iteration, name))
         return reported
+
+    def wanted(self, iterations: Iterable[str]) -> str:
+        """Digest of all that `settle` makes Dagster know."""
+        sources = {name: self.source_version(name, BASE) for name in FOR_ALL}
+        known: list[Any] = [sources]
+        for key in [BASE, *iterations]:
+            versions = [self.source_version(name, key) for name in FOR_EVERY_ITERATION] if key != BASE else []
+            plans = [self._planner.stage(key, name) for name in stages_of(key)]
+            contents = [plan.manifest.data_version if plan.manifest else None for plan in plans]
+            known.append([key, versions, [[p.status, p.fingerprint] for p in plans], contents])
+        return digest_json(known)
 
     def _fresh_in_log(self, iteration: str, name: str, expected: dict[str, str]) -> bool:
         """Whether Dagster, by the tags of its last materialisation, takes a stage for fresh.
@@ -214,7 +229,13 @@ def settle(project: Project, instance: dg.DagsterInstance, iterations: Iterable[
     with project.store.lock(DAGSTER_LOCK):
         if new := sorted(set(keys) - set(instance.get_dynamic_partitions("iteration"))):
             instance.add_dynamic_partitions("iteration", new)
-        Ledger(project, instance).settle(keys)
+        ledger, log = Ledger(project, instance), project.dagster_log()
+        wanted = (ledger.wanted(keys), log)
+        # Reading the whole log takes longer than all else that the loop driver does at a look.
+        if log is None or SETTLED.get(project.dagster_home) != wanted:
+            ledger.settle(keys)
+            # If it had something to report, the log is another one now, and the next look compares it once more.
+            SETTLED[project.dagster_home] = wanted
 
 
 def takes_partition(name: str) -> bool:

@@ -29,6 +29,8 @@ SNAPSHOT_VERSION = 1
 DAGSTER_LOCK = "dagster-instance"  # held while Dagster's event log is brought in line with the store
 GC_LOCK = "gc"
 IN_USE = "in-use"  # shared by whoever computes something; gc takes it for itself
+REMEMBERED: dict[str, tuple[tuple[int, ...], "Manifest | None"]] = {}
+CODES: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
 HELD: dict[Path, dict[str, IO[str]]] = {}  # store -> what `hold` took in this process
 
 
@@ -80,7 +82,7 @@ class ArtifactStore:
 
     def lookup(self, stage: str, fingerprint: str) -> Manifest | None:
         """The manifest that this fingerprint gave, if its files are there; content is not read."""
-        manifest = read_manifest(self.root / "traces" / stage / f"{fingerprint}.json")
+        manifest = remembered(self.root / "traces" / stage / f"{fingerprint}.json")
         if manifest is None or manifest.fingerprint != fingerprint:
             return None
         return manifest if manifest.collected or self.complete(manifest) else None
@@ -271,6 +273,24 @@ def read_manifest(path: Path) -> Manifest | None:
         return Manifest(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def remembered(path: Path) -> Manifest | None:
+    """As `read_manifest`, and read again only if the file changed: inode, size, mtime and ctime in ns, as in
+    FileDigests. A plan reads the manifests of every iteration, and a run makes many plans."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    known = REMEMBERED.get(str(path))
+    if known is None or known[0] != seen:
+        manifest = read_manifest(path)
+        if manifest is not None:
+            # The largest part by far, and the same in every iteration.
+            manifest = replace(manifest, code=CODES.setdefault(tuple(manifest.code.items()), manifest.code))
+        known = REMEMBERED[str(path)] = (seen, manifest)
+    return known[1]
 
 
 def write_json(path: Path, value: Any) -> None:

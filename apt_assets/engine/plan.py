@@ -23,6 +23,8 @@ from resources.artifact_store import ArtifactStore, Manifest
 from resources.digest import digest_json
 
 Status = Literal["fresh", "stale", "missing", "waiting", "refused", "stopped"]
+# (stage, digest of what is declared, inputs) -> the fingerprint: a digest of the same, worked out once.
+FINGERPRINTS: dict[tuple[Any, ...], str] = {}
 ADAPTER_PARTS = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -127,6 +129,7 @@ class Planner:
     _landed: dict[str, dict[str, str]] = field(default_factory=dict)
     _file_digests: dict[str, str] = field(default_factory=dict)
     _declared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _declared_digest: dict[str, str] = field(default_factory=dict)
 
     def plan(self, iterations: int) -> list[StagePlan]:
         """Every stage of base and of iterations 1..n, in the order in which they would run."""
@@ -258,7 +261,7 @@ class Planner:
             verdict = self.verdict(iteration)
             if verdict is not None and not verdict["passed"]:
                 return StagePlan(*where, "refused", verdict["reason"])
-        fingerprint = digest_json({"stage": stage.name, "engine": ENGINE_VERSION, **facts})
+        fingerprint = self._fingerprint(stage, facts)
         if found := self.store.lookup(stage.name, fingerprint):
             return StagePlan(*where, "fresh", fingerprint=fingerprint, facts=facts, manifest=found)
         last = self._last(*where)
@@ -267,6 +270,14 @@ class Planner:
         changes = differences(last, facts)
         note = "" if changes else "its artifact is gone from the store"
         return StagePlan(*where, "stale", note, changes, fingerprint, facts, last)
+
+    def _fingerprint(self, stage: Stage, facts: dict[str, Any]) -> str:
+        if stage.name not in self._declared_digest:
+            self._declared_digest[stage.name] = digest_json([ENGINE_VERSION, self.declared(stage)])
+        known = (stage.name, self._declared_digest[stage.name], *facts["inputs"].items())
+        if known not in FINGERPRINTS:
+            FINGERPRINTS[known] = digest_json({"stage": stage.name, "engine": ENGINE_VERSION, **facts})
+        return FINGERPRINTS[known]
 
     def _last(self, iteration: str, stage: str) -> Manifest | None:
         return self.store.pointed(self.experiment.name, iteration, stage)
