@@ -30,6 +30,8 @@ from resources.locks import Locks
 from resources.sealed import Damaged, read_sealed, write_sealed
 
 STORE_VERSION = 2  # 2: traces, pointers and snapshots are sealed
+REMEMBERED: dict[str, tuple[tuple[int, ...], "Manifest | None"]] = {}
+CODES: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
 
 
 class CorruptArtifact(Exception):
@@ -90,11 +92,27 @@ class ArtifactStore:
         return manifest if manifest.collected or self.complete(manifest) else None
 
     def manifest(self, path: Path) -> Manifest | None:
-        """What a trace or pointer says; None if there is none, or none that was written as it is."""
+        """What a trace or pointer says; None if there is none, or none that was written as it is.
+
+        Read again only if the file changed: inode, size, mtime and ctime in ns, as in FileDigests. A plan reads the
+        manifests of every iteration, and a run makes many plans.
+        """
         try:
-            return self._read_manifest(path)
-        except (OSError, Damaged):
+            stat = path.stat()
+        except OSError:
+            REMEMBERED.pop(str(path), None)
             return None
+        seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        known = REMEMBERED.get(str(path))
+        if known is None or known[0] != seen:
+            try:
+                manifest = self._read_manifest(path)
+                # The largest part by far, and the same in every iteration.
+                manifest = replace(manifest, code=CODES.setdefault(tuple(manifest.code.items()), manifest.code))
+            except (OSError, Damaged):
+                manifest = None
+            known = REMEMBERED[str(path)] = (seen, manifest)
+        return known[1]
 
     def complete(self, manifest: Manifest) -> bool:
         """Whether all files of an artifact are there; their content is not read."""

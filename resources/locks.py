@@ -1,15 +1,17 @@
 """Locks between processes, by name. The kernel lets go of a lock when its holder dies."""
 
 import fcntl
+import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 DAGSTER = "dagster-instance"  # held while Dagster's event log is brought in line with the store
 GC = "gc"
+IN_USE = "in-use"  # shared by whoever computes something; gc takes it for itself
 RUN = "run-"  # and its id: held by the process of a run
-KEPT: dict[Path, IO[str]] = {}  # what this process holds until it ends
+KEPT: dict[Path, dict[str, IO[str]]] = {}  # folder -> what this process keeps of it
 
 
 class Locks:
@@ -21,45 +23,65 @@ class Locks:
     @contextmanager
     def take(self, name: str) -> Iterator[None]:
         """One holder at a time; others wait."""
-        with self._open(name) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with ExitStack() as held:
+            if name not in (GC, DAGSTER):
+                held.enter_context(self._open(IN_USE, fcntl.LOCK_SH))
+            held.enter_context(self._open(name, fcntl.LOCK_EX))
             yield
 
     def keep(self, name: str) -> None:
-        """Hold a lock until this process ends; does nothing if it already does."""
-        path = self._folder / name
-        if path not in KEPT:
-            KEPT[path] = self._open(name)
-            fcntl.flock(KEPT[path], fcntl.LOCK_EX)
+        """Hold a lock until this process ends or keeps another one."""
+        kept = KEPT.setdefault(self._folder, {})
+        if name not in kept:
+            new = {name: self._open(name, fcntl.LOCK_EX)}
+            new[IN_USE] = kept.pop(IN_USE) if IN_USE in kept else self._open(IN_USE, fcntl.LOCK_SH)
+            for file in kept.values():
+                file.close()
+            KEPT[self._folder] = new
 
     def taken(self, name: str) -> bool:
         """Whether some process holds the lock."""
-        if not (self._folder / name).exists():
+        path = self._folder / name
+        if not path.exists():
             return False
-        with self._open(name) as file:
+        with path.open("w") as file:
             return not is_free(file)
 
     @contextmanager
     def all_idle(self) -> Iterator[None]:
-        """Hold every lock but GC and DAGSTER. Raises RuntimeError if one is held: a run is going on.
+        """Keep every stage from beginning. Raises RuntimeError if a run is going on.
 
-        The files of runs' locks, of which there is one for each run, are removed.
+        Files of locks that nobody holds are removed: there is one for each stage of each iteration.
         """
-        with ExitStack() as held:
-            for path in sorted(self._folder.glob("*")):
-                if path.name in (GC, DAGSTER):
-                    continue
-                if not is_free(held.enter_context(path.open("w"))):
-                    raise RuntimeError(
-                        f"a run is going on ({path.name} is being computed): try again when it has ended"
-                    )
-                if path.name.startswith(RUN):
-                    path.unlink()
+        ours = (GC, DAGSTER, IN_USE)
+        try:
+            idle = self._open(IN_USE, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            names = sorted(path.name for path in self._folder.glob("*") if path.name not in ours)
+            busy = next((name for name in names if self.taken(name)), "a stage")
+            raise RuntimeError(f"a run is going on ({busy} is being computed): try again when it has ended") from None
+        with idle:
+            for path in self._folder.glob("*"):
+                if path.name not in ours:
+                    with path.open("w") as file, suppress(FileNotFoundError):
+                        if is_free(file):
+                            path.unlink()
             yield
 
-    def _open(self, name: str) -> IO[str]:
+    def _open(self, name: str, how: int) -> IO[str]:
+        """The open file of a lock that this process now has. Raises BlockingIOError with LOCK_NB in `how`."""
+        path = self._folder / name
         self._folder.mkdir(parents=True, exist_ok=True)
-        return (self._folder / name).open("w")
+        while True:
+            file = path.open("w")
+            try:
+                fcntl.flock(file, how)
+                if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()  # gc removed it while we waited: whoever comes next would lock another file
 
 
 def is_free(file: IO[str]) -> bool:
