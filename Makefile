@@ -2,8 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 EXPERIMENT := experiments/embedded.yaml
+TORCH := torch==2.13.0
+PLATFORM := import platform, sys; print(sys.platform, platform.machine(), *sys.version_info[:2])
+# What torch asks for on PyPI beside what it needs on a CPU: none of it is locked.
+CUDA := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton
 
-.PHONY: demo test lint ui docs bench bench-incremental setup embedded clean
+.PHONY: demo test lint ui docs lock audit bench bench-incremental torture setup embedded clean
 
 demo: embedded  ## set up, land the embedded domain, run base scores and two iterations
 	$(BIN)/apt-assets land --experiment $(EXPERIMENT) .apt/cache/icd10.jsonl
@@ -24,6 +28,19 @@ ui: embedded  ## open Dagster on http://127.0.0.1:3000
 docs: setup  ## write the documentation site into site/; every warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --clean
 
+lock: setup  ## write requirements.lock anew: versions in it stay, unless pyproject.toml wants others
+	$(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.9
+	printf '%s\n' $(CUDA) > .venv/not-locked
+	$(BIN)/uv pip compile pyproject.toml --extra dev --quiet --no-config --default-index https://pypi.org/simple \
+		--python-version 3.11.7 --python-platform x86_64-manylinux_2_28 --excludes .venv/not-locked \
+		--no-emit-package torch --no-emit-package setuptools --generate-hashes --no-header --no-annotate \
+		--output-file requirements.lock
+
+audit: setup  ## look for known vulnerabilities of what is installed
+	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock
+	echo $(TORCH) | $(BIN)/pip-audit --strict --no-deps --disable-pip --requirement /dev/stdin
+
 bench: embedded  ## speed of each stage against what people would use instead; docs/performance.md (hours)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m benchmarks.speed.all
@@ -32,14 +49,23 @@ bench-incremental: setup .venv-dvc/ready  ## work done after each kind of edit: 
 	$(BIN)/python -m benchmarks.plan
 	$(BIN)/python -m benchmarks.incremental.race
 
+torture: embedded  ## kills, faults, damage, hostile files, long life: docs/reliability.md (hours)
+	$(BIN)/python -m tests.torture
+
 setup: .venv/ready
 
-# torch goes first and alone: with it in place nothing else pulls a CUDA build.
-.venv/ready: pyproject.toml
+# torch goes first and alone: with it in place nothing else pulls a CUDA build. The rest comes by version and sha256,
+# where the lock is valid; elsewhere pip resolves from pyproject.toml, which pins what changes results.
+.venv/ready: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python3 >= 3.11 is needed")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+	if [ "$$($(BIN)/python -c '$(PLATFORM)')" = "linux x86_64 3 11" ]; then \
+		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock && \
+		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .; \
+	else \
+		$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'; \
+	fi
 	touch $@
 
 # DVC pins other versions of what we use, so it lives in an environment of its own.

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from apt_assets.experiment import DEFAULT_EXPERIMENT, UsageError, find_experiment
-from apt_assets.project import Project
+from apt_assets.project import UNSHOWN, Project
 from resources.artifact_store import CorruptArtifact
 
 app = typer.Typer(
@@ -360,9 +360,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def escaped(cell: str) -> Any:
+    """The cell as it is, but that no escape sequence in a row reaches the terminal."""
     from rich.text import Text
 
-    return Text(cell)
+    return Text(UNSHOWN.sub(lambda found: found[0] if found[0] in "\n\t" else repr(found[0])[1:-1], cell))
 
 
 def print_results(found: dict[str, Any]) -> None:

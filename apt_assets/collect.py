@@ -16,7 +16,8 @@ import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stages import BASE, STAGES
 from apt_assets.project import Project
-from resources.artifact_store import DAGSTER_LOCK, GC_LOCK, Manifest, read_manifest
+from resources import locks
+from resources.artifact_store import Manifest
 from resources.digest import list_files
 
 # Small, and what the chain of promotions is read from.
@@ -44,13 +45,13 @@ def collect_garbage(project: Project, keep: int, *, dry_run: bool) -> Collected:
     Raises RuntimeError if a run is going on: what it has not committed yet would look unused.
     """
     store = project.store
-    with store.lock(GC_LOCK), store.lock(DAGSTER_LOCK), store.all_stages_idle():
+    with store.locks.take(locks.GC), store.locks.take(locks.DAGSTER), store.locks.all_idle():
         found = Collected()
         needed, pointed = needs(project, keep)
         data_versions = {m.data_version for m in needed}
         traces = {(m.stage, m.fingerprint) for m in pointed}
         for path in sorted((store.root / "traces").glob("*/*.json")):
-            manifest = read_manifest(path)
+            manifest = store.manifest(path)
             if manifest is None or (manifest.stage, manifest.fingerprint) not in traces:
                 found.add("traces", path, not dry_run)
             elif manifest.data_version not in data_versions and not manifest.collected and not dry_run:
@@ -64,9 +65,13 @@ def collect_garbage(project: Project, keep: int, *, dry_run: bool) -> Collected:
                 found.add("row tables", path, not dry_run)
                 if not dry_run:
                     path.with_suffix(".lock").unlink(missing_ok=True)
-        for kind in ("quarantine", "temporary"):
+        for kind in ("quarantine", "temporary", "unfinished"):
             for path in sorted((store.root / kind).glob("*")):
                 found.add(kind, path, not dry_run)
+        for kind in ("traces", "pointers", "snapshots"):
+            # What a kill left of a file that was being replaced.
+            for path in sorted((store.root / kind).rglob(".*")):
+                found.add("temporary", path, not dry_run)
         collect_vectors(project, needed, found, dry_run=dry_run)
         if not dry_run:
             store.journal("collected", removed=found.removed, bytes=found.bytes)

@@ -17,8 +17,9 @@ from apt_assets.engine.execute import NothingToTrain, Outcome, StageBlocked, run
 from apt_assets.engine.plan import BELOW
 from apt_assets.engine.progress import Progress, throttled
 from apt_assets.engine.stages import BASE, Stage
-from apt_assets.partitions import key_of, number_of
+from apt_assets.partitions import is_key, key_of, number_of
 from apt_assets.project import Project
+from resources import locks
 
 # Notices of Dagster's beta and preview API are for whoever maintains this, not for its users.
 warnings.simplefilter("ignore", dg.BetaWarning)
@@ -74,7 +75,8 @@ def source_asset(project: Project, name: str, group: str, description: str) -> A
     @dg.observable_source_asset(name=name, partitions_def=ITERATIONS, group_name=group, description=description)
     def partitioned_source(context) -> dg.DataVersionsByPartition:
         ledger = Ledger(project, context.instance)
-        keys = context.instance.get_dynamic_partitions("iteration")
+        # Anyone can add a partition in the UI, and one that is no iteration must not keep the others from view.
+        keys = filter(is_key, context.instance.get_dynamic_partitions("iteration"))
         versions = {key: ledger.source_version(name, key) for key in keys}
         return dg.DataVersionsByPartition({k: v for k, v in versions.items() if v is not None})
 
@@ -98,7 +100,7 @@ def stage_asset(project: Project, stage: Stage, display: Display) -> dg.AssetsDe
         output_required="bad_cases" not in BELOW[stage.name],
     )
     def asset(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        iteration = context.partition_key if stage.partitioned else BASE
+        iteration = key_of(number_of(context.partition_key)) if stage.partitioned else BASE
         if stage.name == "promoted_adapter" and project.planner().verdict(iteration) is None:
             # The checks may have been left out of the run's selection; the gate may not.
             run(project, iteration, "gate", context, display)
@@ -137,7 +139,7 @@ def gate_checks(project: Project, display: Display) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(name="gate", specs=specs, pool=POOL)
     def gate(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        iteration = context.partition_key
+        iteration = key_of(number_of(context.partition_key))
         run(project, iteration, "gate", context, display)
         verdict = project.planner().verdict(iteration)
         assert verdict is not None, "the gate was computed just now"
@@ -158,13 +160,12 @@ def gate_checks(project: Project, display: Display) -> dg.AssetChecksDefinition:
 def run(project: Project, iteration: str, name: str, context: Any, display: Display) -> Outcome:
     """Run one stage for a Dagster step, with its log lines in Dagster and in the terminal."""
     if iteration != BASE:
-        number_of(iteration)
         if (reason := project.planner().stopped(iteration)) is not None:
             what = f"iteration {iteration} does not run: {reason}; land data or change a setting"
             raise dg.Failure(description=what, allow_retries=False)
         project.open_iteration(iteration)
     # Held until the process ends: how the loop driver knows that a run is alive.
-    project.store.hold(f"run-{context.run.run_id}")
+    project.store.locks.keep(f"{locks.RUN}{context.run.run_id}")
 
     def log(line: str) -> None:
         context.log.info(line)

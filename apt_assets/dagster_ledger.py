@@ -20,7 +20,7 @@ from apt_assets.engine.execute import record_hit
 from apt_assets.engine.plan import StagePlan, Unsettled, stages_of
 from apt_assets.engine.stages import BASE, STAGES, Stage
 from apt_assets.project import Project
-from resources.artifact_store import DAGSTER_LOCK
+from resources import locks
 from resources.digest import digest_json
 
 # Inputs of the planner under the names they have in the graph.
@@ -226,7 +226,7 @@ def settle(project: Project, instance: dg.DagsterInstance, iterations: Iterable[
     One process at a time: two that add the same partition at once fail in Dagster's insert.
     """
     keys = list(iterations)
-    with project.store.lock(DAGSTER_LOCK):
+    with project.store.locks.take(locks.DAGSTER):
         if new := sorted(set(keys) - set(instance.get_dynamic_partitions("iteration"))):
             instance.add_dynamic_partitions("iteration", new)
         ledger, log = Ledger(project, instance), project.dagster_log()

@@ -47,6 +47,8 @@ def metadata(
         shown["starts_from"] = f"adapter of iteration {earlier}" if earlier else "the base model, without an adapter"
         if earlier:
             shown["previous_adapter"] = dg.MetadataValue.url(page("adapter_checkpoint", earlier))
+    if manifest.not_repeatable:
+        shown["not_repeatable"] = manifest.not_repeatable
     for kind, done in manifest.work.items():
         if kind == "steps":
             shown["steps"] = done

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apt_assets.experiment import UsageError
+from apt_assets.method.parquet import LONGEST_RECORD, read_batches
 from apt_assets.method.splits import SPLITS
 
 if TYPE_CHECKING:
@@ -29,14 +30,14 @@ def write_parquet(folder: Path, target: Path) -> None:
     try:
         tables = list(tables_of(folder))
         parquet.write_table(pa.concat_tables(tables, promote_options="permissive"), target)
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # `datasets` takes for granted what its files say: a KeyError, an AttributeError, ...
         raise UsageError(f"{folder}: cannot be read as a data set: {error}") from None
 
 
 def tables_of(folder: Path) -> "Iterator[pa.Table]":
-    import pyarrow.parquet as parquet
-
-    files = sorted(folder.rglob("*.parquet"))
+    files = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
     if (folder / "dataset_dict.json").is_file():
         from datasets import DatasetDict
 
@@ -50,10 +51,20 @@ def tables_of(folder: Path) -> "Iterator[pa.Table]":
         for file in files:
             named = SHARD.fullmatch(file.stem)
             split = named["split"] if named else file.stem if file.stem in SPLITS else None
-            table = parquet.ParquetFile(file).read()
+            table = read_table(file)
             yield table if split is None else in_split(table, split, folder)
     else:
         raise UsageError(f"{folder}: holds neither a data set of `datasets` (save_to_disk) nor Parquet files")
+
+
+def read_table(file: Path) -> "pa.Table":
+    """All rows of a Parquet file. Raises ValueError if it cannot be read, or has a row above LONGEST_RECORD."""
+    import pyarrow as pa
+
+    batches = list(read_batches(file))
+    if any(batch.num_rows == 0 for batch in batches):
+        raise ValueError(f"{file.name}: a row is longer than {LONGEST_RECORD >> 20} MiB")
+    return pa.Table.from_batches(batches)
 
 
 def in_split(table: "pa.Table", split: str, folder: Path) -> "pa.Table":
@@ -77,6 +88,7 @@ def with_class_names(dataset: object) -> "pa.Table":
 
     assert isinstance(dataset, Dataset)
     table: pa.Table = dataset.data.table
+    table.validate(full=True)  # an Arrow file is mapped as it is, and a damaged one would end this process
     for place, (name, feature) in enumerate(dataset.features.items()):
         if isinstance(feature, ClassLabel):
             numbers = table.column(name).to_pylist()

@@ -55,6 +55,13 @@ class Data(Section):
     validation: Fraction = Field(0.05, description="Share of prompts that decide the gate (choice).")
     test: Fraction = Field(0.05, description="Share of prompts that are reported only (choice).")
 
+    near_duplicate_words: int | None = Field(
+        5,
+        ge=2,
+        description="A training question that is a held-out one but for a word, and has its answer, is left out "
+        "if both have at least so many words (measured); null: none is.",
+    )
+
     @model_validator(mode="after")
     def leaves_rows_to_train_on(self) -> Self:
         if self.validation + self.test >= 1:

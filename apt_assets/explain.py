@@ -1,6 +1,5 @@
 """The trace of one stage: what it was computed from, whether that still holds, and what happened."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,7 +27,7 @@ def explain(project: Project, name: str, iteration: str) -> dict[str, Any]:
             key: getattr(manifest, key)
             for key in (
                 "fingerprint", "data_version", "iteration", "run_id", "created", "seconds", "work",
-                "settings", "inputs", "identities", "libraries", "code", "files", "collected",
+                "settings", "inputs", "identities", "libraries", "code", "files", "collected", "not_repeatable",
             )
         }  # fmt: skip
     return {
@@ -73,16 +72,8 @@ def source_of(planner: Planner, iteration: str, given: str) -> tuple[str, str] |
 
 
 def journal(project: Project, name: str, iteration: str) -> Iterator[dict[str, Any]]:
-    """The journal's events of one stage of one iteration, oldest first; torn lines are passed over."""
-    try:
-        lines = (project.store.root / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return
-    for line in lines:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
+    """The journal's events of one stage of one iteration, oldest first."""
+    for event in project.store.events():
         if event.get("stage") == name and event.get("iteration") == iteration:
             yield event
 
@@ -98,6 +89,8 @@ def as_text(found: dict[str, Any], events: int = 10) -> str:
             f"computed {trace['created']} {by} for iteration {trace['iteration']} in {trace['seconds']:.1f} s",
             f"  fingerprint {trace['fingerprint'][:16]}   data version {trace['data_version'][:16]}",
         ]
+        if trace["not_repeatable"]:
+            lines += [f"  another cold run may differ: {', '.join(trace['not_repeatable'])}"]
         lines += [f"  work        {kind}: {n}" for kind, n in trace["work"].items()]
         lines += [f"  setting     {key} = {shorten(value)}" for key, value in trace["settings"].items()]
         for kind in ("identities", "libraries"):

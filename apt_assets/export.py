@@ -87,7 +87,7 @@ def write_pairs(project: Project, pairs: Path, target: Path) -> None:
     from schemas.files import read_table
 
     rows = read_table(pairs)
-    tokenizer = AutoTokenizer.from_pretrained(project.model)
+    tokenizer = AutoTokenizer.from_pretrained(project.model, trust_remote_code=False)
     examples = as_conversations(rows, project.experiment.policy.system_prompt, tokenizer)
     origins = rows.select("row_id", "case_id", "kind", "grade").iter_rows(named=True)
     target.mkdir(parents=True, exist_ok=True)

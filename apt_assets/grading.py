@@ -133,13 +133,11 @@ def open_assessor(step: "Step", kind: str, labels: list[str]) -> Assessor:
 
 def open_endpoint(settings: Any) -> Assessor:
     """The endpoint of these RubricSettings; the key is read from the environment here and nowhere else."""
-    import os
-
     from resources.assessors.endpoint import EndpointRubric
+    from resources.http import key_in
 
     named = settings.model_dump(exclude={"endpoint", "text", "key_variable"})
-    key = os.environ.get(settings.key_variable)
-    return EndpointRubric(url=settings.endpoint, rubric=settings.text, key=key or None, **named)
+    return EndpointRubric(url=settings.endpoint, rubric=settings.text, key=key_in(settings.key_variable), **named)
 
 
 def open_local(step: "Step") -> Assessor:

@@ -1,6 +1,5 @@
 """The loop as the command line drives it: one iteration at a time, in order, through Dagster."""
 
-import json
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -11,13 +10,14 @@ import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.display import Display
 from apt_assets.driver import End, Run, next_run
 from apt_assets.engine.execute import reusable
-from apt_assets.engine.plan import stages_of
+from apt_assets.engine.plan import StagePlan, stages_of
 from apt_assets.engine.stages import BASE
 from apt_assets.experiment import REPOSITORY
 from apt_assets.partitions import number_of
 from apt_assets.project import Project
-from resources.artifact_store import DAGSTER_LOCK
-from resources.digest import digest_json, write_atomically
+from resources import locks
+from resources.digest import digest_json
+from resources.sealed import Damaged, read_sealed, write_sealed
 
 
 @dataclass
@@ -73,16 +73,25 @@ def run_loop(project: Project, iterations: int | None, display: Display) -> Loop
     if project.store.iterations(project.experiment.name) and (dagster or not is_settled(project)):
         (dagster or Dagster(project, display)).settle()
         remember_settled(project)
-    planner = project.planner()
-    for key in [BASE, *project.store.iterations(project.experiment.name)]:
-        if iterations is None or key == BASE or number_of(key) <= iterations:
-            for plan in (planner.stage(key, name) for name in stages_of(key)):
-                if plan.status == "fresh" and plan.manifest:
-                    if project.store.pointed(project.experiment.name, key, plan.stage) != plan.manifest:
-                        project.store.point(project.experiment.name, key, plan.manifest)
-                    computed = plan.manifest.run_id in runs and plan.manifest.iteration == key
-                    (result.computed if computed else result.reused).append((key, plan.stage))
+    for plan in point_at_fresh(project):
+        if iterations is None or plan.iteration == BASE or number_of(plan.iteration) <= iterations:
+            assert plan.manifest is not None
+            computed = plan.manifest.run_id in runs and plan.manifest.iteration == plan.iteration
+            (result.computed if computed else result.reused).append((plan.iteration, plan.stage))
     return result
+
+
+def point_at_fresh(project: Project) -> list[StagePlan]:
+    """The plans of all fresh stages of base and the opened iterations; each is pointed at from now on."""
+    planner, name = project.planner(), project.experiment.name
+    plans = [planner.stage(key, stage) for key in [BASE, *project.store.iterations(name)] for stage in stages_of(key)]
+    fresh = [plan for plan in plans if plan.status == "fresh" and plan.manifest is not None]
+    for plan in fresh:
+        if plan.manifest is not None and project.store.pointed(name, plan.iteration, plan.stage) != plan.manifest:
+            project.store.point(name, plan.iteration, plan.manifest)
+            where = {"iteration": plan.iteration, "stage": plan.stage}
+            project.store.journal("pointed", **where, reason=["it is fresh, and its pointer was not of it"])
+    return fresh
 
 
 def quarantine_damaged(project: Project, verified: set[str]) -> int:
@@ -90,6 +99,7 @@ def quarantine_damaged(project: Project, verified: set[str]) -> int:
 
     `verified` holds the data versions that were looked at, and is added to. Returns the number damaged.
     """
+    project.store.restore_snapshots(project.experiment.name)
     planner, damaged = project.planner(), 0
     for key in [BASE, *project.store.iterations(project.experiment.name)]:
         for plan in (planner.stage(key, name) for name in stages_of(key)):
@@ -105,13 +115,16 @@ def quarantine_damaged(project: Project, verified: set[str]) -> int:
 
 def is_settled(project: Project) -> bool:
     """Whether everything is fresh, and Dagster has been told so and heard nothing since."""
-    path, state = settled_path(project), settled_state(project)
-    return state is not None and path.exists() and json.loads(path.read_text()) == state
+    try:
+        known = read_sealed(settled_path(project), "settled")
+    except (OSError, Damaged):
+        return False
+    return known == settled_state(project)
 
 
 def remember_settled(project: Project) -> None:
     if state := settled_state(project):
-        write_atomically(settled_path(project), json.dumps(state))
+        write_sealed(settled_path(project), "settled", state)
 
 
 def settled_path(project: Project) -> Path:
@@ -151,7 +164,7 @@ class Dagster:
 
         self._project, self._display = project, display
         # Two processes that create its databases at the same time fail in its migrations.
-        with project.store.lock(DAGSTER_LOCK):
+        with project.store.locks.take(locks.DAGSTER):
             self.instance = dg.DagsterInstance.get()
             # dagster.yaml's default limit does not bind the first runs that ever use a pool.
             self.instance.event_log_storage.set_concurrency_slots("apt_loop", 1)

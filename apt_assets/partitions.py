@@ -12,6 +12,10 @@ def key_of(number: int) -> str:
 
 def number_of(key: str) -> int:
     """ "0001" -> 1. Raises ValueError for any other shape: partition keys are untrusted input."""
-    if not re.fullmatch(r"[0-9]{4}", key) or key == "0000":
+    if not is_key(key):
         raise ValueError(f"an iteration key is four digits such as 0001, got {key!r}")
     return int(key)
+
+
+def is_key(key: str) -> bool:
+    return re.fullmatch(r"[0-9]{4}", key) is not None and key != "0000"

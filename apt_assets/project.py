@@ -7,6 +7,7 @@ the store, `landing/` the landed files, `dagster_home/` Dagster's own records.
 import difflib
 import json
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +18,15 @@ from apt_assets.engine.plan import Planner
 from apt_assets.engine.stages import BASE
 from apt_assets.experiment import REPOSITORY, Experiment, UsageError, find_experiment, kinds_of, load_experiment
 from resources.artifact_store import ArtifactStore, Manifest
-from resources.digest import FileDigests, digest_file, digest_json
+from resources.digest import digest_file, digest_json
+from resources.file_digests import FileDigests
 from resources.vector_table import VectorTable
 
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 LANDING_FORMATS = (".jsonl", ".csv", ".parquet")
+# What no name of a landed file holds: control characters, those that turn the direction of writing, and bytes that
+# are no text. Whoever reads such a name in a list or a log reads another one.
+UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # The code this process runs: a file edited later is not what it has imported.
 SOURCES_AT_START = source_digests(REPOSITORY)
 
@@ -174,20 +180,21 @@ class Project:
         if not folder.is_absolute():
             folder = self.home / folder
         if folder.is_dir():
-            return folder
+            return require_safetensors(folder, key)
         from huggingface_hub import snapshot_download
 
         kept = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
         # The same weights once more, in the form of those who trained the model.
         left = ["consolidated*", "original/*"]
         try:
-            return Path(snapshot_download(named, revision=revision, allow_patterns=kept, ignore_patterns=left))
+            folder = Path(snapshot_download(named, revision=revision, allow_patterns=kept, ignore_patterns=left))
         except Exception as error:
             raise UsageError(
                 f"{key}: {named!r} is neither a folder ({folder}) nor a model that the hub gave; without a network, "
                 f"fetch it first where there is one (`hf download {named}`), or name a folder; for a gated model, "
                 f"accept its terms on the hub and log in (`hf auth login`): {error}"
             ) from None
+        return require_safetensors(folder, key)
 
     # -- the world, by content (engine.plan.World) -------------------------------------------------
 
@@ -230,11 +237,17 @@ class Project:
         return CodeDigests(REPOSITORY, self.home / ".apt" / "code.json")
 
     def landed(self) -> list[str]:
-        """Names of the files now in the landing folder, sorted."""
+        """Names of the files now in the landing folder, sorted. Left out are a file whose name begins with a dot or
+        holds what UNSHOWN finds, and a symbolic link that leads out of the folder."""
         if not self.landing.is_dir():
             return []
-        files = sorted(path for path in self.landing.iterdir() if path.is_file())
-        return [p.name for p in files if p.suffix in LANDING_FORMATS and not p.name.startswith(".")]
+        names = sorted(p.name for p in self.landing.iterdir() if p.suffix in LANDING_FORMATS and p.is_file())
+        shown = [name for name in names if not name.startswith(".") and not UNSHOWN.search(name)]
+        return [name for name in shown if self._stays(self.landing / name)]
+
+    def _stays(self, path: Path) -> bool:
+        """Whether a path in the landing folder is no link, or one to another file there."""
+        return not path.is_symlink() or path.resolve().parent == self.landing.resolve()
 
     def usable_rows(self, name: str) -> int:
         """How many rows of a landed file can be used; 0: it gives an iteration nothing new."""
@@ -265,12 +278,12 @@ class Project:
         """
         known = {} if known is None else known
         reader = self._reader
+        landed = self.landed()
         names = None if iteration == BASE else self.store.snapshot(self.experiment.name, iteration)
         digests = {}
-        for name in self.landed() if names is None else names:
+        for name in landed if names is None else names:
             if name not in known:
-                present = (self.landing / name).is_file()
-                known[name] = self._contents(name, reader)[0] if present else "withdrawn"
+                known[name] = self._contents(name, reader)[0] if name in landed else "withdrawn"
             digests[name] = known[name]
         return digests
 
@@ -284,7 +297,8 @@ class Project:
     def open_iteration(self, iteration: str, *, anew: bool = False) -> None:
         """Fix which landed files an iteration uses, if that is not fixed yet or is to be fixed anew."""
         name = self.experiment.name
-        with self.store.lock(f"open-{name}"):
+        with self.store.locks.take(f"open-{name}"):
+            self.store.restore_snapshots(name)
             if anew or self.store.snapshot(name, iteration) is None:
                 self.store.take_snapshot(name, iteration, [file for file in self.landed() if self.usable_rows(file)])
 
@@ -298,3 +312,25 @@ class Project:
 
 def digest_of(path: Path) -> str | None:
     return digest_file(path) if path.is_file() else None
+
+
+def require_safetensors(folder: Path, key: str) -> Path:
+    """The folder of a model; key: the setting that names it. Raises UsageError if its weights, or those of a
+    part of it, are not there as safetensors: a pickle can run code when it is read."""
+    safe = {path.parent for path in folder.rglob("*.safetensors")}
+    # Beside safetensors a pickle is the same weights once more, or how they were trained, and is not read.
+    pickled = sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.suffix in PICKLED and path.parent not in safe
+    )
+    if pickled:
+        raise UsageError(
+            f"{key}: {folder} has weights that may run code when they are read ({', '.join(pickled)}): save it anew "
+            "as safetensors (`save_pretrained` does), or name another"
+        )
+    if not safe:
+        raise UsageError(
+            f"{key}: no safetensors in {folder}: save the model anew with `save_pretrained`, or name another"
+        )
+    return folder

@@ -20,7 +20,7 @@ from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stages import BASE, STAGES
 from apt_assets.partitions import key_of, number_of
 from apt_assets.project import Project
-from resources.artifact_store import DAGSTER_LOCK
+from resources import locks
 from resources.digest import digest_json
 
 WORK_TAG = "apt/work"  # what a run is to bring up to date, from what
@@ -125,7 +125,7 @@ def notice(project: Project, instance: dg.DagsterInstance, waiting: list[str]) -
         key = key_of(number_of(last) + 1) if last else key_of(1)
     project.open_iteration(key, anew=True)
     # Only this: what is reused of it is drive's to report, which looks first whether a run is going on.
-    with project.store.lock(DAGSTER_LOCK):
+    with project.store.locks.take(locks.DAGSTER):
         instance.add_dynamic_partitions("iteration", [key])
         Ledger(project, instance).observe_landing([key])
     return f"opened iteration {key} with {', '.join(new)}"
@@ -196,7 +196,9 @@ def live_run(project: Project, instance: dg.DagsterInstance) -> str | None:
         run = record.dagster_run
         started = record.start_time
         dead = (
-            started is not None and time.time() - started > DEAD_AFTER and not project.store.held(f"run-{run.run_id}")
+            started is not None
+            and time.time() - started > DEAD_AFTER
+            and not project.store.locks.taken(f"{locks.RUN}{run.run_id}")
         )
         if run.status == DagsterRunStatus.STARTED and dead:
             instance.report_run_failed(run, "its process is gone (machine or daemon restarted)")

@@ -74,14 +74,14 @@ def with_lines(project: Project, rows: "pl.DataFrame") -> "pl.DataFrame":
     """
     import polars as pl
 
-    from apt_assets.method.landing import read_landed
+    from apt_assets.method.landing import read_landed, records_of
 
     standing = {"record": pl.String, "line": pl.Int64}
     found = [pl.DataFrame(schema={**standing, "file": pl.String})]
     for file in rows["file"].unique().sort():
         path = project.landing / file
         for part in read_landed(path) if path.is_file() else ():
-            bad = [(reject.record, reject.line) for reject in part.rejects]
+            bad = list(zip(records_of(part.rejects), (reject.line for reject in part.rejects), strict=True))
             for here in (part.rows.select(*standing), pl.DataFrame(bad, standing, orient="row")):
                 found.append(here.with_columns(file=pl.lit(file)))
     lines = pl.concat(found).group_by("file", "record").agg(pl.col("line").min())

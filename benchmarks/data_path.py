@@ -56,8 +56,8 @@ BAD = [
 
 
 def write_domain(path: Path, rows: int) -> None:
-    """`rows` rows of about 60 characters and one of 20 labels; 2 % with id and metadata, 1 % asked twice,
-    1 % not ASCII, and six bad ones."""
+    """`rows` rows of about 70 characters, no two of them near duplicates, and one of 20 labels; 2 % with id and
+    metadata, 1 % asked twice, 1 % not ASCII, and six bad ones."""
     draw = random.Random(rows)
     with path.open("w", encoding="utf-8") as file:
         for n in range(rows):
@@ -66,8 +66,9 @@ def write_domain(path: Path, rows: int) -> None:
                 continue
             case = n - 1 if n % 100 == 50 else n
             word = "Befund für" if n % 100 == 33 else "finding in"
+            place = f"week {case % 52}, ward {case % 97}, bed {case // 11}"
             row: dict[str, Any] = {
-                "prompt": f"Case {case}: {word} week {case % 52}, ward {case % 97}; which chapter, please?",
+                "prompt": f"Case {case}: {word} {place}; which chapter, please?",
                 "answer": LABELS[(case * 7919) % len(LABELS)],
             }
             if draw.random() < 0.02:

@@ -53,6 +53,7 @@ def make_project(home: Path) -> Path:
 def write_experiment(home: Path, bad_below: int) -> None:
     content = {
         "name": "plan",
+        "data": {"near_duplicate_words": None},  # the made-up questions differ in their number only
         "policy": {"model": str(home / "policy"), "dtype": "float32"},
         "retrieval": {"encoder": str(home / "encoder")},
         "assessor": {"bad_below": bad_below},

@@ -36,7 +36,8 @@ import polars as pl
 
 from apt_assets import markdown
 from benchmarks.machine import machine
-from resources.digest import FileDigests, list_files
+from resources.digest import list_files
+from resources.file_digests import FileDigests
 from resources.retriever import make_pool, nearest, similar_cases, verify_pool
 from resources.vector_table import VectorTable
 from schemas.files import read_table, write_table

@@ -4,34 +4,33 @@
     traces/<stage>/<fingerprint>.json   manifest: this fingerprint gave that artifact
     pointers/<experiment>/<iteration>/<stage>.json   what is there now, for `status` and for causes
     snapshots/<experiment>/<iteration>.json          the landed files an iteration uses
-    quarantine/                    artifacts that no longer matched their manifest
+    unfinished/<fingerprint>/      what a long computation keeps until its artifact is committed
+    quarantine/                    artifacts, manifests and snapshots that were not what was written
     locks/, temporary/, journal.jsonl
 
 A commit writes to temporary/, syncs, renames into objects/, and only then writes the trace, then
-the pointer: a kill in between leaves an unreferenced folder, never a wrong reference.
+the pointer: a kill in between leaves an unreferenced folder, never a wrong reference. Traces, pointers
+and snapshots are sealed (resources/sealed.py): one that was damaged, edited or put in another's place
+counts as absent, and is set aside when the file is next written.
 """
 
-import fcntl
 import json
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from resources.digest import digest_file, digest_json, list_files, write_atomically
+from resources.digest import digest_file, digest_json, list_files
+from resources.locks import Locks
+from resources.remembered import Remembered
+from resources.sealed import Damaged, read_sealed, write_sealed
 
-SNAPSHOT_VERSION = 1
-DAGSTER_LOCK = "dagster-instance"  # held while Dagster's event log is brought in line with the store
-GC_LOCK = "gc"
-IN_USE = "in-use"  # shared by whoever computes something; gc takes it for itself
-REMEMBERED: dict[str, tuple[tuple[int, ...], "Manifest | None"]] = {}
-CODES: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
-HELD: dict[Path, dict[str, IO[str]]] = {}  # store -> what `hold` took in this process
+STORE_VERSION = 2  # 2: traces, pointers and snapshots are sealed
 
 
 class CorruptArtifact(Exception):
@@ -50,6 +49,8 @@ class Manifest:
     row_tables: files of the row store that it read or wrote; `gc` keeps them.
     iteration: which one computed it; others may have reused it since.
     collected: gc removed the files; what is known of them stays, so nothing below is stale.
+    not_repeatable: settings because of which another cold run need not give the same data version, such as
+        "policy.device: cuda"; empty: it does.
     seconds: wall-clock time of the computation that made it.
     """
 
@@ -70,22 +71,35 @@ class Manifest:
     run_id: str
     created: str
     collected: bool = False
+    not_repeatable: list[str] = field(default_factory=list)
 
 
 class ArtifactStore:
-    """One folder on one file system. Safe for several processes: see `lock`."""
+    """One folder on one file system. Safe for several processes: see `locks`."""
 
     def __init__(self, root: Path):
         self.root = root
+        self.locks = Locks(root / "locks")
+        # A plan asks for those of every iteration, and a run makes many plans.
+        self._manifests = Remembered(self._read_manifest)
+        self._snapshots = Remembered(self._read_snapshot)
+        self._codes: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
 
     # -- reading ---------------------------------------------------------------------------------
 
     def lookup(self, stage: str, fingerprint: str) -> Manifest | None:
         """The manifest that this fingerprint gave, if its files are there; content is not read."""
-        manifest = remembered(self.root / "traces" / stage / f"{fingerprint}.json")
+        manifest = self.manifest(self._trace(stage, fingerprint))
         if manifest is None or manifest.fingerprint != fingerprint:
             return None
         return manifest if manifest.collected or self.complete(manifest) else None
+
+    def manifest(self, path: Path) -> Manifest | None:
+        """What a trace or pointer says; None if there is none, or none that was written as it is."""
+        try:
+            return self._manifests(path)
+        except (OSError, Damaged):
+            return None
 
     def complete(self, manifest: Manifest) -> bool:
         """Whether all files of an artifact are there; their content is not read."""
@@ -106,7 +120,7 @@ class ArtifactStore:
 
     def pointed(self, experiment: str, iteration: str, stage: str) -> Manifest | None:
         """What this stage of this iteration last was, fresh or not."""
-        return read_manifest(self._pointer(experiment, iteration, stage))
+        return self.manifest(self._pointer(experiment, iteration, stage))
 
     def iterations(self, experiment: str) -> list[str]:
         """Keys of the iterations that were opened, in order."""
@@ -118,15 +132,70 @@ class ArtifactStore:
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
     def snapshot(self, experiment: str, iteration: str) -> list[str] | None:
-        """Names of the landed files that the iteration uses; None if it was not opened yet."""
-        path = self.root / "snapshots" / experiment / f"{iteration}.json"
-        return json.loads(path.read_text())["files"] if path.is_file() else None
+        """Names of the landed files that the iteration uses; None if it was not opened yet.
+
+        A damaged snapshot is read from the journal. Raises CorruptArtifact if it is not there either.
+        """
+        path = self._snapshot(experiment, iteration)
+        try:
+            return self._snapshots(path)
+        except FileNotFoundError:
+            return None
+        except Damaged as error:
+            if (files := self.opened(experiment).get(iteration)) is None:
+                raise CorruptArtifact(
+                    f"{error}, and the journal does not know it: delete it, and the iteration is opened anew"
+                ) from None
+            return files
+
+    def opened(self, experiment: str) -> dict[str, list[str]]:
+        """Iteration -> names of its landed files, as the journal has it."""
+        events = self.events("opened")
+        return {event["iteration"]: event["files"] for event in events if event.get("experiment") == experiment}
+
+    def events(self, *kinds: str) -> Iterator[dict[str, Any]]:
+        """The journal's events, or those of these kinds, oldest first; torn lines are passed over."""
+        try:
+            file = (self.root / "journal.jsonl").open("rb")
+        except FileNotFoundError:
+            return
+        wanted = [f'"event": "{kind}"'.encode() for kind in kinds]
+        with file:
+            for line in file:
+                if not wanted or any(kind in line for kind in wanted):
+                    try:
+                        event = json.loads(line)
+                    except ValueError:
+                        continue
+                    if isinstance(event, dict) and "event" in event:
+                        yield event
 
     # -- writing ---------------------------------------------------------------------------------
 
     def take_snapshot(self, experiment: str, iteration: str, files: list[str]) -> None:
-        content = {"version": SNAPSHOT_VERSION, "files": sorted(files)}
-        write_json(self.root / "snapshots" / experiment / f"{iteration}.json", content)
+        files = sorted(files)
+        # First the journal: it is what a lost or damaged snapshot is read from.
+        self.journal("opened", experiment=experiment, iteration=iteration, files=files)
+        sync(self.root / "journal.jsonl")
+        self._put(self._snapshot(experiment, iteration), {"files": files})
+
+    def restore_snapshots(self, experiment: str) -> None:
+        """Write again, from the journal, the snapshots that are damaged, and those that are gone although
+        something was computed for their iteration. Raises CorruptArtifact for one that it does not know."""
+        folder = self.root / "pointers" / experiment
+        computed = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        known = self.iterations(experiment)
+        lost = sorted(set(computed) - {*known, "base"})
+        if lost:
+            opened = self.opened(experiment)
+            for key in lost:
+                if key in opened:
+                    self.journal("restored", experiment=experiment, iteration=key, reason=["its snapshot was gone"])
+                    self._put(self._snapshot(experiment, key), {"files": opened[key]})
+        for key in known:
+            path = self._snapshot(experiment, key)
+            if self._damage(path) and (files := self.snapshot(experiment, key)) is not None:
+                self._put(path, {"files": files})
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -155,147 +224,113 @@ class ArtifactStore:
             # mkdtemp made the folder private; an artifact is as readable as any other file.
             workspace.chmod(0o755)
             target.parent.mkdir(parents=True, exist_ok=True)
-            workspace.replace(target)
+            try:
+                workspace.replace(target)
+            except OSError:
+                # Another process may have committed the same content since.
+                if not target.exists():
+                    raise
+                self.verify(manifest)
             sync(target.parent)
-        write_json(self.root / "traces" / manifest.stage / f"{manifest.fingerprint}.json", asdict(manifest))
+        self._put(self._trace(manifest.stage, manifest.fingerprint), asdict(manifest))
+        shutil.rmtree(self.unfinished(manifest.fingerprint), ignore_errors=True)
         return manifest
+
+    def unfinished(self, fingerprint: str) -> Path:
+        return self.root / "unfinished" / fingerprint
 
     def point(self, experiment: str, iteration: str, manifest: Manifest) -> None:
         """Record that `manifest` is what its stage of this iteration is now."""
-        write_json(self._pointer(experiment, iteration, manifest.stage), asdict(manifest))
+        self._put(self._pointer(experiment, iteration, manifest.stage), asdict(manifest))
 
     def forget(self, manifest: Manifest) -> None:
         """Drop the trace: its stage is computed again when next asked for."""
-        (self.root / "traces" / manifest.stage / f"{manifest.fingerprint}.json").unlink(missing_ok=True)
+        self._trace(manifest.stage, manifest.fingerprint).unlink(missing_ok=True)
 
     def mark_collected(self, manifest: Manifest) -> None:
         """Note, in the trace and in every pointer, that the files of an artifact were removed."""
         gone = asdict(replace(manifest, collected=True))
-        write_json(self.root / "traces" / manifest.stage / f"{manifest.fingerprint}.json", gone)
+        self._put(self._trace(manifest.stage, manifest.fingerprint), gone)
         for path in (self.root / "pointers").glob(f"*/*/{manifest.stage}.json"):
-            pointed = read_manifest(path)
+            pointed = self.manifest(path)
             if pointed is not None and pointed.fingerprint == manifest.fingerprint:
-                write_json(path, gone)
+                self._put(path, gone)
 
     def quarantine(self, manifest: Manifest, reason: str) -> None:
         """Move a damaged artifact out of the way, so that it is recomputed and can be looked at."""
-        target = self.root / "quarantine" / f"{manifest.data_version}-{time.time_ns()}"
+        if not self._set_aside(self.folder(manifest), stage=manifest.stage, reason=[reason]):
+            self.journal("lost", stage=manifest.stage, reason=[reason])
+
+    def _set_aside(self, path: Path, **noted: Any) -> bool:
+        """Move a file or folder to quarantine and note it in the journal; False if it is not there."""
+        target = self.root / "quarantine" / f"{path.name}-{time.time_ns()}"
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self.folder(manifest).replace(target)
+            path.replace(target)
         except FileNotFoundError:
-            self.journal("lost", stage=manifest.stage, reason=[reason])
-        else:
-            self.journal("quarantined", stage=manifest.stage, reason=[reason], moved_to=target.name)
+            return False
+        self.journal("quarantined", **noted, moved_to=target.name)
+        return True
+
+    def _put(self, path: Path, content: dict[str, Any]) -> None:
+        """Write a trace, pointer or snapshot; a damaged one that is in its place is kept in quarantine."""
+        if damage := self._damage(path):
+            self._set_aside(path, file=self._about(path), reason=[damage])
+        write_sealed(path, self._about(path), {"version": STORE_VERSION, **content})
+
+    def _damage(self, path: Path) -> str | None:
+        """How a trace, pointer or snapshot is not what was written; None if it is, or is not there."""
+        read = self._snapshots if self._about(path).startswith("snapshots/") else self._manifests
+        try:
+            read(path)
+        except FileNotFoundError:
+            return None
+        except Damaged as error:
+            return str(error)
+        return None
+
+    def _read_manifest(self, path: Path) -> Manifest:
+        content = read_sealed(path, self._about(path), check_since=STORE_VERSION)
+        try:
+            manifest = Manifest(**{key: value for key, value in content.items() if key != "version"})
+            # The largest part by far, and the same in every iteration.
+            return replace(manifest, code=self._codes.setdefault(tuple(manifest.code.items()), manifest.code))
+        except (TypeError, AttributeError) as error:
+            raise Damaged(f"{path}: not a manifest ({error})") from None
+
+    def _read_snapshot(self, path: Path) -> list[str]:
+        files = read_sealed(path, self._about(path), check_since=STORE_VERSION).get("files")
+        if not isinstance(files, list):
+            raise Damaged(f"{path}: not a snapshot")
+        return files
 
     def journal(self, event: str, **fields: Any) -> None:
         """Append one line; a line is one write, so writers do not mix."""
         line = json.dumps({"time": now(), "event": event, **fields}, ensure_ascii=False) + "\n"
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "journal.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line)
-
-    @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """One holder at a time; others wait. The kernel lets go of it when the holder dies."""
-        with ExitStack() as held:
-            if name not in (GC_LOCK, DAGSTER_LOCK):
-                held.enter_context(self._take(IN_USE, fcntl.LOCK_SH))
-            held.enter_context(self._take(name, fcntl.LOCK_EX))
-            yield
-
-    def hold(self, name: str) -> None:
-        """Hold a lock until this process ends or holds another one here."""
-        held = HELD.setdefault(self.root, {})
-        if name not in held:
-            taken = {name: self._take(name, fcntl.LOCK_EX)}
-            taken[IN_USE] = held.pop(IN_USE) if IN_USE in held else self._take(IN_USE, fcntl.LOCK_SH)
-            for file in held.values():
-                file.close()
-            HELD[self.root] = taken
-
-    def held(self, name: str) -> bool:
-        """Whether some process holds the lock."""
-        path = self.root / "locks" / name
-        if not path.exists():
-            return False
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
-
-    def _take(self, name: str, how: int) -> IO[str]:
-        """The open file of a lock that this process now has. Raises BlockingIOError with LOCK_NB in `how`."""
-        path = self.root / "locks" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            file = path.open("w")
-            try:
-                fcntl.flock(file, how)
-                if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    return file
-            except BaseException:
-                file.close()
-                raise
-            file.close()  # gc removed it while we waited: whoever comes next would lock another file
+        with (self.root / "journal.jsonl").open("ab+") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                # After a line that a full disk or a power cut left torn, a new one begins.
+                line = line if file.read(1) == b"\n" else "\n" + line
+            file.write(line.encode("utf-8", "backslashreplace"))
 
     def started(self, experiment: str, iteration: str) -> bool:
         """Whether anything of the iteration was ever computed or reused."""
         return any((self.root / "pointers" / experiment / iteration).glob("*.json"))
 
-    @contextmanager
-    def all_stages_idle(self) -> Iterator[None]:
-        """Keep every stage from beginning. Raises RuntimeError if a run is going on. Files of locks that
-        nobody holds are removed: there is one for each stage of each iteration."""
-        try:
-            idle = self._take(IN_USE, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            names = sorted(path.name for path in (self.root / "locks").glob("*"))
-            busy = next((n for n in names if n not in (GC_LOCK, DAGSTER_LOCK, IN_USE) and self.held(n)), "a stage")
-            raise RuntimeError(f"a run is going on ({busy} is being computed): try again when it has ended") from None
-        with idle:
-            for path in (self.root / "locks").glob("*"):
-                if path.name not in (GC_LOCK, DAGSTER_LOCK, IN_USE):
-                    with path.open("w") as file, suppress(BlockingIOError):
-                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        path.unlink()
-            yield
+    def _trace(self, stage: str, fingerprint: str) -> Path:
+        return self.root / "traces" / stage / f"{fingerprint}.json"
 
     def _pointer(self, experiment: str, iteration: str, stage: str) -> Path:
         return self.root / "pointers" / experiment / iteration / f"{stage}.json"
 
+    def _snapshot(self, experiment: str, iteration: str) -> Path:
+        return self.root / "snapshots" / experiment / f"{iteration}.json"
 
-def read_manifest(path: Path) -> Manifest | None:
-    """None if there is none or it is not a manifest of this version: then it is recomputed."""
-    try:
-        return Manifest(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def remembered(path: Path) -> Manifest | None:
-    """As `read_manifest`, and read again only if the file changed: inode, size, mtime and ctime in ns, as in
-    FileDigests. A plan reads the manifests of every iteration, and a run makes many plans."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-    known = REMEMBERED.get(str(path))
-    if known is None or known[0] != seen:
-        manifest = read_manifest(path)
-        if manifest is not None:
-            # The largest part by far, and the same in every iteration.
-            manifest = replace(manifest, code=CODES.setdefault(tuple(manifest.code.items()), manifest.code))
-        known = REMEMBERED[str(path)] = (seen, manifest)
-    return known[1]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old or the new content, also after a power cut."""
-    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False))
+    def _about(self, path: Path) -> str:
+        """What a sealed file is of: its place in the store."""
+        return path.relative_to(self.root).as_posix()
 
 
 def sync(path: Path) -> None:

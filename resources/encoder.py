@@ -17,7 +17,13 @@ class Encoder:
         from sentence_transformers import SentenceTransformer
 
         attention = {"attn_implementation": "eager"} if device == "cpu" else {}
-        self._model = SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=attention)
+        self._model = SentenceTransformer(
+            str(folder),
+            device=device,
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True, **attention},
+        )
         self._batch_size = batch_size
         # Texts of one length share a batch, so none is padded, and a vector depends on its text alone, to
         # the last bit: on a CPU whatever the number of rows (resources.packing.shape_free), elsewhere

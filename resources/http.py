@@ -1,9 +1,25 @@
 """Connections to a model server: kept open, for several threads, with the key of whoever asks."""
 
+import os
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import requests
+
+
+def key_in(variable: str) -> str | None:
+    """The key in an environment variable, without white space around it; None if there is none. Raises
+    ValueError for one that no header may hold: http.client would quote it in its error."""
+    key = os.environ.get(variable, "").strip()
+    if not re.fullmatch(r"[!-~]*", key):
+        raise ValueError(f"the key in ${variable} holds white space, or a character that is not ASCII: set it anew")
+    return key or None
+
+
+def without_key(text: str, key: str | None) -> str:
+    """The text with *** in place of the key, which servers like to quote."""
+    return text.replace(key, "***") if key else text
 
 
 def open_session(key: str | None, connections: int, retries: Any = 0) -> "requests.Session":

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 FRAGMENT = 1 << 32
 BATCH_ROWS = 16_384  # rows of a batch at most; a batch never spans two fragments
-BROKEN = (RuntimeError, OSError)  # what LanceDB raises for a file it cannot read
+NAME = b"name"  # key of the schema's metadata
+BROKEN = (RuntimeError, OSError, ValueError)  # what LanceDB raises for a file it cannot read
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,14 @@ class Checked:
 
     files: [name, sha256] of its data files, in the order in which they were found. fragments: numbers
     below this were compared. lost: of these, the ones that cannot be read. bad: places of rows that
-    do not match their check.
+    do not match their check. version: name and sha256 of the file that says what the table consists of.
     """
 
     files: list[list[str]] = field(default_factory=list)
     fragments: int = 0
     lost: list[int] = field(default_factory=list)
     bad: list[int] = field(default_factory=list)
+    version: list[str] = field(default_factory=list)
 
     def mark(self, files: int) -> dict[str, Any]:
         """The state of the first `files` files, to be recognised when others have been added."""
@@ -50,25 +52,30 @@ def row_check(text: str, vector: "np.ndarray") -> str:
     return hashlib.sha256(text.encode("utf-8") + vector.tobytes()).hexdigest()[:32]
 
 
-def table_schema(dimensions: int) -> "pa.Schema":
+def table_schema(dimensions: int, name: str) -> "pa.Schema":
+    """Columns of a table of vectors; it keeps its name, which says which encoder they are of."""
     import pyarrow as pa
 
-    return pa.schema(
-        [
-            pa.field("text", pa.string(), nullable=False),
-            pa.field("vector", pa.list_(pa.float32(), dimensions), nullable=False),
-            pa.field("check", pa.string(), nullable=False),
-        ]
-    )
+    columns = [
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("vector", pa.list_(pa.float32(), dimensions), nullable=False),
+        pa.field("check", pa.string(), nullable=False),
+    ]
+    return pa.schema(columns, metadata={NAME: name})
 
 
-def table_rows(texts: Sequence[str], vectors: "np.ndarray") -> "pa.Table":
-    """Rows to add. vectors: (texts, dimensions), float32."""
+def is_of(table: "lancedb.table.Table", name: str) -> bool:
+    """Whether the table was made under this name; one that keeps none was made before they did."""
+    return (table.schema.metadata or {}).get(NAME, name.encode()) == name.encode()
+
+
+def table_rows(texts: Sequence[str], vectors: "np.ndarray", name: str) -> "pa.Table":
+    """Rows to add to the table of that name. vectors: (texts, dimensions), float32."""
     import pyarrow as pa
 
     flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
     checks = [row_check(text, vector) for text, vector in zip(texts, vectors, strict=True)]
-    return pa.table([pa.array(texts), flat, pa.array(checks)], schema=table_schema(vectors.shape[1]))
+    return pa.table([pa.array(texts), flat, pa.array(checks)], schema=table_schema(vectors.shape[1], name))
 
 
 def as_matrix(vectors: "pa.FixedSizeListArray") -> "np.ndarray":

@@ -31,7 +31,8 @@ def linear_layers(model_dir: Path) -> list[str]:
     from transformers.pytorch_utils import Conv1D
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_dir))
+        config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     head = model.get_output_embeddings()
     layers = model.named_modules()
     return [name for name, layer in layers if isinstance(layer, torch.nn.Linear | Conv1D) and layer is not head]

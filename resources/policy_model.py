@@ -78,7 +78,7 @@ def load_base(model_dir: Path | str, dtype: str, quantization: str, device: str)
         )
         named["device_map"] = {"": device}  # weights are quantised where they end up
     model = AutoModelForCausalLM.from_pretrained(
-        model_dir, use_safetensors=True, attn_implementation=register(), **named
+        model_dir, use_safetensors=True, trust_remote_code=False, attn_implementation=register(), **named
     )
     # Not also to the dtype: that would round the frequencies of the positions, which stay in float32.
     return (model if quantization != "none" else model.to(device)), load_tokenizer(model_dir)
@@ -88,7 +88,7 @@ def load_tokenizer(model_dir: Path | str) -> Any:
     """The model's tokenizer, padding with its end token if it has none for that."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    tokenizer = AutoTokenizer.from_pretrained(model_dir, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

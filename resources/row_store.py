@@ -9,13 +9,15 @@ the bytes of the line before it.
 
 A batch of rows is appended with one write and synced, so that a kill loses at most the batch in
 flight. A line that is torn or does not match its check is as good as absent: its row is computed
-again. One writer per file (a lock); others wait and then find the rows.
+again, after the file as it was is put aside in rows/damaged/. So is all of a file whose first line is
+not its context. One writer per file (a lock); others wait and then find the rows.
 """
 
 import fcntl
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,11 +42,15 @@ Compute = Callable[[list[int], Commit], None]
 
 @dataclass(frozen=True)
 class Filled:
-    """Values in the order of the keys; how many of the distinct keys were reused and computed."""
+    """Values in the order of the keys; how many of the distinct keys were reused and computed.
+
+    damaged: lines that were found to be not as they were written, and taken out.
+    """
 
     values: list[Any]
     reused: int
     computed: int
+    damaged: int = 0
 
 
 class RowTable:
@@ -54,6 +60,8 @@ class RowTable:
         self.kind, self.context = kind, context
         self.digest = digest_json(context)
         self.path = root / kind / f"{self.digest}.jsonl"
+        self._damaged = root / "damaged"
+        self._head = json.dumps({"context": context}, ensure_ascii=False).encode()
 
     def read(self, keys: Iterable[str]) -> dict[str, Any]:
         """{key: value} of those of `keys` that have a whole line; of lines with the same key the last counts."""
@@ -64,6 +72,8 @@ class RowTable:
         except FileNotFoundError:
             return rows
         with file:
+            if file.readline() != self._head + b"\n":
+                return rows
             while part := file.read(CHUNK_BYTES):
                 lines = (part + file.readline()).split(b"\n")
                 found = [line[KEY_AT : line.find(b'"', KEY_AT)] in wanted for line in lines]
@@ -88,6 +98,8 @@ class RowTable:
             positions = range(len(keys) - 1, -1, -1)
             first = {key: n for n, key in zip(positions, reversed(keys), strict=True) if key not in rows}
             wanted = sorted(first.values())
+            # A row that is missing may be a line that was damaged.
+            damaged = self._take_out_damaged() if wanted and self.path.exists() else 0
 
             def commit(positions: Sequence[int], values: Sequence[Any]) -> None:
                 new = {keys[position]: value for position, value in zip(positions, values, strict=True)}
@@ -96,7 +108,7 @@ class RowTable:
 
             if wanted:
                 compute(wanted, commit)
-        return Filled([rows[key] for key in keys], reused, len(wanted))
+        return Filled([rows[key] for key in keys], reused, len(wanted), damaged)
 
     def _append(self, rows: dict[str, Any]) -> None:
         if odd := [key for key in rows if not PLAIN.fullmatch(key)]:
@@ -104,7 +116,7 @@ class RowTable:
         new = not self.path.exists()
         with self.path.open("ab") as file:
             # A line that a kill left torn must not swallow the next one.
-            lines = [json.dumps({"context": self.context}, ensure_ascii=False).encode()] if new else [b""]
+            lines = [self._head] if new else [b""]
             bodies = [
                 b"%b%b%b%b" % (BEFORE_KEY, key.encode(), BEFORE_VALUE, ENCODER.encode(value).encode())
                 for key, value in rows.items()
@@ -114,6 +126,30 @@ class RowTable:
             file.flush()
             os.fsync(file.fileno())
 
+    def _take_out_damaged(self) -> int:
+        """Put the file aside if any of its lines is damaged, and go on with the whole ones; returns how many
+        are not."""
+        with self.path.open("rb") as file:
+            own = file.readline() == self._head + b"\n"
+            bad = sum(not is_whole(line.removesuffix(b"\n")) for line in file if line != b"\n")
+            if own and not bad:
+                return 0
+            self._damaged.mkdir(parents=True, exist_ok=True)
+            aside = self._damaged / f"{self.kind}-{self.path.name}-{time.time_ns()}"
+            if own:
+                file.seek(0)
+                whole = self.path.with_suffix(".whole")
+                with whole.open("wb") as new:
+                    new.write(file.readline().removesuffix(b"\n"))
+                    new.writelines(b"\n" + line for raw in file if is_whole(line := raw.removesuffix(b"\n")))
+                    new.flush()
+                    os.fsync(new.fileno())
+                os.link(self.path, aside)
+                whole.replace(self.path)
+            else:
+                self.path.rename(aside)
+        return bad + (not own)
+
     @contextmanager
     def _writer(self) -> Iterator[None]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,9 +158,13 @@ class RowTable:
             yield
 
 
+def is_whole(line: bytes) -> bool:
+    return line[-CHECK_BYTES:] == CHECK % crc32(line[:-CHECK_BYTES])
+
+
 def whole_rows(lines: list[bytes]) -> Iterator[tuple[str, Any]]:
     """(key, value) of the lines that match their check."""
-    whole = [line for line in lines if line[-CHECK_BYTES:] == CHECK % crc32(line[:-CHECK_BYTES])]
+    whole = [line for line in lines if is_whole(line)]
     ends = [line.find(BEFORE_VALUE) for line in whole]
     keys = [line[KEY_AT:end].decode() for line, end in zip(whole, ends, strict=True)]
     values = [line[end + len(BEFORE_VALUE) : -CHECK_BYTES] for line, end in zip(whole, ends, strict=True)]

@@ -6,7 +6,6 @@ adapter's: a server that was not given this very adapter does not know the name.
 so that what the policy reads does not depend on the server's chat template.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -27,10 +26,15 @@ COMMIT_ROWS = 32  # answers between two calls of on_batch
 RETRIES = 4  # after 429, 408, a 5xx, a timeout or no connection
 BACKOFF = 0.5  # seconds, doubled at each retry, unless the server says when
 RETRIED = (408, 429, 500, 502, 503, 504)
+KEY_VARIABLE = "APT_SERVER_KEY"
 
 
 class ServerError(RuntimeError):
-    """The server cannot be reached, does not have the model, or answers wrongly; the message says which."""
+    """The server cannot be reached, does not have the model, or answers wrongly; the message says which,
+    without the key."""
+
+    def __init__(self, message: str):
+        super().__init__(http.without_key(message, http.key_in(KEY_VARIABLE)))
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def open_session(served: Served) -> "requests.Session":
     retries = Retry(
         total=RETRIES, backoff_factor=BACKOFF, status_forcelist=RETRIED, allowed_methods=None, raise_on_status=False
     )
-    return http.open_session(os.environ.get("APT_SERVER_KEY"), served.concurrency, retries)
+    return http.open_session(http.key_in(KEY_VARIABLE), served.concurrency, retries)
 
 
 def call(session: "requests.Session", served: Served, method: str, path: str, **body: Any) -> Any:
@@ -116,15 +120,21 @@ def call(session: "requests.Session", served: Served, method: str, path: str, **
 
     url = served.url.rstrip("/") + path
     try:
-        reply = session.request(method, url, json=body or None, timeout=served.timeout)
+        # The key goes to the address that the experiment names, and nowhere else.
+        reply = session.request(method, url, json=body or None, timeout=served.timeout, allow_redirects=False)
     except requests.RequestException as error:
         raise ServerError(f"{url}: no answer after {RETRIES + 1} tries: {error}") from None
-    if not reply.ok:
-        raise ServerError(f"{url}: {reply.status_code} {reply.reason}: {reply.text[:300]}")
+    if reply.status_code >= 300:
+        raise ServerError(f"{url}: {reply.status_code} {reply.reason}: {excerpt(reply.text)}")
     try:
         return reply.json()
     except requests.JSONDecodeError:
         return {}  # vLLM says in plain text that it loaded an adapter
+
+
+def excerpt(text: str) -> str:
+    """Its beginning, cut where the key is no longer in it: half a key is a secret too."""
+    return http.without_key(text, http.key_in(KEY_VARIABLE))[:300]
 
 
 def require_model(session: "requests.Session", served: Served) -> None:
@@ -167,4 +177,4 @@ def complete(session: "requests.Session", served: Served, ids: list[int], max_ne
     try:
         return reply["choices"][0]["text"].strip()
     except (KeyError, IndexError, TypeError, AttributeError):
-        raise ServerError(f"{served.url} answered without choices[0].text: {str(reply)[:300]}") from None
+        raise ServerError(f"{served.url} answered without choices[0].text: {excerpt(str(reply))}") from None

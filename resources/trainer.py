@@ -9,11 +9,13 @@ first step, or the base model. Their log-probabilities are computed once, before
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from resources.checkpoints import Checkpoints
 from resources.policy_model import Policy, beginning, load_base, messages
 from resources.row_store import Compute
 from resources.scoring import Question, Scores, score_answers
@@ -58,13 +60,15 @@ def train_adapter(
     out: Path,
     progress: Callable[[int, int], None] = lambda step, total: None,
     fill_reference: Fill | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> "pl.DataFrame":
     """Train on `pairs` (prompt, chosen, rejected) from `previous_adapter`, or from a fresh LoRA if None.
 
     Writes adapter_model.safetensors and adapter_config.json to `out` and returns the TrainingLog.
     Raises ValueError if there is no pair, or none with a prompt shorter than `max_length` tokens.
     `progress` gets (optimiser step, of how many). `fill_reference` may know log-probabilities of the
-    reference model, [chosen, rejected] in nats for each pair; it is asked for all of them.
+    reference model, [chosen, rejected] in nats for each pair; it is asked for all of them. `checkpoints`:
+    where it keeps how far it is, and goes on from.
     """
     from resources.fused_lora import fuse_lora
 
@@ -76,10 +80,11 @@ def train_adapter(
     give_reference(trainer, [chosen for chosen, _ in known], [rejected for _, rejected in known])
     share_prompts(trainer.model.get_base_model().base_model)
     with completion_positions_only():
-        trainer.train()
+        trainer.train(resume_from_checkpoint=checkpoints and keep_checkpoints(trainer, checkpoints))
     # Not trainer.save_model: that also writes training_args.bin, which is a pickle.
     trainer.model.save_pretrained(out, selected_adapters=["default"])
     (out / "README.md").unlink(missing_ok=True)
+    shutil.rmtree(out / "trainer")  # its output_dir, in which it keeps nothing
     forget_base_path(out / "adapter_config.json")
     return training_log(trainer.state.log_history)
 
@@ -159,6 +164,20 @@ def make_trainer(
     if "ref" in trainer.model.peft_config:
         trainer.model.delete_adapter("ref")
     return trainer
+
+
+def keep_checkpoints(trainer: Any, checkpoints: Checkpoints) -> str | None:
+    """Keep a checkpoint now and then; returns the one to go on from, if there is one."""
+    from transformers import TrainerCallback
+
+    class Keep(TrainerCallback):
+        # A step is logged after its end; its checkpoint has to know that.
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+            if "loss" in logs:
+                checkpoints.after_step(trainer)
+
+    trainer.add_callback(Keep())
+    return checkpoints.resume(trainer)
 
 
 def reference_log_probs(trainer: Any, system_prompt: str | None, recipe: TrainingRecipe) -> Compute:

@@ -11,27 +11,28 @@ not match, and files that cannot be read, are as good as absent: their texts are
 """
 
 import fcntl
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resources.artifact_store import CorruptArtifact
-from resources.digest import digest_json, list_files, write_atomically
+from resources.digest import digest_json, list_files
 from resources.lance_rows import (
     BROKEN,
     Checked,
     blocks,
     compare,
+    is_of,
     read_places,
     rewrite,
     table_rows,
     table_schema,
     take,
 )
+from resources.sealed import Damaged, read_sealed, write_sealed
 
 if TYPE_CHECKING:
     import lancedb
@@ -137,7 +138,8 @@ class VectorTable:
         def keep() -> None:
             check()
             if waiting:
-                table.add(table_rows([text for text, _ in waiting], np.stack([vector for _, vector in waiting])))
+                vectors = np.stack([vector for _, vector in waiting])
+                table.add(table_rows([text for text, _ in waiting], vectors, self.name))
                 waiting.clear()
 
         for start in range(0, len(texts), EMBED_ROWS):
@@ -211,8 +213,8 @@ class VectorTable:
 
     def _noted(self) -> Checked:
         try:
-            return Checked(**json.loads(self._note.read_text()))
-        except (OSError, ValueError, TypeError):
+            return Checked(**read_sealed(self._note, self.name))
+        except (OSError, Damaged, TypeError):
             return Checked()
 
     def _unchanged(self) -> Checked:
@@ -220,23 +222,33 @@ class VectorTable:
         known = self._noted()
         try:
             now = self._digest([name for name, _ in known.files])
+            version = self._version()
         except OSError:
             return Checked()
-        return known if now == [digest for _, digest in known.files] else Checked()
+        # Of a newer version than the noted one nobody has said yet that it is right: its rows will be compared.
+        same_or_newer = version == known.version or (known.version and version and version[0] < known.version[0])
+        return known if same_or_newer and now == [digest for _, digest in known.files] else Checked()
+
+    def _version(self) -> list[str]:
+        """[name, sha256] of the newest of LanceDB's manifests, whose names count down; [] if there is none."""
+        newest = min((path for path in list_files(self.folder / "_versions")), default=None)
+        return [] if newest is None else [newest.name, *self._digest([f"_versions/{newest.name}"])]
 
     def _remember(self, known: Checked) -> None:
+        known = replace(known, version=self._version())
         if known != self._noted():
-            write_atomically(self._note, json.dumps(asdict(known)))
+            write_sealed(self._note, self.name, asdict(known))
 
     # -- the table -------------------------------------------------------------------------------
 
     def _open(self) -> "lancedb.table.Table | None":
-        """The table as it is now; None if there is none, or none that can be opened."""
+        """The table as it is now; None if there is none, or none of this name that can be opened."""
         import lancedb
 
         try:
-            return lancedb.connect(self.database).open_table(self.name)
-        except (ValueError, *BROKEN):
+            table = lancedb.connect(self.database).open_table(self.name)
+            return table if is_of(table, self.name) else None
+        except BROKEN:
             return None
 
     def _open_or_create(self, dimensions: int) -> "lancedb.table.Table":
@@ -246,7 +258,7 @@ class VectorTable:
         if table is None:
             if self.folder.exists():  # damaged; gc removes it
                 self.folder.rename(self.database / f"damaged-{time.time_ns()}-{self.name}.lance")
-            table = lancedb.connect(self.database).create_table(self.name, schema=table_schema(dimensions))
+            table = lancedb.connect(self.database).create_table(self.name, schema=table_schema(dimensions, self.name))
         return table
 
     @contextmanager

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-# The tests run in two processes, and the tiny models are too small for a second thread to help.
+# The tests run in three processes, and the tiny models are too small for a second thread to help.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests import tiny
@@ -16,9 +16,7 @@ from tests import tiny
 def tiny_folder(tmp_path_factory) -> Path:
     """policy/, encoder/ and tasks/, made once."""
     folder = tmp_path_factory.mktemp("tiny")
-    tiny.make_policy(folder / "policy")
-    tiny.make_encoder(folder / "encoder")
-    tiny.make_task(folder / "tasks")
+    tiny.make_models(folder)
     return folder
 
 

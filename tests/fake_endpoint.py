@@ -97,3 +97,9 @@ def naive(body):
 
 def always(grade):
     return lambda body: f"Grade {read_prompt(body)[0]}: {grade}"
+
+
+def parrot(body):
+    """A model that repeats the answer before and after its own grade, a 2."""
+    mark, inside, _ = read_prompt(body)
+    return f"{inside}\nGrade {mark}: 2\n{inside}"

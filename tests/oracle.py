@@ -202,8 +202,9 @@ class World(Project):
         super().__init__(Experiment(name="t", loop={"max_iterations": 2}), home)
         self.pieces = {piece: [0, 0] for stage in CODE.values() for piece in stage}
         for name in ("base_model", "encoder", "grader", "benchmark_tasks"):
-            self.overwrite(name, 0)
-        self.landing.mkdir(parents=True)
+            if not (home / name).exists():
+                self.overwrite(name, 0)
+        self.landing.mkdir(parents=True, exist_ok=True)
 
     def overwrite(self, name, value):
         (self.home / name).write_text(str(value))

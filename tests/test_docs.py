@@ -80,7 +80,7 @@ def project(tmp_path_factory, tiny_folder) -> Path:
 def write_experiment(path: Path, models: Path, changes: dict | None = None) -> Path:
     content = {
         "name": "tiny",
-        "data": {"validation": 0.2, "test": 0.2},
+        "data": {"validation": 0.2, "test": 0.2, "near_duplicate_words": None},
         "policy": {"model": str(models / "policy"), "dtype": "float32", "max_new_tokens": 4},
         "mining": {"questions": 8},
         "retrieval": {"encoder": str(models / "encoder"), "per_case": 1},
@@ -228,7 +228,7 @@ NOT_FOR_USERS = (
 )
 # What only passes on a message that stands elsewhere, and where it comes from.
 PASSED_ON = {
-    "str(error)": "all_stages_idle: a run is going on",
+    "str(error)": "Locks.all_idle: a run is going on",
     "'\\n'.join((f'{path}: {explain(e)}' for e in error.errors()))": "experiment.explain",
     "self._problem": "resources.machine.lacking, or training.lora_targets",
     "'missing' if value is None else f'must be text, got {type(value).__name__}'": "rows in quarantine",

@@ -87,7 +87,7 @@ def test_new_iteration_after_gc_starts_from_the_promoted_adapter(engine):
 
 def test_gc_refuses_while_a_run_is_going_on(engine):
     store = engine.world.store
-    with store.lock("t-0001-bad_cases"), pytest.raises(RuntimeError, match="a run is going on"):
+    with store.locks.take("t-0001-bad_cases"), pytest.raises(RuntimeError, match="a run is going on"):
         collect_garbage(engine.world, 1, dry_run=False)
 
 
@@ -104,7 +104,7 @@ def test_gc_of_more_iterations_than_a_process_may_open_files(engine):
     store = engine.world.store
     before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     for number in range(300):
-        with store.lock(f"t-{number:04d}-policy"):
+        with store.locks.take(f"t-{number:04d}-policy"):
             pass
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, most))
     try:
@@ -113,5 +113,5 @@ def test_gc_of_more_iterations_than_a_process_may_open_files(engine):
         resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
     kept = {path.name for path in (store.root / "locks").iterdir()}
     assert kept <= {"gc", "dagster-instance", "in-use"}, "one file of each stage of each iteration is left otherwise"
-    with store.lock("t-0007-policy"), pytest.raises(RuntimeError, match=r"t-0007-policy is being computed"):
+    with store.locks.take("t-0007-policy"), pytest.raises(RuntimeError, match=r"t-0007-policy is being computed"):
         collect_garbage(engine.world, 1, dry_run=False)

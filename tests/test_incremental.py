@@ -86,7 +86,7 @@ def computed_home(tmp_path_factory, tiny_folder):
         shutil.copytree(tiny_folder / name, home / name)
     content = {
         "name": "tiny",
-        "data": {"validation": 0.2, "test": 0.2},
+        "data": {"validation": 0.2, "test": 0.2, "near_duplicate_words": None},
         "policy": {"model": "HOME/policy", "dtype": "float32", "max_new_tokens": 4},
         "retrieval": {"encoder": "HOME/encoder", "per_case": 1},
         "mining": {"questions": None},

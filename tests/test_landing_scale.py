@@ -200,7 +200,7 @@ def test_dataset_of_repeated_contradicting_and_moved_questions_is_that_of_one_ro
             record["split"] = draw.choice(SPLITS)
         lines.append(json.dumps(record).encode())
     files = [write(tmp_path / f"{name}.jsonl", lines[start::2], draw) for name, start in (("b", 0), ("a", 1))]
-    tables = build_domain((part for file in files for part in read_landed(file)), 0.3, 0.3)
+    tables = build_domain((part for file in files for part in read_landed(file)), 0.3, 0.3, None)
     kept, rejected = {}, []
     rows = [(file.name, row[6], *row[1:4]) for file in files for row in by_hand(file) if len(row) == 7]
     for file, record, prompt, answer, declared in sorted(rows, key=lambda row: row[:2]):

@@ -67,7 +67,7 @@ def test_while_a_run_is_queued_or_going_on_nothing_is_requested_and_nothing_open
 
 def test_run_that_holds_its_lock_is_alive_however_long_it_takes(started):
     run = started.start(dg.RunRequest(run_key="by hand", job_name="iterate"), seconds_ago=100 * DEAD_AFTER)
-    with started.project.store.lock(f"run-{run.run_id}"):  # flock tells two openings of one process apart
+    with started.project.store.locks.take(f"run-{run.run_id}"):  # flock tells two openings of one process apart
         assert started.drive() == f"run {run.run_id[:8]} is going on"
     assert asked(started.drive()) == ("iterate", "0002")
 

@@ -81,6 +81,7 @@ def test_ready_experiment_runs_the_whole_loop_on_a_tiny_model_of_its_architectur
         "model": str(make_model(tmp_path / "model", architecture, template)), "device": "cpu", "dtype": "float32",
         "max_new_tokens": 4,
     }  # fmt: skip
+    content["data"] = {"near_duplicate_words": None}  # the made-up questions differ in their number only
     content["mining"]["questions"] = 12
     content["retrieval"] = {"encoder": str(tiny_folder / "encoder")}
     content["benchmarks"] = {"folder": str(tiny_folder / "tasks"), "tasks": {"colours": None}}

@@ -8,8 +8,8 @@ import pytest
 
 from apt_assets.method.splits import row_id
 from resources.artifact_store import CorruptArtifact
-from resources.digest import FileDigests
 from resources.encoder import Encoder
+from resources.file_digests import FileDigests
 from resources.retriever import make_pool, nearest, similar_cases, verify_pool
 from resources.vector_table import VectorTable
 from schemas.tables import BadCases, Examples
@@ -334,3 +334,15 @@ def test_rows_that_no_pool_holds_are_removed_once_they_are_most_of_the_table(tab
     assert table.fill(kept["prompt"].to_list(), pytest.fail) == 0
     assert table.fill(pool["prompt"].to_list(), MadeUp) == 128
     assert make_pool(table, pool).equals(index)
+
+
+def test_vectors_of_another_encoder_put_in_place_are_not_taken_for_its_own(table, tmp_path):
+    table.fill(PROMPTS, MadeUp)
+    other = open_table(tmp_path, "vectors-y")
+    shutil.copytree(table.folder, other.folder)
+    shutil.copy(tmp_path / "db" / "vectors-x.checked.json", tmp_path / "db" / "vectors-y.checked.json")
+    assert other.missing(PROMPTS) == len(PROMPTS)
+    encoder = MadeUp()
+    assert other.fill(PROMPTS, lambda: encoder) == len(PROMPTS)
+    assert sorted(encoder.asked) == sorted(PROMPTS)
+    assert table.missing(PROMPTS) == 0

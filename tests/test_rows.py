@@ -141,3 +141,27 @@ def test_two_processes_at_once_compute_each_row_once(tmp_path):
 def test_context_can_be_read_from_the_file(table):
     table.fill(["a"], computing([]))
     assert json.loads(table.path.read_text().splitlines()[0]) == {"context": {"policy": "m1"}}
+
+
+def test_damaged_lines_are_taken_out_and_the_file_as_it_was_is_put_aside(table, tmp_path):
+    table.fill(["a", "b", "c"], computing([]))
+    damaged = table.path.read_bytes().replace(b"answer to 1", b"answer to 9")
+    table.path.write_bytes(damaged)
+    filled = table.fill(["a", "b", "c"], computing([]))
+    assert (filled.values, filled.reused, filled.computed, filled.damaged) == (
+        ["answer to 0", "answer to 1", "answer to 2"], 2, 1, 1,
+    )  # fmt: skip
+    (aside,) = (tmp_path / "damaged").iterdir()
+    assert aside.read_bytes() == damaged
+    assert b"answer to 9" not in table.path.read_bytes()
+    assert table.fill(["a", "d"], computing([])).damaged == 0
+
+
+def test_file_of_another_context_put_in_place_is_not_read(table, tmp_path):
+    other = RowTable(tmp_path, "answers", {"policy": "m2"})
+    other.fill(["a"], computing([], value="of m2"))
+    table.path.write_bytes(other.path.read_bytes())
+    assert table.missing(["a"]) == 1
+    assert table.fill(["a"], computing([])).values == ["answer to 0"]
+    assert json.loads(table.path.read_text().splitlines()[0]) == {"context": {"policy": "m1"}}
+    assert len(list((tmp_path / "damaged").iterdir())) == 1

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from resources.artifact_store import ArtifactStore, CorruptArtifact
-from resources.digest import FileDigests
+from resources.file_digests import FileDigests
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_failed_computation_leaves_nothing_behind(store):
 
 
 def hold_lock(root, started):
-    with ArtifactStore(root).lock("one"):
+    with ArtifactStore(root).locks.take("one"):
         started.set()
         time.sleep(60)
 
@@ -82,7 +82,7 @@ def test_lock_of_a_killed_holder_is_free(store):
     assert started.wait(30)
     holder.kill()
     holder.join()
-    with store.lock("one"):
+    with store.locks.take("one"):
         pass
 
 
@@ -105,20 +105,95 @@ def test_file_overwritten_in_place_with_its_old_size_and_mtime_has_a_new_digest(
     assert FileDigests(tmp_path / "memory.json").file(path) != first
 
 
+def events(store, kind):
+    return list(store.events(kind))
+
+
+def test_edited_manifest_is_a_miss_and_kept_aside_when_the_artifact_is_committed_anew(store):
+    manifest = commit(store)
+    trace = store.root / "traces" / "bad_cases" / "f1.json"
+    trace.write_text(trace.read_text().replace('"rows": 1', '"rows": 7'))
+    assert store.lookup("bad_cases", "f1") is None
+    assert commit(store) == manifest
+    assert store.lookup("bad_cases", "f1") == manifest
+    (aside,) = (store.root / "quarantine").iterdir()
+    assert '"rows": 7' in aside.read_text()
+    (event,) = events(store, "quarantined")
+    assert event["file"] == "traces/bad_cases/f1.json"
+    assert "does not match its check" in event["reason"][0]
+
+
+def test_pointer_of_another_iteration_put_in_place_counts_as_absent(store):
+    store.point("e", "0001", commit(store))
+    folder = store.root / "pointers" / "e"
+    (folder / "0002").mkdir()
+    (folder / "0002" / "bad_cases.json").write_bytes((folder / "0001" / "bad_cases.json").read_bytes())
+    assert store.pointed("e", "0001", "bad_cases") is not None
+    assert store.pointed("e", "0002", "bad_cases") is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"files": 7}', '{"version": 2, "files": ["b.jsonl"]}'])
+def test_damaged_snapshot_is_read_from_the_journal_and_written_again(store, content):
+    store.take_snapshot("e", "0001", ["b.jsonl", "a.jsonl"])
+    path = store.root / "snapshots" / "e" / "0001.json"
+    whole = path.read_bytes()
+    path.write_text(content)
+    assert store.snapshot("e", "0001") == ["a.jsonl", "b.jsonl"]
+    store.restore_snapshots("e")
+    assert path.read_bytes() == whole
+    assert len(events(store, "quarantined")) == 1
+
+
+def test_snapshot_that_is_gone_is_written_again_if_something_was_computed_for_its_iteration(store):
+    store.take_snapshot("e", "0001", ["a.jsonl"])
+    store.take_snapshot("e", "0002", ["a.jsonl", "b.jsonl"])
+    store.point("e", "0001", commit(store))
+    for path in (store.root / "snapshots" / "e").iterdir():
+        path.unlink()
+    store.restore_snapshots("e")
+    assert store.iterations("e") == ["0001"]
+    assert store.snapshot("e", "0001") == ["a.jsonl"]
+
+
+def test_damaged_snapshot_that_the_journal_does_not_know_either_is_a_clear_error(store):
+    store.take_snapshot("e", "0001", ["a.jsonl"])
+    (store.root / "snapshots" / "e" / "0001.json").write_text("{")
+    (store.root / "journal.jsonl").unlink()
+    with pytest.raises(CorruptArtifact, match=r"0001\.json.*delete it"):
+        store.snapshot("e", "0001")
+
+
+def test_line_after_a_torn_one_in_the_journal_can_be_read(store):
+    store.journal("hit", stage="x")
+    with (store.root / "journal.jsonl").open("a") as file:
+        file.write('{"event": "mi')
+    store.journal("miss", stage="y")
+    assert [event["event"] for event in store.events()] == ["hit", "miss"]
+
+
+def test_locks_of_two_stores_in_one_process_are_two_locks(tmp_path):
+    one, other = ArtifactStore(tmp_path / "one"), ArtifactStore(tmp_path / "other")
+    one.locks.keep("run-1")
+    other.locks.keep("run-1")
+    assert one.locks.taken("run-1")
+    assert other.locks.taken("run-1")
+    assert not one.locks.taken("run-2")
+
+
 def test_process_that_waits_for_a_lock_whose_file_gc_removes_locks_the_new_file(store):
     path = store.root / "locks" / "run-1"
     path.parent.mkdir(parents=True)
     with ThreadPoolExecutor() as pool:
         with path.open("w") as other:
             fcntl.flock(other, fcntl.LOCK_EX)
-            waiting = pool.submit(store.hold, "run-1")
+            waiting = pool.submit(store.locks.keep, "run-1")
             time.sleep(0.3)
             path.unlink()
         waiting.result(30)
-    assert store.held("run-1")
+    assert store.locks.taken("run-1")
 
 
 def test_process_that_runs_many_iterations_holds_the_lock_of_one(store):
     for number in range(5):
-        store.hold(f"run-{number}")
-    assert [number for number in range(5) if store.held(f"run-{number}")] == [4]
+        store.locks.keep(f"run-{number}")
+    assert [number for number in range(5) if store.locks.taken(f"run-{number}")] == [4]

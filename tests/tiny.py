@@ -92,6 +92,13 @@ def make_task(folder: Path) -> Path:
     return folder
 
 
+def make_models(folder: Path) -> None:
+    """policy/, encoder/ and tasks/."""
+    make_policy(folder / "policy")
+    make_encoder(folder / "encoder")
+    make_task(folder / "tasks")
+
+
 def domain_rows(count: int) -> list[dict[str, str]]:
     """Questions with one-word answers; row n is always the same."""
     things = list(COLOURS)
@@ -132,7 +139,8 @@ def experiment(folder: Path) -> dict[str, Any]:
     """An experiment on the models and tasks that were made in `folder`."""
     return {
         "name": "tiny",
-        "data": {"validation": 0.2, "test": 0.2},
+        # The questions differ in their number only, so nearly all would be near duplicates.
+        "data": {"validation": 0.2, "test": 0.2, "near_duplicate_words": None},
         "policy": {"model": str(folder / "policy"), "dtype": "float32", "max_new_tokens": 4},
         "retrieval": {"encoder": str(folder / "encoder"), "per_case": 1},
         "mining": {"questions": 12},

@@ -54,6 +54,7 @@ def adapter_checkpoint(step: Step) -> None:
     """The LoRA adapter after preference training (DPO + NLL) on this iteration's pairs, continued
     from the previous adapter. Safetensors only.
     """
+    from resources.checkpoints import Checkpoints
     from resources.trainer import TrainingRecipe, train_adapter
 
     settings, policy = step.settings.training, step.settings.policy
@@ -78,6 +79,7 @@ def adapter_checkpoint(step: Step) -> None:
         step.out,
         step.progress("training", 0, "steps"),
         lambda compute: step.fill(table, keys, compute, ("reference model", "pairs")).values,
+        Checkpoints(step.unfinished, step.check),
     )
     step.write(log, "training_log")
     step.work["steps"] = log.height

@@ -15,7 +15,8 @@ def questions_now(view: View) -> "tuple[dict[str, pl.DataFrame], list[str]]":
     from apt_assets.method.landing import read_landed
 
     data = view.settings.data
-    tables = build_domain((part for path in view.landed() for part in read_landed(path)), data.validation, data.test)
+    parts = (part for path in view.landed() for part in read_landed(path))
+    tables = build_domain(parts, data.validation, data.test, data.near_duplicate_words)
     return {split: tables[split] for split in ("validation", "test")}, tables["train"]["answer"].to_list()
 
 
@@ -25,7 +26,7 @@ def work(view: View) -> dict[str, int]:
 
 @stage(
     inputs=["landing_folder"],
-    settings=["data.validation", "data.test", *ANSWERING, *GRADING, *BENCHMARKS],
+    settings=["data.validation", "data.test", "data.near_duplicate_words", *ANSWERING, *GRADING, *BENCHMARKS],
     identities=["grader", "base_model", "benchmark_tasks"],
     libraries=["torch", "transformers", "peft", "lm-eval", "polars", *GRADING_LIBRARIES],
     work=work,

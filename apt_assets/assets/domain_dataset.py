@@ -5,21 +5,22 @@ from apt_assets.experiment import UsageError
 
 @stage(
     inputs=["landing_files"],
-    settings=["data.validation", "data.test"],
+    settings=["data.validation", "data.test", "data.near_duplicate_words"],
     libraries=["polars", "pyarrow"],
     group="data",
     kinds=["polars", "pandera"],
 )
 def domain_dataset(step: Step) -> None:
     """The iteration's questions with gold answers: train (mining and pool), validation (the gate)
-    and test (reported only), split by content hash of the prompt. Rows that are not usable are in
-    quarantine.parquet with file, field and reason.
+    and test (reported only), split by content hash of the prompt. Rows that are not usable, and training
+    rows that are near duplicates of held-out ones, are in quarantine.parquet with file, field and reason.
     """
     from apt_assets.method.domain import build_domain
     from apt_assets.method.landing import read_landed
 
     data, paths = step.settings.data, step.landed()
-    tables = build_domain((part for path in paths for part in read_landed(path)), data.validation, data.test)
+    parts = (part for path in paths for part in read_landed(path))
+    tables = build_domain(parts, data.validation, data.test, data.near_duplicate_words)
     if tables["train"].height == 0:
         raise UsageError(
             f"no training rows in {step.project.landing} ({len(paths)} files, "

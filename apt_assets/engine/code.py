@@ -17,13 +17,13 @@ a change there that gives artifacts another meaning must raise ENGINE_VERSION.
 import ast
 import copy
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resources.digest import digest_json, write_atomically
+from resources.digest import digest_json
+from resources.sealed import Damaged, read_sealed, write_sealed
 
 PACKAGES = ("apt_assets", "resources", "schemas")
 BOUNDARY = (
@@ -33,7 +33,10 @@ BOUNDARY = (
     "apt_assets.project",
     "resources.artifact_store",
     "resources.digest",
+    "resources.file_digests",
+    "resources.locks",
     "resources.row_store",
+    "resources.sealed",
     "schemas.files",
 )
 # Reasons of each bump: 1, the first.
@@ -204,14 +207,15 @@ class CodeDigests:
     def _recall(self) -> None:
         if self._memory is not None:
             try:
-                kept = json.loads(self._memory.read_text(encoding="utf-8"))
+                kept = read_sealed(self._memory, self._memory.name)
                 self._closures = kept["closures"] if kept["key"] == self._key() else {}
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, Damaged, KeyError):
                 self._closures = {}
 
     def _remember(self) -> None:
         if self._memory is not None:
-            write_atomically(self._memory, json.dumps({"key": self._key(), "closures": self._closures}))
+            content = {"key": self._key(), "closures": self._closures}
+            write_sealed(self._memory, self._memory.name, content)
 
     def _key(self) -> str:
         return digest_json([BOUNDARY, self.sources])

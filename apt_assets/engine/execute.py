@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from apt_assets.engine.plan import StagePlan
 from apt_assets.engine.progress import Show
-from apt_assets.engine.stages import BASE, STAGES
+from apt_assets.engine.stages import BASE, STAGES, not_repeatable
 from apt_assets.engine.step import Log, StageBlocked, Step
 from resources.artifact_store import CorruptArtifact, Manifest, now
 
@@ -45,7 +45,7 @@ def run_stage(
     """
     store = project.store
     where = {"iteration": iteration, "stage": name, "run_id": run_id}
-    with store.lock(f"{project.experiment.name}-{iteration}-{name}"):
+    with store.locks.take(f"{project.experiment.name}-{iteration}-{name}"):
         planner = project.planner()
         plan = planner.stage(iteration, name)
         if plan.fingerprint is None:
@@ -179,6 +179,7 @@ def commit(step: Step, seconds: float, run_id: str) -> Manifest:
         seconds=round(seconds, 3),
         run_id=run_id,
         created=now(),
+        not_repeatable=not_repeatable(plan.facts["settings"]),
     )
 
 

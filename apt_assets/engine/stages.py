@@ -79,6 +79,21 @@ STAGES: dict[str, Stage] = {}
 CHOSEN = {("policy.quantization", "nf4"): "bitsandbytes", ("policy.backend", "vllm"): "vllm"}
 
 
+def not_repeatable(settings: dict[str, Any]) -> list[str]:
+    """Which of a stage's settings, "key: value", bring in what another cold run need not give again.
+
+    On a CPU two cold runs give the same data versions; a GPU adds up in an order of its own, and a server or vLLM
+    puts other requests into a batch.
+    """
+    doubtful = {
+        "policy.device": settings.get("policy.device") == "cuda",
+        "policy.backend": settings.get("policy.backend", "transformers") != "transformers",
+        "assessor.rubric.endpoint": settings.get("assessor.rubric.endpoint") is not None
+        and settings.get("assessor.kind") in ("rubric", "combined"),
+    }
+    return [f"{key}: {settings[key]}" for key, is_so in doubtful.items() if is_so]
+
+
 @cache
 def installed_version(distribution: str) -> str:
     """Its version, or "missing": a plan can be made where an experiment cannot run."""

@@ -79,6 +79,10 @@ class Step(View):
             compute(missing, commit_if_unchanged)
 
         filled = table.fill(keys, guarded)
+        if filled.damaged:
+            where = {"iteration": self.plan.iteration, "stage": self.plan.stage}
+            reason = [f"{filled.damaged} damaged lines of {table.kind}/{table.digest[:8]}.jsonl were computed again"]
+            self.project.store.journal("quarantined", **where, reason=reason)
         self.count(table.kind, reused=filled.reused, computed=filled.computed)
         return filled
 
@@ -93,6 +97,13 @@ class Step(View):
         from schemas.files import write_table
 
         write_table(table, self.out / f"{file or self.plan.stage}.parquet")
+
+    @property
+    def unfinished(self) -> Path:
+        """A folder for what a long computation keeps while it goes on, by what decides its result; it is removed
+        when the artifact is committed, and by gc."""
+        assert self.plan.fingerprint is not None
+        return self.project.store.unfinished(self.plan.fingerprint)
 
     def progress(self, what: str, total: int, unit: str = "rows") -> Callable[..., None]:
         """A callback (done, of=total) that shows how far a part of the stage is, ten times a second at most."""

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from apt_assets.method.landing import ROWS, Landed
+from apt_assets.method.landing import ROWS, Landed, records_of
+from apt_assets.method.near import near_held_out
 from apt_assets.method.splits import SPLITS, row_ids, splits_of
 from schemas import tables
 
@@ -13,12 +14,15 @@ FOUND = {"file": pl.String, **ROWS, "row_id": pl.String, "its_split": pl.String}
 QUARANTINE = ("file", "record", "field", "reason", "raw")
 
 
-def build_domain(parts: Iterable[Landed], validation: float, test: float) -> dict[str, pl.DataFrame]:
+def build_domain(
+    parts: Iterable[Landed], validation: float, test: float, near_duplicate_words: int | None
+) -> dict[str, pl.DataFrame]:
     """The tables train, validation, test, provenance and quarantine.
 
     The same question twice with the same answer is one row. With another answer there is no gold:
     one row is kept, the other quarantined. A question declared for training that equals, after
-    normalisation, a held-out one is held out, and the training row quarantined.
+    normalisation, a held-out one is held out, and the training row quarantined. So is a training row that
+    is a near duplicate of a held-out one (method/near.py; None: it stays).
 
     The order of rows in a file decides nothing: files go by name and the rows of a file by what they
     say, and where a row stands is looked up when someone asks (`apt_assets.show`).
@@ -26,7 +30,8 @@ def build_domain(parts: Iterable[Landed], validation: float, test: float) -> dic
     found, rejects = [pl.DataFrame(schema=FOUND)], [pl.DataFrame(schema=tables.Quarantine.empty().schema)]
     for part in parts:
         found.append(with_identity(part, validation, test))
-        bad = [(r.file, r.record, r.field, r.reason, r.raw) for r in part.rejects]
+        records = records_of(part.rejects)
+        bad = [(r.file, record, r.field, r.reason, r.raw) for r, record in zip(part.rejects, records, strict=True)]
         rejects.append(pl.DataFrame(bad, schema=rejects[0].schema, orient="row"))
     rows = pl.concat(found).sort("file", "record")
     del found
@@ -39,10 +44,12 @@ def build_domain(parts: Iterable[Landed], validation: float, test: float) -> dic
     kept, disputed = settle(rows.filter(~pl.col("agrees")).drop("agrees").rows(named=True))
     agreed = rows.filter("agrees").drop("agrees").unique("row_id", keep="first", maintain_order=True)
     del rows
-    return as_tables(
-        pl.concat([agreed, pl.DataFrame(kept, schema=FOUND)]),
-        pl.concat([*rejects, pl.DataFrame(disputed, schema=rejects[0].schema)]),
-    )
+    rows = pl.concat([agreed, pl.DataFrame(kept, schema=FOUND)]).sort("row_id")
+    del agreed
+    leaks: list[Row] = []
+    if near_duplicate_words is not None:
+        rows, leaks = without_near(rows, near_duplicate_words)
+    return as_tables(rows, pl.concat([*rejects, pl.DataFrame([*disputed, *leaks], schema=rejects[0].schema)]))
 
 
 def with_identity(part: Landed, validation: float, test: float) -> pl.DataFrame:
@@ -76,13 +83,25 @@ def settle(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
     return list(kept.values()), rejects
 
 
+def without_near(rows: pl.DataFrame, shortest: int) -> tuple[pl.DataFrame, list[Row]]:
+    """FOUND -> (the same without training rows that are near to a held-out one, these as QUARANTINE)."""
+    of_train = rows["its_split"] == "train"
+    train, held_out = rows.filter(of_train), rows.filter(~of_train)
+    near = near_held_out(train, held_out, shortest)
+    pairs = zip(train[list(near)].rows(named=True), held_out[list(near.values())].rows(named=True), strict=True)
+    leaks = [
+        reject(row, "prompt", f"is within a word of a {other['its_split']} row of {other['file']}: {other['prompt']}")
+        for row, other in pairs
+    ]
+    return rows.join(train[list(near)], on="row_id", how="anti", maintain_order="left"), leaks
+
+
 def reject(row: Row, field: str, reason: str) -> Row:
     values = (row["file"], row["record"], field, reason[:500], f"{row['prompt']} -> {row['answer']}"[:500])
     return dict(zip(QUARANTINE, values, strict=True))
 
 
-def as_tables(kept: pl.DataFrame, rejects: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    ordered = kept.sort("row_id")
+def as_tables(ordered: pl.DataFrame, rejects: pl.DataFrame) -> dict[str, pl.DataFrame]:
     result = {s: ordered.filter(pl.col("its_split") == s).select("row_id", "prompt", "answer") for s in SPLITS}
     result["provenance"] = ordered.select(
         "row_id", pl.col("its_split").alias("split"), "file", "record", "source_id", "metadata"

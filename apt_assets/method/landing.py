@@ -6,9 +6,12 @@ and one by one only those that are not (`check`, which knows what is wrong, and 
 
 import json
 import re
+import reprlib
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from functools import cache
+from itertools import compress, groupby
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -21,6 +24,9 @@ from apt_assets.method.splits import SPLITS
 from resources.digest import digest_json, digest_rows
 
 FIELDS = frozenset(("prompt", "answer", "split", "id", "metadata"))
+LONGEST_TEXT = 1_000_000  # characters of a prompt or an answer
+SHORT_TEXT = 1000  # so short that nothing in it takes long
+MOST_MARKS = 100
 UNCLEAN = re.compile(r"[\x00\ud800-\udfff]")
 METADATA = json.JSONEncoder(ensure_ascii=False, default=str)
 CONTENT = dict.fromkeys(("prompt", "answer", "split", "source_id", "metadata"), pl.String)
@@ -36,11 +42,6 @@ class Reject:
     field: str | None
     reason: str
     raw: str
-
-    @property
-    def record(self) -> str:
-        """16 hex digits of what was found and what is wrong with it."""
-        return digest_json(["reject", self.field, self.reason, self.raw])[:16]
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,12 @@ class Contents:
     rejects: list[Reject]
 
 
+def records_of(rejects: Sequence[Reject]) -> list[str]:
+    """Of each, 16 hex digits of what was found and what is wrong with it."""
+    columns = [[getattr(bad, name) for bad in rejects] for name in ("field", "reason", "raw")]
+    return digest_rows(["reject"] * len(rejects), *columns, digits=16)
+
+
 def read_landed(path: Path) -> Iterator[Landed]:
     """Read one landed file by its suffix: .jsonl, .csv or .parquet.
 
@@ -80,7 +87,7 @@ def contents_of(path: Path) -> Contents:
     records: list[pl.Series] = []
     rejects: list[Reject] = []
     for part in read_landed(path):
-        records += [part.rows["record"], pl.Series([reject.record for reject in part.rejects], dtype=pl.String)]
+        records += [part.rows["record"], pl.Series(records_of(part.rejects), dtype=pl.String)]
         rejects += part.rejects
     found = pl.concat(records) if records else pl.Series(dtype=pl.String)
     return Contents(digest_json(found.sort().to_list()), len(found) - len(rejects), rejects)
@@ -131,6 +138,8 @@ def plainly_good(records: Sequence[Any]) -> list[bool]:
         and not UNCLEAN.search(answer)
         and prompt.strip() != ""
         and answer.strip() != ""
+        and (len(prompt) < SHORT_TEXT or excess(prompt) is None)
+        and (len(answer) < SHORT_TEXT or excess(answer) is None)
         for prompt, answer, split, source_id, metadata in zip(*fields, strict=True)
     ]
 
@@ -163,7 +172,7 @@ def check(record: Any) -> tuple[str, str, str | None, str | None, str | None]:
     answer = text_field(record, "answer")
     split = record.get("split")
     if split is not None and split not in SPLITS:
-        raise BadField("split", f"must be one of {', '.join(SPLITS)}, got {split!r}")
+        raise BadField("split", f"must be one of {', '.join(SPLITS)}, got {reprlib.repr(split)}")
     source_id = record.get("id")
     if isinstance(source_id, bool) or not isinstance(source_id, str | int | None):
         raise BadField("id", f"must be text or a whole number, got {type(source_id).__name__}")
@@ -185,7 +194,29 @@ def text_field(record: dict, name: str) -> str:
         raise BadField(name, "empty")
     if "\x00" in value:
         raise BadField(name, "holds a NUL character")
+    if (reason := excess(value)) is not None:
+        raise BadField(name, reason)
     return encodable(value.strip(), name)
+
+
+def excess(text: str) -> str | None:
+    """Why a text is too much of something; None if it is not."""
+    if len(text) > LONGEST_TEXT:
+        return f"longer than {LONGEST_TEXT} characters"
+    # They are put in order one by one when a text is normalised: half a million take an hour. A run of them
+    # has one at a place that is looked at first, since a whole search takes longer than all else.
+    if len(text) >= SHORT_TEXT and not combining_marks().isdisjoint(text[MOST_MARKS :: MOST_MARKS + 1]):
+        lengths = (sum(1 for _ in run) for is_mark, run in groupby(text, combining_marks().__contains__) if is_mark)
+        if max(lengths) > MOST_MARKS:
+            return f"holds more than {MOST_MARKS} combining marks in a row"
+    return None
+
+
+@cache
+def combining_marks() -> frozenset[str]:
+    # A halfwidth voiced sign is a letter until it is normalised.
+    every = map(chr, range(0x300, 0x1F000))
+    return frozenset(c for c in every if unicodedata.category(c)[0] == "M" or c in "\uff9e\uff9f")
 
 
 def metadata_of(record: dict[str, Any]) -> str | None:

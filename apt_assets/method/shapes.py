@@ -9,6 +9,7 @@ Multiple choice: {"question": ..., "choices": [...], "answer": ...}, the answer 
 text. The question is asked with lettered choices, and its answer is the letter.
 """
 
+import reprlib
 import string
 from typing import Any
 
@@ -62,7 +63,7 @@ def turn_of(message: Any, field: str) -> tuple[str, str]:
         raise BadField(field, f"must be an object with role and content, got {type(message).__name__}")
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
-        raise BadField(f"{field}.role", f"must be one of {', '.join(ROLES)}, got {role!r}")
+        raise BadField(f"{field}.role", f"must be one of {', '.join(ROLES)}, got {reprlib.repr(role)}")
     if isinstance(content, list):
         # The form for turns that may also hold pictures: a list of typed parts.
         parts = [
@@ -98,7 +99,8 @@ def index_of(answer: Any, texts: list[str], letters: str) -> int:
     meant = {letters.index(said)} if len(said) == 1 and said in letters else set()
     meant |= {texts.index(said)} if said in texts else set()
     if not meant:
-        raise BadField("answer", f"is neither an index, a letter up to {letters[-1]} nor one of the choices: {said!r}")
+        shown = reprlib.repr(said)
+        raise BadField("answer", f"is neither an index, a letter up to {letters[-1]} nor one of the choices: {shown}")
     if len(meant) == 2:
         raise BadField("answer", f"{said!r} is the letter of one choice and the text of another")
     return meant.pop()

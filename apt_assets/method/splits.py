@@ -28,14 +28,20 @@ def row_id(prompt: str) -> str:
     return digest_16(normalise(prompt) or prompt)
 
 
+def normalised(texts: pl.Series) -> pl.Series:
+    """`normalise` of every text."""
+    # For ASCII, lower case is what NFKC and case folding come to, and polars does it without a call per row.
+    normal = texts.str.to_lowercase().str.replace_all("[^0-9a-z]+", " ").str.strip_chars(" ")
+    others = (texts.str.len_bytes() != texts.str.len_chars()).arg_true()
+    if others.is_empty():
+        return normal
+    return normal.scatter(others, [normalise(text) for text in texts[others]])
+
+
 def row_ids(prompts: pl.Series) -> list[str]:
     """`row_id` of every prompt."""
-    # For ASCII, lower case is what NFKC and case folding come to, and polars does it without a call per row.
-    normal = prompts.str.to_lowercase().str.replace_all("[^0-9a-z]+", " ").str.strip_chars(" ").to_list()
-    texts = prompts.to_list()
-    for n in (prompts.str.len_bytes() != prompts.str.len_chars()).arg_true():
-        normal[n] = normalise(texts[n])
-    return [digest_16(text or prompt) for text, prompt in zip(normal, texts, strict=True)]
+    pairs = zip(normalised(prompts).to_list(), prompts.to_list(), strict=True)
+    return [digest_16(text or prompt) for text, prompt in pairs]
 
 
 def digest_16(text: str) -> str:

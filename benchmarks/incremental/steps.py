@@ -29,7 +29,7 @@ def read_domain(files: Sequence[str], config: Config) -> dict[str, pl.DataFrame]
 
     shares = config["data"]
     parts = (part for name in files for part in read_landed(Path(name)))
-    tables = build_domain(parts, shares["validation"], shares["test"])
+    tables = build_domain(parts, shares["validation"], shares["test"], shares["near_duplicate_words"])
     return {split: tables[split] for split in ("train", *HELD_OUT)}
 
 

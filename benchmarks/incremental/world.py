@@ -18,7 +18,7 @@ NEW_ROWS = ROWS // 100
 FIRST_FILE, SECOND_FILE = "rows.jsonl", "more.jsonl"
 
 SETTINGS: dict[str, Any] = {
-    "data": {"validation": 0.2, "test": 0.2},
+    "data": {"validation": 0.2, "test": 0.2, "near_duplicate_words": None},
     "policy": {"dtype": "float32", "device": "cpu", "system_prompt": None, "max_new_tokens": 16, "batch_tokens": 1024},
     "assessor": {"bad_below": 4},
     "retrieval": {"per_case": 1, "batch_size": 64},

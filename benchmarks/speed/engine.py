@@ -33,6 +33,7 @@ def make_experiment(home: Path) -> Path:
     tiny.write_jsonl(home / "landing" / "colours.jsonl", tiny.domain_rows(100))
     content = {
         "name": "engine",
+        "data": {"near_duplicate_words": None},  # the made-up questions differ in their number only
         "policy": {"model": str(home / "policy"), "dtype": "float32", "max_new_tokens": 4},
         "retrieval": {"encoder": str(home / "encoder")},
         "mining": {"questions": 20},

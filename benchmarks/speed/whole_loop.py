@@ -84,7 +84,9 @@ class Plain:
         path = experiment_of(case, folder)
         self.settings = Experiment.model_validate(yaml.safe_load(path.read_text()))
         data = self.settings.data
-        self.tables = build_domain(read_landed(folder / "icd10.jsonl"), data.validation, data.test)
+        self.tables = build_domain(
+            read_landed(folder / "icd10.jsonl"), data.validation, data.test, data.near_duplicate_words
+        )
         self.adapter: Path | None = None
         self.scores: list[Any] = []
         self.write_tasks()

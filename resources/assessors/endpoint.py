@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from resources.assessors import Grade, Row, Ungradable
 from resources.assessors.labels import exact
 from resources.assessors.rubric import Prompt, build_prompt, read_grade
-from resources.http import open_session
+from resources.http import open_session, without_key
 
 if TYPE_CHECKING:
     import requests
@@ -125,7 +125,7 @@ class EndpointRubric:
                 f"{self.url.rstrip('/')}/chat/completions", json=body, timeout=self.timeout, allow_redirects=False
             )
         except requests.RequestException as error:
-            raise Failure(f"{type(error).__name__}: {self.without_key(str(error))}") from None
+            raise Failure(f"{type(error).__name__}: {without_key(str(error), self.key)}") from None
         if response.status_code in PASSING or response.status_code >= 500:
             raise Failure(f"status {response.status_code}", wait_of(response))
         if response.status_code != 200:
@@ -147,10 +147,7 @@ class EndpointRubric:
         return f"{response.status_code}: {self.excerpt(response.text)}"
 
     def excerpt(self, text: str) -> str:
-        return repr(self.without_key(text)[:300])
-
-    def without_key(self, text: str) -> str:
-        return text.replace(self.key, "***") if self.key else text
+        return repr(without_key(text, self.key)[:300])
 
 
 def wait_of(response: "requests.Response") -> float:

@@ -120,7 +120,7 @@ class Life:
             "runs": self.ui.ask("{runsOrError {... on Runs {count}}}")["runsOrError"]["count"],
             "failed": self.failed_runs(),
             "slots": pool.active_slot_count + pool.pending_step_count,
-            "held": sorted(p.name for p in self.files("locks") if self.project.store.held(p.name)),
+            "held": sorted(p.name for p in self.files("locks") if self.project.store.locks.taken(p.name)),
             "lock_files": len(self.files("locks")),
             "left": {name: len(self.files(name)) for name in LEFT_BEHIND},
             "processes": self.processes(),

@@ -1,0 +1,164 @@
+"""Parquet files, decoded in a process of their own: a decoder that crashes, never ends or takes all memory is an
+error here, and what it gave before that counts.
+
+    python -P parquet.py FILE    Arrow's stream format on stdout; what is wrong with the file on stderr
+
+That process is a fresh interpreter and no fork, which the threads of polars and torch would not survive. It
+imports pyarrow alone, which takes about 0.2 s.
+"""
+
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from signal import Signals
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LONGEST_RECORD = 1 << 24  # bytes of one row, in whatever format
+LONGEST_WAIT = 10.0  # seconds for one batch
+MOST_MEMORY = 1 << 32  # bytes of the decoder's address space
+MOST_UNPACKED = 1 << 32  # bytes of all values of a file
+MOST_ROWS = 50_000_000
+# A file of no more rows than this may have more of them than bytes: rows that are all alike take next to none.
+FEW_ROWS = 100_000
+BATCH_ROWS, BATCH_BYTES = 4096, LONGEST_RECORD
+
+
+def read_batches(path: Path) -> "Iterator[pa.RecordBatch]":
+    """The rows of a Parquet file in order. A batch without rows stands for one row above LONGEST_RECORD.
+
+    Raises ValueError where the file cannot be read on, with the reason.
+    """
+    import pyarrow as pa
+
+    command = [sys.executable, "-P", __file__, str(path)]
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as decoder,
+    ):
+        watch = Watch(decoder)
+        try:
+            with watch:
+                stream = pa.ipc.open_stream(decoder.stdout)
+            while True:
+                with watch:
+                    batch = stream.read_next_batch()
+                yield batch
+        except StopIteration:
+            with watch:
+                decoder.wait()
+        except (pa.ArrowException, OSError, ValueError):
+            pass  # the stream broke off: the process tells why
+        finally:
+            decoder.kill()
+            decoder.wait()
+        if watch.ran_out:
+            raise ValueError(f"nothing was read of it for {LONGEST_WAIT:.0f} s")
+        if decoder.returncode < 0:
+            raise ValueError(f"its reader crashed ({Signals(-decoder.returncode).name})")
+        if decoder.returncode > 0:
+            errors.seek(0)
+            raise ValueError(errors.read().decode("utf-8", "replace").strip()[-500:])
+
+
+class Watch:
+    """Kills a process that is waited for longer than LONGEST_WAIT at a time."""
+
+    def __init__(self, process: subprocess.Popen[bytes]):
+        self.process, self.ran_out = process, False
+
+    def __enter__(self) -> None:
+        self.timer = threading.Timer(LONGEST_WAIT, self.end)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def __exit__(self, *error: Any) -> None:
+        self.timer.cancel()
+
+    def end(self) -> None:
+        self.ran_out = True
+        self.process.kill()
+
+
+# -- in the process that decodes -------------------------------------------------------------------------
+
+
+def send(path: str) -> None:
+    """Write the file's batches to stdout. Raises ValueError above a limit, and whatever pyarrow raises."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(path, pre_buffer=False) as file:
+        rows_at_once = check_footer(file.metadata, Path(path).stat().st_size)
+        schema = pa.schema([field.with_type(dense(field.type)) for field in file.schema_arrow])
+        unpacked = 0
+        with pa.ipc.new_stream(sys.stdout.buffer, schema) as stream:
+            # One thread: each further one reserves address space, which is limited.
+            for batch in file.iter_batches(rows_at_once, use_threads=False):
+                unpacked += batch.nbytes
+                check_size(unpacked)
+                batch.validate()
+                for part in in_parts(batch if batch.schema == schema else batch.cast(schema)):
+                    whole = part.num_rows > 1 or part.nbytes <= LONGEST_RECORD
+                    stream.write_batch(part if whole else part.slice(0, 0))
+
+
+def check_footer(footer: Any, file_bytes: int) -> int:
+    """How many rows to decode at once, by what the footer declares. Raises ValueError above a limit."""
+    rows = footer.num_rows
+    if rows > min(MOST_ROWS, max(FEW_ROWS, file_bytes)):
+        raise ValueError(f"{rows} rows in {file_bytes} bytes are more than can be read")
+    declared = sum(max(0, footer.row_group(n).total_byte_size) for n in range(footer.num_row_groups))
+    check_size(declared)
+    return max(1, min(BATCH_ROWS, BATCH_BYTES * rows // max(1, declared)))
+
+
+def check_size(unpacked: int) -> None:
+    if unpacked > MOST_UNPACKED:
+        raise ValueError(f"its values take more than {MOST_UNPACKED >> 30} GiB: split it")
+
+
+def dense(kind: "pa.DataType") -> "pa.DataType":
+    """The type without dictionaries, through which a few bytes can be a million long values."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return dense(kind.value_type)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(dense(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(dense(field.type)) for field in kind.fields])
+    return kind
+
+
+def in_parts(batch: "pa.RecordBatch") -> "Iterator[pa.RecordBatch]":
+    """The batch in parts of at most BATCH_BYTES, or of one row."""
+    if batch.num_rows <= 1 or batch.nbytes <= BATCH_BYTES:
+        yield batch
+    else:
+        half = batch.num_rows // 2
+        yield from in_parts(batch.slice(0, half))
+        yield from in_parts(batch.slice(half))
+
+
+def main(path: str) -> None:
+    for kind, most in ((resource.RLIMIT_AS, MOST_MEMORY), (resource.RLIMIT_CORE, 0)):
+        with suppress(ValueError, OSError):  # macOS knows no limit of the address space
+            resource.setrlimit(kind, (most, most))
+    try:
+        send(path)
+    except MemoryError:
+        sys.exit(f"it takes more than {MOST_MEMORY >> 30} GiB of memory to read")
+    except Exception as error:
+        sys.exit(str(error) or type(error).__name__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

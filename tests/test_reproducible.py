@@ -1,0 +1,48 @@
+"""A second cold run gives the same content, and where that cannot be promised the manifest says so."""
+
+import pytest
+
+import apt_assets.assets  # noqa: F401 - declares the stages
+from apt_assets.display import Display
+from apt_assets.engine.plan import stages_of
+from apt_assets.engine.stages import BASE, STAGES, not_repeatable
+from apt_assets.experiment import Experiment
+from apt_assets.loop import run_loop
+from tests import tiny
+
+
+def manifests(project):
+    planner = project.planner()
+    keys = [BASE, *project.store.iterations(project.experiment.name)]
+    return {(key, name): planner.stage(key, name).manifest for key in keys for name in stages_of(key)}
+
+
+def test_two_cold_runs_on_a_cpu_give_the_same_data_version_at_every_stage(project, tiny_folder, tmp_path):
+    tiny.land_hostile(tmp_path)
+    other = tiny.open_project(tmp_path, tiny_folder)
+    assert run_loop(other, 2, Display()).passed
+    first, second = manifests(project), manifests(other)
+    assert len(first) == 1 + 2 * (len(STAGES) - 1)
+    assert {where: m.data_version for where, m in first.items()} == {
+        where: m.data_version for where, m in second.items()
+    }
+    assert first[BASE, "base_scores"].run_id != second[BASE, "base_scores"].run_id
+    assert not any(manifest.not_repeatable for manifest in first.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "stage", "said"),
+    [
+        ({"policy": {"device": "cuda"}}, "adapter_checkpoint", ["policy.device: cuda"]),
+        ({"policy": {"device": "cuda"}}, "retrieval_index", ["policy.device: cuda"]),
+        ({"policy": {"device": "cuda"}}, "domain_dataset", []),
+        ({"policy": {"device": "cuda", "backend": "vllm"}}, "eval_predictions",
+         ["policy.device: cuda", "policy.backend: vllm"]),
+        ({"assessor": {"kind": "rubric", "rubric": {"endpoint": "http://judge/v1", "model": "m"}}}, "eval_predictions",
+         ["assessor.rubric.endpoint: http://judge/v1"]),
+        ({"assessor": {"kind": "rubric", "rubric": {"model": "m"}}}, "eval_predictions", []),
+    ],
+)  # fmt: skip
+def test_manifest_names_the_settings_that_another_cold_run_need_not_repeat(settings, stage, said):
+    experiment = Experiment(name="t", **settings)
+    assert not_repeatable(STAGES[stage].settings_slice(experiment)) == said

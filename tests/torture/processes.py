@@ -1,0 +1,78 @@
+"""Child processes that may be killed, forked from a parent that only imported.
+
+A start of Python with torch and Dagster takes seconds; a fork takes none. That is safe as long as the
+parent has run nothing: polars, torch and LanceDB start threads, which a fork leaves behind with their locks.
+"""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+
+def import_all() -> None:
+    """Import what the loop needs, without starting a thread. LanceDB starts one on import: children import it."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    import dagster  # noqa: F401
+    import datasets  # noqa: F401
+    import peft  # noqa: F401
+    import sentence_transformers  # noqa: F401
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
+    import trl  # noqa: F401
+
+    import apt_assets.definitions
+    import apt_assets.loop
+    import apt_assets.sensors  # noqa: F401
+    import resources.trainer  # noqa: F401
+
+
+def child(work: Callable[[], None], log: Path) -> int:
+    """Fork a process that does `work` with its output in `log`; returns its id. An error ends it with 1."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    number = os.fork()
+    if number:
+        return number
+    code = 1
+    try:
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def ended(number: int, seconds: float) -> int | None:
+    """How a child ended: its exit code, or minus the signal; None: it hung for `seconds` and was killed."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        found, status = os.waitpid(number, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(number, signal.SIGKILL)
+    os.waitpid(number, 0)
+    return None
+
+
+def die() -> None:
+    """End this process as the power cut does: no handler, no flush."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def last_lines(log: Path, count: int = 3) -> str:
+    return " / ".join(log.read_text(errors="replace").strip().splitlines()[-count:])
