@@ -27,11 +27,10 @@ from typing import Any
 
 from resources.digest import digest_file, digest_json, list_files
 from resources.locks import Locks
+from resources.remembered import Remembered
 from resources.sealed import Damaged, read_sealed, write_sealed
 
 STORE_VERSION = 2  # 2: traces, pointers and snapshots are sealed
-REMEMBERED: dict[str, tuple[tuple[int, ...], "Manifest | None"]] = {}
-CODES: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
 
 
 class CorruptArtifact(Exception):
@@ -81,6 +80,10 @@ class ArtifactStore:
     def __init__(self, root: Path):
         self.root = root
         self.locks = Locks(root / "locks")
+        # A plan asks for those of every iteration, and a run makes many plans.
+        self._manifests = Remembered(self._read_manifest)
+        self._snapshots = Remembered(self._read_snapshot)
+        self._codes: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -92,27 +95,11 @@ class ArtifactStore:
         return manifest if manifest.collected or self.complete(manifest) else None
 
     def manifest(self, path: Path) -> Manifest | None:
-        """What a trace or pointer says; None if there is none, or none that was written as it is.
-
-        Read again only if the file changed: inode, size, mtime and ctime in ns, as in FileDigests. A plan reads the
-        manifests of every iteration, and a run makes many plans.
-        """
+        """What a trace or pointer says; None if there is none, or none that was written as it is."""
         try:
-            stat = path.stat()
-        except OSError:
-            REMEMBERED.pop(str(path), None)
+            return self._manifests(path)
+        except (OSError, Damaged):
             return None
-        seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-        known = REMEMBERED.get(str(path))
-        if known is None or known[0] != seen:
-            try:
-                manifest = self._read_manifest(path)
-                # The largest part by far, and the same in every iteration.
-                manifest = replace(manifest, code=CODES.setdefault(tuple(manifest.code.items()), manifest.code))
-            except (OSError, Damaged):
-                manifest = None
-            known = REMEMBERED[str(path)] = (seen, manifest)
-        return known[1]
 
     def complete(self, manifest: Manifest) -> bool:
         """Whether all files of an artifact are there; their content is not read."""
@@ -151,7 +138,7 @@ class ArtifactStore:
         """
         path = self._snapshot(experiment, iteration)
         try:
-            return self._read_snapshot(path)
+            return self._snapshots(path)
         except FileNotFoundError:
             return None
         except Damaged as error:
@@ -293,7 +280,7 @@ class ArtifactStore:
 
     def _damage(self, path: Path) -> str | None:
         """How a trace, pointer or snapshot is not what was written; None if it is, or is not there."""
-        read = self._read_snapshot if self._about(path).startswith("snapshots/") else self._read_manifest
+        read = self._snapshots if self._about(path).startswith("snapshots/") else self._manifests
         try:
             read(path)
         except FileNotFoundError:
@@ -305,8 +292,10 @@ class ArtifactStore:
     def _read_manifest(self, path: Path) -> Manifest:
         content = read_sealed(path, self._about(path), check_since=STORE_VERSION)
         try:
-            return Manifest(**{key: value for key, value in content.items() if key != "version"})
-        except TypeError as error:
+            manifest = Manifest(**{key: value for key, value in content.items() if key != "version"})
+            # The largest part by far, and the same in every iteration.
+            return replace(manifest, code=self._codes.setdefault(tuple(manifest.code.items()), manifest.code))
+        except (TypeError, AttributeError) as error:
             raise Damaged(f"{path}: not a manifest ({error})") from None
 
     def _read_snapshot(self, path: Path) -> list[str]:

@@ -3,15 +3,15 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
 DAGSTER = "dagster-instance"  # held while Dagster's event log is brought in line with the store
 GC = "gc"
-IN_USE = "in-use"  # shared by whoever computes something; gc takes it for itself
 RUN = "run-"  # and its id: held by the process of a run
-KEPT: dict[Path, dict[str, IO[str]]] = {}  # folder -> what this process keeps of it
+IN_USE = "in-use"  # shared by whoever computes something; gc takes it for itself
+KEPT: dict[Path, dict[str, IO[str]]] = {}  # folder -> what `keep` took in this process
 
 
 class Locks:
@@ -22,22 +22,22 @@ class Locks:
 
     @contextmanager
     def take(self, name: str) -> Iterator[None]:
-        """One holder at a time; others wait."""
+        """One holder at a time; others wait. While GC takes all (`all_idle`), only GC and DAGSTER are given."""
         with ExitStack() as held:
             if name not in (GC, DAGSTER):
-                held.enter_context(self._open(IN_USE, fcntl.LOCK_SH))
-            held.enter_context(self._open(name, fcntl.LOCK_EX))
+                held.enter_context(self._take(IN_USE, fcntl.LOCK_SH))
+            held.enter_context(self._take(name, fcntl.LOCK_EX))
             yield
 
     def keep(self, name: str) -> None:
-        """Hold a lock until this process ends or keeps another one."""
-        kept = KEPT.setdefault(self._folder, {})
+        """Hold a lock until this process ends or keeps another one of the same store."""
+        kept = KEPT.get(self._folder, {})
         if name not in kept:
-            new = {name: self._open(name, fcntl.LOCK_EX)}
-            new[IN_USE] = kept.pop(IN_USE) if IN_USE in kept else self._open(IN_USE, fcntl.LOCK_SH)
+            taken = {name: self._take(name, fcntl.LOCK_EX)}
+            taken[IN_USE] = kept.pop(IN_USE) if IN_USE in kept else self._take(IN_USE, fcntl.LOCK_SH)
             for file in kept.values():
                 file.close()
-            KEPT[self._folder] = new
+            KEPT[self._folder] = taken
 
     def taken(self, name: str) -> bool:
         """Whether some process holds the lock."""
@@ -49,29 +49,32 @@ class Locks:
 
     @contextmanager
     def all_idle(self) -> Iterator[None]:
-        """Keep every stage from beginning. Raises RuntimeError if a run is going on.
+        """Keep others from taking any lock but GC and DAGSTER. Raises RuntimeError if one is held: a run is
+        going on.
 
-        Files of locks that nobody holds are removed: there is one for each stage of each iteration.
+        One lock stands for all: there is one for each stage of each iteration, more than a process may
+        open files. The files of locks are removed, as far as nobody waits for them.
         """
-        ours = (GC, DAGSTER, IN_USE)
         try:
-            idle = self._open(IN_USE, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            idle = self._take(IN_USE, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            names = sorted(path.name for path in self._folder.glob("*") if path.name not in ours)
-            busy = next((name for name in names if self.taken(name)), "a stage")
+            busy = next((path.name for path in self._files() if self.taken(path.name)), "a stage")
             raise RuntimeError(f"a run is going on ({busy} is being computed): try again when it has ended") from None
         with idle:
-            for path in self._folder.glob("*"):
-                if path.name not in ours:
-                    with path.open("w") as file, suppress(FileNotFoundError):
-                        if is_free(file):
-                            path.unlink()
+            for path in self._files():
+                with path.open("w") as file:
+                    if is_free(file):
+                        path.unlink()
             yield
 
-    def _open(self, name: str, how: int) -> IO[str]:
-        """The open file of a lock that this process now has. Raises BlockingIOError with LOCK_NB in `how`."""
-        path = self._folder / name
+    def _files(self) -> list[Path]:
+        """Of the locks that `all_idle` stands for."""
+        return sorted(path for path in self._folder.glob("*") if path.name not in (GC, DAGSTER, IN_USE))
+
+    def _take(self, name: str, how: int) -> IO[str]:
+        """The open file of a lock that this process has now. Raises BlockingIOError with LOCK_NB in `how`."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / name
         while True:
             file = path.open("w")
             try:
@@ -81,7 +84,7 @@ class Locks:
             except BaseException:
                 file.close()
                 raise
-            file.close()  # gc removed it while we waited: whoever comes next would lock another file
+            file.close()  # removed by gc while this process waited: the next to come would lock another file
 
 
 def is_free(file: IO[str]) -> bool:
