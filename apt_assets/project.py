@@ -278,7 +278,7 @@ class Project:
         """
         known = {} if known is None else known
         reader = self._reader
-        landed = self.landed()
+        landed = dict.fromkeys(self.landed())
         names = None if iteration == BASE else self.store.snapshot(self.experiment.name, iteration)
         digests = {}
         for name in landed if names is None else names:
