@@ -277,15 +277,12 @@ class Project:
         this moment already, as a planner does for many iterations; it is added to.
         """
         known = {} if known is None else known
-        reader = self._reader
-        landed = dict.fromkeys(self.landed())
         names = None if iteration == BASE else self.store.snapshot(self.experiment.name, iteration)
-        digests = {}
-        for name in landed if names is None else names:
-            if name not in known:
-                known[name] = self._contents(name, reader)[0] if name in landed else "withdrawn"
-            digests[name] = known[name]
-        return digests
+        names = self.landed() if names is None else names
+        if new := [name for name in names if name not in known]:
+            landed, reader = set(self.landed()), self._reader
+            known |= {name: self._contents(name, reader)[0] if name in landed else "withdrawn" for name in new}
+        return {name: known[name] for name in names}
 
     # -- plans -------------------------------------------------------------------------------------
 

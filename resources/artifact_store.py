@@ -122,6 +122,11 @@ class ArtifactStore:
         """What this stage of this iteration last was, fresh or not."""
         return self.manifest(self._pointer(experiment, iteration, stage))
 
+    def unreadable(self, experiment: str, iteration: str, stage: str) -> bool:
+        """Whether something is pointed at that `pointed` cannot tell: a damaged manifest, or one of a store of
+        another version."""
+        return self._damage(self._pointer(experiment, iteration, stage)) is not None
+
     def iterations(self, experiment: str) -> list[str]:
         """Keys of the iterations that were opened, in order."""
         return sorted(path.stem for path in (self.root / "snapshots" / experiment).glob("*.json"))

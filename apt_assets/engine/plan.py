@@ -266,7 +266,9 @@ class Planner:
             return StagePlan(*where, "fresh", fingerprint=fingerprint, facts=facts, manifest=found)
         last = self._last(*where)
         if last is None:
-            return StagePlan(*where, "missing", "never computed", (), fingerprint, facts)
+            lost = self.store.unreadable(self.experiment.name, *where)
+            note = "its manifest is damaged, or of another version" if lost else "never computed"
+            return StagePlan(*where, "missing", note, (), fingerprint, facts)
         changes = differences(last, facts)
         note = "" if changes else "its artifact is gone from the store"
         return StagePlan(*where, "stale", note, changes, fingerprint, facts, last)
