@@ -107,7 +107,7 @@ def plan(
     import apt_assets.assets  # noqa: F401 - declares the stages
     from apt_assets.costs import total, work_of
     from apt_assets.driver import End, next_run
-    from apt_assets.results import why
+    from apt_assets.results import recent, why
 
     opened = len(project.store.iterations(project.experiment.name))
     planner = project.planner()
@@ -117,12 +117,17 @@ def plan(
         found = zip(plans, works, strict=True)
         print(json.dumps([{**p.as_json(), "work": w.amounts, "work_exact": w.exact} for p, w in found]))
         return
+    shown = {p.iteration for p in plans if p.status != "fresh"}
+    shown |= set(recent(list(dict.fromkeys(p.iteration for p in plans))))
     rows = [
         [p.iteration, p.stage, p.status, str(w) if p.status in ("stale", "missing", "waiting") else "", why(p.causes)]
         for p, w in zip(plans, works, strict=True)
+        if p.iteration in shown
     ]
     print_table(("iteration", "stage", "status", "cost", "why"), rows)
     fresh = sum(p.status == "fresh" for p in plans)
+    if hidden := len({p.iteration for p in plans} - shown):
+        print(f"{hidden} earlier iterations, in which all is fresh, are not shown: --json has all")
     print(f"{fresh} of {len(plans)} stages are fresh; to compute: {total(works)}")
     step = next_run(project, planner, iterations)
     print(f"the loop is at its end: {step.reason}" if isinstance(step, End) else f"next: {step.key}, {step.reason}")
@@ -188,7 +193,7 @@ def status(experiment: ExperimentOption = None, as_json: JsonOption = False) -> 
     if as_json:
         print(json.dumps(found))
         return
-    entries = found["iterations"]
+    entries = shown_of(found)
     names = list(dict.fromkeys(name for entry in entries for name in entry["stages"]))
     cells = [[name, *(e["stages"].get(name, {}).get("status", "") for e in entries)] for name in names]
     print_table(("stage", *(entry["iteration"] for entry in entries)), cells)
@@ -362,12 +367,24 @@ def escaped(cell: str) -> Any:
 
 
 def print_results(found: dict[str, Any]) -> None:
-    from apt_assets.results import SCORE_COLUMNS, general_rows, score_rows, second_rows
+    from apt_assets.results import SCORE_COLUMNS, general_rows, left_out, score_rows, second_rows
 
+    keys = [entry["iteration"] for entry in found["iterations"]]
+    found = found | {"iterations": shown_of(found)}
     print_table(SCORE_COLUMNS, score_rows(found))
     print_table(*general_rows(found))
     print("Shares in percent with 95 % intervals; test is reported only, validation decides the gate.")
     print_table(*second_rows(found))
+    if line := left_out(keys, "--json has all"):
+        print(line)
+
+
+def shown_of(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entries of `results` that a terminal has room for."""
+    from apt_assets.results import recent
+
+    kept = set(recent([entry["iteration"] for entry in found["iterations"]]))
+    return [entry for entry in found["iterations"] if entry["iteration"] in kept]
 
 
 def print_unused(project: Project) -> None:

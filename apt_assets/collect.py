@@ -63,6 +63,8 @@ def collect_garbage(project: Project, keep: int, *, dry_run: bool) -> Collected:
         for path in sorted(project.rows.glob("*/*.jsonl")):
             if f"{path.parent.name}/{path.stem}" not in tables:
                 found.add("row tables", path, not dry_run)
+                if not dry_run:
+                    path.with_suffix(".lock").unlink(missing_ok=True)
         for kind in ("quarantine", "temporary", "unfinished"):
             for path in sorted((store.root / kind).glob("*")):
                 found.add(kind, path, not dry_run)

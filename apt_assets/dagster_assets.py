@@ -114,7 +114,7 @@ def stage_asset(project: Project, stage: Stage, display: Display) -> dg.AssetsDe
             announce(project, iteration, context)
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(outcome.manifest.data_version),
-            metadata=metadata(project, iteration, outcome.status, outcome.manifest, outcome.seconds),
+            metadata=metadata(project, project.planner(), iteration, outcome.status, outcome.manifest, outcome.seconds),
         )
 
     return asset

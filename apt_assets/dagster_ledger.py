@@ -8,9 +8,12 @@ materialisation marked "hit" for each stage that is fresh by the plan and stale 
 Dagster's status of every partition and the plan say the same (tests/test_agreement.py).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
+from dagster import DagsterEventType
 
 from apt_assets.dagster_metadata import metadata
 from apt_assets.engine.execute import record_hit
@@ -34,6 +37,9 @@ BY_USER = "dagster/data_version_is_user_provided"
 CODE_VERSION = "dagster/code_version"
 INPUT_VERSION = "dagster/input_data_version/"
 INPUT_POINTER = "dagster/input_event_pointer/"
+AT_ONCE = 500  # events of one query
+# Home -> (what Dagster was last made to know, its log then): the same again need not be compared again.
+SETTLED: dict[Path, tuple[str, list[list[int]] | None]] = {}
 
 
 class Ledger:
@@ -49,7 +55,7 @@ class Ledger:
         try:
             match name:
                 case "landing_files" | "landing_folder":
-                    return digest_json(self._project.landing_files(iteration))
+                    return digest_json(self._planner.landed(iteration))
                 case "previous_adapter":
                     return self._planner.adapter_version(iteration)
                 case "reference_scores":
@@ -78,7 +84,9 @@ class Ledger:
     def observe_landing(self, iterations: Iterable[str]) -> None:
         """Report the landing folder, and what the iterations use of it, where either changed."""
         self.observe(BASE, ("landing_folder",))
-        for iteration in iterations:
+        keys = list(iterations)
+        self._look_up(["landing_files"], keys)
+        for iteration in keys:
             self.observe(iteration, ("landing_files",))
 
     def settle(self, iterations: Iterable[str]) -> list[tuple[str, str]]:
@@ -87,8 +95,10 @@ class Ledger:
         Returns the (iteration, stage) pairs that were reported as reused.
         """
         reported = []
+        keys = [key for key in iterations if key != BASE]
+        self._look_up([name for name in (*FOR_EVERY_ITERATION, *STAGES) if takes_partition(name)], keys)
         self.observe(BASE, FOR_ALL)
-        for iteration in [BASE, *(key for key in iterations if key != BASE)]:
+        for iteration in [BASE, *keys]:
             if iteration != BASE:
                 self.observe(iteration, FOR_EVERY_ITERATION)
             for name in stages_of(iteration):
@@ -100,6 +110,17 @@ class Ledger:
                     self._report_hit(iteration, plan, tags)
                     reported.append((iteration, name))
         return reported
+
+    def wanted(self, iterations: Iterable[str]) -> str:
+        """Digest of all that `settle` makes Dagster know."""
+        sources = {name: self.source_version(name, BASE) for name in FOR_ALL}
+        known: list[Any] = [sources]
+        for key in [BASE, *iterations]:
+            versions = [self.source_version(name, key) for name in FOR_EVERY_ITERATION] if key != BASE else []
+            plans = [self._planner.stage(key, name) for name in stages_of(key)]
+            contents = [plan.manifest.data_version if plan.manifest else None for plan in plans]
+            known.append([key, versions, [[p.status, p.fingerprint] for p in plans], contents])
+        return digest_json(known)
 
     def _fresh_in_log(self, iteration: str, name: str, expected: dict[str, str]) -> bool:
         """Whether Dagster, by the tags of its last materialisation, takes a stage for fresh.
@@ -135,7 +156,7 @@ class Ledger:
         partition = None if iteration == BASE else iteration
         event = dg.AssetMaterialization(
             plan.stage, partition=partition, tags=tags,
-            metadata=metadata(self._project, iteration, "hit", plan.manifest, 0.0),
+            metadata=metadata(self._project, self._planner, iteration, "hit", plan.manifest, 0.0),
         )  # fmt: skip
         self._instance.report_runless_asset_event(event)
         self._latest.pop((plan.stage, partition), None)
@@ -161,6 +182,21 @@ class Ledger:
             self._latest[asset, partition] = self._fetch(asset, partition)
         return self._latest[asset, partition]
 
+    def _look_up(self, assets: Iterable[str], partitions: list[str]) -> None:
+        """Fetch what `_tags` gives of many partitions at once: event by event takes ten times as long."""
+        if len(partitions) < 2:
+            return
+        for name in assets:
+            key = dg.AssetKey(name)
+            kind = DagsterEventType.ASSET_MATERIALIZATION if name in STAGES else DagsterEventType.ASSET_OBSERVATION
+            latest = self._instance.event_log_storage.get_latest_storage_id_by_partition(key, kind)
+            self._latest |= {(name, partition): ({}, None) for partition in partitions if partition not in latest}
+            wanted = [latest[partition] for partition in partitions if partition in latest]
+            for start in range(0, len(wanted), AT_ONCE):
+                part = wanted[start : start + AT_ONCE]
+                for record in self._records(name, dg.AssetRecordsFilter(key, storage_ids=part), len(part)):
+                    self._latest[name, record.partition_key] = tags_of(record)
+
     def _fetch(
         self, asset: str, partition: str | None, before_storage_id: int | None = None
     ) -> tuple[dict[str, str], int | None]:
@@ -169,10 +205,19 @@ class Ledger:
             asset_partitions=[partition] if partition else None,
             before_storage_id=before_storage_id,
         )
+        records = self._records(asset, wanted, 1)
+        return tags_of(records[0]) if records else ({}, None)
+
+    def _records(self, asset: str, wanted: dg.AssetRecordsFilter, limit: int) -> Sequence[dg.EventLogRecord]:
         fetch = self._instance.fetch_materializations if asset in STAGES else self._instance.fetch_observations
-        records = fetch(wanted, limit=1).records
-        event = records[0].asset_materialization or records[0].asset_observation if records else None
-        return (dict(event.tags or {}), records[0].storage_id) if event else ({}, None)
+        return fetch(wanted, limit=limit).records
+
+
+def tags_of(record: dg.EventLogRecord) -> tuple[dict[str, str], int]:
+    """(tags, storage id) of a materialisation or an observation."""
+    event = record.asset_materialization or record.asset_observation
+    assert event is not None, "only such events are asked for"
+    return dict(event.tags or {}), record.storage_id
 
 
 def settle(project: Project, instance: dg.DagsterInstance, iterations: Iterable[str]) -> None:
@@ -184,7 +229,13 @@ def settle(project: Project, instance: dg.DagsterInstance, iterations: Iterable[
     with project.store.locks.take(locks.DAGSTER):
         if new := sorted(set(keys) - set(instance.get_dynamic_partitions("iteration"))):
             instance.add_dynamic_partitions("iteration", new)
-        Ledger(project, instance).settle(keys)
+        ledger, log = Ledger(project, instance), project.dagster_log()
+        wanted = (ledger.wanted(keys), log)
+        # Reading the whole log takes longer than all else that the loop driver does at a look.
+        if log is None or SETTLED.get(project.dagster_home) != wanted:
+            ledger.settle(keys)
+            # If it had something to report, the log is another one now, and the next look compares it once more.
+            SETTLED[project.dagster_home] = wanted
 
 
 def takes_partition(name: str) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from apt_assets import markdown
-from apt_assets.engine.plan import Unsettled
+from apt_assets.engine.plan import Planner, Unsettled
 from apt_assets.engine.stages import BASE, STAGES
 from apt_assets.findings import Store, closed_labels, with_cases
 from apt_assets.project import Project
@@ -25,9 +25,11 @@ ROWS, CHARACTERS = 8, 120  # of a preview
 ORIGIN = ("kind", "prompt", "chosen", "rejected", "grade", "case", "rank", "similarity")
 
 
-def metadata(project: Project, iteration: str, status: str, manifest: Manifest, seconds: float) -> dict[str, Any]:
+def metadata(
+    project: Project, planner: Planner, iteration: str, status: str, manifest: Manifest, seconds: float
+) -> dict[str, Any]:
     """All of it: reused or computed, preview, plots, links, counts, work, cost, identity, columns."""
-    store = Store(project, project.planner())
+    store = Store(project, planner)
     shown: dict[str, Any] = {"status": status}
     if not manifest.collected:
         try:

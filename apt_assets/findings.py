@@ -28,11 +28,15 @@ SHOWN = 3  # rows of each kind of pair
 
 @dataclass
 class Store:
-    """The tables of a project as they were last computed; notes: what could not be read, and why."""
+    """The tables of a project as they were last computed.
+
+    notes: what could not be read, and why. removed: (iteration, stage) of what gc removed, which is no fault.
+    """
 
     project: Project
     planner: Planner
     notes: list[str] = field(default_factory=list)
+    removed: set[tuple[str, str]] = field(default_factory=set)
 
     def manifest(self, key: str, stage: str) -> Manifest | None:
         """None also where an old artifact is there but what the gate or the loop decided shut it out."""
@@ -43,6 +47,9 @@ class Store:
         from schemas.files import TableError, read_table
 
         if (manifest := self.manifest(key, stage)) is None:
+            return None
+        if manifest.collected and not self.project.store.complete(manifest):
+            self.removed.add((key, stage))
             return None
         try:
             return read_table(self.project.artifact(manifest) / f"{file or stage}.parquet")
@@ -57,6 +64,14 @@ class Store:
 
     def scored(self, key: str, file: str) -> "pl.DataFrame | None":
         return self.table(key, "base_scores" if key == BASE else "benchmark_scores", file)
+
+    def all_notes(self) -> list[str]:
+        """The notes, and one on all that gc removed."""
+        keys = sorted({key for key, _ in self.removed})
+        stages = ", ".join(sorted({stage for _, stage in self.removed}))
+        span = f"{len(keys)} iterations, {keys[0]} to {keys[-1]}" if len(keys) > 1 else "".join(keys)
+        gone = f"gc removed rows of {span}: {stages}; scores and verdicts are kept"
+        return [*self.notes, *([gone] if keys else [])]
 
     def note(self, line: str) -> None:
         if line not in self.notes:
@@ -97,7 +112,7 @@ def findings(project: Project) -> dict[str, Any]:
         "settings": settings_of(project.experiment),
         **identities(store, keys, served),
     }
-    return {**found, "verdict": verdict(found), "notes": store.notes}
+    return {**found, "verdict": verdict(found), "notes": store.all_notes()}
 
 
 def verdict(found: dict[str, Any]) -> str:

@@ -135,15 +135,15 @@ def settled_state(project: Project) -> dict[str, Any] | None:
     """{plan, log}; None if a stage of base or of an opened iteration is not fresh.
 
     plan: digest of all fingerprints, which hold sources, settings and code, and of all data versions.
-    log: size and time in ns of the database that every asset event, wipe and new partition changes.
+    log: what `Project.dagster_log` tells.
     """
     planner, keys = project.planner(), [BASE, *project.store.iterations(project.experiment.name)]
     plans = [planner.stage(key, name) for key in keys for name in stages_of(key)]
-    log = project.dagster_home / "history" / "runs" / "index.db"
-    if not log.exists() or any(plan.status != "fresh" or plan.manifest is None for plan in plans):
+    log = project.dagster_log()
+    if log is None or any(plan.status != "fresh" or plan.manifest is None for plan in plans):
         return None
     known = [[p.iteration, p.stage, p.fingerprint, p.manifest.data_version] for p in plans if p.manifest]
-    return {"plan": digest_json(known), "log": [log.stat().st_size, log.stat().st_mtime_ns]}
+    return {"plan": digest_json(known), "log": log}
 
 
 def prepare_dagster_home(project: Project) -> None:

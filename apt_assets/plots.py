@@ -3,6 +3,7 @@
 Nothing here reads a store or knows HTML; `apt_assets.method.measures` works out most of the data.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from apt_assets.svg import SERIES, WIDTH, Drawing, scale, shorten, ticks
 
 LEFT, RIGHT = 40, WIDTH - 8
 SCORES = ("validation", "test", "general")
+MARKED = 9  # iterations that have room for their name
 
 
 def grade_histogram(counts: Mapping[str, Mapping[int, int]]) -> str:
@@ -92,11 +94,13 @@ def training_curves(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 
 def scores_by_iteration(iterations: Sequence[Mapping[str, Any]]) -> str:
     """Domain (validation and test, lenient) against general accuracy by iteration, with intervals.
-    iterations: entries of `results.results` that have scores."""
+    iterations: entries of `results.results` that have scores; of more than MARKED some have a mark, the
+    last one among them, and the line goes through all."""
     drawing = Drawing("Domain against general ability", 230, "Accuracy, percent, with 95 % Wilson intervals.")
     place = scale(0, 1, 178, 16)
     drawing.axis((0, 0.25, 0.5, 0.75, 1), place, LEFT, RIGHT, "{:.0%}")
     across = scale(0, max(len(iterations) - 1, 1), LEFT + 30, RIGHT - 30)
+    marked = range(len(iterations) - 1, -1, -max(1, math.ceil(len(iterations) / MARKED)))
     for number, name in enumerate(SCORES):
         points = []
         for position, entry in enumerate(iterations):
@@ -107,13 +111,15 @@ def scores_by_iteration(iterations: Sequence[Mapping[str, Any]]) -> str:
                 continue
             x, y = across(position) + 7 * (number - 1), place(share["mean"])
             says = f"{entry['iteration']}, {name}: {share['mean']:.1%} [{share['low']:.1%}, {share['high']:.1%}]"
-            drawing.line(x, place(share["low"]), x, place(share["high"]), f"s{number} whisker")
-            drawing.dot(x, y, f"s{number}", f"{says} of {share['n']}")
+            if position in marked:
+                drawing.line(x, place(share["low"]), x, place(share["high"]), f"s{number} whisker")
+                drawing.dot(x, y, f"s{number}", f"{says} of {share['n']}")
             points.append((x, y))
         if len(points) > 1:
             drawing.path(points, f"s{number}", name)
     for position, entry in enumerate(iterations):
-        drawing.text(across(position), 196, entry["iteration"], anchor="middle")
+        if position in marked:
+            drawing.text(across(position), 196, entry["iteration"], anchor="middle")
     drawing.legend(SCORES, 220)
     return drawing.svg
 

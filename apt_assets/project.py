@@ -55,6 +55,16 @@ class Project:
     def dagster_home(self) -> Path:
         return self.home / "dagster_home"
 
+    def dagster_log(self) -> list[list[int]] | None:
+        """[inode, size, time in ns] of the files of the database that every asset event, wipe and new partition
+        changes; None if it is elsewhere, or not there yet."""
+        log = self.dagster_home / "history" / "runs" / "index.db"
+        if not log.exists():
+            return None
+        # What was written last may stand in the second file until nobody reads the first.
+        stats = [path.stat() for path in (log, log.with_name("index.db-wal")) if path.exists()]
+        return [[stat.st_ino, stat.st_size, stat.st_mtime_ns] for stat in stats]
+
     @property
     def landing(self) -> Path:
         return self.home / (self.experiment.data.landing or "landing")
@@ -259,19 +269,20 @@ class Project:
         digest, rows = json.loads(self._digests.derived(self.landing / name, f"contents {reader}", work_out))
         return digest, rows
 
-    def landing_files(self, iteration: str) -> dict[str, str]:
+    def landing_files(self, iteration: str, known: dict[str, str] | None = None) -> dict[str, str]:
         """File name -> digest for the iteration's snapshot; all present files if it has none yet.
 
         The digest is of the rows, whatever their order: a shuffled file is the same file. A withdrawn
-        file keeps its name with the digest "withdrawn".
+        file keeps its name with the digest "withdrawn". known: digests of files that were looked up at
+        this moment already, as a planner does for many iterations; it is added to.
         """
-        reader = self._reader
-        landed = self.landed()
+        known = {} if known is None else known
         names = None if iteration == BASE else self.store.snapshot(self.experiment.name, iteration)
-        return {
-            name: self._contents(name, reader)[0] if name in landed else "withdrawn"
-            for name in (landed if names is None else names)
-        }
+        names = self.landed() if names is None else names
+        if new := [name for name in names if name not in known]:
+            landed, reader = set(self.landed()), self._reader
+            known |= {name: self._contents(name, reader)[0] if name in landed else "withdrawn" for name in new}
+        return {name: known[name] for name in names}
 
     # -- plans -------------------------------------------------------------------------------------
 

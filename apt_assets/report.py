@@ -13,8 +13,9 @@ from apt_assets import plots
 from apt_assets.findings import findings
 from apt_assets.markup import STYLE, Html, folded, listed, rows_of, section, table
 from apt_assets.project import Project
-from apt_assets.results import SCORE_COLUMNS, general_rows, score_rows, second_rows, why
+from apt_assets.results import SCORE_COLUMNS, general_rows, left_out, recent, score_rows, second_rows, why
 
+STALE = 40  # stages that are listed, more are folded away
 STATES = {
     "worse": "more bad answers than before",
     "remains": "as many bad answers as before",
@@ -55,11 +56,14 @@ def empty_page(found: dict[str, Any]) -> list[str]:
 
 
 def full_page(found: dict[str, Any]) -> list[str]:
+    every = found["iterations"]
+    found, line = latest(found)
     return [
         f'<p class="verdict">{escape(found["verdict"])}</p>',
         scores(found),
         not_up_to_date(found),
-        section("Plots", drawn(found)),
+        *([f'<p class="soft">{escape(line)}</p>'] if line else []),
+        section("Plots", drawn(found | {"iterations": every})),
         section("Weaknesses", weaknesses(found)),
         section("Forgotten", forgotten(found)),
         section("Preference pairs", pairs(found)),
@@ -67,6 +71,23 @@ def full_page(found: dict[str, Any]) -> list[str]:
         section("Settings", settings(found)),
         section("Versions and digests", versions(found)),
     ]
+
+
+def latest(found: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """(the findings on base and the last iterations, a line on what is left out, if anything is)."""
+    keys = [entry["iteration"] for entry in found["iterations"]]
+    kept = set(recent(keys))
+    shown = {name: {k: v for k, v in found[name].items() if k in kept} for name in ("data", "pairs", "work")}
+    return {
+        **found,
+        **shown,
+        "iterations": [entry for entry in found["iterations"] if entry["iteration"] in kept],
+        "forgotten": [one for one in found["forgotten"] if one["after"] in kept],
+        "weaknesses": [
+            {**entry, "rates": {k: rate for k, rate in entry["rates"].items() if k in kept}}
+            for entry in found["weaknesses"]
+        ],
+    }, left_out(keys, "all of them are in the plots and in apt-assets report --json")
 
 
 # -- sections --------------------------------------------------------------------------------------
@@ -95,7 +116,10 @@ def scores(found: dict[str, Any]) -> str:
 def not_up_to_date(found: dict[str, Any]) -> str:
     """What the reader must know before reading on; nothing if all is fresh and readable."""
     rows = [[s["iteration"], s["stage"], s["status"], why(s["causes"])] for s in found["stale"]]
-    parts: list[str] = [table(("iteration", "stage", "status", "why"), rows, texts=(3,))] if rows else []
+    columns = ("iteration", "stage", "status", "why")
+    parts: list[str] = [table(columns, rows[:STALE], texts=(3,))] if rows else []
+    if rows[STALE:]:
+        parts.append(folded(f"{len(rows) - STALE} more", table(columns, rows[STALE:], texts=(3,))))
     if rows:
         parts.append(
             '<p class="soft">Stale stages are shown below as they were last computed. Plan: apt-assets plan.</p>'

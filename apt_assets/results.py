@@ -1,10 +1,13 @@
 """What people read of a project: scores by iteration, stage by stage cost, and their tables."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from apt_assets.engine.plan import Planner, Unsettled, stages_of
 from apt_assets.engine.stages import BASE
 from apt_assets.project import Project
+
+RECENT = 8  # iterations
 
 
 def results(project: Project) -> dict[str, Any]:
@@ -32,6 +35,18 @@ def results(project: Project) -> dict[str, Any]:
             entry["starts_from"] = starts_from(planner, key)
         entries.append(entry)
     return {"experiment": project.experiment.name, "iterations": entries}
+
+
+def recent(keys: Sequence[str]) -> list[str]:
+    """Of many iterations base and the last RECENT: what a table of one column or section each is of."""
+    iterations = [key for key in keys if key != BASE]
+    return [key for key in keys if key == BASE or key in iterations[-RECENT:]]
+
+
+def left_out(keys: Sequence[str], rest: str) -> str:
+    """A line on the iterations that `recent` leaves out, if it does; rest: where they are."""
+    number = len(keys) - len(recent(keys))
+    return f"{number} earlier iterations are not shown: {rest}" if number else ""
 
 
 def starts_from(planner: Planner, key: str) -> str | None:

@@ -27,6 +27,7 @@ from typing import Any
 
 from resources.digest import digest_file, digest_json, list_files
 from resources.locks import Locks
+from resources.remembered import Remembered
 from resources.sealed import Damaged, read_sealed, write_sealed
 
 STORE_VERSION = 2  # 2: traces, pointers and snapshots are sealed
@@ -79,6 +80,10 @@ class ArtifactStore:
     def __init__(self, root: Path):
         self.root = root
         self.locks = Locks(root / "locks")
+        # A plan asks for those of every iteration, and a run makes many plans.
+        self._manifests = Remembered(self._read_manifest)
+        self._snapshots = Remembered(self._read_snapshot)
+        self._codes: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -92,7 +97,7 @@ class ArtifactStore:
     def manifest(self, path: Path) -> Manifest | None:
         """What a trace or pointer says; None if there is none, or none that was written as it is."""
         try:
-            return self._read_manifest(path)
+            return self._manifests(path)
         except (OSError, Damaged):
             return None
 
@@ -117,6 +122,11 @@ class ArtifactStore:
         """What this stage of this iteration last was, fresh or not."""
         return self.manifest(self._pointer(experiment, iteration, stage))
 
+    def unreadable(self, experiment: str, iteration: str, stage: str) -> bool:
+        """Whether something is pointed at that `pointed` cannot tell: a damaged manifest, or one of a store of
+        another version."""
+        return self._damage(self._pointer(experiment, iteration, stage)) is not None
+
     def iterations(self, experiment: str) -> list[str]:
         """Keys of the iterations that were opened, in order."""
         return sorted(path.stem for path in (self.root / "snapshots" / experiment).glob("*.json"))
@@ -133,7 +143,7 @@ class ArtifactStore:
         """
         path = self._snapshot(experiment, iteration)
         try:
-            return self._read_snapshot(path)
+            return self._snapshots(path)
         except FileNotFoundError:
             return None
         except Damaged as error:
@@ -275,7 +285,7 @@ class ArtifactStore:
 
     def _damage(self, path: Path) -> str | None:
         """How a trace, pointer or snapshot is not what was written; None if it is, or is not there."""
-        read = self._read_snapshot if self._about(path).startswith("snapshots/") else self._read_manifest
+        read = self._snapshots if self._about(path).startswith("snapshots/") else self._manifests
         try:
             read(path)
         except FileNotFoundError:
@@ -287,8 +297,10 @@ class ArtifactStore:
     def _read_manifest(self, path: Path) -> Manifest:
         content = read_sealed(path, self._about(path), check_since=STORE_VERSION)
         try:
-            return Manifest(**{key: value for key, value in content.items() if key != "version"})
-        except TypeError as error:
+            manifest = Manifest(**{key: value for key, value in content.items() if key != "version"})
+            # The largest part by far, and the same in every iteration.
+            return replace(manifest, code=self._codes.setdefault(tuple(manifest.code.items()), manifest.code))
+        except (TypeError, AttributeError) as error:
             raise Damaged(f"{path}: not a manifest ({error})") from None
 
     def _read_snapshot(self, path: Path) -> list[str]:

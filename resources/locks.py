@@ -1,6 +1,7 @@
 """Locks between processes, by name. The kernel lets go of a lock when its holder dies."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import IO
 DAGSTER = "dagster-instance"  # held while Dagster's event log is brought in line with the store
 GC = "gc"
 RUN = "run-"  # and its id: held by the process of a run
-KEPT: dict[Path, IO[str]] = {}  # what this process holds until it ends
+IN_USE = "in-use"  # shared by whoever computes something; gc takes it for itself
+KEPT: dict[Path, dict[str, IO[str]]] = {}  # folder -> what `keep` took in this process
 
 
 class Locks:
@@ -20,46 +22,69 @@ class Locks:
 
     @contextmanager
     def take(self, name: str) -> Iterator[None]:
-        """One holder at a time; others wait."""
-        with self._open(name) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        """One holder at a time; others wait. While GC takes all (`all_idle`), only GC and DAGSTER are given."""
+        with ExitStack() as held:
+            if name not in (GC, DAGSTER):
+                held.enter_context(self._take(IN_USE, fcntl.LOCK_SH))
+            held.enter_context(self._take(name, fcntl.LOCK_EX))
             yield
 
     def keep(self, name: str) -> None:
-        """Hold a lock until this process ends; does nothing if it already does."""
-        path = self._folder / name
-        if path not in KEPT:
-            KEPT[path] = self._open(name)
-            fcntl.flock(KEPT[path], fcntl.LOCK_EX)
+        """Hold a lock until this process ends or keeps another one of the same store."""
+        kept = KEPT.get(self._folder, {})
+        if name not in kept:
+            taken = {name: self._take(name, fcntl.LOCK_EX)}
+            taken[IN_USE] = kept.pop(IN_USE) if IN_USE in kept else self._take(IN_USE, fcntl.LOCK_SH)
+            for file in kept.values():
+                file.close()
+            KEPT[self._folder] = taken
 
     def taken(self, name: str) -> bool:
         """Whether some process holds the lock."""
-        if not (self._folder / name).exists():
+        path = self._folder / name
+        if not path.exists():
             return False
-        with self._open(name) as file:
+        with path.open("w") as file:
             return not is_free(file)
 
     @contextmanager
     def all_idle(self) -> Iterator[None]:
-        """Hold every lock but GC and DAGSTER. Raises RuntimeError if one is held: a run is going on.
+        """Keep others from taking any lock but GC and DAGSTER. Raises RuntimeError if one is held: a run is
+        going on.
 
-        The files of runs' locks, of which there is one for each run, are removed.
+        One lock stands for all: there is one for each stage of each iteration, more than a process may
+        open files. The files of locks are removed, as far as nobody waits for them.
         """
-        with ExitStack() as held:
-            for path in sorted(self._folder.glob("*")):
-                if path.name in (GC, DAGSTER):
-                    continue
-                if not is_free(held.enter_context(path.open("w"))):
-                    raise RuntimeError(
-                        f"a run is going on ({path.name} is being computed): try again when it has ended"
-                    )
-                if path.name.startswith(RUN):
-                    path.unlink()
+        try:
+            idle = self._take(IN_USE, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            busy = next((path.name for path in self._files() if self.taken(path.name)), "a stage")
+            raise RuntimeError(f"a run is going on ({busy} is being computed): try again when it has ended") from None
+        with idle:
+            for path in self._files():
+                with path.open("w") as file:
+                    if is_free(file):
+                        path.unlink()
             yield
 
-    def _open(self, name: str) -> IO[str]:
+    def _files(self) -> list[Path]:
+        """Of the locks that `all_idle` stands for."""
+        return sorted(path for path in self._folder.glob("*") if path.name not in (GC, DAGSTER, IN_USE))
+
+    def _take(self, name: str, how: int) -> IO[str]:
+        """The open file of a lock that this process has now. Raises BlockingIOError with LOCK_NB in `how`."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        return (self._folder / name).open("w")
+        path = self._folder / name
+        while True:
+            file = path.open("w")
+            try:
+                fcntl.flock(file, how)
+                if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()  # removed by gc while this process waited: the next to come would lock another file
 
 
 def is_free(file: IO[str]) -> bool:

@@ -19,9 +19,13 @@ from tests import tiny
 
 
 class Ui:
-    """`apt-assets ui` as a process group of its own, and questions to it over GraphQL."""
+    """`apt-assets ui` as a process group of its own, and questions to it over GraphQL.
 
-    def __init__(self, experiment: Path, *flags: str):
+    home: its $APT_HOME, if it is not this process's.
+    """
+
+    def __init__(self, experiment: Path, *flags: str, home: Path | None = None):
+        self.environment = os.environ | ({"APT_HOME": str(home)} if home else {})
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -29,7 +33,11 @@ class Ui:
         self.started = time.time()
         self.log = experiment.with_name("ui.log").open("a")
         self.process = subprocess.Popen(
-            [str(part) for part in command], stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True
+            [str(part) for part in command],
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=self.environment,
         )
 
     def __enter__(self):

@@ -19,7 +19,7 @@ MAIN = {name: TABLES[{"domain_dataset": "train", "retrieval_index": "pool"}.get(
 
 def shown(project, stage, iteration="0001"):
     manifest = project.planner().stage(iteration, stage).manifest
-    return metadata(project, iteration, "computed", manifest, 1.0)
+    return metadata(project, project.planner(), iteration, "computed", manifest, 1.0)
 
 
 def plot(value):

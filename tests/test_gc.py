@@ -1,6 +1,7 @@
 """gc removes what nothing needs; nothing turns stale by it, and what is needed again comes back."""
 
 import json
+import resource
 import shutil
 
 import pytest
@@ -97,3 +98,20 @@ def test_leftovers_of_killed_runs_and_quarantine_go(engine):
         (root / name / "file").write_text("x")
     assert {"temporary": 1, "quarantine": 1}.items() <= collect_garbage(engine.world, 9, dry_run=False).removed.items()
     assert not any((root / "temporary").iterdir())
+
+
+def test_gc_of_more_iterations_than_a_process_may_open_files(engine):
+    store = engine.world.store
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for number in range(300):
+        with store.locks.take(f"t-{number:04d}-policy"):
+            pass
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, most))
+    try:
+        collect_garbage(engine.world, 1, dry_run=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
+    kept = {path.name for path in (store.root / "locks").iterdir()}
+    assert kept <= {"gc", "dagster-instance", "in-use"}, "one file of each stage of each iteration is left otherwise"
+    with store.locks.take("t-0007-policy"), pytest.raises(RuntimeError, match=r"t-0007-policy is being computed"):
+        collect_garbage(engine.world, 1, dry_run=False)

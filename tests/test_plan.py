@@ -1,6 +1,8 @@
 """What is stale and why, on a made-up store: no model, no Dagster, no files of a domain."""
 
 import json
+import os
+import sys
 
 import pytest
 
@@ -20,7 +22,7 @@ class World:
         self.identities = {"base_model": "m1", "encoder": "e1", "grader": "none", "benchmark_tasks": "t1"}
         self.edited: dict[str, str] = {}
 
-    def landing_files(self, iteration):
+    def landing_files(self, iteration, known):
         return self.by_iteration.get(iteration, self.files)
 
     def identity(self, name):
@@ -210,3 +212,32 @@ def test_planning_needs_neither_torch_nor_dagster():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_loop_of_more_iterations_than_python_calls_deep_is_planned(bench):
+    last = f"{2 * sys.getrecursionlimit():04d}"
+    plan = bench.status(last, "policy")
+    assert (plan.status, plan.causes) == ("waiting", [f"iteration {int(last) - 1:04d} is not up to date"])
+
+
+def test_iteration_after_many_refused_ones_starts_from_the_last_promoted_adapter(tmp_path):
+    bench = Bench(tmp_path)
+    bench.refused = {f"{t:04d}" for t in range(2, 9)}
+    for number in range(2, 10):
+        bench.world.by_iteration[f"{number:04d}"] = {"a.jsonl": f"digest-{number}"}
+    bench.run(9)
+    planner = bench.planner()
+    assert planner.promoted_before("0009") == "0001"
+    assert planner.promoted_count("0010") == 2, "0001 and 0009"
+
+
+def test_trace_edited_with_its_old_size_and_mtime_is_noticed_by_a_process_that_has_read_it(bench):
+    manifest = bench.status("0001", "policy").manifest
+    path = bench.store.root / "traces" / "policy" / f"{manifest.fingerprint}.json"
+    whole, stat = path.read_text(), path.stat()
+    path.write_text(whole.replace('"run_id": "r"', '"run_id": "s"'))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert bench.status("0001", "policy").status == "stale", "it does not match its check"
+    path.write_text(whole)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert bench.status("0001", "policy").status == "fresh"

@@ -361,3 +361,31 @@ def test_curves_and_scores_are_drawn_where_the_numbers_are(project):
     general = found["iterations"][2]["scores"]["general"]["all"]["accuracy"]
     expected = f"0002, general: {general['mean']:.1%} [{general['low']:.1%}, {general['high']:.1%}] of {general['n']}"
     assert expected in titles(scored, "circle")
+
+
+def test_report_of_many_iterations_has_a_column_for_the_last_ones_says_so_and_draws_all(project):
+    found = findings(project)
+    entry = found["iterations"][-1]
+    more = [f"{number:04d}" for number in range(3, 201)]
+    found["iterations"] += [{**entry, "iteration": key} for key in more]
+    found["pairs"] |= dict.fromkeys(more, found["pairs"]["0002"])
+    found["stale"] = [{"iteration": k, "stage": "gate", "status": "stale", "causes": ["x"]} for k in more]
+    text = page(found)
+    assert '<th class="n">0200</th>' in text
+    assert '<th class="n">0193</th>' in text
+    assert '<th class="n">0192</th>' not in text
+    assert "Iteration 0200: " in text
+    assert "Iteration 0192: " not in text
+    assert "192 earlier iterations are not shown" in text
+    assert "158 more" in text, "198 stale stages, of which 40 are listed"
+
+
+def test_plot_of_many_iterations_names_as_many_as_have_room_and_its_line_goes_through_all(project):
+    entry = findings(project)["iterations"][-1]
+    svg = plots.scores_by_iteration([{**entry, "iteration": f"{number:04d}"} for number in range(1, 201)])
+    tree = ElementTree.fromstring(svg)
+    names = [text.text for text in tree.iter("{http://www.w3.org/2000/svg}text") if re.fullmatch("[0-9]{4}", text.text)]
+    assert len(names) <= 9
+    assert names[-1] == "0200"
+    line = tree.find(".//{http://www.w3.org/2000/svg}polyline")
+    assert len(line.get("points").split()) == 200

@@ -1,6 +1,8 @@
+import fcntl
 import json
 import multiprocessing
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -176,3 +178,22 @@ def test_locks_of_two_stores_in_one_process_are_two_locks(tmp_path):
     assert one.locks.taken("run-1")
     assert other.locks.taken("run-1")
     assert not one.locks.taken("run-2")
+
+
+def test_process_that_waits_for_a_lock_whose_file_gc_removes_locks_the_new_file(store):
+    path = store.root / "locks" / "run-1"
+    path.parent.mkdir(parents=True)
+    with ThreadPoolExecutor() as pool:
+        with path.open("w") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            waiting = pool.submit(store.locks.keep, "run-1")
+            time.sleep(0.3)
+            path.unlink()
+        waiting.result(30)
+    assert store.locks.taken("run-1")
+
+
+def test_process_that_runs_many_iterations_holds_the_lock_of_one(store):
+    for number in range(5):
+        store.locks.keep(f"run-{number}")
+    assert [number for number in range(5) if store.locks.taken(f"run-{number}")] == [4]

@@ -23,14 +23,19 @@ from resources.artifact_store import ArtifactStore, Manifest
 from resources.digest import digest_json
 
 Status = Literal["fresh", "stale", "missing", "waiting", "refused", "stopped"]
+# (stage, digest of what is declared, inputs) -> the fingerprint: a digest of the same, worked out once.
+FINGERPRINTS: dict[tuple[Any, ...], str] = {}
 ADAPTER_PARTS = ("adapter_config.json", "adapter_model.safetensors")
 
 
 class World(Protocol):
     """What lies outside the store, by content digest."""
 
-    def landing_files(self, iteration: str) -> dict[str, str]:
-        """Landed file -> digest, of the iteration's snapshot, or of all files now for BASE."""
+    def landing_files(self, iteration: str, known: dict[str, str]) -> dict[str, str]:
+        """Landed file -> digest, of the iteration's snapshot, or of all files now for BASE.
+
+        known: digests of files that were looked up before, which are taken from there; it is added to.
+        """
         ...
 
     def identity(self, name: str) -> str:
@@ -106,15 +111,25 @@ class StagePlan:
 
 @dataclass
 class Planner:
-    """Plans of one experiment over one store; every answer is worked out once and kept."""
+    """Plans of one experiment over one store; every answer is worked out once and kept.
+
+    Iterations are decided in order, the lowest first, so that the time of a plan grows with their number
+    and the depth of the calls does not.
+    """
 
     experiment: Experiment
     store: ArtifactStore
     world: World
     _plans: dict[tuple[str, str], StagePlan] = field(default_factory=dict)
     _verdicts: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    _stopped: dict[str, str | None] = field(default_factory=dict)
+    _promoted: dict[str, str | None] = field(default_factory=dict)
+    _promoted_count: dict[str, int] = field(default_factory=dict)
+    _decided: int = 0  # iterations 1..n that were looked at, in order
     _landed: dict[str, dict[str, str]] = field(default_factory=dict)
+    _file_digests: dict[str, str] = field(default_factory=dict)
     _declared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _declared_digest: dict[str, str] = field(default_factory=dict)
 
     def plan(self, iterations: int) -> list[StagePlan]:
         """Every stage of base and of iterations 1..n, in the order in which they would run."""
@@ -125,6 +140,7 @@ class Planner:
         """The plan of one stage; `name` must be a stage of that kind of iteration."""
         key = (iteration, name)
         if key not in self._plans:
+            self._decide_before(iteration)
             self._plans[key] = self._work_out(iteration, STAGES[name])
         return self._plans[key]
 
@@ -147,19 +163,25 @@ class Planner:
 
         Raises Unsettled while an iteration in between has no fresh verdict.
         """
-        for number in range(number_of(iteration) - 1, 0, -1):
-            earlier = key_of(number)
-            verdict = self.verdict(earlier)
-            if verdict is None:
-                raise Unsettled(f"iteration {earlier} is not up to date")
-            if verdict["passed"]:
-                return earlier
-        return None
+        if iteration not in self._promoted:
+            self._decide_before(iteration)
+            number = number_of(iteration)
+            self._promoted[iteration] = self._promoted_until(key_of(number - 1)) if number > 1 else None
+        return self._promoted[iteration]
+
+    def _promoted_until(self, iteration: str) -> str | None:
+        """As `promoted_before`, this iteration included."""
+        verdict = self.verdict(iteration)
+        if verdict is None:
+            raise Unsettled(f"iteration {iteration} is not up to date")
+        return iteration if verdict["passed"] else self.promoted_before(iteration)
 
     def promoted_count(self, iteration: str) -> int:
         """How many earlier iterations passed their gate: the length of the adapter's chain."""
-        earlier = self.promoted_before(iteration)
-        return 0 if earlier is None else 1 + self.promoted_count(earlier)
+        if iteration not in self._promoted_count:
+            earlier = self.promoted_before(iteration)
+            self._promoted_count[iteration] = 0 if earlier is None else 1 + self.promoted_count(earlier)
+        return self._promoted_count[iteration]
 
     def reference(self, iteration: str) -> tuple[str, str]:
         """(stage, iteration) of the scores that the gate's domain check compares with."""
@@ -169,6 +191,12 @@ class Planner:
     def stopped(self, iteration: str) -> str | None:
         """Why the loop ends before this iteration, if it does: the one before was not promoted and
         no file landed since, so there is nothing new to learn from."""
+        if iteration not in self._stopped:
+            self._decide_before(iteration)
+            self._stopped[iteration] = self._work_out_stopped(iteration)
+        return self._stopped[iteration]
+
+    def _work_out_stopped(self, iteration: str) -> str | None:
         number = number_of(iteration)
         if number < 2:
             return None
@@ -182,10 +210,20 @@ class Planner:
             return f"{verdict['reason']} and no new data has landed"
         return f"the gate refused iteration {before} ({verdict['reason']}) and no new data has landed"
 
+    def _decide_before(self, iteration: str) -> None:
+        """Look at the iterations before this one in order: each then finds the one before it decided,
+        where a chain of calls down to the first one would end at Python's limit."""
+        number = 0 if iteration == BASE else number_of(iteration)
+        while self._decided < number - 1:
+            self._decided += 1  # first: deciding it asks for its own stages
+            key = key_of(self._decided)
+            self.stopped(key)
+            self.verdict(key)
+
     def landed(self, iteration: str) -> dict[str, str]:
         """Landed file -> digest of the iteration's snapshot, asked of the world once."""
         if iteration not in self._landed:
-            self._landed[iteration] = self.world.landing_files(iteration)
+            self._landed[iteration] = self.world.landing_files(iteration, self._file_digests)
         return self._landed[iteration]
 
     # -- one stage -------------------------------------------------------------------------------
@@ -223,15 +261,25 @@ class Planner:
             verdict = self.verdict(iteration)
             if verdict is not None and not verdict["passed"]:
                 return StagePlan(*where, "refused", verdict["reason"])
-        fingerprint = digest_json({"stage": stage.name, "engine": ENGINE_VERSION, **facts})
+        fingerprint = self._fingerprint(stage, facts)
         if found := self.store.lookup(stage.name, fingerprint):
             return StagePlan(*where, "fresh", fingerprint=fingerprint, facts=facts, manifest=found)
         last = self._last(*where)
         if last is None:
-            return StagePlan(*where, "missing", "never computed", (), fingerprint, facts)
+            lost = self.store.unreadable(self.experiment.name, *where)
+            note = "its manifest is damaged, or of another version" if lost else "never computed"
+            return StagePlan(*where, "missing", note, (), fingerprint, facts)
         changes = differences(last, facts)
         note = "" if changes else "its artifact is gone from the store"
         return StagePlan(*where, "stale", note, changes, fingerprint, facts, last)
+
+    def _fingerprint(self, stage: Stage, facts: dict[str, Any]) -> str:
+        if stage.name not in self._declared_digest:
+            self._declared_digest[stage.name] = digest_json([ENGINE_VERSION, self.declared(stage)])
+        known = (stage.name, self._declared_digest[stage.name], *facts["inputs"].items())
+        if known not in FINGERPRINTS:
+            FINGERPRINTS[known] = digest_json({"stage": stage.name, "engine": ENGINE_VERSION, **facts})
+        return FINGERPRINTS[known]
 
     def _last(self, iteration: str, stage: str) -> Manifest | None:
         return self.store.pointed(self.experiment.name, iteration, stage)
