@@ -84,7 +84,7 @@ def test_run_interrupted_in_a_stage_goes_on_without_redoing_finished_stages(land
     )
     wait_for(f"{stage} of 0001: computing", process)
     process.send_signal(how)
-    assert process.wait(60) == (-9 if how == signal.SIGKILL else 130)
+    assert process.wait(180) == (-9 if how == signal.SIGKILL else 130)
 
     journal = tmp_path / ".apt" / "store" / "journal.jsonl"
     done = [e["stage"] for e in map(json.loads, journal.read_text().splitlines()) if e["event"] == "computed"]
