@@ -173,6 +173,14 @@ def test_land_without_experiment_goes_to_the_default_folder_not_among_the_embedd
     assert (tmp_path / "landing" / report["landed"]).is_file()
 
 
+def test_bad_row_that_is_shown_sends_nothing_to_the_terminal(experiment, tmp_path):
+    rows = ['{"prompt": "a?", "answer": "b"}', "\x1b]0;title\x07\x1b[2J\u202egpj"]
+    (tmp_path / "data.jsonl").write_text("\n".join(rows))
+    shown = apt("land", tmp_path / "data.jsonl", "-e", experiment).stdout
+    assert "\\x1b]0;title\\x07\\x1b[2J\\u202egpj" in shown
+    assert not set("\x1b\x07\u202e") & set(shown)
+
+
 def test_ui_serves_the_asset_graph_and_materialises_the_next_iteration(landed):
     import urllib.request
 

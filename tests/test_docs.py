@@ -230,6 +230,7 @@ NOT_FOR_USERS = (
 PASSED_ON = {
     "str(error)": "Locks.all_idle: a run is going on",
     "'\\n'.join((f'{path}: {explain(e)}' for e in error.errors()))": "experiment.explain",
+    "errors.read().decode('utf-8', 'replace').strip()[-500:]": "parquet.send, or pyarrow's own words",
     "self._problem": "resources.machine.lacking, or training.lora_targets",
     "'missing' if value is None else f'must be text, got {type(value).__name__}'": "rows in quarantine",
     "verdict['reason']": "the gate, or no bad case",

@@ -138,8 +138,8 @@ def plainly_good(records: Sequence[Any]) -> list[bool]:
         and not UNCLEAN.search(answer)
         and prompt.strip() != ""
         and answer.strip() != ""
-        and (len(prompt) < SHORT_TEXT or excess(prompt) is None)
-        and (len(answer) < SHORT_TEXT or excess(answer) is None)
+        and len(prompt) < SHORT_TEXT
+        and len(answer) < SHORT_TEXT
         for prompt, answer, split, source_id, metadata in zip(*fields, strict=True)
     ]
 
@@ -194,22 +194,20 @@ def text_field(record: dict, name: str) -> str:
         raise BadField(name, "empty")
     if "\x00" in value:
         raise BadField(name, "holds a NUL character")
-    if (reason := excess(value)) is not None:
-        raise BadField(name, reason)
+    check_amount(value, name)
     return encodable(value.strip(), name)
 
 
-def excess(text: str) -> str | None:
-    """Why a text is too much of something; None if it is not."""
+def check_amount(text: str, field: str) -> None:
+    """Raise BadField if a text is too long, or would take too long to normalise."""
     if len(text) > LONGEST_TEXT:
-        return f"longer than {LONGEST_TEXT} characters"
+        raise BadField(field, f"longer than {LONGEST_TEXT} characters")
     # They are put in order one by one when a text is normalised: half a million take an hour. A run of them
     # has one at a place that is looked at first, since a whole search takes longer than all else.
     if len(text) >= SHORT_TEXT and not combining_marks().isdisjoint(text[MOST_MARKS :: MOST_MARKS + 1]):
         lengths = (sum(1 for _ in run) for is_mark, run in groupby(text, combining_marks().__contains__) if is_mark)
         if max(lengths) > MOST_MARKS:
-            return f"holds more than {MOST_MARKS} combining marks in a row"
-    return None
+            raise BadField(field, f"holds more than {MOST_MARKS} combining marks in a row")
 
 
 @cache

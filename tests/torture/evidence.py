@@ -85,7 +85,7 @@ def found(project: Any) -> dict[str, Any]:
         twice += [f"{path.name}: {key}" for key, n in Counter(line["key"] for line in lines).items() if n > 1]
         rows[f"{path.parent.name}/{path.name}"] = {line["key"]: line["value"] for line in lines}
     vectors = {}
-    for folder in sorted(project.lancedb.glob("*.lance")):
+    for folder in sorted(project.lancedb.glob("vectors-*.lance")):
         table = project.vector_table(folder.stem).rows("text", "check")
         vectors[folder.stem] = sorted(table["check"].to_list())
         twice += [f"{folder.stem}: {text}" for text, n in Counter(table["text"].to_list()).items() if n > 1]

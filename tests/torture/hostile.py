@@ -150,12 +150,12 @@ class Worker:
 
     def land(self, path: Path) -> dict[str, Any]:
         """What `land_and_read` returns; or {ended: "crash" or "hang", why}."""
-        self.connection.send(path)
         try:
+            self.connection.send(path)
             if self.connection.poll(PATIENCE):
                 return self.connection.recv()
             found = {"ended": "hang", "why": f"of over {PATIENCE:.0f} s"}
-        except EOFError:
+        except (EOFError, ConnectionError):
             self.process.join()
             found = {"ended": "crash", "why": f"with exit code {self.process.exitcode}"}
         self.process.kill()

@@ -329,7 +329,9 @@ def parquet_files(short: bool) -> Iterator[Case]:
     yield table("thousands of columns", {**plain, **{f"c{n}": [1, 2, 3] for n in range(3000)}}, good, 0)
     many = prompts(2000)
     yield table("a group for each row", {"prompt": many, "answer": ["yes"] * 2000}, many, 0, row_group_size=1)
-    yield table("a gigabyte of one letter", {"prompt": ["x" * (1 << 30)], "answer": ["b"]}, bad=1, compression="zstd")
+    yield table(
+        "half a gigabyte of one letter", {"prompt": ["x" * (1 << 29)], "answer": ["b"]}, bad=1, compression="zstd"
+    )
     inner: Any = pa.array([1, 2, 3])
     for _ in range(50):
         inner = pa.StructArray.from_arrays([inner], ["a"])
