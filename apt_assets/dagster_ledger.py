@@ -37,7 +37,7 @@ BY_USER = "dagster/data_version_is_user_provided"
 CODE_VERSION = "dagster/code_version"
 INPUT_VERSION = "dagster/input_data_version/"
 INPUT_POINTER = "dagster/input_event_pointer/"
-AT_ONCE = 500  # events of one query
+AT_ONCE = 100  # events of one query: each may hold a preview and a plot
 # Home -> (what Dagster was last made to know, its log then): the same again need not be compared again.
 SETTLED: dict[Path, tuple[str, list[list[int]] | None]] = {}
 

@@ -1,11 +1,12 @@
-"""How long `plan` takes on ten iterations, as a command and as a function.
+"""How long `plan` takes on 10, 50 and 200 iterations, as a command and as a function.
 
     python -m benchmarks.plan
 
-The store is made up: every artifact of every stage of ten iterations is committed through the real
+The store is made up: every artifact of every stage of the iterations is committed through the real
 planner and store, on the tiny models of the tests, so that nothing has to be trained. Prints the median
 of several runs with minimum and maximum, with everything fresh and after a changed threshold, and writes
-benchmarks/results/plan.json. Seconds are wall clock; the command's include starting Python.
+benchmarks/results/plan.json. Seconds are wall clock; the command's include starting Python. The function is called
+again and again in one process, as a sensor does, which reads a manifest once.
 """
 
 import json
@@ -31,23 +32,29 @@ from benchmarks.machine import machine
 from tests import tiny
 
 RESULTS = Path(__file__).with_name("results") / "plan.json"
-ITERATIONS = 10
+ITERATIONS = (10, 50, 200)
+WHAT = ("fresh", "threshold changed")
 
 
 def make_project(home: Path) -> Path:
-    """An experiment file whose ten iterations are all up to date, with made-up artifacts."""
+    """An experiment file, its models and its data; no iteration yet."""
     tiny.make_policy(home / "policy")
     tiny.make_encoder(home / "encoder")
     tiny.make_task(home / "tasks")
     tiny.write_jsonl(home / "landing" / "colours.jsonl", tiny.domain_rows(2000))
     write_experiment(home, bad_below=4)
-    project = Project.open(home / "plan.yaml")
-    for key in [BASE, *(key_of(t) for t in range(1, ITERATIONS + 1))]:
+    return home / "plan.yaml"
+
+
+def go_on(experiment: Path, iterations: int) -> None:
+    """Make this many iterations up to date, with made-up artifacts."""
+    project = Project.open(experiment)
+    opened = len(project.store.iterations("plan"))
+    for key in [*([] if opened else [BASE]), *(key_of(t) for t in range(opened + 1, iterations + 1))]:
         if key != BASE:
             project.open_iteration(key)
         for name in stages_of(key):
             commit(project, key, name)
-    return home / "plan.yaml"
 
 
 def write_experiment(home: Path, bad_below: int) -> None:
@@ -91,42 +98,45 @@ def seconds(function: Callable[[], Any], times: int) -> dict[str, float]:
 
 
 def measure() -> dict[str, Any]:
-    found: dict[str, Any] = {"iterations": ITERATIONS, **machine()}
+    found: dict[str, Any] = machine()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         os.environ["APT_HOME"] = folder
         experiment = make_project(home)
-        command = [
-            sys.executable,
-            "-m",
-            "apt_assets.cli",
-            "plan",
-            "--iterations",
-            str(ITERATIONS),
-            "-e",
-            str(experiment),
-        ]
-        for what, bad_below in (("fresh", 4), ("threshold changed", 3)):
-            write_experiment(home, bad_below)
-            project = Project.open(experiment)
-
-            def plan(project: Project = project) -> None:
-                planner = project.planner()
-                for one in planner.plan(ITERATIONS):
-                    work_of(project, planner, one)
-
-            plan()
-            run = seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), 7)
-            found[what] = {"command": run, "function": seconds(plan, 20)}
+        for iterations in ITERATIONS:
+            write_experiment(home, bad_below=4)
+            go_on(experiment, iterations)
+            found[str(iterations)] = {}
+            for what, bad_below in zip(WHAT, (4, 3), strict=True):
+                write_experiment(home, bad_below)
+                found[str(iterations)][what] = measure_one(experiment, iterations)
     return found
+
+
+def measure_one(experiment: Path, iterations: int) -> dict[str, dict[str, float]]:
+    """Seconds of `plan` on so many iterations: {command, function}."""
+    project = Project.open(experiment)
+    flags = ["--iterations", str(iterations), "-e", str(experiment)]
+    command = [sys.executable, "-m", "apt_assets.cli", "plan", *flags]
+
+    def plan() -> None:
+        planner = project.planner()
+        for one in planner.plan(iterations):
+            work_of(project, planner, one)
+
+    plan()
+    run = seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), 7)
+    return {"command": run, "function": seconds(plan, 20)}
 
 
 if __name__ == "__main__":
     measured = measure()
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(measured, indent=1) + "\n")
-    print(f"{ITERATIONS} iterations, {measured['cores']} cores of {measured['cpu']}")
-    for what in ("fresh", "threshold changed"):
-        for how, unit, scale in (("command", "s", 1), ("function", "ms", 1000)):
-            taken = {name: scale * value for name, value in measured[what][how].items()}
-            print(f"{what}, {how}: {taken['median']:.2f} {unit} [{taken['min']:.2f}, {taken['max']:.2f}]")
+    print(f"{measured['cores']} cores of {measured['cpu']}")
+    for iterations in map(str, ITERATIONS):
+        for what in WHAT:
+            for how, unit, scale in (("command", "s", 1), ("function", "ms", 1000)):
+                taken = {name: scale * value for name, value in measured[iterations][what][how].items()}
+                told = f"{taken['median']:.2f} {unit} [{taken['min']:.2f}, {taken['max']:.2f}]"
+                print(f"{iterations} iterations, {what}, {how}: {told}")

@@ -49,6 +49,10 @@ def test_gc_frees_older_iterations_and_old_settings_and_nothing_turns_stale(engi
     assert did.removed["artifacts"] > 0
     assert did.removed["traces"] > 0, "those of the other beta"
     assert statuses(world) == before
+    rows = {path.suffix: set() for path in (world.rows).glob("*/*.*")}
+    for path in world.rows.glob("*/*.*"):
+        rows[path.suffix].add(path.stem)
+    assert rows[".lock"] == rows[".jsonl"], "no lock of a removed row table is left"
     after = engine.results()
     assert {where: after[where] for where in after if where[0] == last} == {
         w: c for w, c in results.items() if w[0] == last

@@ -286,32 +286,3 @@ def test_iteration_that_was_left_out_is_opened_and_run_before_the_one_after_the_
     assert asked(ended.drive()) == ("iterate", "0003")
     ended.compute("0003")
     assert asked(ended.drive()) == ("iterate", "0004")
-
-
-# -- many looks and many iterations -------------------------------------------------------------------
-
-
-def test_look_at_an_unchanged_loop_leaves_the_event_log_unread_and_one_after_a_wipe_puts_it_right(ended, monkeypatch):
-    ended.drive()
-    ended.drive()
-    with monkeypatch.context() as patch:
-        patch.setattr(type(ended.instance), "fetch_materializations", None)
-        assert "loop.max_iterations" in ended.drive()
-    policy = dg.AssetKey("policy")
-    assert ended.instance.get_latest_materialization_event(policy)
-    ended.instance.wipe_assets([policy])
-    assert not ended.instance.get_latest_materialization_event(policy)
-    ended.drive()
-    latest = ended.instance.get_latest_storage_id_by_partition(policy, dg.DagsterEventType.ASSET_MATERIALIZATION)
-    assert set(latest) == {"0001", "0002"}
-
-
-def test_landed_file_is_looked_up_once_for_all_iterations_that_use_it(ended, monkeypatch):
-    looked = []
-    contents = type(ended.project)._contents
-    monkeypatch.setattr(
-        type(ended.project), "_contents", lambda self, name, reader: looked.append(name) or contents(self, name, reader)
-    )
-    plans = ended.project.planner().plan(2)
-    assert {plan.status for plan in plans} == {"fresh"}
-    assert looked == ["a.jsonl"]
