@@ -56,14 +56,14 @@ class Project:
         return self.home / "dagster_home"
 
     def dagster_log(self) -> list[list[int]] | None:
-        """[inode, size, time in ns] of the files of the database that every asset event, wipe and new partition
+        """[size, time in ns] of the files of the database that every asset event, wipe and new partition
         changes; None if it is elsewhere, or not there yet."""
         log = self.dagster_home / "history" / "runs" / "index.db"
         if not log.exists():
             return None
         # What was written last may stand in the second file until nobody reads the first.
         stats = [path.stat() for path in (log, log.with_name("index.db-wal")) if path.exists()]
-        return [[stat.st_ino, stat.st_size, stat.st_mtime_ns] for stat in stats]
+        return [[stat.st_size, stat.st_mtime_ns] for stat in stats]
 
     @property
     def landing(self) -> Path:
