@@ -32,7 +32,7 @@ lock: setup  ## write requirements.lock anew: versions in it stay, unless pyproj
 	$(BIN)/pip install --quiet --disable-pip-version-check uv==0.13.9
 	printf '%s\n' $(CUDA) > .venv/not-locked
 	$(BIN)/uv pip compile pyproject.toml --extra dev --quiet --no-config --default-index https://pypi.org/simple \
-		--python-version 3.11.7 --python-platform x86_64-manylinux_2_28 --excludes .venv/not-locked \
+		--python-version 3.11.0 --python-platform x86_64-manylinux_2_28 --excludes .venv/not-locked \
 		--no-emit-package torch --no-emit-package setuptools --generate-hashes --no-header --no-annotate \
 		--output-file requirements.lock
 
