@@ -114,7 +114,7 @@ def test_text_that_is_too_much_is_rejected_at_once(tmp_path, field, text, reason
     path.write_text("\n".join(map(json.dumps, [GOOD, {**GOOD, field: text}])))
     started = time.monotonic()
     tables = build_domain(read_landed(path), 0.1, 0.1, None)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
     assert tables["quarantine"].select("field", "reason").rows() == [(field, reason)]
 
 
