@@ -83,9 +83,8 @@ def run_loop(project: Project, iterations: int | None, display: Display) -> Loop
 
 def point_at_fresh(project: Project) -> list[StagePlan]:
     """The plans of all fresh stages of base and the opened iterations; each is pointed at from now on."""
-    planner, name = project.planner(), project.experiment.name
-    plans = [planner.stage(key, stage) for key in [BASE, *project.store.iterations(name)] for stage in stages_of(key)]
-    fresh = [plan for plan in plans if plan.status == "fresh" and plan.manifest is not None]
+    name = project.experiment.name
+    fresh = [plan for plan in plans_of_opened(project) if plan.status == "fresh" and plan.manifest is not None]
     for plan in fresh:
         if plan.manifest is not None and project.store.pointed(name, plan.iteration, plan.stage) != plan.manifest:
             project.store.point(name, plan.iteration, plan.manifest)
@@ -100,17 +99,22 @@ def quarantine_damaged(project: Project, verified: set[str]) -> int:
     `verified` holds the data versions that were looked at, and is added to. Returns the number damaged.
     """
     project.store.restore_snapshots(project.experiment.name)
-    planner, damaged = project.planner(), 0
-    for key in [BASE, *project.store.iterations(project.experiment.name)]:
-        for plan in (planner.stage(key, name) for name in stages_of(key)):
-            if plan.status != "fresh" or plan.manifest is None or plan.manifest.data_version in verified:
-                continue
-            if reusable(project, plan.manifest):
-                verified.add(plan.manifest.data_version)
-            else:
-                project.store.forget(plan.manifest)
-                damaged += 1
+    damaged = 0
+    for plan in plans_of_opened(project):
+        if plan.status != "fresh" or plan.manifest is None or plan.manifest.data_version in verified:
+            continue
+        if reusable(project, plan.manifest):
+            verified.add(plan.manifest.data_version)
+        else:
+            project.store.forget(plan.manifest)
+            damaged += 1
     return damaged
+
+
+def plans_of_opened(project: Project) -> list[StagePlan]:
+    """The plans of now of base and of every opened iteration, in the order in which they would run."""
+    planner, keys = project.planner(), [BASE, *project.store.iterations(project.experiment.name)]
+    return [planner.stage(key, name) for key in keys for name in stages_of(key)]
 
 
 def is_settled(project: Project) -> bool:
@@ -137,8 +141,7 @@ def settled_state(project: Project) -> dict[str, Any] | None:
     plan: digest of all fingerprints, which hold sources, settings and code, and of all data versions.
     log: what `Project.dagster_log` tells.
     """
-    planner, keys = project.planner(), [BASE, *project.store.iterations(project.experiment.name)]
-    plans = [planner.stage(key, name) for key in keys for name in stages_of(key)]
+    plans = plans_of_opened(project)
     log = project.dagster_log()
     if log is None or any(plan.status != "fresh" or plan.manifest is None for plan in plans):
         return None

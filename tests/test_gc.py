@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+from unittest.mock import patch
 
 import pytest
 
@@ -10,24 +11,21 @@ from apt_assets.collect import collect_garbage
 from apt_assets.engine.execute import run_stage
 from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stages import BASE, STAGES
-from tests.oracle import Engine, World, content_of
+from tests.oracle import content_of
+from tests.torture.small_loop import open_loop
 
 
 @pytest.fixture
-def engine(tmp_path, monkeypatch):
+def engine(tmp_path):
     """Three iterations of the oracle's small world: the real graph, computations that cost nothing."""
-    world = World(tmp_path)
-    world.set("loop", max_iterations=3)
-    world.set("gate", domain_tolerance=1.0)
-    engine = Engine(world)
-    for name, stage in engine.stages().items():
-        monkeypatch.setitem(STAGES, name, stage)
-    for number, file in enumerate(("a", "b", "c")):
-        rows = [{"prompt": f"{file}{n}", "answer": str(n % 4)} for n in range(20)]
-        (world.landing / f"{file}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        engine.run()
-        assert len(world.store.iterations("t")) >= number + 1
-    return engine
+    with patch.dict(STAGES):
+        engine = open_loop(tmp_path, loop={"max_iterations": 3})
+        for number, file in enumerate(("a", "b", "c")):
+            rows = [{"prompt": f"{file}{n}", "answer": str(n % 4)} for n in range(20)]
+            (engine.world.landing / f"{file}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+            engine.run()
+            assert len(engine.world.store.iterations("t")) >= number + 1
+        yield engine
 
 
 def statuses(world):

@@ -5,6 +5,7 @@ store, over computations that cost nothing.
 """
 
 import json
+from unittest.mock import patch
 
 import pytest
 
@@ -12,23 +13,20 @@ from apt_assets.collect import collect_garbage
 from apt_assets.engine.stages import STAGES
 from apt_assets.explain import explain
 from resources.digest import digest_json
-from tests.oracle import Engine, World, content_of
+from tests.oracle import World, content_of
+from tests.torture.small_loop import open_loop
 
 
 @pytest.fixture
-def engine(tmp_path, monkeypatch):
+def engine(tmp_path):
     """Two promoted iterations, one on each landed file."""
-    world = World(tmp_path)
-    world.set("loop", max_iterations=1)
-    world.set("gate", domain_tolerance=1.0)
-    engine = Engine(world)
-    for name, stage in engine.stages().items():
-        monkeypatch.setitem(STAGES, name, stage)
-    for file in ("a", "b"):
-        land(world, file)
-        engine.run()
-    assert world.store.iterations("t") == ["0001", "0002"]
-    return engine
+    with patch.dict(STAGES):
+        engine = open_loop(tmp_path, loop={"max_iterations": 1})
+        for file in ("a", "b"):
+            land(engine.world, file)
+            engine.run()
+        assert engine.world.store.iterations("t") == ["0001", "0002"]
+        yield engine
 
 
 def land(world, file):

@@ -67,9 +67,7 @@ class Life:
         self.iteration = 0
         self.samples: list[dict[str, Any]] = []
         self.collected: list[dict[str, Any]] = []
-        tiny.make_policy(home / "policy")
-        tiny.make_encoder(home / "encoder")
-        tiny.make_task(home / "tasks")
+        tiny.make_models(home)
         content = tiny.experiment(home) | {"mining": {"questions": 4}, "loop": {"max_iterations": 1}}
         self.experiment = home / "tiny.yaml"
         self.experiment.write_text(yaml.safe_dump(content))
