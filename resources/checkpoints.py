@@ -41,8 +41,8 @@ class Checkpoints:
     def resume(self, trainer: Any) -> str | None:
         """Make the trainer read our files; returns what `trainer.train` is to resume from, if anything is there."""
         trainer._load_from_checkpoint = lambda folder, model=None: load_parameters(trainer, Path(folder))
-        trainer._load_optimizer_and_scheduler = lambda folder: load_optimizer(trainer, folder and Path(folder))
-        trainer._load_rng_state = lambda folder: load_generator(folder and Path(folder))
+        trainer._load_optimizer_and_scheduler = lambda folder: load_optimizer(trainer, Path(folder))
+        trainer._load_rng_state = lambda folder: load_generator(Path(folder))
         newest = self.newest()
         return None if newest is None else str(newest)
 
@@ -106,11 +106,9 @@ def load_parameters(trainer: Any, folder: Path) -> None:
             parameter.copy_(saved[name])
 
 
-def load_optimizer(trainer: Any, folder: Path | None) -> None:
+def load_optimizer(trainer: Any, folder: Path) -> None:
     from safetensors.torch import load_file
 
-    if folder is None:
-        return
     state: dict[int, dict[str, Any]] = {}
     for key, value in load_file(folder / "optimizer.safetensors").items():
         number, _, name = key.partition(".")
@@ -123,12 +121,10 @@ def load_optimizer(trainer: Any, folder: Path | None) -> None:
         group["lr"] = rate
 
 
-def load_generator(folder: Path | None) -> None:
+def load_generator(folder: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
-    if folder is None:
-        return
     generators = load_file(folder / "generator.safetensors")
     torch.set_rng_state(generators["cpu"])
     if "cuda" in generators:
