@@ -310,6 +310,35 @@ def export(
 
 
 @app.command()
+def study(
+    file: Annotated[Path, typer.Argument(help="The study file.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; default: studies/NAME.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Runs at a time; they share the processor cores.")] = 1,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Only tell what it can take at most.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare recipes (arms) on your data: is APT better than plain fine-tuning, and what is forgotten?
+
+    The study file names domains (experiment files whose data has landed), arms, seeds and a sweep. Every
+    arm gets the same sweep, which only the validation split decides. Says first what it can take at
+    most. Interrupted, it goes on where it was when called again. Writes a page and JSON.
+    Exit code 1 if a run failed.
+    """
+    from apt_assets.display import display
+    from apt_assets.study.command import run_study
+
+    shown = display(as_json=as_json)
+    try:
+        found = run_study(file.expanduser(), out, jobs, shown, only_estimate=estimate)
+    finally:
+        shown.close()
+    if found is not None:
+        if as_json:
+            print(json.dumps(found))
+        raise typer.Exit(1 if found["failed"] else 0)
+
+
+@app.command()
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="On 127.0.0.1.")] = 3000,
     watch: Annotated[bool, typer.Option("--watch", help="Turn both sensors on: retrain when data lands.")] = False,

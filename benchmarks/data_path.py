@@ -38,7 +38,7 @@ from apt_assets.engine.stages import BASE
 from apt_assets.engine.view import View
 from apt_assets.land import land_files
 from apt_assets.project import Project
-from benchmarks.machine import machine
+from resources.measured_on import machine
 from schemas.files import read_table, write_table
 from schemas.tables import Neighbors
 from tests import tiny

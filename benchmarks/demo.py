@@ -23,7 +23,7 @@ from pathlib import Path
 from apt_assets.experiment import DEFAULT_EXPERIMENT, REPOSITORY
 from apt_assets.markdown import table
 from apt_assets.results import SCORE_COLUMNS, general_rows, score_rows, second_rows
-from benchmarks.machine import machine
+from resources.measured_on import machine
 
 RESULTS = Path(__file__).with_name("results") / "demo.json"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "lm-eval", "lancedb", "sentence-transformers", "dagster")

@@ -28,7 +28,7 @@ from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stages import BASE, STAGES
 from apt_assets.partitions import key_of
 from apt_assets.project import Project
-from benchmarks.machine import machine
+from resources.measured_on import machine
 from tests import tiny
 
 RESULTS = Path(__file__).with_name("results") / "plan.json"

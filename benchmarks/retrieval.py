@@ -35,9 +35,9 @@ import numpy as np
 import polars as pl
 
 from apt_assets import markdown
-from benchmarks.machine import machine
 from resources.digest import list_files
 from resources.file_digests import FileDigests
+from resources.measured_on import machine
 from resources.retriever import make_pool, nearest, similar_cases, verify_pool
 from resources.vector_table import VectorTable
 from schemas.files import read_table, write_table

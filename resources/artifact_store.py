@@ -51,7 +51,7 @@ class Manifest:
     collected: gc removed the files; what is known of them stays, so nothing below is stale.
     not_repeatable: settings because of which another cold run need not give the same data version, such as
         "policy.device: cuda"; empty: it does.
-    seconds: wall-clock time of the computation that made it.
+    seconds, cpu_seconds: wall-clock and processor time, of all threads, of the computation that made it.
     """
 
     stage: str
@@ -72,6 +72,7 @@ class Manifest:
     created: str
     collected: bool = False
     not_repeatable: list[str] = field(default_factory=list)
+    cpu_seconds: float = 0.0  # 0: made before it was measured
 
 
 class ArtifactStore:

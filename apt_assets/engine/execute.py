@@ -97,14 +97,14 @@ def compute(
     project: "Project", planner: "Planner", plan: StagePlan, run_id: str, log: Log, show: Show
 ) -> tuple[Manifest, float]:
     """Run the stage's function and commit what it wrote: (manifest, seconds)."""
-    started = time.monotonic()
+    started, used = time.monotonic(), time.process_time()
     with project.store.workspace() as folder:
         step = Step(project, plan, planner, out=folder, log=log, show=show)
         step.check()
         STAGES[plan.stage].compute(step)
-        seconds = time.monotonic() - started
+        seconds, cpu_seconds = time.monotonic() - started, time.process_time() - used
         step.check()
-        return commit(step, seconds, run_id), seconds
+        return commit(step, seconds, cpu_seconds, run_id), seconds
 
 
 def restore_inputs(
@@ -162,7 +162,7 @@ def reusable(project: "Project", manifest: Manifest) -> bool:
     return True
 
 
-def commit(step: Step, seconds: float, run_id: str) -> Manifest:
+def commit(step: Step, seconds: float, cpu_seconds: float, run_id: str) -> Manifest:
     """Make what the step wrote the artifact of the fingerprint that was planned."""
     plan = step.plan
     assert plan.fingerprint is not None
@@ -177,6 +177,7 @@ def commit(step: Step, seconds: float, run_id: str) -> Manifest:
         row_tables=sorted(step.row_tables),
         iteration=plan.iteration,
         seconds=round(seconds, 3),
+        cpu_seconds=round(cpu_seconds, 3),
         run_id=run_id,
         created=now(),
         not_repeatable=not_repeatable(plan.facts["settings"]),

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import machine
+from resources.measured_on import machine
 
 RESULTS = Path(__file__).parents[1] / "results"
 REPEATS = 5

@@ -1,0 +1,62 @@
+"""One run of a study, in a process of its own:  python -m apt_assets.study.cell EXPERIMENT ITERATIONS
+
+Brings the experiment's iterations up to date without Dagster. A run is looked at later like any other:
+`apt-assets report -e EXPERIMENT`.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from apt_assets.display import Lines
+from apt_assets.driver import End, Run, next_run
+from apt_assets.engine.execute import NothingToTrain, run_stage
+from apt_assets.engine.plan import stages_of
+from apt_assets.engine.step import StageBlocked
+from apt_assets.experiment import UsageError
+from apt_assets.loop import quarantine_damaged
+from apt_assets.project import Project
+
+
+def bring_up_to_date(project: Project, iterations: int, log: Callable[[str], None]) -> End:
+    """Run base and iterations 1..n in order, in this process; returns how it ended.
+
+    Raises StageBlocked if an iteration does not come up to date, and whatever a stage raises.
+    """
+    verified: set[str] = set()
+    quarantine_damaged(project, verified)
+    before: Run | None = None
+    while True:
+        step = next_run(project, project.planner(), iterations)
+        if isinstance(step, End):
+            if quarantine_damaged(project, verified):
+                continue
+            return step
+        if step == before:
+            raise StageBlocked(f"iteration {step.key} did not come up to date: {step.reason}")
+        before = step
+        project.check_model()
+        if step.opens:
+            project.open_iteration(step.key)
+        for name in stages_of(step.key):
+            try:
+                run_stage(project, step.key, name, run_id="study", log=log)
+            except NothingToTrain as error:
+                log(str(error))
+                break
+
+
+def main() -> int:
+    project = Project.open(Path(sys.argv[1]))
+    shown = Lines()
+    try:
+        end = bring_up_to_date(project, int(sys.argv[2]), shown.line)
+    except (UsageError, StageBlocked) as error:
+        shown.line(f"error: {error}")
+        return 2
+    shown.line(f"ended: {end.reason}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

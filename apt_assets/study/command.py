@@ -1,0 +1,66 @@
+"""`apt-assets study`: run a study file, or tell what it would cost."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from apt_assets.display import Display
+from apt_assets.experiment import UsageError
+from apt_assets.project import Project
+from apt_assets.study.file import Study, load_study
+from apt_assets.study.page import page
+from apt_assets.study.run import Runner
+from apt_assets.study.summary import summary
+from apt_assets.study.wanted import Known
+from resources.digest import write_atomically
+from resources.measured_on import machine
+
+
+def run_study(
+    file: Path, out: Path | None, jobs: int, display: Display, *, only_estimate: bool
+) -> dict[str, Any] | None:
+    """Run the study of `file` in the project's store; returns its summary, or None for an estimate only.
+
+    Results are `study.json` and `study.html` in `out` (default: studies/NAME in the project's home), written anew
+    after every run. Raises UsageError for a study that cannot be used, or a domain without landed data.
+    """
+    study = load_study(file.resolve())
+    projects = {name: Project.open(study.domain_file(name)) for name in study.domains}
+    home = next(iter(projects.values())).home
+    out = out.resolve() if out else home / "studies" / study.file.name
+    for name, project in projects.items():
+        if not any(project.usable_rows(one) for one in project.landed()):
+            where = f"--experiment {study.domain_file(name)}"
+            raise UsageError(f"{name}: no data in {project.landing}: land some with `apt-assets land FILE {where}`")
+
+    def write(known: Known) -> dict[str, Any]:
+        found = summary(study, known, home, machine())
+        write_atomically(out / "study.json", json.dumps(found, indent=1) + "\n")
+        write_atomically(out / "study.html", page(found))
+        return found
+
+    runner = Runner(study, home, out, jobs, display, write)
+    runner.refuse()
+    tell_cost(study, projects, runner, display, jobs)
+    if only_estimate:
+        return None
+    return write(runner.run())
+
+
+def tell_cost(study: Study, projects: dict[str, Project], runner: Runner, display: Display, jobs: int) -> None:
+    """Say what the whole study can take at most, arm by arm, before anything is run."""
+    from apt_assets.study.estimate import estimate
+
+    display.line("measuring what an answer, an item and a training step cost on this machine")
+    found = estimate(study, projects, runner.known.refused)
+    for one in found:
+        display.line(
+            f"{one['arm']} on {one['domain']}: {one['runs']} runs; at most {one['answers']} answers, {one['scores']} "
+            f"scored items, {one['steps']} steps, {one['seconds'] / 60:.0f} min of one process"
+        )
+    minutes = sum(one["seconds"] for one in found) / 60 / min(jobs, os.cpu_count() or 1)
+    runs = sum(one["runs"] for one in found)
+    display.line(
+        f"in all {runs} runs, at most about {minutes:.0f} min with {jobs} processes; what is done is not repeated"
+    )

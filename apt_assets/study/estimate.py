@@ -1,0 +1,117 @@
+"""What a study will cost, before it starts: rows and steps of each arm, and seconds by a probe of this machine."""
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apt_assets.experiment import Experiment
+from apt_assets.project import Project
+from apt_assets.study.file import Cell, Study
+
+PROBED = 24  # questions, items and pairs
+FIXED = 12.0  # seconds to start a process and load models, a run
+KINDS = ("answers", "scores", "steps")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows of a domain's splits, and items of its general benchmark."""
+
+    train: int
+    held_out: int
+    items: int
+
+
+def most_work(experiment: Experiment, sizes: Sizes, iterations: int) -> dict[str, int]:
+    """The most that one run can take, by kind: as if every answer were bad and nothing shared."""
+    mining, pairs, training = experiment.mining, experiment.pairs, experiment.training
+    asked = min(mining.questions or sizes.train, sizes.train)
+    bad = min(pairs.max_bad_cases or asked, asked)
+    similar = min(bad * experiment.retrieval.per_case, sizes.train)
+    replay = sizes.train if pairs.replay_share is None else round((bad + similar) * pairs.replay_share)
+    rows = min(bad + similar + replay, sizes.train)
+    return {
+        "answers": iterations * (asked + similar + sizes.held_out),
+        "scores": iterations * sizes.items,
+        "steps": iterations * -(-rows // training.batch_size) * training.epochs,
+    }
+
+
+def sizes_of(project: Project) -> Sizes:
+    from apt_assets.method.domain import build_domain
+    from apt_assets.method.landing import read_landed
+    from resources.benchmarks import load_tasks
+
+    data = project.experiment.data
+    files = (part for name in project.landed() for part in read_landed(project.landing / name))
+    tables = build_domain(files, data.validation, data.test, data.near_duplicate_words)
+    tasks = load_tasks(project.tasks, project.experiment.benchmarks.tasks, project.task_data)
+    held_out = tables["validation"].height + tables["test"].height
+    return Sizes(tables["train"].height, held_out, sum(len(task.keys) for task in tasks))
+
+
+def probe(project: Project) -> dict[str, float]:
+    """Seconds of one answer, one scored item and one training step on this machine, by doing a few of each with
+    the project's own settings, in this process. Needs landed data."""
+    import polars as pl
+
+    from apt_assets.method.landing import read_landed
+    from resources.benchmarks import load_tasks, score_items
+    from resources.generation import generate
+    from resources.policy_model import load_policy
+    from resources.trainer import TrainingRecipe, train_adapter
+
+    experiment = project.experiment
+    settings, training = experiment.policy, experiment.training
+    rows = next(part.rows for name in project.landed() for part in read_landed(project.landing / name))
+    rows = rows.sample(min(PROBED, rows.height), seed=0)
+    named: dict[str, Any] = {"dtype": settings.dtype, "quantization": settings.quantization, "device": settings.device}
+    policy = load_policy(project.model, None, system_prompt=settings.system_prompt, **named)
+    spent = {}
+    started = time.monotonic()
+    generate(
+        policy, rows["prompt"].to_list(), max_new_tokens=settings.max_new_tokens, batch_tokens=settings.batch_tokens
+    )
+    spent["answers"] = (time.monotonic() - started) / rows.height
+    tasks = load_tasks(project.tasks, experiment.benchmarks.tasks, project.task_data)
+    spent["scores"] = 0.0
+    if tasks:
+        task = max(tasks, key=lambda one: len(one.keys))
+        items = list(range(min(PROBED, len(task.keys))))
+        started = time.monotonic()
+        score_items(policy, task, items, batch_tokens=settings.batch_tokens, on_batch=lambda places, scores: None)
+        spent["scores"] = (time.monotonic() - started) / len(items)
+    recipe = TrainingRecipe(
+        **training.model_dump(exclude={"learning_rate", "learning_rate_decay"}),
+        learning_rate=training.learning_rate,
+        batch_tokens=settings.batch_tokens,
+        **named,
+    )
+    pairs = rows.select("prompt", chosen="answer", rejected=pl.col("answer").reverse())
+    moments: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        train_adapter(
+            project.model, None, pairs, settings.system_prompt, recipe, Path(folder),
+            progress=lambda step, total: moments.append(time.monotonic()),
+        )  # fmt: skip
+    spent["steps"] = (moments[-1] - moments[0]) / max(len(moments) - 1, 1)
+    return spent
+
+
+def estimate(study: Study, projects: dict[str, Project], refused: dict[tuple[str, str], str]) -> list[dict[str, Any]]:
+    """[{domain, arm, runs, answers, scores, steps, seconds}], the most each arm can take; seconds of one process."""
+    found = []
+    runs = len(study.candidates) + len(study.file.seeds) - 1
+    for domain, project in projects.items():
+        sizes, rates = sizes_of(project), probe(project)
+        for arm in study.file.arms:
+            if (domain, arm) in refused:
+                continue
+            experiment = study.experiment(Cell(domain, arm, 0, study.file.seeds[0]))
+            work = most_work(experiment, sizes, study.iterations(arm))
+            seconds = FIXED + sum(work[kind] * rates[kind] for kind in KINDS)
+            total = {kind: runs * amount for kind, amount in work.items()}
+            found.append({"domain": domain, "arm": arm, "runs": runs, **total, "seconds": runs * seconds})
+    return found

@@ -1,0 +1,164 @@
+"""The study file: domains x arms x seeds, and the sweep that each arm gets."""
+
+import itertools
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from apt_assets.experiment import Experiment, Loader, Section, UsageError, explain, load_experiment
+from resources.digest import digest_json
+
+# A study looks at what a recipe does, so no gate stops an arm on the way; whether the domain's own gate would
+# have promoted the result is worked out afterwards.
+OPEN_GATE = {"gate.domain_tolerance": 1.0, "gate.general_tolerance": 1.0}
+SEEDED = ("training.seed", "mining.seed")
+
+
+class Arm(Section):
+    """One recipe: what it changes in the domain's experiment."""
+
+    about: str = Field("", description="What the arm is, in a few words, for the page.")
+    settings: dict[str, Any] = Field({}, description="Dotted setting -> value, such as {pairs.replay: pool}.")
+    iterations: int | None = Field(None, ge=1, le=9, description="Iterations; null: the study's.")
+    starts_from: str | None = Field(
+        None, description="An arm whose result, of the same domain and seed, is this one's initial adapter."
+    )
+
+
+class StudyFile(Section):
+    """One study file."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+    domains: dict[str, str] = Field(min_length=1, description="Name -> experiment file, relative to this one.")
+    arms: dict[str, Arm] = Field(min_length=2, description="Name -> recipe; {} is the experiment file's own.")
+    control: str = Field(description="The arm that all others are compared with.")
+    seeds: list[int] = Field(min_length=2, description="Of training and mining; the first one tunes.")
+    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        {}, description="Dotted setting -> values; every arm tries all combinations with the first seed."
+    )
+    iterations: int = Field(2, ge=1, le=9, description="Of an arm that does not say; the best one counts.")
+
+    @model_validator(mode="after")
+    def fits_together(self) -> Self:
+        if self.control not in self.arms:
+            raise ValueError(f"control: {self.control!r} is not an arm; there are {', '.join(self.arms)}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: a seed stands there twice")
+        earlier: list[str] = []
+        for name, arm in self.arms.items():
+            if arm.starts_from is not None and arm.starts_from not in earlier:
+                raise ValueError(f"arms.{name}.starts_from: {arm.starts_from!r} is not an arm that stands before it")
+            if taken := {*self.sweep, *SEEDED, *OPEN_GATE, "name"} & set(arm.settings):
+                raise ValueError(f"arms.{name}.settings: {', '.join(sorted(taken))} is set by the study itself")
+            earlier.append(name)
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: an arm on a domain with one candidate of the sweep and one seed.
+
+    adapter: folder that it starts from, relative to the project's home; None: the base model.
+    """
+
+    domain: str
+    arm: str
+    candidate: int
+    seed: int
+    adapter: str | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.domain}.{self.arm}.{self.candidate}.seed-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file that was read and checked, at `path`."""
+
+    path: Path
+    file: StudyFile
+
+    @cached_property
+    def candidates(self) -> list[dict[str, Any]]:
+        """The combinations of the sweep, in declared order; [{}] without one."""
+        values = itertools.product(*self.file.sweep.values())
+        return [dict(zip(self.file.sweep, combination, strict=True)) for combination in values]
+
+    @cached_property
+    def domains(self) -> dict[str, dict[str, Any]]:
+        """Name -> content of its experiment file."""
+        return {name: read_yaml(self.domain_file(name)) for name in self.file.domains}
+
+    def domain_file(self, domain: str) -> Path:
+        return (self.path.parent / self.file.domains[domain]).resolve()
+
+    def iterations(self, arm: str) -> int:
+        return self.file.arms[arm].iterations or self.file.iterations
+
+    def content(self, cell: Cell) -> dict[str, Any]:
+        """What the cell's experiment file says. Its name is of its content: equal cells are one experiment."""
+        arm = self.file.arms[cell.arm]
+        content: dict[str, Any] = dict(self.domains[cell.domain])
+        changes = {**OPEN_GATE, **arm.settings, **self.candidates[cell.candidate]}
+        changes |= dict.fromkeys(SEEDED, cell.seed)
+        if cell.adapter is not None:
+            changes["policy.initial_adapter"] = cell.adapter
+        for key, value in changes.items():
+            put(content, key, value)
+        content.pop("name", None)
+        return {"name": f"study-{digest_json(content)[:16]}", **content}
+
+    def experiment(self, cell: Cell) -> Experiment:
+        """Raises UsageError naming the arm, the key, and what is wrong."""
+        try:
+            return Experiment.model_validate(self.content(cell))
+        except ValidationError as error:
+            raise UsageError(
+                "\n".join(f"{self.path}: arm {cell.arm} on {cell.domain}: {explain(e)}" for e in error.errors())
+            ) from None
+
+
+def put(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key in nested mappings, copying those on the way."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        content[parent] = dict(content.get(parent) or {})
+        content = content[parent]
+    content[last] = value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    load_experiment(path)  # for its messages: a domain's own mistakes are not an arm's
+    return yaml.load(path.read_text(encoding="utf-8"), Loader)
+
+
+def load_study(path: Path) -> Study:
+    """Read and check a study file, its domains' experiment files and every arm on each of them.
+
+    Raises UsageError naming the file, the key and what is wrong.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except FileNotFoundError:
+        raise UsageError(f"no study file {path}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: not readable as YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: must be a mapping with name, domains, arms, control and seeds")
+    try:
+        study = Study(path, StudyFile.model_validate(content))
+    except ValidationError as error:
+        raise UsageError("\n".join(f"{path}: {explain_key(e)}" for e in error.errors())) from None
+    for domain, arm, candidate in itertools.product(study.domains, study.file.arms, range(len(study.candidates))):
+        study.experiment(Cell(domain, arm, candidate, study.file.seeds[0]))
+    return study
+
+
+def explain_key(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    return f"{where}: {error['msg']}" if where else error["msg"].removeprefix("Value error, ")

@@ -1,0 +1,138 @@
+"""Running a study: the cells that are wanted, some processes at a time, until none is."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from apt_assets.display import Display
+from apt_assets.engine.progress import Progress
+from apt_assets.experiment import UsageError
+from apt_assets.project import Project
+from apt_assets.study.file import Cell, Study
+from apt_assets.study.measure import is_complete, measure
+from apt_assets.study.wanted import Known, all_cells, wanted
+from resources.digest import write_atomically
+
+
+@dataclass
+class Runner:
+    """One study in one project's store. `out` is the folder of its results: a run's experiment file and log lie
+    in out/runs. `found` is called with what is known after every run."""
+
+    study: Study
+    home: Path
+    out: Path
+    jobs: int
+    display: Display
+    found: Callable[[Known], Any]
+    known: Known = field(default_factory=Known)
+    _running: dict[Cell, subprocess.Popen] = field(default_factory=dict)
+    _started: float = field(default_factory=time.monotonic)
+    _ran: int = 0
+
+    def run(self) -> Known:
+        """Do what is not done yet, but for the arms that `refuse` noted. Runs that were finished before are only
+        read. On Ctrl-C its processes are stopped: what they finished is kept."""
+        try:
+            while True:
+                self.start()
+                if not self._running:
+                    return self.known
+                self.wait()
+        finally:
+            for process in self._running.values():
+                process.terminate()
+            for process in self._running.values():
+                process.wait()
+
+    def refuse(self) -> None:
+        """Note the arms that this machine cannot run."""
+        for domain in self.study.domains:
+            for name, arm in self.study.file.arms.items():
+                try:
+                    self.project(Cell(domain, name, 0, self.study.file.seeds[0])).check_model()
+                except UsageError as error:
+                    self.known.refused[domain, name] = str(error)
+                if (domain, arm.starts_from) in self.known.refused:
+                    self.known.refused[domain, name] = f"it starts from {arm.starts_from}, which does not run here"
+        for (domain, name), reason in self.known.refused.items():
+            self.display.line(f"{name} on {domain} does not run: {reason}")
+
+    def start(self) -> None:
+        """Read what is finished, and start runs while there are processes left."""
+        asked: set[Cell] = set()
+        while waiting := [c for c in wanted(self.study, self.known) if c not in asked and c not in self._running]:
+            cell = waiting[0]
+            asked.add(cell)
+            project = self.project(cell)
+            if is_complete(project, self.study.iterations(cell.arm)):
+                self.finish(cell, project)
+            elif len(self._running) < self.jobs:
+                self.display.line(f"{cell.label}: begins")
+                self._running[cell] = self.launch(cell)
+
+    def launch(self, cell: Cell) -> subprocess.Popen:
+        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
+        environment = {**os.environ, "APT_HOME": str(self.home), "OMP_NUM_THREADS": threads}
+        command = [sys.executable, "-m", "apt_assets.study.cell", str(self.file(cell))]
+        with self.file(cell).with_suffix(".log").open("w") as log:
+            return subprocess.Popen(
+                [*command, str(self.study.iterations(cell.arm))],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def wait(self) -> None:
+        """Wait until one of the processes ends."""
+        while not (ended := [cell for cell, process in self._running.items() if process.poll() is not None]):
+            time.sleep(0.2)
+        for cell in ended:
+            status = self._running.pop(cell).returncode
+            self._ran += 1
+            if status == 0:
+                self.finish(cell, self.project(cell))
+            else:
+                log = self.file(cell).with_suffix(".log")
+                lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                self.known.failed[cell] = f"{lines[-1] if lines else f'exit code {status}'} ({log})"
+                self.display.line(f"{cell.label}: failed: {self.known.failed[cell]}")
+            self.found(self.known)
+
+    def finish(self, cell: Cell, project: Project) -> None:
+        source = self.study.file.arms[cell.arm].starts_from
+        outcome = measure(project, self.study.domain_file(cell.domain), source or "the base model")
+        self.known.outcomes[cell] = outcome
+        done, total = len(self.known.outcomes), all_cells(self.study, self.known.refused)
+        says = f"validation {outcome['validation']:.1%}, test {outcome['test']:.1%}, general {outcome['general']:.1%}"
+        self.display.line(f"{cell.label}: {says} ({done} of {total} runs{self.left(total - done)})")
+        seconds = time.monotonic() - self._started
+        self.display.progress(Progress("study", self.study.file.name, "runs", "runs", done, total, seconds))
+
+    def left(self, runs: int) -> str:
+        """How long the rest may take, by the runs of this process."""
+        if not self._ran or not runs:
+            return ""
+        minutes = (time.monotonic() - self._started) / self._ran * runs / 60
+        return f", about {minutes:.0f} min left"
+
+    def project(self, cell: Cell) -> Project:
+        """The cell's project; its experiment file is written if it is not there as it should be."""
+        path, content = self.file(cell), self.study.content(cell)
+        text = f"# Written by apt-assets study, {self.study.path.name}: {cell.label}\n"
+        text += yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, text)
+        return Project(self.study.experiment(cell), self.home, path)
+
+    def file(self, cell: Cell) -> Path:
+        return self.out / "runs" / f"{cell.label}.yaml"
