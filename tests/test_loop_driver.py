@@ -264,9 +264,10 @@ def test_run_key_is_new_also_when_an_old_run_was_deleted_from_the_history(starte
 # -- the store found in an unusual state --------------------------------------------------------------
 
 
-def test_verdict_that_cannot_be_read_is_decided_again_and_opens_nothing(ended):
+@pytest.mark.parametrize("written", ["{torn", "{}", '{"passed": false, "reason": "edited"}'])
+def test_verdict_that_is_not_what_was_written_is_decided_again_and_opens_nothing(ended, written):
     manifest = ended.project.store.pointed("made-up", "0001", "gate")
-    (ended.project.store.folder(manifest) / "verdict.json").write_text("{torn")
+    (ended.project.store.folder(manifest) / "verdict.json").write_text(written)
     request = ended.drive()
     assert asked(request) == ("iterate", "0001")
     assert request.tags["apt/why"] == "gate is stale: its verdict is damaged"

@@ -29,6 +29,8 @@ def verify(project: Project, manifest: Manifest) -> None:
 
     table = project.vector_table(manifest.facts["vectors"])
     if not table.unchanged_since(manifest.facts["vectors_mark"]):
+        reason = [f"files of {table.name} are not as they were noted: every row is compared anew"]
+        project.store.journal("compared", iteration=manifest.iteration, stage=manifest.stage, reason=reason)
         verify_pool(table, read_table(project.store.folder(manifest) / "pool.parquet"))
 
 

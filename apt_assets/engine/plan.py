@@ -11,6 +11,7 @@ waits for it.
 Pure: reads the store's manifests and the world's digests, changes nothing.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -332,9 +333,12 @@ class Planner:
         if plan.status != "fresh" or plan.manifest is None:
             return None
         try:
-            return json.loads((self.store.folder(plan.manifest) / "verdict.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None  # damaged: the next run notices, quarantines and decides again
+            written = (self.store.folder(plan.manifest) / "verdict.json").read_bytes()
+        except OSError:
+            return None
+        # Damaged: the next run notices, quarantines and decides again.
+        whole = hashlib.sha256(written).hexdigest() == plan.manifest.files["verdict.json"]
+        return json.loads(written) if whole else None
 
 
 class _Below(dict):

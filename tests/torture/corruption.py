@@ -24,7 +24,7 @@ from tests.torture.small_loop import land, missing, open_loop, wrong
 
 SEED = 7
 PATIENCE = 300  # seconds
-NOTICED = {"quarantined", "lost", "restored", "pointed", "miss"}
+NOTICED = {"quarantined", "lost", "restored", "pointed", "miss", "compared"}
 # Files that only save time: a damaged one is not worth a line in the journal.
 MEMORIES = ("memory", "note", "journal")
 
