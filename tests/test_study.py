@@ -1,0 +1,173 @@
+"""A study from its file to its page, on the tiny models."""
+
+import json
+import subprocess
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from apt_assets.display import Display
+from apt_assets.study.cell import bring_up_to_date
+from apt_assets.study.command import run_study
+from apt_assets.study.run import Runner
+from tests import tiny
+
+ARMS = {
+    "sft": {"settings": {"training.objective": "sft", "pairs.replay": "pool", "pairs.replay_share": None}},
+    "apt": {"about": "as the <experiment> says"},
+    "apt-on": {"starts_from": "sft"},
+    "qlora": {"settings": {"policy.device": "cuda", "policy.quantization": "nf4", "policy.dtype": "bfloat16"}},
+    "qlora-on": {"starts_from": "qlora"},
+}
+
+
+def write_study(home, models, arms, **changes):
+    """A study file in `home`, of one domain with one iteration, whose data has landed."""
+    content = tiny.experiment(models)
+    content["training"]["learning_rate"] = 0.02
+    (home / "tiny.yaml").write_text(yaml.safe_dump(content))
+    tiny.write_jsonl(home / "landing" / "colours.jsonl", tiny.domain_rows(60))
+    study = {
+        "name": "tiny",
+        "domains": {"colours": "tiny.yaml"},
+        "arms": arms,
+        "control": "sft",
+        "seeds": [1, 2],
+        "iterations": 1,
+        **changes,
+    }
+    (home / "study.yaml").write_text(yaml.safe_dump(study))
+    return home / "study.yaml"
+
+
+def run_here(runner, cell):
+    """In place of a process: the same run in this one."""
+    bring_up_to_date(runner.project(cell), runner.study.iterations(cell.arm), lambda line: None)
+    return SimpleNamespace(poll=lambda: 0, returncode=0)
+
+
+def journal(home):
+    lines = (home / ".apt" / "store" / "journal.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def done(tiny_folder, tmp_path_factory):
+    """(home, study file, summary) of a study that ran to its end."""
+    home = tmp_path_factory.mktemp("study")
+    file = write_study(home, tiny_folder, ARMS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("APT_HOME", str(home))
+        patch.setattr(Runner, "launch", run_here)
+        found = run_study(file, None, 1, Display(), only_estimate=False)
+    return home, file, found
+
+
+@pytest.fixture
+def again(done, monkeypatch):
+    monkeypatch.setenv("APT_HOME", str(done[0]))
+    monkeypatch.setattr(Runner, "launch", run_here)
+    return done
+
+
+def test_every_arm_has_scores_costs_and_a_comparison_with_the_control(done):
+    _, _, found = done
+    arms = found["domains"]["colours"]["arms"]
+    assert list(arms) == ["sft", "apt", "apt-on"]
+    assert found["runs"] == {"done": 6, "of": 6, "failed": 0}
+    for name, arm in arms.items():
+        assert len(arm["scores"]["test"]["values"]) == 2
+        assert arm["costs"]["cpu_seconds"]["mean"] > 0
+        assert arm["costs"]["tokens"]["mean"] > 0
+        assert ("against_control" in arm) == (name != "sft")
+    assert arms["sft"]["costs"]["labels_trained"]["mean"] > arms["apt"]["costs"]["labels_trained"]["mean"]
+
+
+def test_an_arm_that_this_machine_cannot_run_is_refused_with_the_reason_and_so_is_what_starts_from_it(done):
+    refused = {one["arm"]: one["reason"] for one in done[2]["refused"]}
+    assert "cuda" in refused["qlora"]
+    assert refused["qlora-on"] == "it starts from qlora, which does not run here"
+
+
+def test_what_arms_share_is_computed_once(done):
+    home = done[0]
+    computed = Counter(line["stage"] for line in journal(home) if line["event"] == "computed")
+    assert computed["domain_dataset"] == computed["retrieval_index"] == 1
+    # One for the bare base model, and one for each adapter that an arm starts from.
+    assert computed["base_scores"] == 3
+    # Both arms that start from the base model ask the same questions with the same seed.
+    assert computed["eval_predictions"] == 4
+
+
+def test_an_arm_that_starts_from_another_starts_at_its_scores(done):
+    arms = done[2]["domains"]["colours"]["arms"]
+    for measure in ("test", "general", "gold"):
+        assert arms["apt-on"]["own_start"][measure]["values"] == arms["sft"]["scores"][measure]["values"]
+
+
+def test_a_second_call_computes_nothing_and_says_the_same(again):
+    home, file, found = again
+    before = len([line for line in journal(home) if line["event"] in ("computed", "miss")])
+    repeated = run_study(file, None, 1, Display(), only_estimate=False)
+    assert repeated["domains"] == found["domains"]
+    assert len([line for line in journal(home) if line["event"] in ("computed", "miss")]) == before
+
+
+def test_a_new_arm_computes_only_what_is_its_own(again):
+    home, file, _ = again
+    content = yaml.safe_load(file.read_text())
+    other = file.with_name("more.yaml")
+    other.write_text(yaml.safe_dump({**content, "arms": {**content["arms"], "stiff": {"settings": {"training.beta": 0.5}}}}))
+    before = len(journal(home))
+    run_study(other, home / "more", 1, Display(), only_estimate=False)
+    computed = {line["stage"] for line in journal(home)[before:] if line["event"] == "computed"}
+    assert computed <= {"adapter_checkpoint", "benchmark_scores", "gate", "promoted_adapter"}
+    assert "adapter_checkpoint" in computed
+
+
+def test_an_estimate_runs_nothing(again, tmp_path):
+    home, file, _ = again
+    lines = []
+    display = SimpleNamespace(line=lines.append, progress=lambda at: None, close=lambda: None)
+    before = len(journal(home))
+    assert run_study(file, tmp_path, 2, display, only_estimate=True) is None
+    assert len(journal(home)) == before
+    assert any(line.startswith("sft on colours: 2 runs; at most") for line in lines)
+    assert lines[-1].startswith("in all 6 runs")
+
+
+def test_the_page_escapes_what_the_file_says_and_shows_both_plots(done):
+    page = (done[0] / "studies" / "tiny" / "study.html").read_text()
+    assert "as the &lt;experiment&gt; says" in page
+    assert page.count("<svg") == 2
+    assert "<script" not in page
+
+
+def test_a_run_can_be_looked_at_like_any_experiment(done, monkeypatch):
+    from apt_assets.project import Project
+    from apt_assets.results import results
+
+    home = done[0]
+    monkeypatch.setenv("APT_HOME", str(home))
+    found = results(Project.open(home / "studies" / "tiny" / "runs" / "colours.apt.0.seed-1.yaml"))
+    assert found["iterations"][-1]["stages"]["benchmark_scores"]["status"] == "fresh"
+
+
+def test_a_run_that_fails_is_told_with_its_reason_and_the_others_go_on(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("APT_HOME", str(tmp_path))
+    arms = {"sft": ARMS["sft"], "short": {"settings": {"training.max_length": 8}}}
+    file = write_study(tmp_path, tiny_folder, arms)
+    found = run_study(file, None, 2, Display(), only_estimate=False)
+    assert [one["run"] for one in found["failed"]] == ["colours.short.0.seed-1"]
+    assert "training.max_length" in found["failed"][0]["reason"]
+    assert list(found["domains"]["colours"]["arms"]) == ["sft"]
+
+
+def test_wrong_usage_of_the_command_ends_with_2_and_says_what_to_do(tmp_path):
+    from tests.test_cli import APT  # the installed command
+
+    ended = subprocess.run([*APT, "study", str(tmp_path / "nowhere.yaml")], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "no study file" in ended.stderr
