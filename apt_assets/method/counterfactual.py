@@ -114,7 +114,10 @@ def units_of(golds: Iterable[str]) -> Ring:
 def other_numbers(row_id: str, gold: str, units: Ring) -> list[str]:
     """The gold ten times as large or small, with another first digit, or in another unit: by hash, which of these
     comes first. Units that measure the same come before others."""
-    match = NUMBER.search(gold) or NUMBER.search(gold := unicodedata.normalize("NFKC", gold))
+    match = NUMBER.search(gold)
+    if match is None or not match["digits"].isascii():
+        gold = unicodedata.normalize("NFKC", gold)  # as the assessor reads it
+        match = NUMBER.search(gold)
     if match is None:
         return []
     own = sized(match["unit"] or "")
@@ -126,7 +129,8 @@ def other_numbers(row_id: str, gold: str, units: Ring) -> list[str]:
     ways = [first, ("digits", other_digit(match["digits"], dice)), *(("unit", unit) for unit in others[:1])]
     turn = dice // 2 % len(ways)
     ways = [*ways[turn:], *ways[:turn], last]
-    return [gold[: match.start(part)] + text + gold[match.end(part) :] for part, text in ways][:TRIES]
+    changed = [gold[: match.start(part)] + text + gold[match.end(part) :] for part, text in ways]
+    return [text for text in dict.fromkeys(changed) if text != gold][:TRIES]
 
 
 def sized(unit: str) -> tuple[float, str]:
@@ -155,25 +159,25 @@ def other_digit(digits: str, dice: int) -> str:
 # -- lists ---------------------------------------------------------------------------------------------
 
 
-def items_of(golds: Iterable[str], separator: str) -> dict[str, Ring]:
-    """Field -> items with it that occur in the golds. Field: what stands before a colon; "": all items."""
-    fields: dict[str, set[str]] = {"": set()}
+def items_of(golds: Iterable[str], separator: str) -> dict[str | None, Ring]:
+    """Field -> items with it that occur in the golds; None: all items. Field: what stands before a colon, or ""."""
+    fields: dict[str | None, set[str]] = {None: set()}
     for gold in set(golds):
         for start, end in item_spans(gold, separator):
             item = gold[start:end]
-            fields[""].add(item)
-            fields.setdefault(field_of(item), set()).add(item)
+            for field in (None, field_of(item)):
+                fields.setdefault(field, set()).add(item)
     return {field: ring_of(items) for field, items in fields.items()}
 
 
-def other_items(row_id: str, gold: str, items: dict[str, Ring], separator: str) -> list[str]:
+def other_items(row_id: str, gold: str, items: dict[str | None, Ring], separator: str) -> list[str]:
     """The list with one item replaced by one of another list, then with two, four and eight: of a long list, one
     item may be wrong and the whole still good. The same field with another value if there is one."""
     spans = item_spans(gold, separator)
     taken = {normalise_answer(gold[start:end]) for start, end in spans}
     new: dict[tuple[int, int], str] = {}
     for start, end in sorted(spans, key=lambda span: hashed(f"{row_id}:{span[0]}"))[: 2 ** (TRIES - 1)]:
-        rings = [items.get(field_of(gold[start:end]), []), items[""]]
+        rings = [items.get(field_of(gold[start:end]), []), items[None]]
         fitting = (item for ring in rings for item in behind(ring, row_id) if normalise_answer(item) not in taken)
         if (item := next(fitting, None)) is not None:
             new[start, end] = item
