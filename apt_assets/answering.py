@@ -97,16 +97,20 @@ def policy_context(view: View, adapter: Adapter | None) -> dict[str, Any]:
 
 def answer_rows(view: View, adapter: Adapter | None) -> RowTable:
     """Answers of this policy, by question."""
+    code = view.code(*GENERATORS[view.settings.policy.backend])
+    return view.row_table("answers", {**answer_context(view, adapter), "code": code})
+
+
+def answer_context(view: View, adapter: Adapter | None) -> dict[str, Any]:
+    """What decides an answer, except the question and the code."""
     settings = view.settings.policy
-    context = {
+    return {
         **policy_context(view, adapter),
         "system_prompt": settings.system_prompt,
         "max_new_tokens": settings.max_new_tokens,
         "batch_tokens": settings.batch_tokens,
         "backend": [settings.backend, settings.server.url, settings.server.engine],
-        "code": view.code(*GENERATORS[settings.backend]),
     }
-    return view.row_table("answers", context)
 
 
 def answer_and_grade(

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEFAULT_EXPERIMENT = REPOSITORY / "experiments" / "embedded.yaml"
@@ -125,7 +134,7 @@ class Mining(Section):
     """Which training questions an iteration asks."""
 
     questions: int | None = Field(1000, ge=1, description="Drawn afresh each iteration; null: all.")
-    seed: int = Field(17, description="Of that draw.")
+    seed: int = Field(17, description="Of that draw, and of `retrieval.choose`: random.")
 
 
 Thresholds = Annotated[list[Fraction], Field(min_length=4, max_length=4)]
@@ -261,6 +270,10 @@ def kinds_of(assessor: Any) -> dict[str, float]:
 class Retrieval(Section):
     """Similar cases: nearest training rows of each bad case, cosine similarity."""
 
+    choose: Literal["similar", "random"] = Field(
+        "similar",
+        description="random: as many rows drawn by hash in their place, to tell what similarity adds (choice).",
+    )
     encoder: str = Field("embedded", description="embedded, or a sentence-transformers folder or id.")
     per_case: int = Field(2, ge=0, description="Neighbours per bad case, k (choice).")
     batch_size: int = Field(64, ge=1, description="Texts embedded at once.")
@@ -273,6 +286,12 @@ class Pairs(Section):
     replay_share: float = Field(
         1.0, ge=0, description="Most replay rows (answered right, NLL only) per pair; 0: none (measured)."
     )
+    counterfactual: Literal["none", "perturbed", "sampled"] = Field(
+        "none",
+        description="Wrong answer to reject where a similar case was answered right. perturbed: the gold, changed; "
+        "sampled: the policy's, at `temperature`, if one of four is wrong; none: such a case is replay (choice).",
+    )
+    temperature: float = Field(1.0, gt=0, description="Of the sampled answers (choice).")
 
 
 class Training(Section):
@@ -338,6 +357,16 @@ class Experiment(Section):
     benchmarks: Benchmarks = Benchmarks()
     gate: Gate = Gate()
     loop: Loop = Loop()
+
+    @field_validator("pairs")
+    @classmethod
+    def can_be_sampled(cls, pairs: Pairs, info: ValidationInfo) -> Pairs:
+        policy = info.data.get("policy")
+        if policy is not None and pairs.counterfactual == "sampled" and policy.backend != "transformers":
+            raise ValueError(
+                "pairs.counterfactual: sampled needs policy.backend: transformers, which seeds each answer"
+            )
+        return pairs
 
     def leaves(self, path: str) -> dict[str, Any]:
         """The values at a dotted path, by full key: one for a value, all of them for a section."""

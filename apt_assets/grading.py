@@ -7,6 +7,7 @@ weights grade nothing again.
 """
 
 from collections.abc import Sequence
+from itertools import compress
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,18 @@ def grade_rows(
 
         by_kind.append(step.fill(table, keys, grade, (f"{what}, {kind}", "grades")).values)
     return combine(by_kind, list(kinds_of(step.settings.assessor).values()))
+
+
+def known_grades(
+    view: View, labels: list[str], questions: Sequence[str], golds: Sequence[str], answers: Sequence[str]
+) -> list[int | None]:
+    """The grade of every row, of one that was not graded by all kinds yet None."""
+    keys = grade_keys(questions, golds, answers)
+    by_kind = [table.read(keys) for table in grade_tables(view, labels).values()]
+    there = [all(key in grades for grades in by_kind) for key in keys]
+    whole = [[grades[key] for key in compress(keys, there)] for grades in by_kind]
+    known = iter(combine(whole, list(kinds_of(view.settings.assessor).values())))
+    return [next(known)[0] if is_there else None for is_there in there]
 
 
 def combine(by_kind: list[list[Any]], weights: list[float]) -> list[tuple[int, bool]]:

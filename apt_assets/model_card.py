@@ -83,11 +83,12 @@ def data(planner: Planner, key: str) -> str:
         ("domain_dataset", ("train", "validation", "test")),
         ("eval_predictions", ("rows",)),
         ("bad_cases", ("rows",)),
-        ("preference_pairs", ("rows", "bad_case", "similar", "replay")),
+        ("preference_pairs", ("rows", "bad_case", "similar", "counterfactual", "replay")),
     ):
         manifest = planner.stage(key, stage).manifest
         if manifest:
-            counts = ", ".join(f"{name} {manifest.facts[name]}" for name in names if name in manifest.facts)
+            facts = {**manifest.facts, **manifest.facts.get("kinds", {})}
+            counts = ", ".join(f"{name} {facts[name]}" for name in names if name in facts)
             rows.append([stage, counts, f"`{manifest.data_version[:16]}`"])
     return table(["artifact", "rows", "digest"], rows)
 

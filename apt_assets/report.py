@@ -212,8 +212,12 @@ def pairs(found: dict[str, Any]) -> list[str]:
         parts.append(table(("kind", "landed file", "pairs"), rows, numbers=(2,)))
         names = ("kind", "prompt", "chosen", "rejected", "grade", "case", "rank", "similarity", "file", "line")
         parts.append(folded("the first rows of each kind", rows_of(one["rows"], names)))
-    note = "Chosen is the gold answer, rejected the policy's own; replay rows were answered right."
-    return [f'<p class="soft">{note} Case: the bad case a row came by.</p>', *parts] if parts else ["<p>None yet.</p>"]
+    note = (
+        "Chosen is the gold answer, rejected the policy's own; replay rows were answered right, and so were "
+        "counterfactual ones, whose rejected answer was made or sampled. Case: the bad case a row came by. "
+        "No similarity: a row drawn at random."
+    )
+    return [f'<p class="soft">{note}</p>', *parts] if parts else ["<p>None yet.</p>"]
 
 
 def costs(found: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Answer questions greedily, many at a time, each at its own pace.
+"""Answer questions, many at a time, each at its own pace: greedily, or as resources/sampling.py chooses.
 
 Every pass of the model has up to `batch_tokens` tokens: the last token of each answer in the making,
 and as many new questions, longest first, as still fit. An answer that ends makes room at once. What all
@@ -34,9 +34,16 @@ if TYPE_CHECKING:
 
     from resources.policy_model import Policy
 
+    Choose = Callable[[Sequence["Answer"], "torch.Tensor"], "torch.Tensor"]
+
 ROW_SHARE = 4  # at most batch_tokens / ROW_SHARE answers are in the making
 COMMIT_ROWS = 32  # answers between two calls of on_batch
 CACHE_WIDTH = 64  # tokens; questions of one length rounded up to it have their keys and values in one tensor
+
+
+def greedy(rows: "Sequence[Answer]", logits: "torch.Tensor") -> "torch.Tensor":
+    """The likeliest next token of each answer in the making, (rows,). logits: (rows, vocabulary)."""
+    return logits.argmax(-1)
 
 
 def generate(
@@ -45,16 +52,19 @@ def generate(
     *,
     max_new_tokens: int,
     batch_tokens: int,
+    choose: "Choose" = greedy,
     progress: Callable[[int], None] = lambda done: None,
     on_batch: Callable[[list[int], list[str]], None] = lambda places, answers: None,
 ) -> list[str]:
-    """Answer every prompt greedily; answers come in the order of `prompts`, special tokens removed.
+    """Answer every prompt; answers come in the order of `prompts`, special tokens removed.
 
     An answer ends at one of the model's end tokens (generation_config.eos_token_id) or after
     `max_new_tokens`; nothing else of the generation config is used. On a CPU in float32 an answer
     depends on its prompt alone, to the last bit of its logits, and not on what else is asked; elsewhere
     every pass has the same shapes (resources.packing.shape_free). tests/test_embedded.py holds it to
     that.
+
+    `choose` must tell each answer's token by that answer and its logits alone, so that this holds.
 
     `on_batch` gets the positions and answers of a few dozen answers that ended; `progress` the number
     of answers done.
@@ -65,7 +75,7 @@ def generate(
     done = 0
     for prefix, places in by_prefix(encoded, beginning(policy)):
         questions = [(place, encoded[place][len(prefix) :]) for place in places]
-        run = Run(policy, prefix, questions, max_new_tokens, batch_tokens)
+        run = Run(policy, prefix, questions, max_new_tokens, batch_tokens, choose)
         while run.waiting or run.running:
             for place, ids in run.turn():
                 answers[place] = policy.tokenizer.decode(ids, skip_special_tokens=True).strip()
@@ -123,7 +133,7 @@ class Cache:
 
 @dataclass
 class Answer:
-    """An answer in the making. length: tokens in the cache, the prefix included."""
+    """An answer in the making. place: of its prompt. length: tokens in the cache, the prefix included."""
 
     place: int
     length: int
@@ -144,9 +154,15 @@ class Run:
     """Answers to the questions that begin with one prefix."""
 
     def __init__(
-        self, policy: "Policy", prefix: Ids, questions: list[tuple[int, Ids]], max_new_tokens: int, batch_tokens: int
+        self,
+        policy: "Policy",
+        prefix: Ids,
+        questions: list[tuple[int, Ids]],
+        max_new_tokens: int,
+        batch_tokens: int,
+        choose: "Choose",
     ):
-        self.model, self.prefix = policy.model, len(prefix)
+        self.model, self.prefix, self.choose = policy.model, len(prefix), choose
         self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
         end = policy.model.generation_config.eos_token_id
         end = policy.tokenizer.eos_token_id if end is None else end
@@ -209,7 +225,7 @@ class Run:
         for row in going:
             row.length += 1
         rows = [*going, *(one.cache.rows[one.slot] for one in new)]
-        for row, token in zip(rows, logits.argmax(-1).tolist(), strict=True):
+        for row, token in zip(rows, self.choose(rows, logits).tolist(), strict=True):
             row.said.append(token)
         return self.collect()
 

@@ -31,7 +31,13 @@ LINEAGE: dict[str, dict[str, list[str]]] = {
         "kind": ["bad_cases.grade", "eval_predictions.grade"],
         "prompt": ["bad_cases.prompt", "neighbors.prompt", "eval_predictions.prompt"],
         "chosen": ["bad_cases.answer", "neighbors.answer", "eval_predictions.answer"],
-        "rejected": ["bad_cases.prediction", "neighbors.prompt"],
+        "rejected": [
+            "bad_cases.prediction",
+            "neighbors.prompt",
+            "neighbors.answer",
+            "eval_predictions.prediction",
+            "domain_dataset.answer",
+        ],
         "grade": ["bad_cases.grade", "neighbors.answer", "eval_predictions.grade"],
     },
     "adapter_checkpoint": {

@@ -11,6 +11,9 @@ import polars as pl
 
 GRADE = "1-5: 5 equal, 4 right, 3 hedged, 2 near or another label, 1 unrelated (resources/assessors)"
 RECORD = "what the row says, 16 hex digits; `apt-assets show` looks up on which line that stands"
+REJECTED = (
+    "the policy's own answer; of a counterfactual pair a changed gold or a sampled answer; of a replay row the gold"
+)
 ROW_ID = "16 hex digits, identity of the question"
 
 
@@ -78,12 +81,14 @@ class BadCases(Predictions):
 
 
 class Neighbors(Table):
-    """Similar cases, each row once: under the bad case it is most similar to."""
+    """Similar cases, each row once: under the bad case it is most similar to. Or random rows in their places."""
 
     row_id: str = row_id(unique=True)
     case_id: str = pa.Field(str_matches=r"^[0-9a-f]{16}$", description="row_id of the bad case")
-    rank: int = pa.Field(ge=1, description="1 is the nearest of its bad case")
-    similarity: float = pa.Field(ge=-1.001, le=1.001, description="cosine, -1 to 1")
+    rank: int = pa.Field(ge=1, description="1 is the nearest of its bad case, or in its place")
+    similarity: float = pa.Field(
+        nullable=True, ge=-1.001, le=1.001, description="cosine, -1 to 1; null: drawn at random"
+    )
     prompt: str = pa.Field(description="the similar question")
     answer: str = pa.Field(description="its gold answer")
 
@@ -95,11 +100,16 @@ class PreferencePairs(Table):
     case_id: str = pa.Field(
         str_matches=r"^[0-9a-f]{16}$", description="bad case it came by; of a replay row that was mined: its own"
     )
-    kind: str = pa.Field(isin=["bad_case", "similar", "replay"], description="why the row is here")
+    kind: str = pa.Field(
+        isin=["bad_case", "similar", "counterfactual", "replay"],
+        description="why the row is here; counterfactual: a similar case answered right, with a wrong answer to reject",
+    )
     prompt: str = pa.Field(description="the question")
     chosen: str = pa.Field(description="gold answer")
-    rejected: str = pa.Field(description="the policy's own answer")
-    grade: pl.Int8 = pa.Field(isin=[1, 2, 3, 4, 5], description=GRADE)
+    rejected: str = pa.Field(description=REJECTED)
+    grade: pl.Int8 = pa.Field(
+        isin=[1, 2, 3, 4, 5], description=f"of `rejected`; of a replay row of the answer. {GRADE}"
+    )
 
 
 class TrainingPairs(Table):
@@ -107,7 +117,7 @@ class TrainingPairs(Table):
 
     prompt: str = pa.Field(description="the question")
     chosen: str = pa.Field(description="gold answer")
-    rejected: str = pa.Field(description="the policy's own answer")
+    rejected: str = pa.Field(description=REJECTED)
 
 
 class DomainItems(Predictions):

@@ -103,18 +103,36 @@ def neighbors(inputs, settings, outside, code, fill):
     for prompt, *_ in inputs["bad_cases"]["bad_cases.parquet"]:
         near = sorted(index, key=lambda p: (abs(index[p] - index[prompt]), p))
         found |= set(near[1 : 1 + settings["retrieval.per_case"]])
+    if settings["retrieval.choose"] == "random":
+        ranked = sorted(train, key=lambda p: (small([settings["mining.seed"], inputs["iteration"], p], 10**6), p))
+        found = ranked[: len(found)]
     return {"neighbors.parquet": [[p, train[p]] for p in sorted(found) if p in train]}
 
 
 def preference_pairs(inputs, settings, outside, code, fill):
     similar = ask(inputs["policy"], settings, code, inputs["neighbors"]["neighbors.parquet"], fill)
     bad = inputs["bad_cases"]["bad_cases.parquet"]
-    wrong = [row for row in similar if row[3] < settings["assessor.bad_below"]]
-    pairs = sorted({json.dumps(row) for row in [*bad, *wrong]})
+    below = settings["assessor.bad_below"]
+    wrong = [row for row in similar if row[3] < below]
+    made = counterfactuals(inputs, settings, code, [row[:2] for row in similar if row[3] >= below], fill)
+    pairs = sorted({json.dumps(row) for row in [*bad, *wrong, *(row for row in made if row[3] < below)]})
     return {
         "preference_pairs.parquet": pairs,
         "training_pairs.parquet": list(dict.fromkeys(json.dumps(json.loads(row)[:3]) for row in pairs)),
     }
+
+
+def counterfactuals(inputs, settings, code, right, fill):
+    """[prompt, gold, another answer, its grade] for what was answered right."""
+    if settings["pairs.counterfactual"] == "none":
+        return []
+    said = {p: (g + 1) % 4 for p, g in right}
+    if settings["pairs.counterfactual"] == "sampled":
+        context = [inputs["policy"], settings["policy.max_new_tokens"], settings["pairs.temperature"], code["generate"]]
+        said = fill("answers", context, list(said), lambda p: small([*context, p], 4))
+    rows = [[p, g, said[p]] for p, g in right]
+    marks = fill("grades", [code["grade"]], rows, lambda row: grade(code, *row))
+    return [[*row, marks[json.dumps(row)]] for row in rows]
 
 
 def adapter_checkpoint(inputs, settings, outside, code, fill):

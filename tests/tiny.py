@@ -55,6 +55,21 @@ def make_policy(folder: Path, seed: int = 0, spread: float = 0.02) -> Path:
     return folder
 
 
+def make_talker(folder: Path) -> Path:
+    """A policy that says letters, mostly others of other questions; sampled, it says others again."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    make_policy(folder, spread=0.3)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    letters = tokenizer.convert_tokens_to_ids(list("abcdefghijklmnopqrstuvwxyz"))
+    weights = model.lm_head.weight.data
+    of_letters = 3 * weights[letters]
+    weights.zero_()
+    weights[letters] = of_letters
+    model.save_pretrained(folder)
+    return folder
+
+
 def make_encoder(folder: Path) -> Path:
     """A one-layer random BERT over the same bytes, with mean pooling, as sentence-transformers saves it."""
     import torch

@@ -4,16 +4,18 @@ from resources.artifact_store import CorruptArtifact
 
 
 @stage(
-    inputs=["bad_cases", "retrieval_index", "domain_dataset/train.parquet"],
-    settings=["retrieval.per_case"],
+    inputs=["iteration", "bad_cases", "retrieval_index", "domain_dataset/train.parquet"],
+    settings=["retrieval.per_case", "retrieval.choose", "mining.seed"],
     libraries=["lancedb", "polars", "numpy"],
     group="retrieval",
     kinds=["lancedb", "polars"],
 )
 def neighbors(step: Step) -> None:
     """Similar cases: the nearest training rows of each bad case. Never an evaluation row, never a
-    bad case itself, and each row once, under the bad case it is most similar to.
+    bad case itself, and each row once, under the bad case it is most similar to. Or as many random
+    rows in their place.
     """
+    from apt_assets.method.mining import random_cases
     from resources.retriever import similar_cases
 
     index, pool = step.manifest("retrieval_index"), step.read("retrieval_index", "pool")
@@ -25,6 +27,9 @@ def neighbors(step: Step) -> None:
         # The list of the pool is whole, but not the vectors: it has to be made again with them.
         step.project.store.quarantine(index, str(error))
         raise
+    if step.settings.retrieval.choose == "random":
+        found = random_cases(found, cases, rows, step.iteration, step.settings.mining.seed)
     step.write(found)
     step.facts["rows"] = found.height
-    step.facts["mean_similarity"] = round(float(found["similarity"].mean() or 0.0), 4)  # type: ignore[arg-type]
+    if step.settings.retrieval.choose == "similar":
+        step.facts["mean_similarity"] = round(float(found["similarity"].mean() or 0.0), 4)  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
 from apt_assets.answering import answer_and_grade, work_to_answer
+from apt_assets.counterfactuals import counterfactuals, work_to_reject
 from apt_assets.engine.stages import ANSWERING, GRADING, GRADING_LIBRARIES, stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
@@ -10,12 +11,22 @@ def labels(view: View) -> list[str]:
 
 
 def work(view: View) -> dict[str, int]:
-    return work_to_answer(view, view.previous_adapter(), view.read("neighbors"), labels(view))
+    similar, competing = view.read("neighbors"), labels(view)
+    amounts = work_to_answer(view, view.previous_adapter(), similar, competing)
+    more = work_to_reject(view, similar, competing)
+    return {kind: amount + more[kind] for kind, amount in amounts.items()}
 
 
 @stage(
     inputs=["bad_cases", "eval_predictions", "neighbors", "policy", "domain_dataset/train.parquet"],
-    settings=["assessor.bad_below", "pairs.replay_share", *ANSWERING, *GRADING],
+    settings=[
+        "assessor.bad_below",
+        "pairs.replay_share",
+        "pairs.counterfactual",
+        "pairs.temperature",
+        *ANSWERING,
+        *GRADING,
+    ],
     identities=["grader"],
     libraries=["torch", "transformers", "peft", "polars", *GRADING_LIBRARIES],
     work=work,
@@ -24,19 +35,21 @@ def work(view: View) -> dict[str, int]:
 )
 def preference_pairs(step: Step) -> None:
     """What is trained on: chosen = gold, rejected = the policy's own answer, for the bad cases and
-    for the similar cases, which the policy answers here. Some questions answered right are kept as
-    replay rows, trained by their NLL only.
+    for the similar cases, which the policy answers here. A similar case answered right may get a wrong
+    answer to reject; some questions answered right are kept as replay rows, trained by their NLL only.
     """
     from apt_assets.method.pairing import build_pairs
 
-    similar = step.read("neighbors")
+    similar, competing = step.read("neighbors"), labels(step)
+    answered = answer_and_grade(step, step.previous_adapter(), similar, competing, "answering similar cases")
     pairs = build_pairs(
         step.read("bad_cases"),
         step.read("eval_predictions"),
         similar,
-        answer_and_grade(step, step.previous_adapter(), similar, labels(step), "answering similar cases"),
+        answered,
         bad_below=step.settings.assessor.bad_below,
         replay_share=step.settings.pairs.replay_share,
+        counterfactuals=counterfactuals(step, answered, competing),
     )
     step.write(pairs)
     step.write(pairs.select("prompt", "chosen", "rejected"), "training_pairs")

@@ -1,4 +1,4 @@
-"""Which questions an iteration asks, and what makes an answer a bad case."""
+"""Which questions an iteration asks, what makes an answer a bad case, and random rows in place of similar ones."""
 
 import hashlib
 
@@ -13,9 +13,30 @@ def draw_questions(train: pl.DataFrame, iteration: str, questions: int | None, s
     """
     if questions is None or questions >= train.height:
         return train
-    keys = [hashlib.sha256(f"{seed}:{iteration}:{row}".encode()).hexdigest() for row in train["row_id"]]
-    ranked = train.with_columns(pl.Series("draw", keys)).sort("draw").head(questions)
-    return ranked.drop("draw").sort("row_id")
+    return draw(train, f"{seed}:{iteration}", questions).sort("row_id")
+
+
+def draw(rows: pl.DataFrame, salt: str, count: int) -> pl.DataFrame:
+    """The `count` rows with the lowest hash of (salt, row_id), lowest first."""
+    keys = [hashlib.sha256(f"{salt}:{row}".encode()).hexdigest() for row in rows["row_id"]]
+    return rows.with_columns(pl.Series("draw", keys)).sort("draw").head(count).drop("draw")
+
+
+def random_cases(
+    similar: pl.DataFrame, cases: pl.DataFrame, pool: pl.DataFrame, iteration: str, seed: int
+) -> pl.DataFrame:
+    """A Neighbors table with a random row of the pool in the place of each similar case: the control that tells
+    what similarity adds to more rows.
+
+    Drawn as the questions are, by hash of (seed, iteration, row_id): from all of the pool but the bad cases, so
+    a row may be drawn that is similar too. One bad case more changes few of them, iterations draw others, and
+    so do repetitions of a study under another seed.
+    """
+    others = pool.join(cases, on="row_id", how="anti")
+    # A salt of its own: what is drawn must not hang together with which questions were asked.
+    drawn = draw(others, f"random cases:{seed}:{iteration}", similar.height)
+    placed = similar.with_columns(drawn[name] for name in ("row_id", "prompt", "answer"))
+    return placed.with_columns(similarity=pl.lit(None, similar.schema["similarity"]))
 
 
 def select_bad_cases(predictions: pl.DataFrame, bad_below: int) -> pl.DataFrame:

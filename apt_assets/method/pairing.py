@@ -11,14 +11,18 @@ def build_pairs(
     *,
     bad_below: int,
     replay_share: float,
+    counterfactuals: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    """One row per training example: bad cases, then similar cases, then replay rows.
+    """One row per training example: bad cases, then similar cases, counterfactual pairs, then replay rows.
 
     neighbor_predictions: the policy's graded answers to the rows of `neighbors`. A similar case
     answered badly becomes a pair like a bad case. A pair whose rejected answer equals the gold is
     left out: it teaches nothing.
 
-    What the policy answers right has no wrong answer to reject, but without it every example says
+    counterfactuals: (row_id, rejected, grade) of wrong answers to similar cases that were answered right; None:
+    there are none. Such a case is a pair too.
+
+    What else the policy answers right has no wrong answer to reject, but without it every example says
     "change your answer". Up to `replay_share` times the number of pairs is kept as replay rows with
     rejected == chosen: for these the log-ratio of the sigmoid loss is constant, so their DPO gradient
     is exactly zero and only their NLL trains. Similar cases come first, then mined questions
@@ -28,7 +32,11 @@ def build_pairs(
     own = as_pairs(bad_cases, "bad_case", "prediction")
     similar = neighbors.join(neighbor_predictions.select("row_id", "prediction", "grade"), on="row_id", how="inner")
     wrong = as_pairs(similar.filter(bad), "similar", "prediction")
-    pairs = pl.concat([own.sort("row_id"), wrong.sort("row_id")]).filter(pl.col("chosen") != pl.col("rejected"))
+    found = wrong.clear().select("row_id", "rejected", "grade") if counterfactuals is None else counterfactuals
+    made = as_pairs(similar.drop("grade").join(found, on="row_id"), "counterfactual", "rejected")
+    pairs = pl.concat([rows.sort("row_id") for rows in (own, wrong, made)]).filter(
+        pl.col("chosen") != pl.col("rejected")
+    )
     right = [as_pairs(rows.filter(~bad), "replay", "answer").sort("row_id") for rows in (similar, predictions)]
     replay = pl.concat(right).unique("row_id", keep="first", maintain_order=True)
     # A neighbour that was mined too is answered twice, in other batches, and may be right only once.

@@ -1,0 +1,383 @@
+"""Wrong answers to similar cases that were answered right: how they are made, and what the loop does with them."""
+
+import polars as pl
+import pytest
+
+import apt_assets.assets  # noqa: F401 - declares the stages
+from apt_assets.costs import work_of
+from apt_assets.engine.execute import run_stage
+from apt_assets.experiment import UsageError, load_experiment
+from apt_assets.method.counterfactual import (
+    TRIES,
+    behind,
+    by_length,
+    confusions,
+    first_wrong,
+    items_of,
+    other_golds,
+    other_items,
+    other_labels,
+    other_numbers,
+    ring_of,
+    shift_point,
+    spellings,
+    units_of,
+)
+from apt_assets.project import Project
+from resources.assessors import Row
+from resources.assessors.numeric import NUMBER, Numeric
+from resources.assessors.set_f1 import SetF1
+from resources.generation import generate
+from resources.policy_model import load_policy
+from resources.sampling import point, sample
+from schemas.files import read_table
+from tests import tiny
+
+# -- by hash -------------------------------------------------------------------------------------
+
+
+def test_one_text_more_changes_the_choice_of_few_rows():
+    texts = [f"text {n}" for n in range(50)]
+    before, after = ring_of(texts), ring_of([*texts, "one more"])
+    rows = [f"row {n}" for n in range(500)]
+    chosen = [(next(behind(before, row)), next(behind(after, row))) for row in rows]
+    assert {new for old, new in chosen if old != new} <= {"one more"}
+    assert len({old for old, _ in chosen}) > 20, "different rows take different texts"
+    assert sorted(behind(before, "row")) == sorted(texts)
+
+
+# -- labels --------------------------------------------------------------------------------------
+
+
+def predictions(*rows):
+    columns = ("answer", "prediction", "grade")
+    return pl.DataFrame(rows, schema=dict(zip(columns, (pl.String, pl.String, pl.Int8), strict=True)), orient="row")
+
+
+def labels_for(gold, *rows, row="row"):
+    golds = ["Eye", "Ear", "ear", "Ear", "Nose", "Throat"]
+    labels = ["ear", "eye", "nose", "throat"]
+    confused = confusions(predictions(*rows), labels, 4)
+    return other_labels(row, gold, confused, ring_of(labels), spellings(golds))
+
+
+def test_wrong_label_is_the_one_this_gold_is_most_often_confused_with_written_as_golds_are():
+    rows = [("Eye", "nose", 2), ("eye", "EAR", 2), ("Eye", "ear.", 2), ("Nose", "throat", 2), ("Eye", "who knows", 1)]
+    assert labels_for("Eye", *rows)[:2] == ["Ear", "Nose"]
+
+
+def test_gold_that_is_not_confused_gets_the_label_that_is_given_wrongly_most_often():
+    rows = [("Eye", "nose", 2), ("Ear", "nose", 2), ("Eye", "ear", 2), ("Throat", "Throat", 5), ("Throat", "nose", 4)]
+    assert labels_for("Throat", *rows)[:2] == ["Nose", "Ear"]
+    assert labels_for("Nose", *rows)[0] == "Ear", "never the gold itself"
+
+
+def test_label_is_chosen_by_hash_where_nothing_was_confused():
+    found = {row: labels_for("Eye", row=row) for row in "abcdefgh"}
+    assert all(sorted(its) == ["Ear", "Nose", "Throat"] for its in found.values())
+    assert len({its[0] for its in found.values()}) > 1
+
+
+# -- numbers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("digits", "up", "down"),
+    [("1,500", "15,000", "150"), ("1.5", "15", "0.15"), ("1,5", "15", "0,15"), ("10", "100", "1"), ("7", "70", "0.7"),
+     ("1.50", "15.0", "0.150"), ("12,345.5", "123,455", "1,234.55")],
+)  # fmt: skip
+def test_shifted_point_keeps_the_form_of_the_number(digits, up, down):
+    assert (shift_point(digits, 1), shift_point(digits, -1)) == (up, down)
+
+
+@pytest.mark.parametrize(
+    "gold", ["1,500 mg", "-5 °C", "12 apples", "about 3.2 kg", "0", "1.5e3 m", "5 %", "1,5 L", "\uff15 g"]
+)
+@pytest.mark.parametrize("units", ["convert", "same"])
+def test_changed_numbers_are_graded_bad_and_differ_in_one_place(gold, units):
+    of_golds = units_of(["5 mg", "3 kg", "2 s", "7 words", "20 °F", "1 mL"])
+    assessor = Numeric(0.01, 0.0, units)
+    for row in "abcdefgh":
+        texts = other_numbers(row, gold, of_golds)
+        assert texts == other_numbers(row, gold, of_golds)
+        assert 0 < len(texts) == len(set(texts)) <= TRIES
+        for text in texts:
+            assert assessor.grade_row(Row("How much?", text, gold)).grade < 4, text
+            assert text[: NUMBER.search(text).start()] == gold[: NUMBER.search(gold).start()]
+
+
+def test_other_unit_is_one_of_the_golds_and_first_one_of_the_same_measure():
+    texts = {text for row in "abcdefgh" for text in other_numbers(row, "8 kg", units_of(["5 mg", "2 s", "7 words"]))}
+    assert "8 mg" in texts
+    assert not {"8 s", "8 words"} & texts
+
+
+def test_rows_differ_in_what_is_changed_first():
+    firsts = {other_numbers(str(n), "8 kg", units_of(["5 mg"]))[0] for n in range(40)}
+    assert {"80 kg", "0.8 kg", "8 mg"} < firsts
+
+
+def test_gold_without_a_number_has_no_wrong_number():
+    assert other_numbers("row", "none", []) == []
+
+
+# -- lists ---------------------------------------------------------------------------------------
+
+SEPARATOR = r"[,;\n]"
+
+
+def items(gold, *others, row="row"):
+    return other_items(row, gold, items_of([gold, *others], SEPARATOR), SEPARATOR)
+
+
+def test_wrong_field_value_is_one_of_the_same_field():
+    texts = items("name: Ann, city: Leeds", "name: Bob, city: York", "plain, items")
+    assert texts[0] in ("name: Bob, city: Leeds", "name: Ann, city: York")
+    assert texts[1:] == ["name: Bob, city: York"]
+
+
+def test_item_without_a_field_is_replaced_by_one_without_where_it_stands():
+    texts = items("Colours:\n- red\n- blue.", "Colours:\n- green", "name: Bob")
+    assert texts[0] in ("Colours:\n- green\n- blue.", "Colours:\n- red\n- green.")
+
+
+def test_more_items_of_a_long_list_are_replaced_until_it_is_bad():
+    gold = ", ".join(f"item {n}" for n in range(20))
+    texts = items(gold, ", ".join(f"other {n}" for n in range(20)))
+    assert [text.count("other") for text in texts] == [1, 2, 4, 8]
+    assessor = SetF1(SEPARATOR, [0.25, 0.5, 0.85, 1.0])
+    assert [assessor.grade_row(Row("?", text, gold)).grade for text in texts] == [4, 4, 3, 3]
+
+
+def test_list_of_all_items_there_are_has_no_wrong_item():
+    assert items("red, blue", "Blue") == []
+
+
+# -- texts ---------------------------------------------------------------------------------------
+
+
+def test_other_gold_is_nearest_in_length_and_says_something_else():
+    golds = ["J45.1", "j45.1", "J45.9", "K", "a much longer one", "M54.50"]
+    texts = other_golds("row", "J45.1", by_length(golds))
+    assert texts[:2] == ["J45.9", "M54.50"]
+    assert len(texts) == TRIES
+    of_one_length = [f"{n:03}" for n in range(100)]
+    assert len({other_golds(str(n), "abc", by_length(of_one_length))[0] for n in range(20)}) > 10
+
+
+# -- the first that is wrong ---------------------------------------------------------------------
+
+
+def test_row_takes_its_first_bad_answer_and_stops_there():
+    rows = pl.DataFrame({"row_id": ["a", "b", "c", "d"], "prompt": ["?"] * 4, "answer": ["x"] * 4})
+    bad_at = {"a": 0, "b": 2, "c": 9, "d": 9}
+    asked = []
+
+    def propose(left, attempt):
+        asked.append("".join(left["row_id"]))
+        return [None if row == "d" and attempt == 1 else f"{row}{attempt}" for row in left["row_id"]]
+
+    def grade(left):
+        return [2 if bad_at[said[0]] <= int(said[1]) else 5 for said in left["rejected"]]
+
+    assert first_wrong(rows, propose, grade, 4).rows() == [("a", "a0", 2), ("b", "b2", 2)]
+    assert asked == ["abcd", "bcd", "bc", "c"]
+
+
+# -- sampling ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory):
+    return tiny.make_talker(tmp_path_factory.mktemp("talker") / "policy")
+
+
+@pytest.fixture(scope="module")
+def policy(talker):
+    return load_policy(talker, dtype="float32")
+
+
+PROMPTS = [f"Colour {'of many things ' * (n % 5)}number {n}?" for n in range(40)]
+
+
+def sampled(policy, prompts, seeds=None, temperature=1.0, batch_tokens=1024):
+    return sample(
+        policy, prompts, seeds=seeds or prompts, temperature=temperature, max_new_tokens=6, batch_tokens=batch_tokens
+    )
+
+
+def test_sampled_answer_depends_on_its_prompt_and_seed_alone(policy):
+    together = sampled(policy, PROMPTS)
+    assert together == sampled(policy, PROMPTS)
+    assert together[::-3] == sampled(policy, PROMPTS[::-3], batch_tokens=160)
+    assert together[7:8] == sampled(policy, PROMPTS[7:8], batch_tokens=64)
+    other_seeds = sampled(policy, PROMPTS, seeds=[f"{prompt} again" for prompt in PROMPTS])
+    assert sum(one != other for one, other in zip(together, other_seeds, strict=True)) > 20
+
+
+def test_sampled_in_bfloat16_does_not_depend_on_what_else_is_asked(talker):
+    policy = load_policy(talker, dtype="bfloat16")
+    together = sampled(policy, PROMPTS, batch_tokens=256)
+    assert together[::-3] == sampled(policy, PROMPTS[::-3], batch_tokens=256)
+
+
+def test_low_temperature_is_greedy(policy):
+    greedy = generate(policy, PROMPTS, max_new_tokens=6, batch_tokens=1024)
+    assert sampled(policy, PROMPTS, temperature=1e-6) == greedy
+
+
+@pytest.mark.parametrize("temperature", [0.7, 2.0])
+def test_tokens_are_drawn_by_their_probability_at_this_temperature(policy, talker, temperature):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from resources.policy_model import encode
+
+    count = 3000
+    drawn = sample(
+        policy, ["Colour?"] * count, seeds=[str(n) for n in range(count)], temperature=temperature, max_new_tokens=1,
+        batch_tokens=1024,
+    )  # fmt: skip
+    with torch.no_grad():
+        asked = torch.tensor([encode(policy, "Colour?")])
+        logits = AutoModelForCausalLM.from_pretrained(talker)(asked).logits[0, -1].double()
+    chances = (logits / temperature).softmax(-1)
+    for letter in "abcdefghijklmnopqrstuvwxyz":
+        chance = chances[policy.tokenizer.convert_tokens_to_ids(letter)].item()
+        assert drawn.count(letter) / count == pytest.approx(chance, abs=4 * (chance / count) ** 0.5 + 1e-3)
+
+
+def test_points_are_spread_evenly_below_one():
+    points = sorted(point("seed", position) for position in range(2000))
+    assert 0 <= points[0] < 0.01 < 0.99 < points[-1] < 1
+    assert points[1000] == pytest.approx(0.5, abs=0.05)
+
+
+# -- in the loop ---------------------------------------------------------------------------------
+
+STAGES = ("domain_dataset", "retrieval_index", "policy", "eval_predictions", "bad_cases", "neighbors")
+
+
+@pytest.fixture
+def pairs_of(make_experiment, tmp_path, talker, policy):
+    """A function (**sections) -> Made, in one store. The policy answers two thirds of the questions right."""
+    prompts = [f"Colour of thing {n}?" for n in range(60)]
+    said = generate(policy, prompts, max_new_tokens=4, batch_tokens=1024)
+    golds = [said[n] if n % 3 else next(one for one in said[n:] + said if one != said[n]) for n in range(60)]
+    rows = [{"prompt": prompt, "answer": gold} for prompt, gold in zip(prompts, golds, strict=True)]
+    tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", rows)
+
+    def run(**sections):
+        sections["policy"] = {"model": str(talker), **sections.get("policy", {})}
+        sections["retrieval"] = {"per_case": 3, **sections.get("retrieval", {})}
+        return Made(Project.open(make_experiment(**sections)))
+
+    return run
+
+
+class Made:
+    """The pairs of iteration 0001, what its stages did, and what the plan said of the last one."""
+
+    def __init__(self, project):
+        project.open_iteration("0001")
+        self.project, self.outcomes = project, {}
+        for name in STAGES:
+            self.outcomes[name] = run_stage(project, "0001", name, run_id="r")
+        planner = project.planner()
+        self.planned = work_of(project, planner, planner.stage("0001", "preference_pairs")).amounts
+        self.outcomes["preference_pairs"] = run_stage(project, "0001", "preference_pairs", run_id="r")
+        self.work = self.outcomes["preference_pairs"].manifest.work
+        self.pairs = self.read("preference_pairs")
+
+    def read(self, stage, file=None):
+        return read_table(self.project.store.folder(self.outcomes[stage].manifest) / f"{file or stage}.parquet")
+
+    def kind(self, kind):
+        return self.pairs.filter(pl.col("kind") == kind)
+
+
+def test_similar_cases_answered_right_are_replay_without_counterfactuals(pairs_of):
+    made = pairs_of(pairs={"replay_share": 9.0})
+    assert set(made.pairs["kind"]) == {"bad_case", "similar", "replay"}
+    assert made.kind("replay").join(made.read("neighbors"), on="row_id", how="semi").height > 0
+
+
+@pytest.mark.parametrize("kind", ["labels", "exact", "set_f1", "overlap", "combined"])
+def test_similar_cases_answered_right_get_a_bad_answer_to_reject(pairs_of, kind):
+    assessor = {"kind": kind, "combined": {"weights": {"labels": 1, "overlap": 2}}}
+    plain = pairs_of(assessor=assessor, pairs={"replay_share": 9.0})
+    made = pairs_of(assessor=assessor, pairs={"replay_share": 9.0, "counterfactual": "perturbed"})
+    new = made.kind("counterfactual")
+    similar_and_right = plain.kind("replay").join(made.read("neighbors"), on="row_id", how="semi")
+    assert new.height > 0
+    assert sorted(new["row_id"]) == sorted(similar_and_right["row_id"]), "and none of them is replay as well"
+    assert new["grade"].max() < 4
+    assert (new["chosen"] != new["rejected"]).all()
+    assert set(new["rejected"]) <= set(made.read("domain_dataset", "train")["answer"])
+    assert list(dict.fromkeys(made.pairs["kind"])) == ["bad_case", "similar", "counterfactual", "replay"]
+    others = pl.col("kind").is_in(["bad_case", "similar"])
+    assert made.pairs.filter(others).equals(plain.pairs.filter(others))
+
+
+def test_switching_to_perturbed_generates_nothing_and_retrieves_nothing(pairs_of):
+    pairs_of()
+    made = pairs_of(pairs={"counterfactual": "perturbed"})
+    assert {made.outcomes[name].status for name in STAGES} == {"hit"}
+    assert made.work["answers"]["computed"] == 0
+    assert made.work["grades"]["computed"] == made.planned["grades"] > 0
+    assert made.planned["answers"] == 0
+
+
+def test_counterfactual_pairs_count_for_the_share_of_replay(pairs_of):
+    made = pairs_of(pairs={"replay_share": 0.2, "counterfactual": "perturbed"})
+    pairs = made.pairs.filter(pl.col("kind") != "replay").height
+    assert made.kind("counterfactual").height > 0
+    assert made.kind("replay").height == round(0.2 * pairs)
+
+
+def test_sampled_answers_are_the_policys_wrong_ones_and_are_sampled_once(pairs_of, policy):
+    greedy = pairs_of()
+    made = pairs_of(pairs={"counterfactual": "sampled", "temperature": 1.5})
+    new = made.kind("counterfactual")
+    assert new.height > 0
+    assert new["grade"].max() < 4
+    assert {made.outcomes[name].status for name in STAGES} == {"hit"}
+    assert made.work["answers"]["reused"] == made.read("neighbors").height, "the greedy ones"
+    assert made.work["answers"]["computed"] >= made.planned["answers"] >= new.height
+    again = pairs_of(pairs={"counterfactual": "sampled", "temperature": 1.5, "replay_share": 0.5})
+    assert again.work["answers"]["computed"] == again.work["grades"]["computed"] == 0
+    assert again.kind("counterfactual").equals(new)
+    assert again.planned == {"answers": 0, "grades": 0}
+    hotter = pairs_of(pairs={"counterfactual": "sampled", "temperature": 3.0})
+    assert hotter.work["answers"]["computed"] > 0
+    assert not hotter.kind("counterfactual").equals(new)
+    assert pairs_of().pairs.equals(greedy.pairs)
+
+
+def test_question_that_is_right_in_every_sample_stays_replay(pairs_of):
+    greedy = pairs_of(pairs={"replay_share": 9.0})
+    made = pairs_of(pairs={"counterfactual": "sampled", "temperature": 1e-6, "replay_share": 9.0})
+    assert made.work["answers"]["computed"] > 0
+    assert made.pairs.equals(greedy.pairs)
+
+
+def test_sampling_from_a_server_is_refused_and_both_keys_are_named(make_experiment):
+    server = {"backend": "openai", "server": {"url": "http://localhost:1/v1"}}
+    with pytest.raises(UsageError, match=r"pairs\.counterfactual: sampled needs policy\.backend: transformers"):
+        load_experiment(make_experiment(policy=server, pairs={"counterfactual": "sampled"}))
+    load_experiment(make_experiment(policy=server, pairs={"counterfactual": "perturbed"}))
+
+
+def test_people_are_shown_counterfactual_pairs(pairs_of):
+    from apt_assets.dagster_metadata import metadata
+    from apt_assets.findings import Store, pair_origins
+    from apt_assets.report import pairs
+
+    made = pairs_of(pairs={"counterfactual": "perturbed"})
+    planner, count = made.project.planner(), made.kind("counterfactual").height
+    manifest = made.outcomes["preference_pairs"].manifest
+    assert manifest.facts["kinds"]["counterfactual"] == count
+    found = pair_origins(Store(made.project, planner), "0001")
+    assert f"{count} counterfactual" in "".join(pairs({"pairs": {"0001": found}}))
+    shown = metadata(made.project, planner, "0001", "computed", manifest, 0.0)
+    assert "`counterfactual`" in shown["where_pairs_come_from"].md_str
