@@ -36,8 +36,13 @@ SOURCES = {
         "The landed files that an iteration uses, by what their rows say. An iteration keeps the list of files "
         "that were there when it was opened; an edit or a withdrawal of one shows up here as a new data version.",
     ),
-    "landing_folder": ("data", "All files landed by now: what the base model is scored on."),
+    "landing_folder": ("data", "All files landed by now: what base_scores are of."),
     "base_model": ("policy", "The base model, by the content of its files: overwriting one in place shows up here."),
+    "initial_adapter": (
+        "policy",
+        "The adapter that the loop starts from (policy.initial_adapter), by the content of its two files; none: it "
+        "starts from the base model.",
+    ),
     "encoder": ("retrieval", "The sentence encoder, by the content of its files."),
     "grader": ("mining", "The local model that grades by a rubric, by the content of its files; none if none does."),
     "benchmark_tasks": ("evaluation", "The general tasks that the experiment names, and their data, by content."),
@@ -47,13 +52,14 @@ SOURCES = {
         "arrow promoted_adapter -> policy would be a cycle between asset keys, which Dagster refuses. So the edge "
         "is an event: when the gate of t has decided, its step logs an observation of previous_adapter[t+1] whose "
         "data version is that of the adapter, and Dagster then shows policy[t+1] as stale with this asset as the "
-        'cause. "none" is the base model. Observing it by hand reads the same answer from the store. '
+        'cause. Before the first promotion it is the initial adapter, or "none", the base model. Observing it by '
+        "hand reads the same answer from the store. "
         "See docs/adr/0001-the-loop-edge.md.",
     ),
     "reference_scores": (
         "evaluation",
         "The other loop edge, made in the same way: the domain scores that the gate compares with, which are those "
-        "of the adapter promoted before this iteration, or the base model's.",
+        "of the adapter promoted before this iteration, or else base_scores.",
     ),
 }
 
@@ -133,7 +139,7 @@ def gate_checks(project: Project, display: Display) -> dg.AssetChecksDefinition:
         )
         for name, description in (
             ("domain", "Validation accuracy is not below that of the promoted adapter (else: roll back)."),
-            ("general", "General accuracy is not below the base model's by more than the tolerance."),
+            ("general", "General accuracy is not below that of base_scores by more than the tolerance."),
         )
     ]
 

@@ -30,7 +30,7 @@ IN_GRAPH: dict[str, tuple[str, ...]] = {
     "promoted_count": ("previous_adapter",),
 }
 FOR_EVERY_ITERATION = ("landing_files", "previous_adapter", "reference_scores")
-FOR_ALL = ("landing_folder", "base_model", "encoder", "grader", "benchmark_tasks")
+FOR_ALL = ("landing_folder", "base_model", "initial_adapter", "encoder", "grader", "benchmark_tasks")
 # What Dagster writes on a materialisation, and compares (dagster 1.13, definitions/data_version.py).
 DATA_VERSION = "dagster/data_version"
 BY_USER = "dagster/data_version_is_user_provided"

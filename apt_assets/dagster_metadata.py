@@ -14,7 +14,7 @@ from apt_assets.engine.plan import Planner, Unsettled
 from apt_assets.engine.stages import BASE, STAGES
 from apt_assets.findings import Store, closed_labels, with_cases
 from apt_assets.project import Project
-from apt_assets.results import interval
+from apt_assets.results import interval, start_of
 from apt_assets.show import MAIN_TABLE
 from resources.artifact_store import Manifest
 
@@ -44,7 +44,7 @@ def metadata(
         shown["computed_by_run"] = dg.MetadataValue.dagster_run(manifest.run_id)
     if {"policy", "previous_adapter"} & set(STAGES[manifest.stage].inputs):
         earlier = promoted_before(store, iteration)
-        shown["starts_from"] = f"adapter of iteration {earlier}" if earlier else "the base model, without an adapter"
+        shown["starts_from"] = f"adapter of iteration {earlier}" if earlier else start_of(planner)
         if earlier:
             shown["previous_adapter"] = dg.MetadataValue.url(page("adapter_checkpoint", earlier))
     if manifest.not_repeatable:
@@ -206,7 +206,9 @@ def origins(store: Store, iteration: str) -> str:
     rows = with_cases(store, iteration, pairs)
     columns = [name for name in ORIGIN if name in rows.columns]
     earlier = promoted_before(store, iteration)
-    answered_by = f"[iteration {earlier}]({page('adapter_checkpoint', earlier)})" if earlier else "none, the base model"
+    start = start_of(store.planner)
+    without = "none, the base model" if start == "the base model" else start
+    answered_by = f"[iteration {earlier}]({page('adapter_checkpoint', earlier)})" if earlier else without
     tables = ("eval_predictions", "bad_cases", "neighbors")
     linked = ", ".join(f"[{name}]({page(name, iteration)})" for name in tables)
     shown = as_markdown(columns, rows.select(columns).rows())

@@ -95,6 +95,11 @@ class PolicySettings(Section):
 
     model: str = Field("embedded", description="embedded, a folder with safetensors, or a hub id.")
     revision: str | None = Field(None, description="Of a hub id: a commit, tag or branch; null: main.")
+    initial_adapter: str | None = Field(
+        None,
+        description="A folder with a LoRA adapter that the loop starts from, in place of the bare base model: a "
+        "specialist made elsewhere; null: the base model (choice).",
+    )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "auto", description="Of the frozen weights; auto: bfloat16 where the hardware multiplies it, else float32."
     )
@@ -295,18 +300,24 @@ class Pairs(Section):
 
 
 class Training(Section):
-    """DPO + NLL with LoRA, by TRL."""
+    """DPO + NLL with LoRA, by TRL. An adapter that is trained further, `policy.initial_adapter` or a promoted one,
+    keeps the rank, alpha and targets that it has: those here are of a fresh one."""
 
     learning_rate: float = Field(1e-3, gt=0, description="Peak, of the first iteration (measured).")
     learning_rate_decay: float = Field(0.5, gt=0, le=1, description="Factor per iteration (measured).")
     beta: float = Field(0.1, gt=0, description="DPO temperature (IRPO).")
     nll_weight: float = Field(1.0, ge=0, description="Weight of the NLL of the chosen answer (IRPO).")
-    reference: Literal["previous", "base"] = Field("previous", description="Reference model (choice).")
-    lora_rank: int = Field(16, ge=1, description="r of every layer in lora_targets (choice).")
-    lora_alpha: int = Field(32, ge=1, description="LoRA scale is alpha / r (choice).")
+    reference: Literal["previous", "base"] = Field(
+        "previous", description="Reference model; base: the base model without any adapter (choice)."
+    )
+    lora_rank: int = Field(
+        16, ge=1, description="r of every layer in lora_targets; an initial adapter keeps its own (choice)."
+    )
+    lora_alpha: int = Field(32, ge=1, description="LoRA scale is alpha / r; an initial adapter keeps its own (choice).")
     lora_targets: Annotated[list[str], Field(min_length=1)] | Literal["all-linear"] = Field(
         "all-linear",
-        description="Names of linear layers, such as q_proj; all-linear: all but the output head (choice).",
+        description="Names of linear layers, such as q_proj; all-linear: all but the output head; an initial adapter "
+        "keeps its own (choice).",
     )
     batch_size: int = Field(8, ge=1, description="Pairs per optimiser step.")
     epochs: int = Field(1, ge=1, description="Passes over the pairs.")
@@ -329,7 +340,9 @@ class Gate(Section):
     """When an adapter may be promoted."""
 
     domain_tolerance: Fraction = Field(0.0, description="Accuracy it may lose to the promoted (choice).")
-    general_tolerance: Fraction = Field(0.05, description="Accuracy it may lose to the base (choice).")
+    general_tolerance: Fraction = Field(
+        0.05, description="Accuracy it may lose to the base model or initial adapter (choice)."
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the paired bootstrap.")
     resamples: int = Field(2000, ge=100, description="Of the paired bootstrap.")
 

@@ -16,7 +16,7 @@ from apt_assets.engine.plan import Planner, stages_of
 from apt_assets.engine.stages import BASE
 from apt_assets.experiment import Experiment, Section, UsageError
 from apt_assets.project import Project
-from apt_assets.results import results
+from apt_assets.results import results, start_of
 from apt_assets.svg import SERIES
 from resources.artifact_store import CorruptArtifact, Manifest
 
@@ -96,6 +96,7 @@ def findings(project: Project) -> dict[str, Any]:
     found |= {
         "served": served[-1] if served else None,
         "shown": shown,
+        "start": start_of(store.planner),
         "closed": bool(labels),
         "stale": [
             {"iteration": entry["iteration"], "stage": name, "status": stage["status"], "causes": stage["causes"]}
@@ -124,7 +125,7 @@ def verdict(found: dict[str, Any]) -> str:
     if found["stale"]:
         reasons.append("Parts are not up to date, see below.")
     if found["served"] is None:
-        return " ".join(["No adapter is promoted yet: the base model is the one to serve.", *reasons])
+        return " ".join([f"No adapter is promoted yet: {found['start']} is the one to serve.", *reasons])
     served, base = entries[found["served"]]["scores"], entries[BASE]["scores"]
     parts = []
     for what, section, part in (
@@ -135,7 +136,7 @@ def verdict(found: dict[str, Any]) -> str:
         kind = "lenient" if section == "domain" else "accuracy"
         now, was = (scores[section][part][kind] if scores else None for scores in (served, base))
         if now and now["n"]:
-            against = f" (base model {was['mean']:.1%})" if was and was["n"] else ""
+            against = f" ({found['start'].removeprefix('the ')} {was['mean']:.1%})" if was and was["n"] else ""
             parts.append(f"{what} {now['mean']:.1%}{against}")
     return " ".join([f"Serve the adapter of iteration {found['served']}: {', '.join(parts)}.", *reasons])
 
@@ -222,7 +223,7 @@ def with_vectors(store: Store, keys: list[str], questions: "pl.DataFrame") -> tu
 
 def forgotten(store: Store, scored: list[str], served: list[str]) -> list[dict[str, Any]]:
     """{before, after, parts} of each iteration against what it started from, and of the served one
-    against the base model; parts: see `method.weaknesses.changed_rows` and `changed_items`."""
+    against what the loop starts from; parts: see `method.weaknesses.changed_rows` and `changed_items`."""
     from apt_assets.method.weaknesses import changed_items, changed_rows
 
     compared = [(next((k for k in reversed(served) if k < key), BASE), key) for key in scored]

@@ -8,7 +8,7 @@ from apt_assets.engine.plan import Planner
 from apt_assets.engine.stages import BASE
 from apt_assets.markdown import table
 from apt_assets.project import Project
-from apt_assets.results import facts, interval
+from apt_assets.results import facts, interval, start_of
 
 
 def model_card(project: Project, planner: Planner, key: str, *, merged: bool) -> str:
@@ -62,7 +62,7 @@ def how_to_load(project: Project, merged: bool) -> str:
 
 
 def scores(planner: Planner, key: str) -> str:
-    """Base model against this one; shares in percent with 95 % Wilson intervals."""
+    """What the loop started from against this one; shares in percent with 95 % Wilson intervals."""
     found = {BASE: facts(planner, BASE, "base_scores"), key: facts(planner, key, "benchmark_scores")}
     rows = []
     for label, path in (
@@ -72,7 +72,7 @@ def scores(planner: Planner, key: str) -> str:
         *((f"{task} %", ("general", task, "accuracy")) for task in found[BASE].get("general", {}) if task != "all"),
     ):
         rows.append([label, *(interval(dig(scored, path)) if scored else "-" for scored in found.values())])
-    return table(["benchmark", "base model", "this"], rows) + (
+    return table(["benchmark", start_of(planner).removeprefix("the "), "this"], rows) + (
         "\n\nIntervals in brackets. Validation decides the gate, test is reported and decides nothing."
     )
 
@@ -96,12 +96,17 @@ def data(planner: Planner, key: str) -> str:
 def training(planner: Planner, key: str) -> str:
     manifest = planner.stage(key, "adapter_checkpoint").manifest
     assert manifest is not None, "whoever exports has looked"
-    settings = [[f"`{name}`", str(value)] for name, value in sorted(manifest.settings.items())]
+    earlier, begun = planner.promoted_before(key), start_of(planner) == "the initial adapter"
+    settings = [
+        [f"`{name}`", str(value)]
+        for name, value in sorted(manifest.settings.items())
+        if not (begun and name.startswith("training.lora_"))
+    ]
     settings += [["peak learning rate of this iteration", str(manifest.facts.get("learning_rate"))]]
     settings += [["optimiser steps", str(manifest.facts.get("steps"))]]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest.libraries.items()))
-    earlier = planner.promoted_before(key)
-    start = f"the adapter of iteration {earlier}" if earlier else "a fresh adapter"
+    first = "the initial adapter, whose rank, alpha and targets it has" if begun else "a fresh adapter"
+    start = f"the adapter of iteration {earlier}" if earlier else first
     return (
         f"{table(['setting', 'value'], settings)}\n\nContinued from {start}. {versions}. "
         f"Adapter `{manifest.data_version[:16]}`, fingerprint `{manifest.fingerprint[:16]}`, made {manifest.created}."

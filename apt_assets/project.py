@@ -14,7 +14,7 @@ from pathlib import Path
 from subprocess import CalledProcessError
 
 from apt_assets.engine.code import CodeDigests, source_digests
-from apt_assets.engine.plan import Planner
+from apt_assets.engine.plan import ADAPTER_PARTS, Planner
 from apt_assets.engine.stages import BASE
 from apt_assets.experiment import REPOSITORY, Experiment, UsageError, find_experiment, kinds_of, load_experiment
 from resources.artifact_store import ArtifactStore, Manifest
@@ -111,26 +111,75 @@ class Project:
         policy = self.experiment.policy
         return self._model_folder(policy.model, "policy", "policy.model", policy.revision)
 
+    @property
+    def initial_adapter(self) -> Path | None:
+        """Folder of the adapter that the loop starts from; None: the base model alone. Raises UsageError if the
+        folder has no adapter that can be read."""
+        named, key = self.experiment.policy.initial_adapter, "policy.initial_adapter"
+        if named is None:
+            return None
+        folder = self._folder(named)
+        if not folder.is_dir():
+            raise UsageError(
+                f"{key}: no such folder: {folder}; name the one that holds {' and '.join(ADAPTER_PARTS)} (one on the "
+                "hub: `hf download` it first), or set it to null"
+            )
+        lacking = [part for part in ADAPTER_PARTS if not (folder / part).is_file()]
+        if ADAPTER_PARTS[1] in lacking and (folder / "adapter_model.bin").exists():
+            raise UsageError(
+                f"{key}: the weights in {folder} may run code when they are read (adapter_model.bin): save the adapter "
+                "anew as safetensors (peft's `save_pretrained` does), or name another"
+            )
+        if lacking:
+            raise UsageError(
+                f"{key}: no {' and no '.join(lacking)} in {folder}: save the adapter anew with peft's "
+                "`save_pretrained`, or name another"
+            )
+        return folder
+
+    def adapter_digests(self, folder: Path) -> dict[str, str]:
+        """File -> sha256 of what an adapter is; asks the files anew at every call."""
+        return dict(zip(ADAPTER_PARTS, self._digests.files([folder / part for part in ADAPTER_PARTS]), strict=True))
+
     @cached_property
     def encoder(self) -> Path:
         """Folder of the sentence encoder. Raises UsageError if it is not on this machine."""
         return self._model_folder(self.experiment.retrieval.encoder, "encoder", "retrieval.encoder")
 
     def check_model(self) -> None:
-        """Raise UsageError if this machine cannot run the base model as the experiment sets it, or the model
-        lacks a layer that `training.lora_targets` names. Asked once."""
+        """Raise UsageError if this machine cannot run the base model as the experiment sets it, the model lacks
+        a layer that `training.lora_targets` names, or the initial adapter cannot be trained on with it. Each is
+        asked once, of an adapter once for its content."""
         if self._problem is not None:
             raise UsageError(self._problem)
+        folder, content = self.initial_adapter, self.identity("initial_adapter")
+        if folder is None:
+            return
+        if content not in self._adapter_problems:
+            from resources.given_adapter import problem_with
+
+            self._adapter_problems[content] = problem_with(folder, self.model)
+        if (problem := self._adapter_problems[content]) is not None:
+            raise UsageError(
+                f"policy.initial_adapter: {folder} cannot be trained further on {self.experiment.policy.model}: "
+                f"{problem}; name another, or merge it where it was made (peft's `merge_and_unload`, then "
+                "`save_pretrained`) and name the merged model in policy.model"
+            )
+
+    @cached_property
+    def _adapter_problems(self) -> dict[str, str | None]:
+        return {}
 
     @cached_property
     def _problem(self) -> str | None:
-        from resources.machine import lacking, linear_layers
+        from resources.machine import lacking, linear_layers, skeleton
 
         policy, targets = self.experiment.policy, self.experiment.training.lora_targets
         if problem := lacking(policy.device, policy.quantization, policy.backend):
             return problem
-        if targets != "all-linear":
-            layers = linear_layers(self.model)
+        # An initial adapter has targets of its own.
+        if targets != "all-linear" and policy.initial_adapter is None:
+            layers = linear_layers(skeleton(self.model))
             for target in targets:
                 if not any(f".{layer}".endswith(f".{target}") for layer in layers):
                     names = sorted({layer.rpartition(".")[2] for layer in layers})
@@ -162,6 +211,11 @@ class Project:
     def task_data(self) -> Path:
         return self.cache / "general"
 
+    def _folder(self, named: str) -> Path:
+        """A folder that a setting names: absolute, of a home (~), or relative to the project's."""
+        folder = Path(named).expanduser()
+        return folder if folder.is_absolute() else self.home / folder
+
     def _model_folder(self, named: str, embedded: str, key: str, revision: str | None = None) -> Path:
         if named == "embedded":
             folder = self.cache / embedded
@@ -176,9 +230,7 @@ class Project:
                         "pip's index and run it again, or name folders in policy.model and retrieval.encoder"
                     ) from None
             return folder
-        folder = Path(named).expanduser()
-        if not folder.is_absolute():
-            folder = self.home / folder
+        folder = self._folder(named)
         if folder.is_dir():
             return require_safetensors(folder, key)
         from huggingface_hub import snapshot_download
@@ -203,6 +255,9 @@ class Project:
         match name:
             case "base_model":
                 return self._digests.folder(self.model)
+            case "initial_adapter":
+                adapter = self.initial_adapter
+                return "none" if adapter is None else digest_json(list(self.adapter_digests(adapter).values()))
             case "encoder":
                 return self._digests.folder(self.encoder)
             case "grader":

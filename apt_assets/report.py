@@ -100,7 +100,10 @@ def scores(found: dict[str, Any]) -> str:
         for key, facts in found["data"].items()
     ]
     gates = [f"{e['iteration']}: {e['gate']['reason']}" for e in found["iterations"] if e.get("gate")]
-    soft = "Shares in percent with 95 % intervals. Validation decides the gate; test is reported only."
+    soft = (
+        "Shares in percent with 95 % intervals. Validation decides the gate; test is reported only. base is "
+        f"{found['start']}."
+    )
     return section(
         "Scores by iteration",
         [
@@ -155,7 +158,7 @@ def weaknesses(found: dict[str, Any]) -> list[str]:
     parts: list[str] = [
         f"<p>{len(entries)} weaknesses found, by {kind}: {spoken}.</p>",
         f'<p class="soft">{"; ".join(f"{state}: {meaning}" for state, meaning in STATES.items())}. Judged by the '
-        "held-out rows of the base model and of the served adapter where they have the label, else by the "
+        f"held-out rows of {found['start']} and of the served adapter where they have the label, else by the "
         "questions of the last iteration that asked some.</p>",
     ]
     keys = list(dict.fromkeys(key for entry in entries for key in entry["rates"]))
@@ -192,7 +195,7 @@ def forgotten(found: dict[str, Any]) -> list[str]:
         return ["<p>No two sets of scores to compare yet.</p>"]
     parts = ['<p class="soft">Held-out items right before and wrong after; gained: the other way round.</p>']
     for one in found["forgotten"]:
-        before = "the base model" if one["before"] == "base" else f"iteration {one['before']}"
+        before = found["start"] if one["before"] == "base" else f"iteration {one['before']}"
         parts.append(f"<h3>Iteration {escape(one['after'])} against {escape(before)}</h3>")
         columns = ("part", "items", "right_before", "forgotten", "gained")
         rows = [[part[name] for name in columns] for part in one["parts"]]

@@ -56,6 +56,14 @@ def starts_from(planner: Planner, key: str) -> str | None:
         return None
 
 
+def start_of(planner: Planner) -> str:
+    """What the loop starts from, in words: as base_scores have it, or else as it is set."""
+    from apt_assets.method.gate import start_in_words
+
+    scored = facts(planner, BASE, "base_scores")
+    return scored.get("start") or start_in_words(None if scored else planner.experiment.policy.initial_adapter)
+
+
 def facts(planner: Planner, iteration: str, stage: str) -> dict[str, Any]:
     manifest = planner.stage(iteration, stage).manifest
     return manifest.facts if manifest else {}

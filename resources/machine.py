@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 
 def lacking(device: str, quantization: str, backend: str) -> str | None:
@@ -24,15 +25,21 @@ def lacking(device: str, quantization: str, backend: str) -> str | None:
     return None
 
 
-def linear_layers(model_dir: Path) -> list[str]:
-    """Full names of the linear layers of a model, its output head left out; no weights are read."""
+def skeleton(model_dir: Path) -> Any:
+    """A model's modules and shapes as its configuration has them; no weights are read."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.pytorch_utils import Conv1D
 
     with torch.device("meta"):
         config = AutoConfig.from_pretrained(model_dir, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+def linear_layers(model: Any) -> list[str]:
+    """Full names of the linear layers of a model, its output head left out."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
     head = model.get_output_embeddings()
     layers = model.named_modules()
     return [name for name, layer in layers if isinstance(layer, torch.nn.Linear | Conv1D) and layer is not head]

@@ -119,6 +119,8 @@ def make_trainer(
         )
     else:
         model = PeftModel.from_pretrained(model, str(previous_adapter), is_trainable=True)
+        # peft would ask the hub for the model that an adapter names, to see whether its vocabulary was another one.
+        model.peft_config["default"].base_model_name_or_path = None
 
     class Report(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

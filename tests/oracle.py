@@ -161,8 +161,9 @@ def scores(policy_of, settings, outside, code, parts, fill):
 
 
 def base_scores(inputs, settings, outside, code, fill):
-    base = [outside["base_model"], "none", settings["policy.dtype"]]
-    return scores(base, settings, outside, code, split(inputs["rows"], settings), fill)
+    start = [outside["base_model"], outside["initial_adapter"], settings["policy.dtype"]]
+    found = scores(start, settings, outside, code, split(inputs["rows"], settings), fill)
+    return {**found, "start.json": outside["initial_adapter"] == "none"}
 
 
 def benchmark_scores(inputs, settings, outside, code, fill):
@@ -185,7 +186,8 @@ def gate(inputs, settings, outside, code, fill):
     )
     passed = ours - theirs >= -settings["gate.domain_tolerance"] and general <= 4
     check = {"name": "domain", "candidate": ours, "reference": theirs, "difference": ours - theirs, "against": "x"}
-    return {"verdict.json": {"passed": passed, "reason": f"{ours} {theirs} {general}", "checks": [check]}}
+    reason = f"{ours} {theirs} {general} {inputs['base_scores/start.json']}"
+    return {"verdict.json": {"passed": passed, "reason": reason, "checks": [check]}}
 
 
 def promoted_adapter(inputs, settings, outside, code, fill):
@@ -219,7 +221,7 @@ class World(Project):
     def __init__(self, home: Path):
         super().__init__(Experiment(name="t", loop={"max_iterations": 2}), home)
         self.pieces = {piece: [0, 0] for stage in CODE.values() for piece in stage}
-        for name in ("base_model", "encoder", "grader", "benchmark_tasks"):
+        for name in ("base_model", "initial_adapter", "encoder", "grader", "benchmark_tasks"):
             if not (home / name).exists():
                 self.overwrite(name, 0)
         self.landing.mkdir(parents=True, exist_ok=True)
@@ -228,10 +230,12 @@ class World(Project):
         (self.home / name).write_text(str(value))
 
     def outside(self, name):
-        return int((self.home / name).read_text())
+        """What a stage reads of it: a number, or which adapter the loop starts from."""
+        return self.identity(name) if name == "initial_adapter" else int((self.home / name).read_text())
 
     def identity(self, name):
-        return self._digests.file(self.home / name)
+        path = self.home / name
+        return "none" if name == "initial_adapter" and path.read_text() == "0" else self._digests.file(path)
 
     def code(self, start):
         name = start.split(":")[1]
@@ -406,7 +410,9 @@ def scratch(world: World, snapshots: dict[str, list[str]]) -> dict:
         return {
             "iteration": key,
             "promoted_count": str(len(promoted)),
-            "previous_adapter": adapter_version(found[promoted[-1], "adapter_checkpoint"]) if promoted else "none",
+            "previous_adapter": adapter_version(found[promoted[-1], "adapter_checkpoint"])
+            if promoted
+            else world.identity("initial_adapter"),
             "reference_scores": found.get(
                 (promoted[-1], "benchmark_scores") if promoted else (BASE, "base_scores"), {}
             ).get("domain_items.parquet"),

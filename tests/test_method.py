@@ -81,7 +81,8 @@ def domain(right):
 def verdict(candidate, promoted, general, base):
     return decide(
         domain(candidate), domain(promoted), items(general), items(base),
-        promoted="the base model", domain_tolerance=0.0, general_tolerance=0.05, confidence=0.95, resamples=500,
+        promoted="the base model", start="the base model",
+        domain_tolerance=0.0, general_tolerance=0.05, confidence=0.95, resamples=500,
     )  # fmt: skip
 
 

@@ -55,7 +55,9 @@ class Editor:
         self.world.pieces[piece] = [text, effect]
 
     def weights(self):
-        self.world.overwrite(self.dice.choice(["base_model", "encoder", "benchmark_tasks"]), self.dice.randrange(2))
+        self.world.overwrite(
+            self.dice.choice(["base_model", "initial_adapter", "encoder", "benchmark_tasks"]), self.dice.randrange(2)
+        )
 
     def row(self):
         path = self.dice.choice(self.files())

@@ -19,7 +19,13 @@ class World:
     def __init__(self):
         self.files = {"a.jsonl": "digest-a"}
         self.by_iteration: dict[str, dict[str, str]] = {}
-        self.identities = {"base_model": "m1", "encoder": "e1", "grader": "none", "benchmark_tasks": "t1"}
+        self.identities = {
+            "base_model": "m1",
+            "encoder": "e1",
+            "grader": "none",
+            "benchmark_tasks": "t1",
+            "initial_adapter": "none",
+        }
         self.edited: dict[str, str] = {}
 
     def landing_files(self, iteration, known):

@@ -189,7 +189,7 @@ def change_json(path: Path, **changes) -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "one_of_its_own"])
 def test_code_of_a_model_folder_is_never_run(planted, tmp_path, kind):
-    from resources.machine import linear_layers
+    from resources.machine import skeleton
     from resources.policy_model import load_policy, load_tokenizer
 
     def prepare(folder):
@@ -200,7 +200,7 @@ def test_code_of_a_model_folder_is_never_run(planted, tmp_path, kind):
 
     folder = planted("policy.model", prepare).model
     # A kind that the library knows is loaded by the library's own code; another one is refused.
-    for load in (lambda folder: load_policy(folder, dtype="float32"), linear_layers):
+    for load in (lambda folder: load_policy(folder, dtype="float32"), skeleton):
         with nullcontext() if kind == "llama" else pytest.raises(ValueError, match="trust_remote_code"):
             load(folder)
     with suppress(ValueError):

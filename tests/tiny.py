@@ -70,6 +70,22 @@ def make_talker(folder: Path) -> Path:
     return folder
 
 
+def make_adapter(folder: Path, model: Path, seed: int = 0, spread: float = 0.2, **changes: Any) -> Path:
+    """A LoRA adapter on a model as peft saves it, with random weights that change what the model says."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    lora = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj", "down_proj"], "task_type": "CAUSAL_LM"}
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(**{**lora, **changes}))
+    random = torch.Generator().manual_seed(seed)
+    for name, weight in adapted.named_parameters():
+        if ".lora_" in name:
+            weight.data = torch.randn(weight.shape, generator=random) * spread
+    adapted.save_pretrained(folder)
+    return folder
+
+
 def make_encoder(folder: Path) -> Path:
     """A one-layer random BERT over the same bytes, with mean pooling, as sentence-transformers saves it."""
     import torch

@@ -1,3 +1,4 @@
+import json
 from typing import TYPE_CHECKING
 
 from apt_assets.benchmarking import score_policy, work_to_score
@@ -21,13 +22,13 @@ def questions_now(view: View) -> "tuple[dict[str, pl.DataFrame], list[str]]":
 
 
 def work(view: View) -> dict[str, int]:
-    return work_to_score(view, None, *questions_now(view))
+    return work_to_score(view, view.initial_adapter(), *questions_now(view))
 
 
 @stage(
     inputs=["landing_folder"],
     settings=["data.validation", "data.test", "data.near_duplicate_words", *ANSWERING, *GRADING, *BENCHMARKS],
-    identities=["grader", "base_model", "benchmark_tasks"],
+    identities=["grader", "base_model", "initial_adapter", "benchmark_tasks"],
     libraries=["torch", "transformers", "peft", "lm-eval", "polars", *GRADING_LIBRARIES],
     work=work,
     group="evaluation",
@@ -35,7 +36,13 @@ def work(view: View) -> dict[str, int]:
     partitioned=False,
 )
 def base_scores(step: Step) -> None:
-    """The base model, without any adapter, on the same benchmarks: what the gate compares general
-    ability with. Domain rows are those of all landed files.
+    """What the loop starts from, the base model or the initial adapter, on the same benchmarks: what the
+    gate compares general ability with. Domain rows are those of all landed files.
     """
-    score_policy(step, None, *questions_now(step))
+    from apt_assets.method.gate import start_in_words
+
+    adapter = step.initial_adapter()
+    score_policy(step, adapter, *questions_now(step))
+    start = start_in_words(adapter)
+    (step.out / "start.json").write_text(json.dumps({"start": start}))
+    step.facts["start"] = start

@@ -9,6 +9,7 @@ from apt_assets.engine.step import Step
         "benchmark_scores/domain_items.parquet",
         "benchmark_scores/general_items.parquet",
         "base_scores/general_items.parquet",
+        "base_scores/start.json",
         "reference_scores",
     ],
     settings=["gate"],
@@ -17,17 +18,20 @@ from apt_assets.engine.step import Step
 )
 def gate(step: Step) -> None:
     """May the adapter be promoted? Domain: validation accuracy not below the promoted adapter's.
-    General: not worse than the base model by more than a tolerance, by a paired bootstrap.
+    General: not worse than what the loop starts from, the base model or the initial adapter, by more
+    than a tolerance, by a paired bootstrap.
     """
     from apt_assets.method.gate import decide
 
     reference, where = step.reference_items()
+    start = json.loads(step.artifact("base_scores", "start.json").read_text())["start"]
     verdict = decide(
         step.read("benchmark_scores", "domain_items"),
         reference,
         step.read("benchmark_scores", "general_items"),
         step.read("base_scores", "general_items"),
-        promoted="the base model" if where == BASE else "the promoted adapter",
+        promoted=start if where == BASE else "the promoted adapter",
+        start=start,
         **step.settings.gate.model_dump(),
     )
     (step.out / "verdict.json").write_text(json.dumps(verdict, indent=1))

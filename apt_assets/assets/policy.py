@@ -13,7 +13,7 @@ from apt_assets.engine.step import Step
 )
 def policy(step: Step) -> None:
     """M_t: which model answers in this iteration. The base model and the adapter it carries, both by
-    content: the adapter of the last promoted iteration, or none.
+    content: the adapter of the last promoted iteration, or else the initial one, or none.
     """
     content = {
         "base_model": step.identity("base_model"),

@@ -14,6 +14,7 @@ Pure: reads the store's manifests and the world's digests, changes nothing.
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 from apt_assets.engine.code import ENGINE_VERSION
@@ -40,7 +41,7 @@ class World(Protocol):
         ...
 
     def identity(self, name: str) -> str:
-        """Digest of the base model, the encoder, the grader or the benchmark tasks."""
+        """Digest of the base model, the initial adapter, the encoder, the grader or the benchmark tasks."""
         ...
 
     def code(self, start: str) -> dict[str, str]:
@@ -160,7 +161,7 @@ class Planner:
         return self._verdicts[iteration]
 
     def promoted_before(self, iteration: str) -> str | None:
-        """The latest earlier iteration whose gate passed; None: the base model itself.
+        """The latest earlier iteration whose gate passed; None: it starts from what the loop starts from.
 
         Raises Unsettled while an iteration in between has no fresh verdict.
         """
@@ -309,9 +310,14 @@ class Planner:
         """Content of the adapter that the iteration starts from; "none": the base model itself."""
         earlier = self.promoted_before(iteration)
         if earlier is None:
-            return "none"
+            return self.initial_adapter
         files = self._fresh(earlier, "adapter_checkpoint").files
         return digest_json([files[part] for part in ADAPTER_PARTS])
+
+    @cached_property
+    def initial_adapter(self) -> str:
+        """Content of the adapter that the loop starts from; "none": it starts from the base model."""
+        return self.world.identity("initial_adapter")
 
     def _fresh(self, iteration: str, name: str) -> Manifest:
         plan = self.stage(iteration, name)

@@ -29,8 +29,8 @@ class Stage:
         reference_scores, iteration (its key).
     settings: dotted paths into the experiment, of a value or a whole section. Reading any other
         setting, or an input that is not declared, is an error (engine/view.py).
-    identities: what a stage reads from outside the store, by content: base_model, encoder, grader,
-        benchmark_tasks.
+    identities: what a stage reads from outside the store, by content: base_model, initial_adapter,
+        encoder, grader, benchmark_tasks.
     libraries: distributions whose version may change the result.
     work: what computing it would cost, given its inputs: {"answers": rows, ...}; None: nothing of note.
     verify: checks what an artifact refers to outside its folder before it is reused; raises

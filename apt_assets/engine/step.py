@@ -137,4 +137,9 @@ def changed_outside(project: "Project", plan: StagePlan, planner: Planner) -> st
         policy = planner.stage(plan.iteration, "policy").manifest
         if policy is not None and policy.identities["base_model"] != project.identity("base_model"):
             return "base_model"
+    if {"policy", "previous_adapter"} & set(STAGES[plan.stage].inputs) and (
+        planner.promoted_before(plan.iteration) is None
+        and planner.initial_adapter != project.identity("initial_adapter")
+    ):
+        return "initial_adapter"
     return project.code_changed(STAGES[plan.stage].code, plan.facts["code"])

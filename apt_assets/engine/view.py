@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apt_assets.engine.plan import ADAPTER_PARTS
 from apt_assets.engine.stages import BASE, STAGES, Stage
 from apt_assets.experiment import Section
 from resources.artifact_store import Manifest
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from apt_assets.engine.plan import Planner, StagePlan
     from apt_assets.project import Project
-
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 class UndeclaredRead(Exception):
@@ -126,11 +125,16 @@ class View:
         """The adapter this iteration starts from; None: the base model itself."""
         self._declared("previous_adapter", "policy")
         earlier = self.planner.promoted_before(self.plan.iteration)
-        return None if earlier is None else self._adapter(earlier)
+        return self._initial_adapter() if earlier is None else self._adapter(earlier)
+
+    def initial_adapter(self) -> Adapter | None:
+        """The adapter the loop starts from; None: the base model itself."""
+        self.identity("initial_adapter")
+        return self._initial_adapter()
 
     def new_adapter(self) -> Adapter:
         """The adapter this iteration trained."""
-        for file in ADAPTER_FILES:
+        for file in ADAPTER_PARTS:
             self._declared("adapter_checkpoint", f"adapter_checkpoint/{file}")
         return self._adapter(self.plan.iteration)
 
@@ -146,9 +150,13 @@ class View:
             self.row_tables.append(name)
         return table
 
+    def _initial_adapter(self) -> Adapter | None:
+        folder = self.project.initial_adapter
+        return None if folder is None else Adapter(folder, self.project.adapter_digests(folder))
+
     def _adapter(self, iteration: str) -> Adapter:
         manifest = self.manifest("adapter_checkpoint", iteration)
-        return Adapter(self._open(manifest), {name: manifest.files[name] for name in ADAPTER_FILES})
+        return Adapter(self._open(manifest), {name: manifest.files[name] for name in ADAPTER_PARTS})
 
     def _open(self, manifest: Manifest) -> Path:
         return self.project.store.folder(manifest)

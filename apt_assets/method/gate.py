@@ -2,9 +2,10 @@
 
 Domain: validation accuracy (lenient) not below the promoted adapter's by more than the tolerance.
     A point comparison: an iteration that is not better on its own validation split is rolled back.
-General: with the given confidence, mean accuracy over the general items is not below the base
-    model's by more than the tolerance (non-inferiority: the lower end of the paired bootstrap
-    interval of the difference must lie above -tolerance). Too few items to tell is a refusal.
+General: with the given confidence, mean accuracy over the general items is not below that of what
+    the loop starts from, the base model or the initial adapter, by more than the tolerance
+    (non-inferiority: the lower end of the paired bootstrap interval of the difference must lie above
+    -tolerance). Too few items to tell is a refusal.
 """
 
 from dataclasses import asdict, dataclass
@@ -46,9 +47,10 @@ def decide(
     candidate_domain: pl.DataFrame,
     promoted_domain: pl.DataFrame,
     candidate_general: pl.DataFrame,
-    base_general: pl.DataFrame,
+    start_general: pl.DataFrame,
     *,
     promoted: str,
+    start: str,
     domain_tolerance: float,
     general_tolerance: float,
     confidence: float,
@@ -57,18 +59,19 @@ def decide(
     """The verdict: {passed, reason, checks: [Check as a dict]}.
 
     Domain tables are DomainItems, general tables GeneralItems; rows are paired by item, and an item
-    that only one side has is left out. `promoted` names what the domain check compares with.
+    that only one side has is left out. `promoted` names what the domain check compares with, `start` what
+    the general one does.
     """
     domain = pair(validation(candidate_domain), validation(promoted_domain), ["row_id"])
     general = pair(
         candidate_general.with_columns(pl.col("correct").alias("right")),
-        base_general.with_columns(pl.col("correct").alias("right")),
+        start_general.with_columns(pl.col("correct").alias("right")),
         ["task", "item"],
     )
     checks = []
     for name, items, tolerance, against in (
         ("domain", domain, domain_tolerance, promoted),
-        ("general", general, general_tolerance, "the base model"),
+        ("general", general, general_tolerance, start),
     ):
         low, high = paired_bootstrap(items, confidence, resamples)
         candidate, reference = share(items["right"]), share(items["right_reference"])
@@ -83,6 +86,11 @@ def decide(
         "reason": "; ".join(refused or [check.sentence() for check in checks]),
         "checks": [asdict(check) for check in checks],
     }
+
+
+def start_in_words(adapter: object | None) -> str:
+    """What the loop starts from; adapter: the initial one, None for the base model alone."""
+    return "the base model" if adapter is None else "the initial adapter"
 
 
 def share(values: pl.Series) -> float:
