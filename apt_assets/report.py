@@ -212,7 +212,7 @@ def pairs(found: dict[str, Any]) -> list[str]:
         parts.append(table(("kind", "landed file", "pairs"), rows, numbers=(2,)))
         names = ("kind", "prompt", "chosen", "rejected", "grade", "case", "rank", "similarity", "file", "line")
         parts.append(folded("the first rows of each kind", rows_of(one["rows"], names)))
-    note = "Chosen is the gold answer, rejected the policy's own; replay rows were answered right."
+    note = "Chosen is the gold answer, rejected the policy's own; a replay row has the gold as both."
     return [f'<p class="soft">{note} Case: the bad case a row came by.</p>', *parts] if parts else ["<p>None yet.</p>"]
 
 

@@ -93,13 +93,15 @@ class PreferencePairs(Table):
 
     row_id: str = row_id(unique=True)
     case_id: str = pa.Field(
-        str_matches=r"^[0-9a-f]{16}$", description="bad case it came by; of a replay row that was mined: its own"
+        str_matches=r"^[0-9a-f]{16}$", description="bad case it came by; its own of a replay row that no case led to"
     )
     kind: str = pa.Field(isin=["bad_case", "similar", "replay"], description="why the row is here")
     prompt: str = pa.Field(description="the question")
     chosen: str = pa.Field(description="gold answer")
     rejected: str = pa.Field(description="the policy's own answer")
-    grade: pl.Int8 = pa.Field(isin=[1, 2, 3, 4, 5], description=GRADE)
+    grade: pl.Int8 = pa.Field(
+        nullable=True, isin=[1, 2, 3, 4, 5], description=f"{GRADE}; null: the policy was not asked"
+    )
 
 
 class TrainingPairs(Table):
@@ -129,9 +131,11 @@ class TrainingLog(Table):
     """What TRL logged, one row per optimiser step that it logged."""
 
     step: int = pa.Field(ge=1, description="optimiser step")
-    loss: float = pa.Field(description="DPO + NLL, nats")
-    margin: float = pa.Field(description="reward of chosen minus rejected, beta * nats")
-    reward_accuracy: float = pa.Field(ge=0, le=1, description="share of pairs with a positive margin")
+    loss: float = pa.Field(description="DPO + NLL, or NLL alone by training.objective, nats")
+    margin: float = pa.Field(nullable=True, description="reward of chosen minus rejected, beta * nats; null: sft")
+    reward_accuracy: float = pa.Field(
+        nullable=True, ge=0, le=1, description="share of pairs with a positive margin; null: sft"
+    )
     grad_norm: float = pa.Field(ge=0, description="before clipping")
     learning_rate: float = pa.Field(ge=0, description="of that step")
 
