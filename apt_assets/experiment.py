@@ -288,8 +288,13 @@ class Pairs(Section):
     """Which rows become preference pairs."""
 
     max_bad_cases: int | None = Field(None, ge=1, description="Most bad cases used; null: all (choice).")
-    replay_share: float = Field(
-        1.0, ge=0, description="Most replay rows (answered right, NLL only) per pair; 0: none (measured)."
+    replay: Literal["answered_right", "pool"] = Field(
+        "answered_right",
+        description="Where replay rows (NLL only) come from: questions that the policy answered right, or any training "
+        "row that is no pair, drawn afresh each iteration by mining.seed (choice).",
+    )
+    replay_share: float | None = Field(
+        1.0, ge=0, description="Most replay rows per pair; 0: none; null: all there are (measured)."
     )
     counterfactual: Literal["none", "perturbed", "sampled"] = Field(
         "none",
@@ -299,10 +304,20 @@ class Pairs(Section):
     temperature: float = Field(1.0, gt=0, description="Of the sampled answers (choice).")
 
 
-class Training(Section):
-    """DPO + NLL with LoRA, by TRL. An adapter that is trained further, `policy.initial_adapter` or a promoted one,
-    keeps the rank, alpha and targets that it has: those here are of a fresh one."""
+UNUSED_BY_SFT = ("loss", "beta", "nll_weight", "reference")
 
+
+class Training(Section):
+    """LoRA, by TRL. Objective dpo: DPO + NLL on pairs. Objective sft: plain fine-tuning, the NLL of the chosen
+    answers alone; it does not use loss, beta, nll_weight and reference, so their values do not count then. An
+    adapter that is trained further, `policy.initial_adapter` or a promoted one, keeps the rank, alpha and targets
+    that it has: those here are of a fresh one."""
+
+    objective: Literal["dpo", "sft"] = Field("dpo", description="dpo: preference training (paper); sft: fine-tuning.")
+    loss: Literal["sigmoid", "sigmoid_norm"] = Field(
+        "sigmoid",
+        description="sigmoid: DPO; sigmoid_norm: DPO on log-ratios per token, which wants a larger beta (choice).",
+    )
     learning_rate: float = Field(1e-3, gt=0, description="Peak, of the first iteration (measured).")
     learning_rate_decay: float = Field(0.5, gt=0, le=1, description="Factor per iteration (measured).")
     beta: float = Field(0.1, gt=0, description="DPO temperature (IRPO).")
@@ -324,6 +339,14 @@ class Training(Section):
     warmup_steps: int = Field(5, ge=0, description="Linear warm-up; then linear decay to 0.")
     max_length: int = Field(512, ge=8, description="Longest prompt + answer, in tokens; longer is cut.")
     seed: int = Field(17, description="Of initialisation and order.")
+
+    @model_validator(mode="after")
+    def forget_what_sft_does_not_use(self) -> Self:
+        """The fingerprint must hold what decides the adapter, and only that."""
+        if self.objective == "dpo":
+            return self
+        fields = type(self).model_fields
+        return self.model_copy(update={name: fields[name].default for name in UNUSED_BY_SFT})
 
 
 class Benchmarks(Section):

@@ -65,30 +65,34 @@ def label_rates(rows: Sequence[Mapping[str, Any]], before: str, after: str, most
     return drawing.svg
 
 
-def training_curves(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """Loss, reward margin and reward accuracy by optimiser step. logs: series (an iteration) -> rows of a
-    TrainingLog; at most SERIES series. Raises ValueError for more."""
+def training_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Loss, reward margin and reward accuracy by optimiser step, the latter two where they are known. logs:
+    series (an iteration) -> rows of a TrainingLog; at most SERIES series. Raises ValueError for more."""
     if len(logs) > SERIES:
         raise ValueError(f"{len(logs)} series; a plot shows at most {SERIES}")
     logs = {name: log for name, log in logs.items() if log}
     panels = {"loss": "loss, nats", "margin": "reward margin", "reward_accuracy": "reward accuracy"}
-    drawing = Drawing("Training curves", 330, "By optimiser step: loss, margin and accuracy of the rewards.")
+    known = {column: {name: log for name, log in logs.items() if log[0][column] is not None} for column in panels}
+    panels = {column: heading for column, heading in panels.items() if known[column] or not logs}
+    height = 98 * len(panels)
+    says = "By optimiser step: loss, margin and accuracy of the rewards." if len(panels) > 1 else "By optimiser step."
+    drawing = Drawing("Training curves", height + 36, says)
     last = max((row["step"] for log in logs.values() for row in log), default=1)
     across = scale(1, last, LEFT, RIGHT)
     for panel, (column, heading) in enumerate(panels.items()):
         top, bottom = 22 + 98 * panel, 92 + 98 * panel
-        values = [row[column] for log in logs.values() for row in log]
+        values = [row[column] for log in known[column].values() for row in log]
         low, high = (0.0, 1.0) if column == "reward_accuracy" else (min([0.0, *values]), max(values, default=1.0))
         place = scale(low, high, bottom, top)
         drawing.text(LEFT, top - 8, heading)
         drawing.axis(ticks(low, high), place, LEFT, RIGHT)
-        for number, (name, log) in enumerate(logs.items()):
+        for name, log in known[column].items():
             points = [(across(row["step"]), place(row[column])) for row in log]
             ends = f"{log[0][column]:.3g} at step {log[0]['step']}, {log[-1][column]:.3g} at step {log[-1]['step']}"
-            drawing.path(points, f"s{number}", f"{name}, {heading}: {ends}")
-    drawing.text(LEFT, 306, "step 1")
-    drawing.text(RIGHT, 306, f"step {last}", anchor="end")
-    drawing.legend(list(logs), 324)
+            drawing.path(points, f"s{list(logs).index(name)}", f"{name}, {heading}: {ends}")
+    drawing.text(LEFT, height + 12, "step 1")
+    drawing.text(RIGHT, height + 12, f"step {last}", anchor="end")
+    drawing.legend(list(logs), height + 30)
     return drawing.svg
 
 

@@ -216,8 +216,8 @@ def pairs(found: dict[str, Any]) -> list[str]:
         names = ("kind", "prompt", "chosen", "rejected", "grade", "case", "rank", "similarity", "file", "line")
         parts.append(folded("the first rows of each kind", rows_of(one["rows"], names)))
     note = (
-        "Chosen is the gold answer, rejected the policy's own; replay rows were answered right, and so were "
-        "counterfactual ones, whose rejected answer was made or sampled. Case: the bad case a row came by. "
+        "Chosen is the gold answer, rejected the policy's own; a replay row has the gold as both. Counterfactual rows "
+        "were answered right, and their rejected answer was made or sampled. Case: the bad case a row came by. "
         "No similarity: a row drawn at random."
     )
     return [f'<p class="soft">{note}</p>', *parts] if parts else ["<p>None yet.</p>"]

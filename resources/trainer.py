@@ -1,10 +1,15 @@
-"""The trainer: DPO + NLL with LoRA, by TRL's DPOTrainer.
+"""The trainer: DPO + NLL, or plain fine-tuning (SFT), with LoRA, by TRL's DPOTrainer.
 
-loss = -log sigmoid(beta * (log-ratio of chosen - log-ratio of rejected)) + w * NLL(chosen)
+dpo: loss = -log sigmoid(beta * (log-ratio of chosen - log-ratio of rejected)) + w * NLL(chosen)
+sft: loss = NLL(chosen)
 
-Sources: DPO, Rafailov et al. 2023, eq. 7; the NLL term, Pang et al. 2024 (arXiv 2404.19733). Log-
-ratios are against the reference model: the previous policy, which is the adapter as it was before the
-first step, or the base model. Their log-probabilities are computed once, before training.
+The NLL is a mean over the tokens of a batch's chosen answers, in nats, as in TRL's SFTTrainer. A log-ratio
+is a sum over an answer's tokens, or with sigmoid_norm their mean. It is against the reference model: the
+previous policy, which is the adapter as it was before the first step, or the base model. Its
+log-probabilities are computed once, before training; sft needs none.
+
+Sources: DPO, Rafailov et al. 2023, eq. 7; length-normalised, Lambert et al. 2024 (arXiv 2411.15124); the NLL
+term, Pang et al. 2024 (arXiv 2404.19733).
 """
 
 import contextlib
@@ -19,7 +24,7 @@ from resources.checkpoints import Checkpoints
 from resources.policy_model import Policy, beginning, load_base, messages
 from resources.row_store import Compute
 from resources.scoring import Question, Scores, score_answers
-from resources.shared_prompts import completion_positions_only, give_reference, share_prompts
+from resources.shared_prompts import completion_positions_only, give_reference, leave_out_rejected, share_prompts
 
 if TYPE_CHECKING:
     import polars as pl
@@ -45,6 +50,8 @@ class TrainingRecipe:
     device: str
     quantization: str = "none"
     lora_targets: str | list[str] = "all-linear"
+    objective: Literal["dpo", "sft"] = "dpo"
+    loss: Literal["sigmoid", "sigmoid_norm"] = "sigmoid"
 
 
 # Gets a function that computes the pairs at the positions it is given; returns the value of every pair.
@@ -67,16 +74,19 @@ def train_adapter(
     Writes adapter_model.safetensors and adapter_config.json to `out` and returns the TrainingLog.
     Raises ValueError if there is no pair, or none with a prompt shorter than `max_length` tokens.
     `progress` gets (optimiser step, of how many). `fill_reference` may know log-probabilities of the
-    reference model, [chosen, rejected] in nats for each pair; it is asked for all of them. `checkpoints`:
-    where it keeps how far it is, and goes on from.
+    reference model, [chosen, rejected] in nats for each pair; it is asked for all of them, under sft for
+    none. `checkpoints`: where it keeps how far it is, and goes on from.
     """
     from resources.fused_lora import fuse_lora
 
     trainer = make_trainer(model_dir, previous_adapter, pairs, system_prompt, recipe, out, progress)
     fuse_lora(trainer.model)
-    compute = reference_log_probs(trainer, system_prompt, recipe)
-    values = (fill_reference or compute_all(pairs.height))(compute)
-    known = [values[row] for row in trainer.train_dataset["row"]]
+    if recipe.objective == "sft":
+        known = [[0.0, 0.0]] * len(trainer.train_dataset)  # TRL computes log-ratios all the same
+    else:
+        compute = reference_log_probs(trainer, system_prompt, recipe)
+        values = (fill_reference or compute_all(pairs.height))(compute)
+        known = [values[row] for row in trainer.train_dataset["row"]]
     give_reference(trainer, [chosen for chosen, _ in known], [rejected for _, rejected in known])
     share_prompts(trainer.model.get_base_model().base_model)
     with completion_positions_only():
@@ -86,7 +96,7 @@ def train_adapter(
     (out / "README.md").unlink(missing_ok=True)
     shutil.rmtree(out / "trainer")  # its output_dir, in which it keeps nothing
     forget_base_path(out / "adapter_config.json")
-    return training_log(trainer.state.log_history)
+    return training_log(trainer.state.log_history, recipe.objective)
 
 
 def make_trainer(
@@ -107,6 +117,10 @@ def make_trainer(
 
     if pairs.height == 0:
         raise ValueError("there is no preference pair to train on")
+    sft = recipe.objective == "sft"
+    if sft:
+        # How TRL tokenises a pair's prompt depends on both answers.
+        pairs = pairs.with_columns(rejected="chosen")
     model, tokenizer = load_base(model_dir, recipe.dtype, recipe.quantization, recipe.device)
     # A fresh adapter starts as the identity, so its "previous policy" is the base model as well.
     lora = None
@@ -135,8 +149,8 @@ def make_trainer(
         num_train_epochs=recipe.epochs,
         max_length=recipe.max_length,
         beta=recipe.beta,
-        loss_type=["sigmoid", "sft"],
-        loss_weights=[1.0, recipe.nll_weight],
+        loss_type=["sft"] if sft else [recipe.loss, "sft"],
+        loss_weights=[1.0] if sft else [1.0, recipe.nll_weight],
         seed=recipe.seed,
         use_cpu=recipe.device == "cpu",
         bf16=recipe.dtype == "bfloat16" and recipe.device != "cpu",
@@ -160,6 +174,8 @@ def make_trainer(
     )
     if len(trainer.train_dataset) == 0:
         raise ValueError(f"every prompt has training.max_length = {recipe.max_length} tokens or more: raise it")
+    if sft:
+        leave_out_rejected(trainer)
     # It prints every logged step as a dict; the training log has them as a table.
     trainer.remove_callback(PrinterCallback)
     # TRL's frozen copy of the previous adapter: what it would say is computed before training.
@@ -254,7 +270,7 @@ def forget_base_path(config: Path) -> None:
     config.write_text(json.dumps({**content, "base_model_name_or_path": None}, indent=1, sort_keys=True))
 
 
-def training_log(history: list[dict[str, float]]) -> "pl.DataFrame":
+def training_log(history: list[dict[str, float]], objective: str) -> "pl.DataFrame":
     import polars as pl
 
     from schemas.tables import TrainingLog
@@ -267,5 +283,8 @@ def training_log(history: list[dict[str, float]]) -> "pl.DataFrame":
         "grad_norm": "grad_norm",
         "learning_rate": "learning_rate",
     }
+    if objective == "sft":
+        # TRL logs rewards, of answers that were left out.
+        columns = {name: key for name, key in columns.items() if not key.startswith("rewards/")}
     steps = [{name: entry[key] for name, key in columns.items()} for entry in history if "loss" in entry]
     return pl.DataFrame(steps, schema=TrainingLog.empty().schema)

@@ -98,7 +98,7 @@ class PreferencePairs(Table):
 
     row_id: str = row_id(unique=True)
     case_id: str = pa.Field(
-        str_matches=r"^[0-9a-f]{16}$", description="bad case it came by; of a replay row that was mined: its own"
+        str_matches=r"^[0-9a-f]{16}$", description="bad case it came by; its own of a replay row that no case led to"
     )
     kind: str = pa.Field(
         isin=["bad_case", "similar", "counterfactual", "replay"],
@@ -108,7 +108,9 @@ class PreferencePairs(Table):
     chosen: str = pa.Field(description="gold answer")
     rejected: str = pa.Field(description=REJECTED)
     grade: pl.Int8 = pa.Field(
-        isin=[1, 2, 3, 4, 5], description=f"of `rejected`; of a replay row of the answer. {GRADE}"
+        nullable=True,
+        isin=[1, 2, 3, 4, 5],
+        description=f"of `rejected`; of a replay row of the answer, null if the policy was not asked. {GRADE}",
     )
 
 
@@ -139,9 +141,11 @@ class TrainingLog(Table):
     """What TRL logged, one row per optimiser step that it logged."""
 
     step: int = pa.Field(ge=1, description="optimiser step")
-    loss: float = pa.Field(description="DPO + NLL, nats")
-    margin: float = pa.Field(description="reward of chosen minus rejected, beta * nats")
-    reward_accuracy: float = pa.Field(ge=0, le=1, description="share of pairs with a positive margin")
+    loss: float = pa.Field(description="DPO + NLL, or NLL alone by training.objective, nats")
+    margin: float = pa.Field(nullable=True, description="reward of chosen minus rejected, beta * nats; null: sft")
+    reward_accuracy: float = pa.Field(
+        nullable=True, ge=0, le=1, description="share of pairs with a positive margin; null: sft"
+    )
     grad_norm: float = pa.Field(ge=0, description="before clipping")
     learning_rate: float = pa.Field(ge=0, description="of that step")
 

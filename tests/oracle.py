@@ -83,10 +83,14 @@ def ask(policy_of, settings, code, part, fill):
     return [[*row, marks[json.dumps(row)]] for row in rows]
 
 
+def draw_by(inputs, settings, what):
+    return lambda row: small([what, inputs["iteration"], settings["mining.seed"], row[0]], 10**6)
+
+
 def eval_predictions(inputs, settings, outside, code, fill):
     train = inputs["domain_dataset/train.parquet"]
     most = settings["mining.questions"] or len(train)
-    drawn = sorted(train, key=lambda row: small([inputs["iteration"], row[0]], 10**6))[:most]
+    drawn = sorted(train, key=draw_by(inputs, settings, "mining"))[:most]
     return {"eval_predictions.parquet": ask(inputs["policy"], settings, code, sorted(drawn), fill)}
 
 
@@ -116,6 +120,12 @@ def preference_pairs(inputs, settings, outside, code, fill):
     wrong = [row for row in similar if row[3] < below]
     made = counterfactuals(inputs, settings, code, [row[:2] for row in similar if row[3] >= below], fill)
     pairs = sorted({json.dumps(row) for row in [*bad, *wrong, *(row for row in made if row[3] < below)]})
+    if settings["pairs.replay"] == "pool":
+        paired, share = {json.loads(row)[0] for row in pairs}, settings["pairs.replay_share"]
+        rest = [row for row in inputs["domain_dataset/train.parquet"] if row[0] not in paired]
+        most = len(rest) if share is None else round(share * len(pairs))
+        drawn = sorted(rest, key=draw_by(inputs, settings, "replay"))[:most]
+        pairs += [json.dumps([prompt, gold, gold, None]) for prompt, gold in sorted(drawn)]
     return {
         "preference_pairs.parquet": pairs,
         "training_pairs.parquet": list(dict.fromkeys(json.dumps(json.loads(row)[:3]) for row in pairs)),
@@ -141,6 +151,7 @@ def adapter_checkpoint(inputs, settings, outside, code, fill):
             inputs["preference_pairs/training_pairs.parquet"],
             inputs["policy"],
             inputs["promoted_count"],
+            settings["training.objective"],
             settings["training.beta"],
             code["train"],
         ],
@@ -251,7 +262,8 @@ class World(Project):
         return {piece: self.pieces[piece][1] for piece in CODE.get(stage, ())}
 
     def set(self, section, **values):
-        changed = getattr(self.experiment, section).model_copy(update=values)
+        before = getattr(self.experiment, section)
+        changed = type(before).model_validate({**before.model_dump(), **values})
         self.experiment = self.experiment.model_copy(update={section: changed})
 
     def landed_rows(self, names):

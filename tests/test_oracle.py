@@ -40,9 +40,10 @@ class Editor:
             ("assessor", "bad_below", [2, 4, 5]), ("training", "beta", [0.1, 0.2]), ("mining", "questions", [5, None]),
             ("policy", "max_new_tokens", [3, 4]), ("policy", "dtype", ["float32", "bfloat16"]),
             ("retrieval", "per_case", [0, 1, 2]), ("retrieval", "batch_size", [8, 64]),
-            ("data", "test", [0.1, 0.2]), ("pairs", "replay_share", [0.0, 1.0]),
+            ("data", "test", [0.1, 0.2]), ("pairs", "replay_share", [0.0, 1.0, None]),
             ("retrieval", "choose", ["similar", "random"]), ("mining", "seed", [17, 18]),
             ("pairs", "counterfactual", ["none", "perturbed", "sampled"]), ("pairs", "temperature", [0.7, 1.0]),
+            ("pairs", "replay", ["answered_right", "pool"]), ("training", "objective", ["dpo", "sft"]),
             ("gate", "domain_tolerance", [0.0, 0.3, 1.0]), ("policy", "batch_tokens", [256, 1024]),
         ])  # fmt: skip
         self.world.set(section, **{name: self.dice.choice(values)})

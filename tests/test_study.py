@@ -119,7 +119,9 @@ def test_a_new_arm_computes_only_what_is_its_own(again):
     home, file, _ = again
     content = yaml.safe_load(file.read_text())
     other = file.with_name("more.yaml")
-    other.write_text(yaml.safe_dump({**content, "arms": {**content["arms"], "stiff": {"settings": {"training.beta": 0.5}}}}))
+    other.write_text(
+        yaml.safe_dump({**content, "arms": {**content["arms"], "stiff": {"settings": {"training.beta": 0.5}}}})
+    )
     before = len(journal(home))
     run_study(other, home / "more", 1, Display(), only_estimate=False)
     computed = {line["stage"] for line in journal(home)[before:] if line["event"] == "computed"}

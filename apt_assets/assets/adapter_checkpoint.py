@@ -1,11 +1,12 @@
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from apt_assets.answering import policy_context
 from apt_assets.engine.stages import stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
 from resources.digest import digest_json
-from resources.row_store import RowTable
+from resources.row_store import Compute, RowTable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -31,8 +32,10 @@ def pair_keys(pairs: "pl.DataFrame") -> list[str]:
 
 def work(view: View) -> dict[str, int]:
     settings, pairs = view.settings.training, view.read("preference_pairs", "training_pairs")
-    steps = -(-pairs.height // settings.batch_size) * settings.epochs
-    return {"references": reference_rows(view).missing(pair_keys(pairs)), "steps": steps}
+    steps = {"steps": -(-pairs.height // settings.batch_size) * settings.epochs}
+    if settings.objective == "sft":
+        return steps
+    return {"references": reference_rows(view).missing(pair_keys(pairs)), **steps}
 
 
 @stage(
@@ -51,8 +54,8 @@ def work(view: View) -> dict[str, int]:
     kinds=["torch", "huggingface"],
 )
 def adapter_checkpoint(step: Step) -> None:
-    """The LoRA adapter after preference training (DPO + NLL) on this iteration's pairs, continued
-    from the previous adapter. Safetensors only.
+    """The LoRA adapter after training on this iteration's pairs (DPO + NLL, or plain fine-tuning: see
+    `training.objective`), continued from the previous adapter. Safetensors only.
     """
     from resources.checkpoints import Checkpoints
     from resources.trainer import TrainingRecipe, train_adapter
@@ -68,7 +71,10 @@ def adapter_checkpoint(step: Step) -> None:
         device=policy.device,
     )
     pairs = step.read("preference_pairs", "training_pairs")
-    keys, table = pair_keys(pairs), reference_rows(step)
+
+    def references(compute: Compute) -> Sequence[Any]:
+        return step.fill(reference_rows(step), pair_keys(pairs), compute, ("reference model", "pairs")).values
+
     previous = step.previous_adapter()
     log = train_adapter(
         step.base_model(),
@@ -78,7 +84,7 @@ def adapter_checkpoint(step: Step) -> None:
         recipe,
         step.out,
         step.progress("training", 0, "steps"),
-        lambda compute: step.fill(table, keys, compute, ("reference model", "pairs")).values,
+        references,
         Checkpoints(step.unfinished, step.check),
     )
     step.write(log, "training_log")

@@ -18,12 +18,14 @@ def work(view: View) -> dict[str, int]:
 
 
 @stage(
-    inputs=["bad_cases", "eval_predictions", "neighbors", "policy", "domain_dataset/train.parquet"],
+    inputs=["iteration", "bad_cases", "eval_predictions", "neighbors", "policy", "domain_dataset/train.parquet"],
     settings=[
         "assessor.bad_below",
+        "pairs.replay",
         "pairs.replay_share",
         "pairs.counterfactual",
         "pairs.temperature",
+        "mining.seed",
         *ANSWERING,
         *GRADING,
     ],
@@ -36,21 +38,26 @@ def work(view: View) -> dict[str, int]:
 def preference_pairs(step: Step) -> None:
     """What is trained on: chosen = gold, rejected = the policy's own answer, for the bad cases and
     for the similar cases, which the policy answers here. A similar case answered right may get a wrong
-    answer to reject; some questions answered right are kept as replay rows, trained by their NLL only.
+    answer to reject. Replay rows, trained by their NLL only, are questions answered right, or any other
+    training rows: see `pairs.replay`.
     """
-    from apt_assets.method.pairing import build_pairs
+    from apt_assets.method.pairing import build_pairs, with_replay_from_pool
 
-    similar, competing = step.read("neighbors"), labels(step)
+    mined, similar, share = step.read("eval_predictions"), step.read("neighbors"), step.settings.pairs.replay_share
+    competing, from_pool = labels(step), step.settings.pairs.replay == "pool"
     answered = answer_and_grade(step, step.previous_adapter(), similar, competing, "answering similar cases")
     pairs = build_pairs(
         step.read("bad_cases"),
-        step.read("eval_predictions"),
+        mined,
         similar,
         answered,
         bad_below=step.settings.assessor.bad_below,
-        replay_share=step.settings.pairs.replay_share,
+        replay_share=0.0 if from_pool else share,
         counterfactuals=counterfactuals(step, answered, competing),
     )
+    if from_pool:
+        train, seed = step.read("domain_dataset", "train"), step.settings.mining.seed
+        pairs = with_replay_from_pool(pairs, train, [answered, mined], share, step.iteration, seed)
     step.write(pairs)
     step.write(pairs.select("prompt", "chosen", "rejected"), "training_pairs")
     step.facts["rows"] = pairs.height

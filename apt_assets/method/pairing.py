@@ -1,6 +1,10 @@
 """Bad cases and similar cases -> preference pairs: chosen = gold, rejected = the policy's answer."""
 
+from collections.abc import Sequence
+
 import polars as pl
+
+from apt_assets.method.mining import draw_questions
 
 
 def build_pairs(
@@ -10,7 +14,7 @@ def build_pairs(
     neighbor_predictions: pl.DataFrame,
     *,
     bad_below: int,
-    replay_share: float,
+    replay_share: float | None,
     counterfactuals: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """One row per training example: bad cases, then similar cases, counterfactual pairs, then replay rows.
@@ -23,10 +27,10 @@ def build_pairs(
     there are none. Such a case is a pair too.
 
     What else the policy answers right has no wrong answer to reject, but without it every example says
-    "change your answer". Up to `replay_share` times the number of pairs is kept as replay rows with
-    rejected == chosen: for these the log-ratio of the sigmoid loss is constant, so their DPO gradient
-    is exactly zero and only their NLL trains. Similar cases come first, then mined questions
-    (`predictions`), each sorted by row_id, which is a hash and so a fair draw.
+    "change your answer". Up to `replay_share` times the number of pairs, or all of it if None, is kept
+    as replay rows with rejected == chosen: for these the log-ratio of the sigmoid loss is constant, so
+    their DPO gradient is exactly zero and only their NLL trains. Similar cases come first, then mined
+    questions (`predictions`), each sorted by row_id, which is a hash and so a fair draw.
     """
     bad = pl.col("grade") < bad_below
     own = as_pairs(bad_cases, "bad_case", "prediction")
@@ -41,7 +45,34 @@ def build_pairs(
     replay = pl.concat(right).unique("row_id", keep="first", maintain_order=True)
     # A neighbour that was mined too is answered twice, in other batches, and may be right only once.
     replay = replay.join(pairs, on="row_id", how="anti")
-    return pl.concat([pairs, replay.head(round(replay_share * pairs.height))])
+    return pl.concat([pairs, replay.head(most_replay(pairs, replay_share, replay))])
+
+
+def with_replay_from_pool(
+    pairs: pl.DataFrame,
+    train: pl.DataFrame,
+    asked: Sequence[pl.DataFrame],
+    replay_share: float | None,
+    iteration: str,
+    seed: int,
+) -> pl.DataFrame:
+    """The pairs, then replay rows from the whole pool: training rows that are no pair, whatever the policy says
+    to them.
+
+    Up to `replay_share` times the number of pairs, all if None: those with the lowest hash of (seed,
+    iteration, row_id), sorted by row_id. asked: graded answers, which give a row its grade; of a row in
+    several of them the first one counts, a row in none has none.
+    """
+    rest = train.join(pairs, on="row_id", how="anti", maintain_order="left")
+    # Not the hash that mining draws by: by that one, the rows that were mined would come first.
+    drawn = draw_questions(rest, f"{iteration}:replay", most_replay(pairs, replay_share, rest), seed)
+    grades = pl.concat([rows.select("row_id", "grade") for rows in asked]).unique("row_id", keep="first")
+    drawn = drawn.join(grades, on="row_id", how="left", maintain_order="left")
+    return pl.concat([pairs, as_pairs(drawn, "replay", "answer")])
+
+
+def most_replay(pairs: pl.DataFrame, share: float | None, there: pl.DataFrame) -> int:
+    return there.height if share is None else round(share * pairs.height)
 
 
 def as_pairs(rows: pl.DataFrame, kind: str, rejected: str) -> pl.DataFrame:
