@@ -1,6 +1,7 @@
 """Score one policy on the domain's held-out rows and on the general tasks, item by item."""
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.answering import answer_and_grade, open_policy, policy_context, work_to_answer
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def score_policy(step: "Step", adapter: Adapter | None, heldout: "dict[str, pl.DataFrame]", golds: list[str]) -> None:
-    """Write domain_items.parquet, general_items.parquet and scores.json for base model + adapter.
+    """Write domain_items, general_items and passage_items.parquet and scores.json for base model + adapter.
 
     heldout: split -> Examples. golds: training answers, from which competing labels are taken.
     """
@@ -31,23 +32,21 @@ def score_policy(step: "Step", adapter: Adapter | None, heldout: "dict[str, pl.D
         answer_and_grade(step, adapter, rows, labels, f"{split} rows").with_columns(split=pl.lit(split))
         for split, rows in heldout.items()
     )
-    general = score_general(step, adapter, tasks)
+    general, passages = score_general(step, adapter, tasks)
     step.write(domain, "domain_items")
     step.write(general, "general_items")
-    scores = summarise(domain, general)
+    step.write(passages, "passage_items")
+    scores = summarise(domain, general, passages)
     (step.out / "scores.json").write_text(json.dumps(scores, indent=1))
     step.facts.update(scores)
 
 
-def score_general(step: "Step", adapter: Adapter | None, tasks: "list[Task]") -> "pl.DataFrame":
-    """GeneralItems of all tasks, sorted by task and item; items that this policy was scored on are reused."""
-    import polars as pl
-
+def score_general(step: "Step", adapter: Adapter | None, tasks: "list[Task]") -> "tuple[pl.DataFrame, pl.DataFrame]":
+    """`as_tables` of all tasks; items that this policy was scored on are reused."""
     from resources.benchmarks import score_items
-    from schemas.tables import GeneralItems
 
     table = score_rows(step, adapter)
-    rows = []
+    found = []
     for task in tasks:
 
         def score(missing: list[int], commit: Any, task: "Task" = task) -> None:
@@ -56,9 +55,22 @@ def score_general(step: "Step", adapter: Adapter | None, tasks: "list[Task]") ->
             policy = open_policy(step, adapter)
             score_items(policy, task, missing, batch_tokens=tokens, on_batch=commit, progress=progress)
 
-        scored = step.fill(table, task.keys, score).values
-        rows += [(task.name, item, s["correct"], s["margin"]) for item, s in enumerate(scored)]
-    return pl.DataFrame(rows, schema=GeneralItems.empty().schema, orient="row").sort("task", "item")
+        found.append((task, step.fill(table, task.keys, score).values))
+    return as_tables(found)
+
+
+def as_tables(scored: "Iterable[tuple[Task, list[dict[str, Any]]]]") -> "tuple[pl.DataFrame, pl.DataFrame]":
+    """(GeneralItems, PassageItems), sorted by task and item, of what `score_items` says of each task's items."""
+    import polars as pl
+
+    from schemas.tables import GeneralItems, PassageItems
+
+    rows: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for task, values in scored:
+        rows[task.rolling] += [{"task": task.name, "item": item, **its} for item, its in enumerate(values)]
+    general = pl.DataFrame(rows[False], schema=GeneralItems.empty().schema)
+    passages = pl.DataFrame(rows[True], schema=PassageItems.empty().schema)
+    return general.sort("task", "item"), passages.sort("task", "item")
 
 
 def work_to_score(

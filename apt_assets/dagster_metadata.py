@@ -14,7 +14,7 @@ from apt_assets.engine.plan import Planner, Unsettled
 from apt_assets.engine.stages import BASE, STAGES
 from apt_assets.findings import Store, closed_labels, with_cases
 from apt_assets.project import Project
-from apt_assets.results import interval, start_of
+from apt_assets.results import interval, passages_of, start_of
 from apt_assets.show import MAIN_TABLE
 from resources.artifact_store import Manifest
 
@@ -79,7 +79,12 @@ def facts(manifest: Manifest) -> dict[str, Any]:
     }
     rows = [(name, interval(share), share["n"]) for name, share in shares.items()]
     means = {name: share["mean"] for name, share in shares.items() if share["n"]}
-    return {"scores": dg.MetadataValue.md(as_markdown(("percent", "mean [95 % interval]", "rows"), rows)), **means}
+    perplexities = {f"word_perplexity_{task}": its["word_perplexity"] for task, its in passages_of(found).items()}
+    return {
+        "scores": dg.MetadataValue.md(as_markdown(("percent", "mean [95 % interval]", "rows"), rows)),
+        **means,
+        **perplexities,
+    }
 
 
 def promoted_before(store: Store, iteration: str) -> str | None:

@@ -354,7 +354,7 @@ class Benchmarks(Section):
 
     folder: str = Field("tasks", description="Folder of lm-eval YAML tasks, one file per task.")
     tasks: dict[str, Annotated[int, Field(ge=1)] | None] = Field(
-        {"quartz": 400, "social_iqa": 150},
+        {"last_word": 200, "preposition": 150, "ending": 90, "passages": 40},
         description="Task -> how many of its items, the first ones; null: all (choice: what scores fast).",
     )
 

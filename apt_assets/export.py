@@ -98,24 +98,26 @@ def write_pairs(project: Project, pairs: Path, target: Path) -> None:
 
 def write_results(project: Project, key: str, source: Path, target: Path) -> None:
     """lm-eval's file is written by lm-eval: `lm_eval.utils.make_table` and its loggers read it."""
-    import polars as pl
     from lm_eval.loggers import EvaluationTracker
 
-    from schemas.files import read_table
-
-    items = read_table(source / "general_items.parquet")
-    scored = items.group_by("task").agg(
-        pl.len().alias("n"), pl.col("correct").mean(), pl.col("correct").std().alias("s")
-    )
+    scores = json.loads((source / "scores.json").read_text())
     found: dict[str, Any] = {"results": {}, "versions": {}, "n-shot": {}, "n-samples": {}, "higher_is_better": {}}
-    for task, n, accuracy, deviation in scored.sort("task").iter_rows():
+
+    def add(task: str, items: int, metric: str, value: float, error: float | None, *, higher_is_better: bool) -> None:
         config = read_yaml(project.tasks / f"{task}.yaml")
-        stderr = "N/A" if deviation is None else deviation / n**0.5
-        found["results"][task] = {"alias": task, "acc_norm,none": accuracy, "acc_norm_stderr,none": stderr}
+        stderr = "N/A" if error is None else error
+        found["results"][task] = {"alias": task, f"{metric},none": value, f"{metric}_stderr,none": stderr}
         found["versions"][task] = (config.get("metadata") or {}).get("version", "N/A")
         found["n-shot"][task] = config.get("num_fewshot") or 0
-        found["n-samples"][task] = {"original": n, "effective": n}
-        found["higher_is_better"][task] = {"acc_norm": True}
+        found["n-samples"][task] = {"original": items, "effective": items}
+        found["higher_is_better"][task] = {metric: higher_is_better}
+
+    for task, its in scores["general"].items():
+        if task != "all":
+            accuracy = its["accuracy"]
+            add(task, accuracy["n"], "acc_norm", accuracy["mean"], accuracy["se"], higher_is_better=True)
+    for task, its in scores["passages"].items():
+        add(task, its["n"], "word_perplexity", its["word_perplexity"], its["se"], higher_is_better=False)
     target.mkdir(parents=True, exist_ok=True)
     tracker = EvaluationTracker(output_path=str(target))
     model = {"pretrained": f"{project.experiment.name}-{key}"}

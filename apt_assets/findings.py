@@ -16,7 +16,7 @@ from apt_assets.engine.plan import Planner, stages_of
 from apt_assets.engine.stages import BASE
 from apt_assets.experiment import Experiment, Section, UsageError
 from apt_assets.project import Project
-from apt_assets.results import results, start_of
+from apt_assets.results import passages_of, results, start_of
 from apt_assets.svg import SERIES
 from resources.artifact_store import CorruptArtifact, Manifest
 
@@ -138,6 +138,11 @@ def verdict(found: dict[str, Any]) -> str:
         if now and now["n"]:
             against = f" ({found['start'].removeprefix('the ')} {was['mean']:.1%})" if was and was["n"] else ""
             parts.append(f"{what} {now['mean']:.1%}{against}")
+    was = passages_of(base) if base else {}
+    for task, passages in (passages_of(served) if served else {}).items():
+        before = f"{found['start'].removeprefix('the ')} {was[task]['word_perplexity']:.1f}" if task in was else ""
+        against = f" ({before})" if before else ""
+        parts.append(f"word perplexity of {task} {passages['word_perplexity']:.1f}{against}")
     return " ".join([f"Serve the adapter of iteration {found['served']}: {', '.join(parts)}.", *reasons])
 
 

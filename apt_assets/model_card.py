@@ -8,7 +8,7 @@ from apt_assets.engine.plan import Planner
 from apt_assets.engine.stages import BASE
 from apt_assets.markdown import table
 from apt_assets.project import Project
-from apt_assets.results import facts, interval, start_of
+from apt_assets.results import facts, interval, passages_of, start_of
 
 
 def model_card(project: Project, planner: Planner, key: str, *, merged: bool) -> str:
@@ -72,6 +72,9 @@ def scores(planner: Planner, key: str) -> str:
         *((f"{task} %", ("general", task, "accuracy")) for task in found[BASE].get("general", {}) if task != "all"),
     ):
         rows.append([label, *(interval(dig(scored, path)) if scored else "-" for scored in found.values())])
+    for task in passages_of(found[BASE]):
+        values = (passages_of(scored).get(task) for scored in found.values())
+        rows.append([f"{task}, word perplexity", *(f"{v['word_perplexity']:.1f}" if v else "-" for v in values)])
     return table(["benchmark", start_of(planner).removeprefix("the "), "this"], rows) + (
         "\n\nIntervals in brackets. Validation decides the gate, test is reported and decides nothing."
     )

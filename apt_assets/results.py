@@ -97,15 +97,24 @@ SCORE_COLUMNS = (
 
 
 def general_rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """(columns, rows): accuracy of each general task, by iteration, and the mean margin over all items."""
+    """(columns, rows): accuracy of each general task, by iteration, the mean margin over all items, and the
+    word perplexity of each task of passages."""
     scored = [entry for entry in found["iterations"] if entry["scores"]]
     tasks = list(dict.fromkeys(task for entry in scored for task in entry["scores"]["general"] if task != "all"))
+    texts = list(dict.fromkeys(task for entry in scored for task in passages_of(entry["scores"])))
     rows = []
     for entry in scored:
-        general = entry["scores"]["general"]
+        general, passages = entry["scores"]["general"], passages_of(entry["scores"])
         cells = [interval(general[task]["accuracy"]) if task in general else "-" for task in tasks]
-        rows.append([entry["iteration"], *cells, f"{general['all']['margin']:+.3f}"])
-    return ["iteration", *(f"{task} %" for task in tasks), "gold margin, nats per character"], rows
+        perplexities = [f"{passages[task]['word_perplexity']:.1f}" if task in passages else "-" for task in texts]
+        rows.append([entry["iteration"], *cells, f"{general['all']['margin']:+.3f}", *perplexities])
+    columns = [*(f"{task} %" for task in tasks), "gold margin, nats per character"]
+    return ["iteration", *columns, *(f"{task}: word perplexity" for task in texts)], rows
+
+
+def passages_of(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """task -> {word_perplexity, se, words, n}; none in scores that an older version kept."""
+    return dict(scores.get("passages", {}))
 
 
 def second_rows(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 COMMIT_ITEMS = 200  # items scored between two commits: lm-eval takes about a second to set up
 FEWSHOT_SEED = 1234  # simple_evaluate's
+CHOICE, ROLLING = "multiple_choice", "loglikelihood_rolling"  # the output types that are supported
 
 
 class TaskError(ValueError):
@@ -36,6 +37,7 @@ class TaskError(ValueError):
 class Task:
     """One task: lm-eval's configuration with absolute data files, and the items to score.
 
+    rolling: its items are passages whose every token is scored, not questions with choices.
     keys: one per item, in order: the digest of the configuration and the item, so that an item is
     scored again only if its text or the way it is asked changed.
     """
@@ -44,11 +46,16 @@ class Task:
     config: dict[str, Any]
     keys: tuple[str, ...]
 
+    @property
+    def rolling(self) -> bool:
+        return bool(self.config["output_type"] == ROLLING)
+
 
 def load_tasks(folder: Path, items: dict[str, int | None], data: Path) -> list[Task]:
     """The named tasks, sorted by name, each with its first `items[name]` items (None: all).
 
-    Raises TaskError for a task that is missing, or not a multiple-choice task on local JSON lines.
+    Raises TaskError for a task that is missing, or neither multiple-choice nor rolling, or not on local JSON
+    lines.
     """
     return [load_task(folder / f"{name}.yaml", items[name], data) for name in sorted(items)]
 
@@ -59,8 +66,8 @@ def load_task(path: Path, items: int | None, data: Path) -> Task:
         raise TaskError(f"no task file {path}; the folder has: {there or 'none'}")
     config = read_yaml(path)
     files = (config.get("dataset_kwargs") or {}).get("data_files")
-    if config.get("output_type") != "multiple_choice" or not isinstance(files, dict):
-        raise TaskError(f"{path}: needs output_type multiple_choice and dataset_kwargs.data_files")
+    if config.get("output_type") not in (CHOICE, ROLLING) or not isinstance(files, dict):
+        raise TaskError(f"{path}: needs output_type {CHOICE} or {ROLLING}, and dataset_kwargs.data_files")
     split = config.get("test_split")
     if split not in files:
         raise TaskError(f"{path}: test_split {split!r} is not one of dataset_kwargs.data_files: {', '.join(files)}")
@@ -114,30 +121,54 @@ def score_items(
     on_batch: Callable[[Sequence[int], list[dict[str, Any]]], None],
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Score the items at the given positions; `on_batch` gets positions and {correct, margin} of each
-    few hundred of them, `progress` the number scored after each pass.
+    """Score the items at the given positions; `on_batch` gets positions and scores of each few hundred of
+    them (`of_choices` or `of_passage`), in ascending order, `progress` the number scored after each pass.
 
-    An item is correct if its gold choice has the highest log-likelihood per character (lm-eval's
-    acc_norm). Its margin is the gold's log-likelihood per character minus the best other choice's,
-    in nats. Raises RuntimeError for log-likelihoods that are not finite.
+    Raises RuntimeError for log-likelihoods that are not finite.
     """
+    score = of_passage if task.rolling else of_choices
+    items = sorted(items)  # lm-eval reads them in this order, but numbers them in the order given
     for start in range(0, len(items), COMMIT_ITEMS):
-        part = list(items[start : start + COMMIT_ITEMS])
-        scored = {}
+        part = items[start : start + COMMIT_ITEMS]
 
         def so_far(done: int, start: int = start) -> None:
             progress(start + done)
 
-        for sample in evaluate(policy, task, part, batch_tokens, so_far):
-            choices = sample["doc"]["choices"]
-            scores = [float(response[0]) for response in sample["filtered_resps"]]
-            per_character = [s / max(len(c), 1) for s, c in zip(scores, choices, strict=True)]
-            gold = int(sample["target"])
-            margin = per_character[gold] - max(s for i, s in enumerate(per_character) if i != gold)
-            if not math.isfinite(margin):
-                raise RuntimeError("the policy gives log-likelihoods that are not finite: its weights are damaged")
-            scored[int(sample["doc_id"])] = {"correct": bool(sample["acc_norm"]), "margin": margin}
+        scored = {int(sample["doc_id"]): score(sample) for sample in evaluate(policy, task, part, batch_tokens, so_far)}
         on_batch(part, [scored[item] for item in part])
+
+
+def of_choices(sample: dict[str, Any]) -> dict[str, Any]:
+    """{correct, margin, gold} of one of lm-eval's samples.
+
+    An item is correct if its gold choice has the highest log-likelihood per character (lm-eval's
+    acc_norm). gold is the gold's log-likelihood per character, margin that minus the best other
+    choice's, in nats.
+    """
+    choices = sample["doc"]["choices"]
+    scores = [float(response[0]) for response in sample["filtered_resps"]]
+    per_character = [s / max(len(c), 1) for s, c in zip(scores, choices, strict=True)]
+    place = int(sample["target"])
+    gold = finite(per_character[place])
+    margin = finite(gold - max(s for i, s in enumerate(per_character) if i != place))
+    return {"correct": bool(sample["acc_norm"]), "margin": margin, "gold": gold}
+
+
+def of_passage(sample: dict[str, Any]) -> dict[str, Any]:
+    """{nats, words}: minus the log-likelihood of the whole text, and how many words lm-eval counts in it.
+
+    exp(sum of nats / sum of words) over a task's items is lm-eval's word_perplexity.
+    """
+    from lm_eval.api.task import Task as LmEvalTask
+
+    (response,) = sample["filtered_resps"]
+    return {"nats": -finite(float(response)), "words": int(LmEvalTask.count_words(sample["target"]))}
+
+
+def finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise RuntimeError("the policy gives log-likelihoods that are not finite: its weights are damaged")
+    return value
 
 
 def evaluate(
@@ -153,14 +184,33 @@ def evaluate(
     import lm_eval
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
     class PackedLM(HFLM):
-        """lm-eval's own requests, truncation and metrics; the choices of an item are scored as branches of
-        its context, so that an item's log-likelihoods do not depend on which others are scored."""
+        """lm-eval's own requests, truncation, windows and metrics; the choices of an item are scored as
+        branches of its context, so that its log-likelihoods do not depend on which others are scored."""
 
         def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
             self.items = [request.doc_id for request in requests]
             return super().loglikelihood(requests, disable_tqdm=True)
+
+        def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            windows = [
+                (place, *make_disjoint_window(window))
+                for place, request in enumerate(requests)
+                for window in get_rolling_token_windows(
+                    token_list=self.tok_encode(request.args[0]),
+                    prefix_token=self.prefix_token_id,
+                    max_seq_len=self.max_length,
+                    context_len=1,
+                )
+            ]
+            self.items = [requests[place].doc_id for place, _, _ in windows]
+            scored = self._loglikelihood_tokens([(None, context, answer) for _, context, answer in windows])
+            totals = [0.0] * len(requests)
+            for (place, _, _), (log_probability, _) in zip(windows, scored, strict=True):
+                totals[place] += log_probability
+            return totals
 
         def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False, override_bs: Any = None) -> Any:
             asked: dict[Any, list[int]] = {}

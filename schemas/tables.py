@@ -135,6 +135,16 @@ class GeneralItems(Table):
     item: int = pa.Field(ge=0, description="index of the item in the task")
     correct: bool = pa.Field(description="the gold choice has the highest log-likelihood per character")
     margin: float = pa.Field(description="log-likelihood of the gold minus the best other choice, nats per character")
+    gold: float = pa.Field(le=0, description="log-likelihood of the gold choice, nats per character")
+
+
+class PassageItems(Table):
+    """Passages whose every token was scored by lm-eval: what word perplexity is made of."""
+
+    task: str = pa.Field(description="lm-eval task name")
+    item: int = pa.Field(ge=0, description="index of the passage in the task")
+    nats: float = pa.Field(ge=0, description="minus the log-likelihood of the whole passage, nats")
+    words: int = pa.Field(ge=1, description="words in it: what white space parts")
 
 
 class TrainingLog(Table):
@@ -165,5 +175,6 @@ TABLES: dict[str, type[Table]] = {
     "training_pairs": TrainingPairs,
     "domain_items": DomainItems,
     "general_items": GeneralItems,
+    "passage_items": PassageItems,
     "training_log": TrainingLog,
 }

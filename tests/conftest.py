@@ -11,6 +11,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests import tiny
 
+BOTH_TASKS = {"benchmarks": {"tasks": {"colours": None, "sayings": None}}}
+
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
@@ -45,7 +47,7 @@ def finished(tiny_folder, tmp_path_factory):
 
     home = tmp_path_factory.mktemp("finished")
     tiny.land_hostile(home)
-    result = run_loop(tiny.open_project(home, tiny_folder), 2, Display())
+    result = run_loop(tiny.open_project(home, tiny_folder, **BOTH_TASKS), 2, Display())
     assert result.passed, result.reason
     return home
 
@@ -53,7 +55,7 @@ def finished(tiny_folder, tmp_path_factory):
 @pytest.fixture
 def project(finished, tiny_folder):
     """The finished project, opened anew."""
-    return tiny.open_project(finished, tiny_folder)
+    return tiny.open_project(finished, tiny_folder, **BOTH_TASKS)
 
 
 @pytest.fixture(scope="session")

@@ -31,14 +31,6 @@ def test_domain_has_twelve_thousand_terms_of_21_chapters_without_contradictions(
     assert len({row["prompt"].casefold() for row in icd10}) == len(icd10)
 
 
-def test_general_sets_are_complete_and_their_gold_is_a_choice():
-    for name, size, choices in (("mmlu", 1000, 4), ("social_iqa", 2224, 3), ("quartz", 3860, 2)):
-        items = [json.loads(line) for line in (CACHE / "general" / f"{name}.jsonl").read_text().splitlines()]
-        assert len(items) == size
-        assert {len(item["choices"]) for item in items} == {choices}
-        assert all(0 <= item["gold"] < choices for item in items)
-
-
 def test_answer_depends_on_its_prompt_alone_to_the_last_bit(icd10, monkeypatch):
     policy = load_policy(CACHE / "policy", dtype="float32", system_prompt="Name the ICD-10 chapter in one word.")
     prompts = [row["prompt"] for row in icd10[::400]]

@@ -70,7 +70,7 @@ def test_question_answered_right_once_and_wrong_once_is_one_row():
 
 
 def items(right, task="t"):
-    return table("general_items", [(task, n, ok, 0.0) for n, ok in enumerate(right)])
+    return table("general_items", [(task, n, ok, 0.0, -1.0) for n, ok in enumerate(right)])
 
 
 def domain(right):
@@ -122,7 +122,7 @@ def test_bootstrap_interval_holds_the_difference_and_is_repeatable():
 
 
 def test_wilson_interval_of_no_trials_says_nothing_is_known():
-    assert wilson(0, 0) == {"mean": 0.0, "low": 0.0, "high": 1.0, "n": 0}
+    assert wilson(0, 0) == {"mean": 0.0, "low": 0.0, "high": 1.0, "se": None, "n": 0}
     assert wilson(50, 100)["low"] == pytest.approx(0.4038, abs=1e-4)
 
 

@@ -291,7 +291,7 @@ def test_forgotten_is_what_was_right_and_now_is_wrong():
     assert [(row["question"], row["before"], row["after"]) for row in test["examples"]] == [("question 1", "a", "x")]
 
     def items(*correct):
-        rows = [("t", n, right, 1.0 if right else -1.0) for n, right in enumerate(correct)]
+        rows = [("t", n, right, 1.0 if right else -1.0, -1.0) for n, right in enumerate(correct)]
         return pl.DataFrame(rows, schema=GeneralItems.empty().schema, orient="row")
 
     (task,) = changed_items(items(True, True, False), items(False, True, True))

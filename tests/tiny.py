@@ -110,8 +110,12 @@ def make_encoder(folder: Path) -> Path:
     return folder
 
 
+SAYINGS = ["The sky is blue above the green grass.", "Coal is black, and snow is white.", "Blood is red. " * 30]
+
+
 def make_task(folder: Path) -> Path:
-    """Eight two-choice items in lm-eval's format, beside their YAML."""
+    """Two-choice items and passages in lm-eval's format, beside their YAML. The last passage is longer than what
+    the tiny policy reads at once."""
     folder.mkdir(parents=True)
     items = [{"question": f"{thing} is", "choices": [colour, "loud"], "gold": 0} for thing, colour in COLOURS.items()]
     (folder / "colours.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
@@ -119,6 +123,12 @@ def make_task(folder: Path) -> Path:
         "task: colours\ndataset_path: json\ndataset_kwargs: {data_files: {test: colours.jsonl}}\n"
         "test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{question}}'\n"
         "doc_to_choice: choices\ndoc_to_target: gold\nmetric_list: [{metric: acc_norm}]\nmetadata: {version: 1.0}\n"
+    )
+    write_jsonl(folder / "sayings.jsonl", [{"text": text} for text in SAYINGS])
+    (folder / "sayings.yaml").write_text(
+        "task: sayings\ndataset_path: json\ndataset_kwargs: {data_files: {test: sayings.jsonl}}\n"
+        "test_split: test\noutput_type: loglikelihood_rolling\ndoc_to_text: ''\ndoc_to_target: '{{text}}'\n"
+        "metric_list: [{metric: word_perplexity}]\nmetadata: {version: 1.0}\n"
     )
     return folder
 

@@ -6,25 +6,31 @@ from typing import Any
 import polars as pl
 
 
-def wilson(successes: int, trials: int, z: float = 1.96) -> dict[str, float]:
-    """A share with its 95 % Wilson interval: {mean, low, high, n}; n = 0 gives mean 0 in [0, 1]."""
+def wilson(successes: int, trials: int, z: float = 1.96) -> dict[str, Any]:
+    """A share with its 95 % Wilson interval and its standard error: {mean, low, high, se, n}.
+
+    n = 0 gives mean 0 in [0, 1]. se is lm-eval's, of the mean of zeros and ones; None for fewer than two.
+    """
     if trials == 0:
-        return {"mean": 0.0, "low": 0.0, "high": 1.0, "n": 0}
+        return {"mean": 0.0, "low": 0.0, "high": 1.0, "se": None, "n": 0}
     share = successes / trials
     middle = share + z * z / (2 * trials)
     spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
     low, high = (middle - spread) / scale, (middle + spread) / scale
-    return {"mean": share, "low": max(low, 0.0), "high": min(high, 1.0), "n": trials}
+    error = math.sqrt(share * (1 - share) / (trials - 1)) if trials > 1 else None
+    return {"mean": share, "low": max(low, 0.0), "high": min(high, 1.0), "se": error, "n": trials}
 
 
-def summarise(domain: pl.DataFrame, general: pl.DataFrame) -> dict[str, Any]:
-    """{domain: {split: {exact, lenient}}, general: {task: {accuracy, margin}, all: ...}}.
+def summarise(domain: pl.DataFrame, general: pl.DataFrame, passages: pl.DataFrame) -> dict[str, Any]:
+    """{domain: {split: {exact, lenient}}, general: {task: {accuracy, margin, gold, se}, all: ...},
+    passages: {task: {word_perplexity, se, words, n}}}, of DomainItems, GeneralItems and PassageItems.
 
-    exact: equal after normalisation. lenient: grade 4 or 5. margin: mean log-likelihood of the gold
-    choice minus the best other one, nats per character.
+    exact: equal after normalisation. lenient: grade 4 or 5. gold: mean log-likelihood of the gold
+    choice, margin: of it minus the best other one, nats per character. se: standard errors, of the two
+    {margin, gold}; None for fewer than two items.
     """
-    result: dict[str, Any] = {"domain": {}, "general": {}}
+    result: dict[str, Any] = {"domain": {}, "general": {}, "passages": {}}
     for split in ("validation", "test"):
         rows = domain.filter(pl.col("split") == split)
         result["domain"][split] = {
@@ -33,9 +39,34 @@ def summarise(domain: pl.DataFrame, general: pl.DataFrame) -> dict[str, Any]:
         }
     for task in [*sorted(general["task"].unique()), "all"]:
         rows = general if task == "all" else general.filter(pl.col("task") == task)
-        margin = rows["margin"].mean() if rows.height else 0.0
+        means = {name: mean_with_error(rows[name]) for name in ("margin", "gold")}
         result["general"][task] = {
             "accuracy": wilson(int(rows["correct"].sum()), rows.height),
-            "margin": float(margin or 0.0),  # type: ignore[arg-type]
+            **{name: mean for name, (mean, _) in means.items()},
+            "se": {name: error for name, (_, error) in means.items()},
         }
+    for (task,), rows in passages.sort("task", "item").group_by("task", maintain_order=True):
+        result["passages"][task] = word_perplexity(rows["nats"], rows["words"])
     return result
+
+
+def mean_with_error(values: pl.Series) -> tuple[float, float | None]:
+    """The mean, 0 of none, and its standard error, None for fewer than two values."""
+    if values.is_empty():
+        return 0.0, None
+    spread = values.std()
+    error = None if spread is None else float(spread) / math.sqrt(len(values))  # type: ignore[arg-type]
+    return float(values.mean()), error  # type: ignore[arg-type]
+
+
+def word_perplexity(nats: pl.Series, words: pl.Series) -> dict[str, Any]:
+    """{word_perplexity, se, words, n} of passages: exp(all nats / all words), as lm-eval has it.
+
+    se is that of a ratio of sums over passages, by linearisation (Cochran 1977, Sampling Techniques, 6.5).
+    """
+    total = int(words.sum())
+    rate = float(nats.sum()) / total
+    _, error = mean_with_error(nats - rate * words)
+    value = math.exp(min(rate, 700.0))  # JSON has no infinity, and a text without spaces is one word
+    spread = None if error is None else value * error * len(words) / total
+    return {"word_perplexity": value, "se": spread, "words": total, "n": len(words)}
