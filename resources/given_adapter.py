@@ -64,10 +64,10 @@ def misfit(config: dict[str, Any], weights: Path, model_dir: Path) -> str | None
             found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - it is no dict
     except SafetensorError as error:
         return f"adapter_model.safetensors cannot be read ({error})"
+    adapted_layers = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in needed}
+    if others := sorted(adapted_layers - linear):
+        return f"it adapts {others[0]}, which is the output head or no linear layer"
     for name in sorted(needed.keys() | found.keys()):
-        layer = name.removeprefix("base_model.model.").partition(".lora_")[0]
-        if name in needed and layer not in linear:
-            return f"it adapts {layer}, which is the output head or no linear layer"
         if needed.get(name) != found.get(name):
             return f"{name} has the shape {found.get(name)} where that model needs {needed.get(name)}"
     return None

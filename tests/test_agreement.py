@@ -28,6 +28,7 @@ class World:
         for name in ("policy", "encoder", "tasks"):
             shutil.copytree(tiny_folder / name, tmp_path / name)
         self.make, self.home = make_experiment, tmp_path
+        tiny.make_adapter(tmp_path / "specialist", tmp_path / "policy")
         self.set()
         tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(60))
 
@@ -164,6 +165,7 @@ def test_dagster_and_plan_agree_after_every_kind_of_edit_and_after_the_run(world
         "questions": {"mining": {"questions": 8}},
         "gate": {"gate": {"resamples": 500}},
         "answer length": {"policy": {"max_new_tokens": 3}},
+        "initial adapter": {"policy": {"initial_adapter": "specialist"}},
     }.items():
         world.set(**changes)
         check(what)
@@ -204,6 +206,7 @@ def test_dagster_and_plan_agree_after_every_kind_of_edit_and_after_the_run(world
         "questions": {("0001", "eval_predictions")},
         "gate": set(),  # only the gate itself, which is no asset: promoted_adapter waits for it
         "answer length": {(BASE, "base_scores"), ("0001", "eval_predictions")},
+        "initial adapter": {(BASE, "base_scores"), ("0001", "policy")},
         "rubric": {(BASE, "base_scores"), ("0001", "eval_predictions")},
         "model": {(BASE, "base_scores"), ("0001", "policy")},
         "task": {(BASE, "base_scores"), ("0001", "benchmark_scores")},
