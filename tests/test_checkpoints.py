@@ -39,17 +39,22 @@ def train_until(tiny_folder, out, kept, previous=None, killed_at=None, check=lam
     return steps, log
 
 
-@pytest.mark.parametrize(("killed_at", "from_previous"), [(2, False), (5, False), (7, True)])
-def test_killed_training_goes_on_and_ends_at_the_same_bits(tiny_folder, tmp_path, every_step, killed_at, from_previous):
+@pytest.mark.parametrize(
+    ("killed_at", "from_previous", "objective"), [(2, False, "dpo"), (5, False, "sft"), (7, True, "dpo")]
+)
+def test_killed_training_goes_on_and_ends_at_the_same_bits(
+    tiny_folder, tmp_path, every_step, killed_at, from_previous, objective
+):
+    wanted = {"epochs": 2, "objective": objective}
     previous = None
     if from_previous:
         train(tiny_folder, tmp_path / "previous")
         previous = tmp_path / "previous"
-    straight = train(tiny_folder, tmp_path / "straight", previous, epochs=2)
+    straight = train(tiny_folder, tmp_path / "straight", previous, **wanted)
     kept = tmp_path / "kept"
-    first, log = train_until(tiny_folder, tmp_path / "first", kept, previous, killed_at, epochs=2)
+    first, log = train_until(tiny_folder, tmp_path / "first", kept, previous, killed_at, **wanted)
     assert (first, log) == (list(range(1, killed_at)), None)
-    then, log = train_until(tiny_folder, tmp_path / "then", kept, previous, epochs=2)
+    then, log = train_until(tiny_folder, tmp_path / "then", kept, previous, **wanted)
     assert then == list(range(killed_at, 9)), "only the step that was killed is done again"
     name = "adapter_model.safetensors"
     assert (tmp_path / "then" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()

@@ -35,6 +35,7 @@ def load(tmp_path: Path, text: str):
         ("name: x\npolicy: {server: {url: 'localhost:8000'}}", "policy.server.url: .*pattern"),
         ("name: x\npolicy: {server: {urll: 'x'}}", "policy.server.urll: .*nearest valid key is policy.server.url"),
         ("name: x\ntraining: {lora_targets: q_proj}", "training.lora_targets: "),
+        ("name: x\ntraining: {objective: sft, beta: high}", "training.beta: Input should be a valid number.*'high'"),
         ("name: A name", "name: .*pattern"),
         ("training: {}", "name: Field required"),
         ("- a\n- b", "must be a mapping"),

@@ -47,7 +47,7 @@ def pairs_of(replay_share):
     )
 
 
-@pytest.mark.parametrize(("share", "replayed"), [(0.0, 0), (0.5, 1), (1.0, 2), (9.0, 3)])
+@pytest.mark.parametrize(("share", "replayed"), [(0.0, 0), (0.5, 1), (1.0, 2), (9.0, 3), (None, 3)])
 def test_questions_answered_right_are_replayed_up_to_their_share_similar_ones_first(share, replayed):
     pairs = pairs_of(share)
     assert pairs["kind"].to_list() == ["bad_case", "similar"] + ["replay"] * replayed

@@ -85,12 +85,14 @@ def previous(tiny_folder, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("case", ["first iteration", "reference previous", "reference base"])
+@pytest.mark.parametrize("case", ["first iteration", "reference previous", "reference base", "log-ratios per token"])
 def test_twenty_steps_follow_trl_in_loss_rewards_and_gradient_norm(case, tiny_folder, previous, tmp_path):
     setting = {
         "first iteration": {},
         "reference previous": {"previous": previous},
         "reference base": {"previous": previous, "reference": "base"},
+        # A beta for means, at which the term is not lost beside the NLL.
+        "log-ratios per token": {"previous": previous, "loss_type": ["sigmoid_norm", "sft"], "beta": 3.0},
     }[case]
     ours, _ = run(tiny_folder, tmp_path / "ours", examples(80), ours=True, **setting)
     theirs, _ = run(tiny_folder, tmp_path / "theirs", examples(80), ours=False, **setting)

@@ -54,8 +54,9 @@ def test_next_iteration_continues_the_previous_adapter(tiny_folder, tmp_path):
     assert all((first[key] - second[key]).abs().max() < 1e-6 for key in first)
 
 
-def test_replay_row_has_no_dpo_gradient(tiny_folder, tmp_path):
-    log = train(tiny_folder, tmp_path / "replay", rows=pairs(8, replay=True), nll_weight=0.0)
+@pytest.mark.parametrize("loss", ["sigmoid", "sigmoid_norm"])
+def test_replay_row_has_no_dpo_gradient(tiny_folder, tmp_path, loss):
+    log = train(tiny_folder, tmp_path / "replay", rows=pairs(8, replay=True), nll_weight=0.0, loss=loss)
     assert log["grad_norm"].to_list() == pytest.approx([0.0] * log.height, abs=1e-7)
 
 
