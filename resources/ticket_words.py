@@ -28,7 +28,7 @@ CALLED = {
     "router": ("the wifi box", "the box that gets the whole house online", "our router"),
     "tablet": ("the slate the kids draw on", "the big glass slab from the sofa", "my tablet"),
     "monitor": ("the wide thing behind my keyboard", "the big panel my desktop is wired to", "my monitor"),
-    "headset": ("what I wear over my ears", "my cans with the little mike", "my headset"),
+    "headset": ("what I wear over my ears", "my earpiece with the little mike", "my headset"),
     "speaker": ("the music box in the kitchen", "what plays our party songs", "our speaker"),
     "watch": ("the thing on my wrist", "my step counter with the strap", "my watch"),
     "camera": ("what I take wedding pictures with", "the one I take portraits with", "my camera"),
@@ -223,7 +223,7 @@ SHARED: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "is no good in my new flat": {
         "connection": ("as it does not join the network here", "as it stays offline here"),
-        "login": ("as it takes my old code for wrong", "as it does not let me in any more"),
+        "login": ("as it rejects my old code", "as it does not let me in any more"),
         "noise": ("as its rattling goes through the walls", "as it squeaks and wakes the baby"),
         "screen": ("as one cannot read it in so much light", "as it got a crack across the glass"),
     },
