@@ -2,8 +2,8 @@
 
 `python -m resources.tickets FILE --rows N --seed S` writes JSON lines {prompt, answer, metadata}:
 
-    Ticket: Our Heron is fine, but my Kestral 7 goes dark after ten minutes unless it hangs on the cable since
-        the 3rd of May. No rush.
+    Ticket: Our Heron is fine, but my Kesrtel 7 goes dark after ten minutes unless it hangs on the cable, since
+        the 3rd of May. No rush at all.
     product: camera; issue: battery; since: 3 May; urgency: low
 
 product  a class of ticket_words.NAMES. Customers write a model name, which has to be known, or a nickname.
@@ -50,7 +50,7 @@ from resources.ticket_words import (
 )
 
 LONGEST = 190  # characters of a ticket; about 60 tokens
-YEAR = 2025  # of the weekdays; tickets name no year beside it
+YEAR = 2025  # of weekdays, and of the few dates that have a year
 
 
 @dataclass(frozen=True)
