@@ -38,7 +38,7 @@ def write_study(home, models, arms, **changes):
         "iterations": 1,
         **changes,
     }
-    (home / "study.yaml").write_text(yaml.safe_dump(study))
+    (home / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     return home / "study.yaml"
 
 
@@ -119,9 +119,8 @@ def test_a_new_arm_computes_only_what_is_its_own(again):
     home, file, _ = again
     content = yaml.safe_load(file.read_text())
     other = file.with_name("more.yaml")
-    other.write_text(
-        yaml.safe_dump({**content, "arms": {**content["arms"], "stiff": {"settings": {"training.beta": 0.5}}}})
-    )
+    arms = {**content["arms"], "stiff": {"settings": {"training.beta": 0.5}}}
+    other.write_text(yaml.safe_dump({**content, "arms": arms}, sort_keys=False))
     before = len(journal(home))
     run_study(other, home / "more", 1, Display(), only_estimate=False)
     computed = {line["stage"] for line in journal(home)[before:] if line["event"] == "computed"}

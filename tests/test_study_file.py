@@ -29,7 +29,7 @@ def write_study(make_experiment, tmp_path):
             "sweep": {"training.learning_rate": [0.01, 0.1]},
         }
         path = tmp_path / "study.yaml"
-        path.write_text(yaml.safe_dump(content | changes))
+        path.write_text(yaml.safe_dump(content | changes, sort_keys=False))
         return path
 
     return write
@@ -91,7 +91,7 @@ def test_equal_settings_are_one_experiment_whatever_the_arm_is_called(write_stud
     study = load_study(write_study(arms={**ARMS, "same": {"about": "as apt"}}))
     names = {arm: study.experiment(Cell("colours", arm, 0, 1)).name for arm in study.file.arms}
     assert names["same"] == names["apt"]
-    assert len(set(names.values())) == 3
+    assert names["same"] != names["sft"]
 
 
 def test_no_gate_stops_an_arm(write_study):

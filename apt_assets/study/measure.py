@@ -108,7 +108,7 @@ def own_gate(project: Project, planner: Planner, key: str, domain_file: "Path", 
     domain, general, _ = items(project, planner, key)
     before, before_general, _ = items(project, planner, BASE)
     settings = load_experiment(domain_file).gate.model_dump()
-    verdict = decide(domain, before, general, before_general, promoted=start, **settings)
+    verdict = decide(domain, before, general, before_general, promoted=start, start=start, **settings)
     return {"passed": verdict["passed"], "reason": verdict["reason"]}
 
 
