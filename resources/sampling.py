@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from resources.policy_model import Policy
 
+ROWS = 64  # distributions at once, which bounds their memory
+
 
 def sample(
     policy: "Policy", prompts: Sequence[str], *, seeds: Sequence[str], temperature: float, **named: Any
@@ -25,13 +27,20 @@ def sample(
     def choose(rows: Sequence[Answer], logits: "torch.Tensor") -> "torch.Tensor":
         import torch
 
-        # In float64: in float32 the sum over a large vocabulary is off by more than a rare token's probability.
-        until = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
         points = [point(seeds[row.place], len(row.said)) for row in rows]
-        wanted = torch.tensor(points, dtype=torch.float64, device=logits.device)[:, None] * until[:, -1:]
-        return torch.searchsorted(until, wanted, right=True)[:, 0]
+        given = torch.tensor(points, dtype=torch.float64, device=logits.device)[:, None]
+        return torch.cat([draw(*part, temperature) for part in zip(logits.split(ROWS), given.split(ROWS), strict=True)])
 
     return generate(policy, prompts, choose=choose, **named)
+
+
+def draw(logits: "torch.Tensor", points: "torch.Tensor", temperature: float) -> "torch.Tensor":
+    """The token at each point of its distribution, (rows,). logits: (rows, vocabulary). points: (rows, 1), in 0-1."""
+    import torch
+
+    # In float64: in float32 the sum over a large vocabulary is off by more than a rare token's probability.
+    until = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
+    return torch.searchsorted(until, points * until[:, -1:], right=True)[:, 0]
 
 
 def point(seed: str, position: int) -> float:

@@ -1,5 +1,6 @@
 """Which edits count as changed code, on made-up sources; and that nothing a stage runs is overlooked."""
 
+import dataclasses
 import sys
 import textwrap
 
@@ -125,11 +126,35 @@ def owner(frame):
     return frame.f_globals.get("__name__", ""), frame.f_code.co_qualname.split(".")[0]
 
 
+def traced(stage, ran):
+    """The stage, under a tracer that adds to ran[its name] what it calls of this project, the machinery apart."""
+
+    def compute(step):
+        called = ran.setdefault(stage.name, set())
+
+        def profile(frame, event, _):
+            caller = frame.f_back
+            while caller is not None and owner(caller) == owner(frame):
+                caller = caller.f_back  # a comprehension is part of its function
+            module, called_by = owner(frame)[0], owner(caller)[0] if caller else ""
+            # What the machinery itself calls, such as the digest of a task, decides no content.
+            ours = inside(module, PACKAGES) and not inside(module, BOUNDARY) and not inside(called_by, BOUNDARY)
+            # A function made inside another one is part of it.
+            if event == "call" and ours and owner(frame)[1][0] not in "<_":
+                called.add(".".join(owner(frame)))
+
+        sys.setprofile(profile)
+        try:
+            stage.compute(step)
+        finally:
+            sys.setprofile(None)
+
+    return dataclasses.replace(stage, compute=compute)
+
+
 def test_every_function_that_a_stage_runs_is_in_its_closure(make_experiment, tmp_path):
     """The whole loop under a tracer: what is called between a stage's begin and end must be in the
     digest of the stage's code, or belong to the machinery."""
-    import dataclasses
-
     from apt_assets.engine.execute import run_stage
     from apt_assets.engine.plan import stages_of
     from apt_assets.engine.stages import BASE
@@ -141,40 +166,20 @@ def test_every_function_that_a_stage_runs_is_in_its_closure(make_experiment, tmp
     project.open_iteration("0001")
     ran: dict[str, set[str]] = {}
 
-    def traced(stage):
-        def compute(step):
-            called = ran.setdefault(stage.name, set())
-
-            def profile(frame, event, _):
-                caller = frame.f_back
-                while caller is not None and owner(caller) == owner(frame):
-                    caller = caller.f_back  # a comprehension is part of its function
-                module, called_by = owner(frame)[0], owner(caller)[0] if caller else ""
-                # What the machinery itself calls, such as the digest of a task, decides no content.
-                ours = inside(module, PACKAGES) and not inside(module, BOUNDARY) and not inside(called_by, BOUNDARY)
-                if event == "call" and ours:
-                    called.add(".".join(owner(frame)))
-
-            sys.setprofile(profile)
-            try:
-                stage.compute(step)
-            finally:
-                sys.setprofile(None)
-
-        return dataclasses.replace(stage, compute=compute)
-
     real = dict(STAGES)
     try:
-        STAGES.update({name: traced(stage) for name, stage in real.items()})
+        STAGES.update({name: traced(stage, ran) for name, stage in real.items()})
         for key in (BASE, "0001"):
             for name in stages_of(key):
                 run_stage(project, key, name, run_id="r")
     finally:
         STAGES.update(real)
     assert set(ran) == set(STAGES)
+    assert_in_closure(ran)
+
+
+def assert_in_closure(ran):
     code = CodeDigests(REPOSITORY)
     for name, called in ran.items():
-        functions = {one for one in called if one.rpartition(".")[2][0] not in "<_"}
         known = set(code.closure(STAGES[name].code))
-        # A function made inside another one is part of it.
-        assert {one for one in functions if one not in known} == set(), name
+        assert called - known == set(), name

@@ -6,6 +6,7 @@ import pytest
 import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.costs import work_of
 from apt_assets.engine.execute import run_stage
+from apt_assets.engine.stages import STAGES
 from apt_assets.experiment import UsageError, load_experiment
 from apt_assets.method.counterfactual import (
     TRIES,
@@ -32,6 +33,7 @@ from resources.policy_model import load_policy
 from resources.sampling import point, sample
 from schemas.files import read_table
 from tests import tiny
+from tests.test_code import assert_in_closure, traced
 
 # -- by hash -------------------------------------------------------------------------------------
 
@@ -255,7 +257,7 @@ def test_points_are_spread_evenly_below_one():
 
 # -- in the loop ---------------------------------------------------------------------------------
 
-STAGES = ("domain_dataset", "retrieval_index", "policy", "eval_predictions", "bad_cases", "neighbors")
+BEFORE = ("domain_dataset", "retrieval_index", "policy", "eval_predictions", "bad_cases", "neighbors")
 
 
 @pytest.fixture
@@ -281,7 +283,7 @@ class Made:
     def __init__(self, project):
         project.open_iteration("0001")
         self.project, self.outcomes = project, {}
-        for name in STAGES:
+        for name in BEFORE:
             self.outcomes[name] = run_stage(project, "0001", name, run_id="r")
         planner = project.planner()
         self.planned = work_of(project, planner, planner.stage("0001", "preference_pairs")).amounts
@@ -322,7 +324,7 @@ def test_similar_cases_answered_right_get_a_bad_answer_to_reject(pairs_of, kind)
 def test_switching_to_perturbed_generates_nothing_and_retrieves_nothing(pairs_of):
     pairs_of()
     made = pairs_of(pairs={"counterfactual": "perturbed"})
-    assert {made.outcomes[name].status for name in STAGES} == {"hit"}
+    assert {made.outcomes[name].status for name in BEFORE} == {"hit"}
     assert made.work["answers"]["computed"] == 0
     assert made.work["grades"]["computed"] == made.planned["grades"] > 0
     assert made.planned["answers"] == 0
@@ -341,7 +343,7 @@ def test_sampled_answers_are_the_policys_wrong_ones_and_are_sampled_once(pairs_o
     new = made.kind("counterfactual")
     assert new.height > 0
     assert new["grade"].max() < 4
-    assert {made.outcomes[name].status for name in STAGES} == {"hit"}
+    assert {made.outcomes[name].status for name in BEFORE} == {"hit"}
     assert made.work["answers"]["reused"] == made.read("neighbors").height, "the greedy ones"
     assert made.work["answers"]["computed"] >= made.planned["answers"] >= new.height
     again = pairs_of(pairs={"counterfactual": "sampled", "temperature": 1.5, "replay_share": 0.5})
@@ -359,6 +361,30 @@ def test_question_that_is_right_in_every_sample_stays_replay(pairs_of):
     made = pairs_of(pairs={"counterfactual": "sampled", "temperature": 1e-6, "replay_share": 9.0})
     assert made.work["answers"]["computed"] > 0
     assert made.pairs.equals(greedy.pairs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"), [("labels", "perturbed"), ("exact", "perturbed"), ("set_f1", "perturbed"), ("labels", "sampled")]
+)
+def test_all_code_that_makes_a_wrong_answer_is_in_the_key_of_the_pairs(pairs_of, monkeypatch, kind, how):
+    ran = {}
+    monkeypatch.setitem(STAGES, "preference_pairs", traced(STAGES["preference_pairs"], ran))
+    made = pairs_of(assessor={"kind": kind}, pairs={"counterfactual": how, "temperature": 2.0})
+    assert made.kind("counterfactual").height > 0
+    assert {one.split(".")[-2] for one in ran["preference_pairs"]} >= {"counterfactual", "counterfactuals"}
+    assert_in_closure(ran)
+
+
+def test_all_code_that_samples_is_in_the_key_of_the_samples(pairs_of, monkeypatch):
+    from apt_assets import counterfactuals
+
+    ran, keys = {}, []
+    real = counterfactuals.sampled_rows
+    monkeypatch.setattr(counterfactuals, "sampled_rows", lambda *given: keys.append(real(*given)) or keys[0])
+    monkeypatch.setitem(STAGES, "preference_pairs", traced(STAGES["preference_pairs"], ran))
+    pairs_of(pairs={"counterfactual": "sampled"})
+    samples = {one for one in ran["preference_pairs"] if one.startswith("resources.") and "assessors" not in one}
+    assert {"resources.sampling.draw", "resources.generation.Run"} <= samples <= set(keys[0].context["code"])
 
 
 def test_sampling_from_a_server_is_refused_and_both_keys_are_named(make_experiment):
