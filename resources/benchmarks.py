@@ -67,7 +67,9 @@ def load_task(path: Path, items: int | None, data: Path) -> Task:
     config = read_yaml(path)
     files = (config.get("dataset_kwargs") or {}).get("data_files")
     if config.get("output_type") not in (CHOICE, ROLLING) or not isinstance(files, dict):
-        raise TaskError(f"{path}: needs output_type {CHOICE} or {ROLLING}, and dataset_kwargs.data_files")
+        raise TaskError(
+            f"{path}: needs output_type multiple_choice or loglikelihood_rolling, and dataset_kwargs.data_files"
+        )
     split = config.get("test_split")
     if split not in files:
         raise TaskError(f"{path}: test_split {split!r} is not one of dataset_kwargs.data_files: {', '.join(files)}")

@@ -62,25 +62,43 @@ def test_a_mistake_in_the_file_is_named(write_study, changes, says):
         load_study(write_study(**changes))
 
 
-def test_tuning_comes_first_and_the_winner_alone_runs_with_the_other_seeds(write_study):
+def tuned(scores, arm="sft"):
+    return {Cell("colours", arm, n, 1, tuning=True): outcome(score) for n, score in enumerate(scores)}
+
+
+def test_tuning_comes_first_and_the_winner_alone_runs_with_all_seeds(write_study):
     study, known = load_study(write_study()), Known()
-    assert labels(wanted(study, known)) == ["sft.0.seed-1", "sft.1.seed-1", "apt.0.seed-1", "apt.1.seed-1"]
-    known.outcomes |= {Cell("colours", "sft", 0, 1): outcome(0.4), Cell("colours", "sft", 1, 1): outcome(0.6)}
+    first = ["sft.0.tuning-1", "sft.1.tuning-1", "apt.0.tuning-1", "apt.1.tuning-1"]
+    assert labels(wanted(study, known)) == first
+    known.outcomes |= tuned([0.4, 0.6])
     assert best_candidate(study, known, "colours", "sft") == 1
-    assert "sft.1.seed-2" in labels(wanted(study, known))
-    assert "sft.0.seed-2" not in labels(wanted(study, known))
+    assert labels(wanted(study, known)) == ["sft.1.seed-1", "sft.1.seed-2", *first[2:]]
 
 
 def test_of_equal_candidates_the_first_wins(write_study):
     study, known = load_study(write_study()), Known()
-    known.outcomes |= {Cell("colours", "sft", n, 1): outcome(0.5) for n in (0, 1)}
+    known.outcomes |= tuned([0.5, 0.5])
     assert best_candidate(study, known, "colours", "sft") == 0
+
+
+def test_without_a_sweep_nothing_is_tuned(write_study):
+    study = load_study(write_study(sweep={}))
+    assert labels(wanted(study, Known()))[:2] == ["sft.0.seed-1", "sft.0.seed-2"]
+
+
+def test_a_tuning_run_scores_few_general_items_and_trains_as_the_final_one(write_study):
+    study = load_study(write_study())
+    tuning, final = (study.content(Cell("colours", "apt", 0, 1, tuning=it)) for it in (True, False))
+    assert tuning["benchmarks"]["tasks"] == {"colours": 5}
+    assert final["benchmarks"]["tasks"] == {"colours": None}
+    assert tuning["training"] == final["training"]
 
 
 def test_an_arm_that_starts_from_another_waits_for_its_result_of_the_same_seed(write_study):
     study, known = load_study(write_study()), Known()
+    known.outcomes |= tuned([0.5, 0.4])
     assert not any("apt-on" in label for label in labels(wanted(study, known)))
-    known.outcomes |= {Cell("colours", "sft", n, 1): outcome(0.5, "first") for n in (0, 1)}
+    known.outcomes[Cell("colours", "sft", 0, 1)] = outcome(0.5, "first")
     waiting = [cell for cell in wanted(study, known) if cell.arm == "apt-on"]
     assert {(cell.seed, cell.adapter) for cell in waiting} == {(1, "first")}
     experiment = study.content(waiting[0])
@@ -102,6 +120,6 @@ def test_no_gate_stops_an_arm(write_study):
 def test_failed_and_refused_runs_are_not_asked_for_again(write_study):
     study, known = load_study(write_study()), Known()
     known.refused["colours", "apt"] = "no GPU"
-    known.failed[Cell("colours", "sft", 0, 1)] = "killed"
-    assert labels(wanted(study, known)) == ["sft.1.seed-1"]
-    assert all_cells(study, known.refused) == 6
+    known.failed[Cell("colours", "sft", 0, 1, tuning=True)] = "killed"
+    assert labels(wanted(study, known)) == ["sft.1.tuning-1"]
+    assert all_cells(study, known.refused) == 8

@@ -9,6 +9,7 @@ from typing import Any
 from apt_assets.experiment import Experiment
 from apt_assets.project import Project
 from apt_assets.study.file import Cell, Study
+from apt_assets.study.wanted import runs_of_arm
 
 PROBED = 24  # questions, items and pairs
 FIXED = 12.0  # seconds to start a process and load models, a run
@@ -103,7 +104,7 @@ def probe(project: Project) -> dict[str, float]:
 def estimate(study: Study, projects: dict[str, Project], refused: dict[tuple[str, str], str]) -> list[dict[str, Any]]:
     """[{domain, arm, runs, answers, scores, steps, seconds}], the most each arm can take; seconds of one process."""
     found = []
-    runs = len(study.candidates) + len(study.file.seeds) - 1
+    runs = runs_of_arm(study)
     for domain, project in projects.items():
         sizes, rates = sizes_of(project), probe(project)
         for arm in study.file.arms:
@@ -111,7 +112,9 @@ def estimate(study: Study, projects: dict[str, Project], refused: dict[tuple[str
                 continue
             experiment = study.experiment(Cell(domain, arm, 0, study.file.seeds[0]))
             work = most_work(experiment, sizes, study.iterations(arm))
-            seconds = FIXED + sum(work[kind] * rates[kind] for kind in KINDS)
-            total = {kind: runs * amount for kind, amount in work.items()}
-            found.append({"domain": domain, "arm": arm, "runs": runs, **total, "seconds": runs * seconds})
+            # A run of the sweep scores a few items only.
+            times = {kind: len(study.file.seeds) if kind == "scores" else runs for kind in KINDS}
+            total = {kind: times[kind] * work[kind] for kind in KINDS}
+            seconds = runs * FIXED + sum(total[kind] * rates[kind] for kind in KINDS)
+            found.append({"domain": domain, "arm": arm, "runs": runs, **total, "seconds": seconds})
     return found

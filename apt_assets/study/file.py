@@ -15,6 +15,7 @@ from resources.digest import digest_json
 # A study looks at what a recipe does, so no gate stops an arm on the way; whether the domain's own gate would
 # have promoted the result is worked out afterwards.
 OPEN_GATE = {"gate.domain_tolerance": 1.0, "gate.general_tolerance": 1.0}
+FEW = 5  # items of each general task that a tuning run scores
 SEEDED = ("training.seed", "mining.seed")
 
 
@@ -62,6 +63,7 @@ class StudyFile(Section):
 class Cell:
     """One run: an arm on a domain with one candidate of the sweep and one seed.
 
+    tuning: only its validation score is wanted, so few general items are scored.
     adapter: folder that it starts from, relative to the project's home; None: the base model.
     """
 
@@ -69,11 +71,12 @@ class Cell:
     arm: str
     candidate: int
     seed: int
+    tuning: bool = False
     adapter: str | None = None
 
     @property
     def label(self) -> str:
-        return f"{self.domain}.{self.arm}.{self.candidate}.seed-{self.seed}"
+        return f"{self.domain}.{self.arm}.{self.candidate}.{'tuning' if self.tuning else 'seed'}-{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -108,10 +111,17 @@ class Study:
         changes |= dict.fromkeys(SEEDED, cell.seed)
         if cell.adapter is not None:
             changes["policy.initial_adapter"] = cell.adapter
+        if cell.tuning:
+            changes["benchmarks.tasks"] = self.few_items(cell.domain)
         for key, value in changes.items():
             put(content, key, value)
         content.pop("name", None)
         return {"name": f"study-{digest_json(content)[:16]}", **content}
+
+    def few_items(self, domain: str) -> dict[str, int]:
+        """The domain's tasks with at most FEW items each; some, since a gate that compares none refuses."""
+        tasks = Experiment.model_validate(self.domains[domain]).benchmarks.tasks
+        return {name: FEW if items is None else min(items, FEW) for name, items in tasks.items()}
 
     def experiment(self, cell: Cell) -> Experiment:
         """Raises UsageError naming the arm, the key, and what is wrong."""

@@ -10,7 +10,7 @@ from apt_assets.project import Project
 from apt_assets.study.file import Cell, Study
 from apt_assets.study.measure import MEASURES
 from apt_assets.study.statistics import holm, over_seeds, paired_test
-from apt_assets.study.wanted import Known, all_cells, at, best_candidate, final
+from apt_assets.study.wanted import Known, all_cells, best_candidate, final, tuning
 
 SIGNIFICANT = 0.05
 COSTS = ("labels", "labels_trained", "rows", "tokens", "steps", "cpu_seconds")
@@ -75,8 +75,7 @@ def of_arm(
 ) -> dict[str, Any]:
     arm, chosen = study.file.arms[name], best_candidate(study, known, domain, name)
     assert chosen is not None, "an arm with final outcomes has a chosen candidate"
-    first = study.file.seeds[0]
-    tried = [known.outcomes[at(study, known, domain, name, n, first)[0]] for n in range(len(study.candidates))]
+    tried = [(cell.candidate, known.outcomes[cell]) for cell in tuning(study, known, domain, name)]
     costed = [{**o, "cpu_seconds": cold_seconds(o, rates)} for o in found.values()]
     outcomes = list(found.values())
     changes = {m: [o[m] - start[m] for o in outcomes] for m in MEASURES if start[m] is not None}
@@ -85,9 +84,7 @@ def of_arm(
         "settings": arm.settings,
         "starts_from": arm.starts_from,
         "chosen": study.candidates[chosen],
-        "tuning": [
-            {"candidate": c, "validation": o["validation"]} for c, o in zip(study.candidates, tried, strict=True)
-        ],
+        "tuning": [{"candidate": study.candidates[number], "validation": o["validation"]} for number, o in tried],
         "best_iterations": [o["best_iteration"] for o in outcomes],
         "scores": {m: over_seeds([o[m] for o in outcomes]) for m in MEASURES if start[m] is not None},
         "changes": {m: over_seeds(values) for m, values in changes.items()},
