@@ -22,6 +22,12 @@ def tiny_folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def talker(tmp_path_factory) -> Path:
+    """A policy whose answers differ by question and, sampled, by seed, made once."""
+    return tiny.make_talker(tmp_path_factory.mktemp("talker") / "policy")
+
+
 @pytest.fixture
 def make_experiment(tmp_path, tiny_folder, monkeypatch):
     """A function (**sections) -> path of an experiment on the tiny models, in its own home folder."""
