@@ -6,7 +6,8 @@
         the 3rd of May. No rush at all.
     product: camera; issue: battery; since: 3 May; urgency: low
 
-product  a class of ticket_words.NAMES. Customers write a model name, which has to be known, or a nickname.
+product  a class of ticket_words.NAMES. Customers write a model name, which mostly has to be known, or a
+         nickname.
 issue    a key of ticket_words.DOES. Some beginnings are shared by several issues; what follows decides.
 since    when the trouble began, as day and month; unknown if the ticket does not tell. Numeric dates are
          day/month; other dates in a ticket are not meant.
@@ -114,15 +115,17 @@ def ticket(random: Random) -> dict:
 
 def mention(random: Random, product: str) -> tuple[str, str]:
     """(what stands for the product in a sentence, the model name or "" if it is not named)."""
-    if random.random() < 0.3:
+    if random.random() < 0.45:
         return random.choice(CALLED[product]), ""
     names = NAMES[product]
-    named = random.choices(names, [1 / rank for rank in range(1, len(names) + 1)])[0]
+    named = random.choices(names, [rank**-1.5 for rank in range(1, len(names) + 1)])[0]
     text = slip(random, named) if random.random() < 0.25 else named
     if random.random() < 0.2:
         text = f"{random.choice(BRANDS)} {text}"
     if random.random() < 0.3:
         text = f"{text} {random.choice(VERSIONS)}"
+    if random.random() < 0.3:
+        text = f"{text} {product}"
     return f"{random.choice(('my', 'our', 'the', 'this'))} {text}", named
 
 

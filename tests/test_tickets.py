@@ -82,7 +82,7 @@ def test_every_class_and_nearly_every_model_name_occurs_and_many_names_in_few_ro
         assert min(counts.values()) > 0.03 * len(rows), counts
     named = Counter(row["metadata"]["named"] for row in rows)
     known = sum(map(len, NAMES.values()))
-    assert len(named) - 1 > 0.97 * known
+    assert len(named) - 1 > 0.9 * known
     assert sum(count <= 6 for count in named.values()) > known / 5
 
 
