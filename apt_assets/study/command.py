@@ -53,7 +53,7 @@ def tell_cost(study: Study, projects: dict[str, Project], runner: Runner, displa
     from apt_assets.study.estimate import estimate
 
     display.line("measuring what an answer, an item and a training step cost on this machine")
-    found = estimate(study, projects, runner.known.refused)
+    found = estimate(study, projects, runner.known.refused, runner.threads)
     for one in found:
         display.line(
             f"{one['arm']} on {one['domain']}: {one['runs']} runs; at most {one['answers']} answers, {one['scores']} "

@@ -53,10 +53,11 @@ def sizes_of(project: Project) -> Sizes:
     return Sizes(tables["train"].height, held_out, sum(len(task.keys) for task in tasks))
 
 
-def probe(project: Project) -> dict[str, float]:
-    """Seconds of one answer, one scored item and one training step on this machine, by doing a few of each with
-    the project's own settings, in this process. Needs landed data."""
+def probe(project: Project, threads: int) -> dict[str, float]:
+    """Seconds of one answer, one scored item and one training step on this machine with so many threads, by doing a
+    few of each with the project's own settings, in this process. Needs landed data."""
     import polars as pl
+    import torch
 
     from apt_assets.method.landing import read_landed
     from resources.benchmarks import load_tasks, score_items
@@ -64,6 +65,7 @@ def probe(project: Project) -> dict[str, float]:
     from resources.policy_model import load_policy
     from resources.trainer import TrainingRecipe, train_adapter
 
+    torch.set_num_threads(threads)
     experiment = project.experiment
     settings, training = experiment.policy, experiment.training
     rows = next(part.rows for name in project.landed() for part in read_landed(project.landing / name))
@@ -101,12 +103,15 @@ def probe(project: Project) -> dict[str, float]:
     return spent
 
 
-def estimate(study: Study, projects: dict[str, Project], refused: dict[tuple[str, str], str]) -> list[dict[str, Any]]:
-    """[{domain, arm, runs, answers, scores, steps, seconds}], the most each arm can take; seconds of one process."""
+def estimate(
+    study: Study, projects: dict[str, Project], refused: dict[tuple[str, str], str], threads: int
+) -> list[dict[str, Any]]:
+    """[{domain, arm, runs, answers, scores, steps, seconds}], the most each arm can take; seconds of one process with
+    so many threads."""
     found = []
     runs = runs_of_arm(study)
     for domain, project in projects.items():
-        sizes, rates = sizes_of(project), probe(project)
+        sizes, rates = sizes_of(project), probe(project, threads)
         for arm in study.file.arms:
             if (domain, arm) in refused:
                 continue

@@ -78,9 +78,13 @@ class Runner:
                 self.display.line(f"{cell.label}: begins")
                 self._running[cell] = self.launch(cell)
 
+    @property
+    def threads(self) -> int:
+        """Of each process: together they use the cores once."""
+        return max(1, (os.cpu_count() or 1) // self.jobs)
+
     def launch(self, cell: Cell) -> subprocess.Popen:
-        threads = str(max(1, (os.cpu_count() or 1) // self.jobs))
-        environment = {**os.environ, "APT_HOME": str(self.home), "OMP_NUM_THREADS": threads}
+        environment = {**os.environ, "APT_HOME": str(self.home), "OMP_NUM_THREADS": str(self.threads)}
         command = [sys.executable, "-m", "apt_assets.study.cell", str(self.file(cell))]
         with self.file(cell).with_suffix(".log").open("w") as log:
             return subprocess.Popen(
