@@ -42,9 +42,9 @@ def write_study(home, models, arms, **changes):
     return home / "study.yaml"
 
 
-def run_here(runner, cell):
+def run_here(runner, run):
     """In place of a process: the same run in this one."""
-    bring_up_to_date(runner.project(cell), runner.study.iterations(cell.arm), lambda line: None)
+    bring_up_to_date(runner.project(run), runner.study.iterations(run), lambda line: None)
     return SimpleNamespace(poll=lambda: 0, returncode=0)
 
 
@@ -76,7 +76,7 @@ def test_every_arm_has_scores_costs_and_a_comparison_with_the_control(done):
     _, _, found = done
     arms = found["domains"]["colours"]["arms"]
     assert list(arms) == ["sft", "apt", "apt-on"]
-    assert found["runs"] == {"done": 6, "of": 6, "failed": 0}
+    assert found["runs"] == {"done": 13, "of": 13, "failed": 0}
     for name, arm in arms.items():
         assert len(arm["scores"]["test"]["values"]) == 2
         assert arm["costs"]["cpu_seconds"]["mean"] > 0
@@ -95,8 +95,8 @@ def test_what_arms_share_is_computed_once(done):
     home = done[0]
     computed = Counter(line["stage"] for line in journal(home) if line["event"] == "computed")
     assert computed["domain_dataset"] == computed["retrieval_index"] == 1
-    # One for the bare base model, and one for each adapter that an arm starts from.
-    assert computed["base_scores"] == 3
+    # The base model and the two specialists with few items and with all, and the four other results with all.
+    assert computed["base_scores"] == 2 * 3 + 4
     # Both arms that start from the base model ask the same questions with the same seed.
     assert computed["eval_predictions"] == 4
 
@@ -104,7 +104,10 @@ def test_what_arms_share_is_computed_once(done):
 def test_an_arm_that_starts_from_another_starts_at_its_scores(done):
     arms = done[2]["domains"]["colours"]["arms"]
     for measure in ("test", "general", "gold"):
-        assert arms["apt-on"]["own_start"][measure]["values"] == arms["sft"]["scores"][measure]["values"]
+        steps = zip(
+            arms["sft"]["scores"][measure]["values"], arms["apt-on"]["own_changes"][measure]["values"], strict=True
+        )
+        assert [a + b for a, b in steps] == pytest.approx(arms["apt-on"]["scores"][measure]["values"])
 
 
 def test_a_second_call_computes_nothing_and_says_the_same(again):
@@ -124,7 +127,7 @@ def test_a_new_arm_computes_only_what_is_its_own(again):
     before = len(journal(home))
     run_study(other, home / "more", 1, Display(), only_estimate=False)
     computed = {line["stage"] for line in journal(home)[before:] if line["event"] == "computed"}
-    assert computed <= {"adapter_checkpoint", "benchmark_scores", "gate", "promoted_adapter"}
+    assert computed <= {"adapter_checkpoint", "benchmark_scores", "gate", "promoted_adapter", "base_scores"}
     assert "adapter_checkpoint" in computed
 
 
@@ -135,8 +138,8 @@ def test_an_estimate_runs_nothing(again, tmp_path):
     before = len(journal(home))
     assert run_study(file, tmp_path, 2, display, only_estimate=True) is None
     assert len(journal(home)) == before
-    assert any(line.startswith("sft on colours: 2 runs; at most") for line in lines)
-    assert lines[-1].startswith("in all 6 runs")
+    assert any(line.startswith("sft on colours: 4 runs; at most") for line in lines)
+    assert lines[-1].startswith("in all 12 runs")
 
 
 def test_the_page_escapes_what_the_file_says_and_shows_both_plots(done):

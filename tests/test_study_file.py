@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from apt_assets.experiment import UsageError
-from apt_assets.study.file import Cell, load_study
-from apt_assets.study.wanted import Known, all_cells, best_candidate, wanted
+from apt_assets.study.file import Cell, Scoring, load_study
+from apt_assets.study.wanted import Known, all_runs, best_candidate, final, wanted
 
 ARMS = {
     "sft": {"settings": {"training.objective": "sft"}, "iterations": 1},
@@ -39,6 +39,10 @@ def outcome(validation, adapter="a"):
     return {"validation": validation, "adapter": adapter}
 
 
+def tuned(scores, arm="sft"):
+    return {Cell("colours", arm, n, 1): outcome(score) for n, score in enumerate(scores)}
+
+
 def labels(cells):
     return [cell.label.removeprefix("colours.") for cell in cells]
 
@@ -62,17 +66,15 @@ def test_a_mistake_in_the_file_is_named(write_study, changes, says):
         load_study(write_study(**changes))
 
 
-def tuned(scores, arm="sft"):
-    return {Cell("colours", arm, n, 1, tuning=True): outcome(score) for n, score in enumerate(scores)}
+FIRST = ["scores.base", "sft.0.seed-1", "sft.1.seed-1", "apt.0.seed-1", "apt.1.seed-1"]
 
 
-def test_tuning_comes_first_and_the_winner_alone_runs_with_all_seeds(write_study):
+def test_tuning_comes_first_and_the_winner_alone_runs_with_the_other_seeds(write_study):
     study, known = load_study(write_study()), Known()
-    first = ["sft.0.tuning-1", "sft.1.tuning-1", "apt.0.tuning-1", "apt.1.tuning-1"]
-    assert labels(wanted(study, known)) == first
+    assert labels(wanted(study, known)) == FIRST
     known.outcomes |= tuned([0.4, 0.6])
     assert best_candidate(study, known, "colours", "sft") == 1
-    assert labels(wanted(study, known)) == ["sft.1.seed-1", "sft.1.seed-2", *first[2:]]
+    assert labels(wanted(study, known))[:5] == [FIRST[0], "scores.a", "sft.1.seed-2", *FIRST[3:]]
 
 
 def test_of_equal_candidates_the_first_wins(write_study):
@@ -81,28 +83,37 @@ def test_of_equal_candidates_the_first_wins(write_study):
     assert best_candidate(study, known, "colours", "sft") == 0
 
 
-def test_without_a_sweep_nothing_is_tuned(write_study):
-    study = load_study(write_study(sweep={}))
-    assert labels(wanted(study, Known()))[:2] == ["sft.0.seed-1", "sft.0.seed-2"]
+def test_without_a_sweep_all_seeds_run_at_once_the_first_has_ended(write_study):
+    study, known = load_study(write_study(sweep={})), Known()
+    known.outcomes |= tuned([0.5])
+    assert labels(wanted(study, known))[:3] == ["scores.base", "scores.a", "sft.0.seed-2"]
 
 
-def test_a_tuning_run_scores_few_general_items_and_trains_as_the_final_one(write_study):
+def test_training_runs_score_few_general_items_and_results_all(write_study):
     study = load_study(write_study())
-    tuning, final = (study.content(Cell("colours", "apt", 0, 1, tuning=it)) for it in (True, False))
-    assert tuning["benchmarks"]["tasks"] == {"colours": 5}
-    assert final["benchmarks"]["tasks"] == {"colours": None}
-    assert tuning["training"] == final["training"]
+    training, scoring = study.content(Cell("colours", "apt", 0, 1)), study.content(Scoring("colours", "a"))
+    assert training["benchmarks"]["tasks"] == {"colours": 5}
+    assert scoring["benchmarks"]["tasks"] == {"colours": None}
+    assert scoring["policy"]["initial_adapter"] == "a"
 
 
 def test_an_arm_that_starts_from_another_waits_for_its_result_of_the_same_seed(write_study):
     study, known = load_study(write_study()), Known()
     known.outcomes |= tuned([0.5, 0.4])
-    assert not any("apt-on" in label for label in labels(wanted(study, known)))
-    known.outcomes[Cell("colours", "sft", 0, 1)] = outcome(0.5, "first")
-    waiting = [cell for cell in wanted(study, known) if cell.arm == "apt-on"]
-    assert {(cell.seed, cell.adapter) for cell in waiting} == {(1, "first")}
-    experiment = study.content(waiting[0])
-    assert experiment["policy"]["initial_adapter"] == "first"
+    waiting = [run for run in wanted(study, known) if isinstance(run, Cell) and run.arm == "apt-on"]
+    assert {(run.seed, run.adapter) for run in waiting} == {(1, "a")}
+    known.outcomes |= {cell: outcome(0.7, "b") for cell in waiting}
+    known.outcomes[Cell("colours", "sft", 0, 2)] = outcome(0.5, "second")
+    others = [run for run in wanted(study, known) if isinstance(run, Cell) and run.arm == "apt-on"]
+    assert {(run.seed, run.adapter) for run in others} == {(2, "second")}
+
+
+def test_a_result_is_known_when_it_is_scored_in_full(write_study):
+    study, known = load_study(write_study()), Known()
+    known.outcomes |= tuned([0.5, 0.4])
+    assert final(study, known, "colours", "sft", 1) is None
+    known.outcomes[Scoring("colours", "a")] = {"general": 0.9}
+    assert final(study, known, "colours", "sft", 1) == {**outcome(0.5), "general": 0.9}
 
 
 def test_equal_settings_are_one_experiment_whatever_the_arm_is_called(write_study):
@@ -120,6 +131,6 @@ def test_no_gate_stops_an_arm(write_study):
 def test_failed_and_refused_runs_are_not_asked_for_again(write_study):
     study, known = load_study(write_study()), Known()
     known.refused["colours", "apt"] = "no GPU"
-    known.failed[Cell("colours", "sft", 0, 1, tuning=True)] = "killed"
-    assert labels(wanted(study, known)) == ["sft.1.tuning-1"]
-    assert all_cells(study, known.refused) == 8
+    known.failed[Cell("colours", "sft", 0, 1)] = "killed"
+    assert labels(wanted(study, known)) == ["scores.base", "sft.1.seed-1"]
+    assert all_runs(study, known.refused) == 1 + 2 * (3 + 2)

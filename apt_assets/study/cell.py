@@ -12,6 +12,7 @@ from apt_assets.display import Lines
 from apt_assets.driver import End, Run, next_run
 from apt_assets.engine.execute import NothingToTrain, run_stage
 from apt_assets.engine.plan import stages_of
+from apt_assets.engine.stages import BASE
 from apt_assets.engine.step import StageBlocked
 from apt_assets.experiment import UsageError
 from apt_assets.loop import quarantine_damaged
@@ -19,10 +20,13 @@ from apt_assets.project import Project
 
 
 def bring_up_to_date(project: Project, iterations: int, log: Callable[[str], None]) -> End:
-    """Run base and iterations 1..n in order, in this process; returns how it ended.
+    """Run base and iterations 1..n in order, in this process; returns how it ended. 0: only base.
 
     Raises StageBlocked if an iteration does not come up to date, and whatever a stage raises.
     """
+    if iterations == 0:
+        run_stage(project, BASE, "base_scores", run_id="study", log=log)
+        return End("base is scored", passed=True)
     verified: set[str] = set()
     quarantine_damaged(project, verified)
     before: Run | None = None

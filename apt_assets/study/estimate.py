@@ -9,7 +9,7 @@ from typing import Any
 from apt_assets.experiment import Experiment
 from apt_assets.project import Project
 from apt_assets.study.file import Cell, Study
-from apt_assets.study.wanted import runs_of_arm
+from apt_assets.study.wanted import training_runs
 
 PROBED = 24  # questions, items and pairs
 FIXED = 12.0  # seconds to start a process and load models, a run
@@ -26,7 +26,7 @@ class Sizes:
 
 
 def most_work(experiment: Experiment, sizes: Sizes, iterations: int) -> dict[str, int]:
-    """The most that one run can take, by kind: as if every answer were bad and nothing shared."""
+    """The most answers and steps that one training run can take: as if every answer were bad and nothing shared."""
     mining, pairs, training = experiment.mining, experiment.pairs, experiment.training
     asked = min(mining.questions or sizes.train, sizes.train)
     bad = min(pairs.max_bad_cases or asked, asked)
@@ -35,7 +35,6 @@ def most_work(experiment: Experiment, sizes: Sizes, iterations: int) -> dict[str
     rows = min(bad + similar + replay, sizes.train)
     return {
         "answers": iterations * (asked + similar + sizes.held_out),
-        "scores": iterations * sizes.items,
         "steps": iterations * -(-rows // training.batch_size) * training.epochs,
     }
 
@@ -109,17 +108,15 @@ def estimate(
     """[{domain, arm, runs, answers, scores, steps, seconds}], the most each arm can take; seconds of one process with
     so many threads."""
     found = []
-    runs = runs_of_arm(study)
+    runs, seeds = training_runs(study), len(study.file.seeds)
     for domain, project in projects.items():
         sizes, rates = sizes_of(project), probe(project, threads)
         for arm in study.file.arms:
             if (domain, arm) in refused:
                 continue
-            experiment = study.experiment(Cell(domain, arm, 0, study.file.seeds[0]))
-            work = most_work(experiment, sizes, study.iterations(arm))
-            # A run of the sweep scores a few items only.
-            times = {kind: len(study.file.seeds) if kind == "scores" else runs for kind in KINDS}
-            total = {kind: times[kind] * work[kind] for kind in KINDS}
-            seconds = runs * FIXED + sum(total[kind] * rates[kind] for kind in KINDS)
-            found.append({"domain": domain, "arm": arm, "runs": runs, **total, "seconds": seconds})
+            cell = Cell(domain, arm, 0, study.file.seeds[0])
+            work = most_work(study.experiment(cell), sizes, study.iterations(cell))
+            total = {**{kind: runs * amount for kind, amount in work.items()}, "scores": seeds * sizes.items}
+            seconds = (runs + seeds) * FIXED + sum(total[kind] * rates[kind] for kind in KINDS)
+            found.append({"domain": domain, "arm": arm, "runs": runs + seeds, **total, "seconds": seconds})
     return found

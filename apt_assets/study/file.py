@@ -15,7 +15,7 @@ from resources.digest import digest_json
 # A study looks at what a recipe does, so no gate stops an arm on the way; whether the domain's own gate would
 # have promoted the result is worked out afterwards.
 OPEN_GATE = {"gate.domain_tolerance": 1.0, "gate.general_tolerance": 1.0}
-FEW = 5  # items of each general task that a tuning run scores
+FEW = 5  # items of each general task that a training run scores
 SEEDED = ("training.seed", "mining.seed")
 
 
@@ -53,7 +53,7 @@ class StudyFile(Section):
         for name, arm in self.arms.items():
             if arm.starts_from is not None and arm.starts_from not in earlier:
                 raise ValueError(f"arms.{name}.starts_from: {arm.starts_from!r} is not an arm that stands before it")
-            if taken := {*self.sweep, *SEEDED, *OPEN_GATE, "name"} & set(arm.settings):
+            if taken := {*self.sweep, *SEEDED, *OPEN_GATE, "name", "benchmarks.tasks"} & set(arm.settings):
                 raise ValueError(f"arms.{name}.settings: {', '.join(sorted(taken))} is set by the study itself")
             earlier.append(name)
         return self
@@ -63,7 +63,6 @@ class StudyFile(Section):
 class Cell:
     """One run: an arm on a domain with one candidate of the sweep and one seed.
 
-    tuning: only its validation score is wanted, so few general items are scored.
     adapter: folder that it starts from, relative to the project's home; None: the base model.
     """
 
@@ -71,12 +70,27 @@ class Cell:
     arm: str
     candidate: int
     seed: int
-    tuning: bool = False
     adapter: str | None = None
 
     @property
     def label(self) -> str:
-        return f"{self.domain}.{self.arm}.{self.candidate}.{'tuning' if self.tuning else 'seed'}-{self.seed}"
+        return f"{self.domain}.{self.arm}.{self.candidate}.seed-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """One more run: an adapter (None: the base model) on all items. Those of training runs score a few: what a
+    study wants to know in full are results, not every iteration on the way."""
+
+    domain: str
+    adapter: str | None
+
+    @property
+    def label(self) -> str:
+        return f"{self.domain}.scores.{Path(self.adapter).name[:12] if self.adapter else 'base'}"
+
+
+Run = Cell | Scoring
 
 
 @dataclass(frozen=True)
@@ -100,19 +114,18 @@ class Study:
     def domain_file(self, domain: str) -> Path:
         return (self.path.parent / self.file.domains[domain]).resolve()
 
-    def iterations(self, arm: str) -> int:
-        return self.file.arms[arm].iterations or self.file.iterations
+    def iterations(self, run: Run) -> int:
+        """How many the run has; 0: only what it starts from is scored."""
+        return (self.file.arms[run.arm].iterations or self.file.iterations) if isinstance(run, Cell) else 0
 
-    def content(self, cell: Cell) -> dict[str, Any]:
-        """What the cell's experiment file says. Its name is of its content: equal cells are one experiment."""
-        arm = self.file.arms[cell.arm]
-        content: dict[str, Any] = dict(self.domains[cell.domain])
-        changes = {**OPEN_GATE, **arm.settings, **self.candidates[cell.candidate]}
-        changes |= dict.fromkeys(SEEDED, cell.seed)
-        if cell.adapter is not None:
-            changes["policy.initial_adapter"] = cell.adapter
-        if cell.tuning:
-            changes["benchmarks.tasks"] = self.few_items(cell.domain)
+    def content(self, run: Run) -> dict[str, Any]:
+        """What the run's experiment file says. Its name is of its content: equal runs are one experiment."""
+        content: dict[str, Any] = dict(self.domains[run.domain])
+        changes: dict[str, Any] = {} if run.adapter is None else {"policy.initial_adapter": run.adapter}
+        if isinstance(run, Cell):
+            changes |= {**OPEN_GATE, **self.file.arms[run.arm].settings, **self.candidates[run.candidate]}
+            changes |= dict.fromkeys(SEEDED, run.seed)
+            changes["benchmarks.tasks"] = self.few_items(run.domain)
         for key, value in changes.items():
             put(content, key, value)
         content.pop("name", None)
@@ -123,14 +136,13 @@ class Study:
         tasks = Experiment.model_validate(self.domains[domain]).benchmarks.tasks
         return {name: FEW if items is None else min(items, FEW) for name, items in tasks.items()}
 
-    def experiment(self, cell: Cell) -> Experiment:
-        """Raises UsageError naming the arm, the key, and what is wrong."""
+    def experiment(self, run: Run) -> Experiment:
+        """Raises UsageError naming the run, the key, and what is wrong."""
         try:
-            return Experiment.model_validate(self.content(cell))
+            return Experiment.model_validate(self.content(run))
         except ValidationError as error:
-            raise UsageError(
-                "\n".join(f"{self.path}: arm {cell.arm} on {cell.domain}: {explain(e)}" for e in error.errors())
-            ) from None
+            what = f"arm {run.arm} on {run.domain}" if isinstance(run, Cell) else run.domain
+            raise UsageError("\n".join(f"{self.path}: {what}: {explain(e)}" for e in error.errors())) from None
 
 
 def put(content: dict[str, Any], key: str, value: Any) -> None:

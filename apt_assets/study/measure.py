@@ -7,74 +7,78 @@ import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.driver import End, next_run
 from apt_assets.engine.plan import Planner, stages_of
 from apt_assets.engine.stages import BASE
-from apt_assets.experiment import load_experiment
-from apt_assets.method.gate import decide
 from apt_assets.project import Project
 from resources.artifact_store import Manifest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import polars as pl
 
 SCORING = ("base_scores", "benchmark_scores")  # what a study costs, and not what a recipe costs
 
 
 def is_complete(project: Project, iterations: int) -> bool:
-    """Whether all of the iterations are up to date, or the loop has ended before."""
-    return isinstance(next_run(project, project.planner(), iterations), End)
+    """Whether all of the iterations are up to date, or the loop has ended before; 0: whether what it starts from
+    is scored."""
+    planner = project.planner()
+    if iterations == 0:
+        return planner.stage(BASE, "base_scores").status == "fresh"
+    return isinstance(next_run(project, planner, iterations), End)
 
 
-def measure(project: Project, domain_file: "Path", start: str) -> dict[str, Any]:
-    """The outcome of a complete run: that of the iteration with the best validation accuracy, the earlier of
-    equal ones.
+def measure(project: Project, start: str | None) -> dict[str, Any]:
+    """The outcome of a complete training run: that of the iteration with the best validation accuracy, the
+    earlier of equal ones.
 
-    domain_file: the domain's own experiment file, whose gate is asked whether it would promote the result;
-    start: what the run started from, for the gate's sentence. Cost is of all iterations that ran: labels
-    (rows whose gold answer was graded against or trained on), tokens and steps trained, and `parts`, from
-    which the processor time of a cold run is worked out.
+    start: folder of the adapter it started from, which is also its result if nothing was trained. Cost is of all
+    iterations that ran: labels (rows whose gold answer was graded against or trained on), tokens and steps
+    trained, and `parts`, from which the processor time of a cold run is worked out.
     """
     planner = project.planner()
     keys = project.store.iterations(project.experiment.name)
     scored = [key for key in keys if planner.stage(key, "benchmark_scores").status == "fresh"]
-    base = scores_of(project, planner, BASE)
-    every = [scores_of(project, planner, key) for key in scored] or [base]
-    best = max(every, key=lambda scores: scores["validation"])
-    trained = [planner.stage(key, "adapter_checkpoint").manifest for key in scored]
-    folder = trained[every.index(best)] if trained else None
+    every = {key: of_domain(project, planner, key) for key in scored or [BASE]}
+    best = max(every, key=lambda key: every[key]["validation"])
+    result = planner.stage(best, "adapter_checkpoint").manifest if scored else None
     return {
         "experiment": project.experiment.name,
         "iterations": len(scored),
-        "best_iteration": best["iteration"],
-        **{name: best[name] for name in MEASURES},
-        "start": {name: base[name] for name in MEASURES},
-        "by_iteration": [{name: one[name] for name in ("iteration", *MEASURES)} for one in every],
-        "adapter": None if folder is None else adapter_path(project, folder),
-        "gate": own_gate(project, planner, best["iteration"], domain_file, start),
+        "best_iteration": best,
+        "validation": every[best]["validation"],
+        "by_iteration": every,
+        "adapter": start if result is None else adapter_path(project, result),
         **labels(project, planner, scored),
         **training(project, planner, scored),
         "parts": parts(planner, scored),
     }
 
 
-MEASURES = ("validation", "test", "exact", "general", "gold", "margin", "perplexity")
-
-
-def scores_of(project: Project, planner: Planner, key: str) -> dict[str, Any]:
-    """{iteration, MEASURES} of an iteration: shares 0-1; gold and margin in nats per character; perplexity per
-    word, over all passages, None if the experiment has none."""
-    domain, general, passages = items(project, planner, key)
-    by_split = {split: domain.filter(split=split) for split in ("validation", "test")}
+def measure_scores(project: Project) -> dict[str, Any]:
+    """{scored: name of the experiment, MEASURES} of a complete scoring run."""
+    planner = project.planner()
+    _, general, passages = items(project, planner, BASE)
     words = int(passages["words"].sum())
     return {
-        "iteration": key,
-        "validation": mean(by_split["validation"]["grade"] >= 4),
-        "test": mean(by_split["test"]["grade"] >= 4),
-        "exact": mean(by_split["test"]["exact"]),
+        "scored": project.experiment.name,
+        **of_domain(project, planner, BASE),
         "general": mean(general["correct"]),
         "gold": mean(general["gold"]),
         "margin": mean(general["margin"]),
         "perplexity": math.exp(-float(passages["nats"].sum()) / words) if words else None,
+    }
+
+
+# Shares 0-1; gold and margin in nats per character; perplexity per word over all passages, None without any.
+MEASURES = ("validation", "test", "exact", "general", "gold", "margin", "perplexity")
+
+
+def of_domain(project: Project, planner: Planner, key: str) -> dict[str, float]:
+    """{validation, test, exact} of an iteration, or of BASE."""
+    domain, _, _ = items(project, planner, key)
+    validation, test = (domain.filter(split=split) for split in ("validation", "test"))
+    return {
+        "validation": mean(validation["grade"] >= 4),
+        "test": mean(test["grade"] >= 4),
+        "exact": mean(test["exact"]),
     }
 
 
@@ -98,18 +102,6 @@ def mean(values: "pl.Series") -> float:
 def adapter_path(project: Project, manifest: Manifest) -> str:
     """Where an adapter lies, relative to the project's home: what `policy.initial_adapter` takes."""
     return str(project.store.folder(manifest).relative_to(project.home))
-
-
-def own_gate(project: Project, planner: Planner, key: str, domain_file: "Path", start: str) -> dict[str, Any] | None:
-    """{passed, reason}: whether the gate of the domain's own experiment file would promote this iteration,
-    against what the run started from; None if nothing was trained."""
-    if key == BASE:
-        return None
-    domain, general, _ = items(project, planner, key)
-    before, before_general, _ = items(project, planner, BASE)
-    settings = load_experiment(domain_file).gate.model_dump()
-    verdict = decide(domain, before, general, before_general, promoted=start, start=start, **settings)
-    return {"passed": verdict["passed"], "reason": verdict["reason"]}
 
 
 def labels(project: Project, planner: Planner, keys: list[str]) -> dict[str, int]:

@@ -15,9 +15,9 @@ from apt_assets.display import Display
 from apt_assets.engine.progress import Progress
 from apt_assets.experiment import UsageError
 from apt_assets.project import Project
-from apt_assets.study.file import Cell, Study
-from apt_assets.study.measure import is_complete, measure
-from apt_assets.study.wanted import Known, all_cells, wanted
+from apt_assets.study.file import Cell, Run, Study
+from apt_assets.study.measure import is_complete, measure, measure_scores
+from apt_assets.study.wanted import Known, all_runs, wanted
 from resources.digest import write_atomically
 
 
@@ -33,7 +33,7 @@ class Runner:
     display: Display
     found: Callable[[Known], Any]
     known: Known = field(default_factory=Known)
-    _running: dict[Cell, subprocess.Popen] = field(default_factory=dict)
+    _running: dict[Run, subprocess.Popen] = field(default_factory=dict)
     _started: float = field(default_factory=time.monotonic)
     _ran: int = 0
 
@@ -67,57 +67,54 @@ class Runner:
 
     def start(self) -> None:
         """Read what is finished, and start runs while there are processes left."""
-        asked: set[Cell] = set()
-        while waiting := [c for c in wanted(self.study, self.known) if c not in asked and c not in self._running]:
-            cell = waiting[0]
-            asked.add(cell)
-            project = self.project(cell)
-            if is_complete(project, self.study.iterations(cell.arm)):
-                self.finish(cell, project)
+        asked: set[Run] = set()
+        while waiting := [r for r in wanted(self.study, self.known) if r not in asked and r not in self._running]:
+            run = waiting[0]
+            asked.add(run)
+            project = self.project(run)
+            if is_complete(project, self.study.iterations(run)):
+                self.finish(run, project)
             elif len(self._running) < self.jobs:
-                self.display.line(f"{cell.label}: begins")
-                self._running[cell] = self.launch(cell)
+                self.display.line(f"{run.label}: begins")
+                self._running[run] = self.launch(run)
 
     @property
     def threads(self) -> int:
         """Of each process: together they use the cores once."""
         return max(1, (os.cpu_count() or 1) // self.jobs)
 
-    def launch(self, cell: Cell) -> subprocess.Popen:
+    def launch(self, run: Run) -> subprocess.Popen:
         environment = {**os.environ, "APT_HOME": str(self.home), "OMP_NUM_THREADS": str(self.threads)}
-        command = [sys.executable, "-m", "apt_assets.study.cell", str(self.file(cell))]
-        with self.file(cell).with_suffix(".log").open("w") as log:
-            return subprocess.Popen(
-                [*command, str(self.study.iterations(cell.arm))],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        command = [sys.executable, "-m", "apt_assets.study.cell", str(self.file(run)), str(self.study.iterations(run))]
+        with self.file(run).with_suffix(".log").open("w") as log:
+            return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def wait(self) -> None:
         """Wait until one of the processes ends."""
-        while not (ended := [cell for cell, process in self._running.items() if process.poll() is not None]):
+        while not (ended := [run for run, process in self._running.items() if process.poll() is not None]):
             time.sleep(0.2)
-        for cell in ended:
-            status = self._running.pop(cell).returncode
+        for run in ended:
+            status = self._running.pop(run).returncode
             self._ran += 1
             if status == 0:
-                self.finish(cell, self.project(cell))
+                self.finish(run, self.project(run))
             else:
-                log = self.file(cell).with_suffix(".log")
+                log = self.file(run).with_suffix(".log")
                 lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-                self.known.failed[cell] = f"{lines[-1] if lines else f'exit code {status}'} ({log})"
-                self.display.line(f"{cell.label}: failed: {self.known.failed[cell]}")
+                self.known.failed[run] = f"{lines[-1] if lines else f'exit code {status}'} ({log})"
+                self.display.line(f"{run.label}: failed: {self.known.failed[run]}")
             self.found(self.known)
 
-    def finish(self, cell: Cell, project: Project) -> None:
-        source = self.study.file.arms[cell.arm].starts_from
-        outcome = measure(project, self.study.domain_file(cell.domain), source or "the base model")
-        self.known.outcomes[cell] = outcome
-        done, total = len(self.known.outcomes), all_cells(self.study, self.known.refused)
-        says = f"validation {outcome['validation']:.1%}, test {outcome['test']:.1%}, general {outcome['general']:.1%}"
-        self.display.line(f"{cell.label}: {says} ({done} of {total} runs{self.left(total - done)})")
+    def finish(self, run: Run, project: Project) -> None:
+        if isinstance(run, Cell):
+            outcome = measure(project, run.adapter)
+            says = f"validation {outcome['validation']:.1%}"
+        else:
+            outcome = measure_scores(project)
+            says = f"test {outcome['test']:.1%}, general {outcome['general']:.1%}"
+        self.known.outcomes[run] = outcome
+        done, total = len(self.known.outcomes), all_runs(self.study, self.known.refused)
+        self.display.line(f"{run.label}: {says} ({done} of {total} runs{self.left(total - done)})")
         seconds = time.monotonic() - self._started
         self.display.progress(Progress("study", self.study.file.name, "runs", "runs", done, total, seconds))
 
@@ -128,15 +125,15 @@ class Runner:
         minutes = (time.monotonic() - self._started) / self._ran * runs / 60
         return f", about {minutes:.0f} min left"
 
-    def project(self, cell: Cell) -> Project:
-        """The cell's project; its experiment file is written if it is not there as it should be."""
-        path, content = self.file(cell), self.study.content(cell)
-        text = f"# Written by apt-assets study, {self.study.path.name}: {cell.label}\n"
+    def project(self, run: Run) -> Project:
+        """The run's project; its experiment file is written if it is not there as it should be."""
+        path, content = self.file(run), self.study.content(run)
+        text = f"# Written by apt-assets study, {self.study.path.name}: {run.label}\n"
         text += yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, text)
-        return Project(self.study.experiment(cell), self.home, path)
+        return Project(self.study.experiment(run), self.home, path)
 
-    def file(self, cell: Cell) -> Path:
-        return self.out / "runs" / f"{cell.label}.yaml"
+    def file(self, run: Run) -> Path:
+        return self.out / "runs" / f"{run.label}.yaml"

@@ -1,16 +1,22 @@
 """The outcomes of a study -> what people read: by domain and arm, means over seeds, tests against the control."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.stages import BASE
 from apt_assets.experiment import load_experiment
+from apt_assets.method.gate import decide
 from apt_assets.project import Project
-from apt_assets.study.file import Cell, Study
+from apt_assets.study.file import Cell, Scoring, Study
 from apt_assets.study.measure import MEASURES
 from apt_assets.study.statistics import holm, over_seeds, paired_test
-from apt_assets.study.wanted import Known, all_cells, best_candidate, final, tuning
+from apt_assets.study.wanted import Known, Outcome, all_runs, best_candidate, final
+from schemas.files import read_table
+
+if TYPE_CHECKING:
+    import polars as pl
 
 SIGNIFICANT = 0.05
 COSTS = ("labels", "labels_trained", "rows", "tokens", "steps", "cpu_seconds")
@@ -30,7 +36,7 @@ def summary(study: Study, known: Known, home: Path, machine: dict[str, Any]) -> 
         "control": study.file.control,
         "seeds": study.file.seeds,
         "candidates": study.candidates,
-        "runs": {"done": len(known.outcomes), "of": all_cells(study, known.refused), "failed": len(known.failed)},
+        "runs": {"done": len(known.outcomes), "of": all_runs(study, known.refused), "failed": len(known.failed)},
         "domains": domains,
         "refused": [{"domain": d, "arm": a, "reason": reason} for (d, a), reason in known.refused.items()],
         "failed": [{"run": cell.label, "reason": reason} for cell, reason in known.failed.items()],
@@ -38,27 +44,31 @@ def summary(study: Study, known: Known, home: Path, machine: dict[str, Any]) -> 
 
 
 def of_domain(study: Study, known: Known, home: Path, domain: str) -> dict[str, Any]:
+    start = known.outcomes.get(Scoring(domain, None))
     finals = {name: outcomes_of(study, known, domain, name) for name in study.file.arms}
-    done = {name: found for name, found in finals.items() if len(found) == len(study.file.seeds)}
-    rates = seconds_a_row([o for cell, o in known.outcomes.items() if cell.domain == domain])
-    start = next((o["start"] for c, o in known.outcomes.items() if c.domain == domain and c.adapter is None), None)
+    done = {name: found for name, found in finals.items() if start and len(found) == len(study.file.seeds)}
+    rates = seconds_a_row([o for run, o in known.outcomes.items() if isinstance(run, Cell) and run.domain == domain])
+    scored = Scored(study, home, domain)
     arms = {}
     for name, found in done.items():
-        assert start is not None, "an arm that starts from another is done only after that one"
-        arms[name] = of_arm(study, known, domain, name, found, start, rates)
+        assert start is not None, "no arm is done without it"
+        source = study.file.arms[name].starts_from
+        before = {seed: start if source is None else done[source][seed] for seed in found}
+        arms[name] = of_arm(study, known, domain, name, found, start, before, rates)
+        gates = [scored.gate(before[seed], outcome, source) for seed, outcome in found.items()]
+        arms[name] |= {"promoted": sum(gate["passed"] for gate in gates), "gates": [gate["reason"] for gate in gates]}
+    if study.file.control in done:
+        compare(study, scored, done, arms)
     refused = {name for d, name in known.refused if d == domain}
-    result = {
+    return {
         "experiment": study.file.domains[domain],
         "start": start,
         "arms": arms,
         "unfinished": [name for name in finals if name not in done and name not in refused],
     }
-    if study.file.control in done:
-        compare(study, home, domain, done, arms)
-    return result
 
 
-def outcomes_of(study: Study, known: Known, domain: str, arm: str) -> dict[int, dict[str, Any]]:
+def outcomes_of(study: Study, known: Known, domain: str, arm: str) -> dict[int, Outcome]:
     """Seed -> final outcome, as far as there is one."""
     found = {seed: final(study, known, domain, arm, seed) for seed in study.file.seeds}
     return {seed: outcome for seed, outcome in found.items() if outcome is not None}
@@ -69,91 +79,99 @@ def of_arm(
     known: Known,
     domain: str,
     name: str,
-    found: dict[int, dict[str, Any]],
-    start: dict[str, Any],
+    found: dict[int, Outcome],
+    start: Outcome,
+    before: dict[int, Outcome],
     rates: dict[str, float],
 ) -> dict[str, Any]:
     arm, chosen = study.file.arms[name], best_candidate(study, known, domain, name)
     assert chosen is not None, "an arm with final outcomes has a chosen candidate"
-    tried = [(cell.candidate, known.outcomes[cell]) for cell in tuning(study, known, domain, name)]
+    measures = [measure for measure in MEASURES if start[measure] is not None]
+    first = [
+        (run.candidate, outcome["validation"])
+        for run, outcome in known.outcomes.items()
+        if isinstance(run, Cell) and (run.domain, run.arm, run.seed) == (domain, name, study.file.seeds[0])
+    ]
     costed = [{**o, "cpu_seconds": cold_seconds(o, rates)} for o in found.values()]
     outcomes = list(found.values())
-    changes = {m: [o[m] - start[m] for o in outcomes] for m in MEASURES if start[m] is not None}
     return {
         "about": arm.about,
         "settings": arm.settings,
         "starts_from": arm.starts_from,
         "chosen": study.candidates[chosen],
-        "tuning": [{"candidate": study.candidates[number], "validation": o["validation"]} for number, o in tried],
+        "tuning": [{"candidate": study.candidates[n], "validation": score} for n, score in sorted(first)],
         "best_iterations": [o["best_iteration"] for o in outcomes],
-        "scores": {m: over_seeds([o[m] for o in outcomes]) for m in MEASURES if start[m] is not None},
-        "changes": {m: over_seeds(values) for m, values in changes.items()},
-        "own_start": {m: over_seeds([o["start"][m] for o in outcomes]) for m in MEASURES if start[m] is not None},
-        "costs": {name: over_seeds([o[name] for o in costed]) for name in COSTS},
-        "promoted": sum(bool(o["gate"] and o["gate"]["passed"]) for o in outcomes),
-        "gates": [o["gate"]["reason"] if o["gate"] else "nothing was trained" for o in outcomes],
+        "scores": {m: over_seeds([o[m] for o in outcomes]) for m in measures},
+        "changes": {m: over_seeds([o[m] - start[m] for o in outcomes]) for m in measures},
+        "own_changes": {m: over_seeds([o[m] - before[seed][m] for seed, o in found.items()]) for m in measures},
+        "costs": {cost: over_seeds([o[cost] for o in costed]) for cost in COSTS},
         "by_iteration": {str(seed): o["by_iteration"] for seed, o in found.items()},
         "experiments": [Cell(domain, name, chosen, seed).label for seed in found],
     }
 
 
-def compare(
-    study: Study, home: Path, domain: str, done: dict[str, dict[int, dict[str, Any]]], arms: dict[str, Any]
-) -> None:
+def compare(study: Study, scored: "Scored", done: dict[str, dict[int, Outcome]], arms: dict[str, Any]) -> None:
     """Add to every arm but the control how it differs from it: over items, and over seeds."""
-    known = {name: item_means(study, home, domain, found) for name, found in done.items()}
     control = study.file.control
+    means = {name: scored.item_means(found) for name, found in done.items()}
     for name in arms:
         if name == control:
             continue
-        against = {}
-        for part, measure in (("domain", "test"), ("general", "general")):
-            by_seed = [done[name][seed][measure] - done[control][seed][measure] for seed in study.file.seeds]
-            tested = paired_test(known[name][part], known[control][part])
-            against[measure] = {**tested, "over_seeds": over_seeds(by_seed)}
-        arms[name]["against_control"] = against
+        arms[name]["against_control"] = {
+            measure: {
+                **paired_test(means[name][measure], means[control][measure]),
+                "over_seeds": over_seeds(
+                    [done[name][seed][measure] - done[control][seed][measure] for seed in study.file.seeds]
+                ),
+            }
+            for measure in ("test", "general")
+        }
 
 
-def item_means(study: Study, home: Path, domain: str, found: dict[int, dict[str, Any]]) -> dict[str, dict[Any, float]]:
-    """{domain, general: {item: share of the seeds in which it is right}} of the outcomes of one arm; domain: the
-    test rows."""
-    total: dict[str, dict[Any, float]] = {"domain": {}, "general": {}}
-    for outcome in found.values():
-        experiment = load_experiment(study.domain_file(domain)).model_copy(update={"name": outcome["experiment"]})
-        project = Project(experiment, home)
-        rows, general = stored_items(project, outcome["best_iteration"])
-        for part, values in (("domain", rows), ("general", general)):
-            for key, right in values.items():
-                total[part][key] = total[part].get(key, 0.0) + right / len(found)
-    return total
+@dataclass(frozen=True)
+class Scored:
+    """The item tables of a domain's scoring runs, by outcome."""
 
+    study: Study
+    home: Path
+    domain: str
 
-def stored_items(project: Project, iteration: str) -> tuple[dict[Any, bool], dict[Any, bool]]:
-    """(test row -> right, (task, item) -> right) of an iteration, by its pointer."""
-    from schemas.files import read_table
+    def tables(self, outcome: Outcome) -> "tuple[pl.DataFrame, pl.DataFrame]":
+        """(DomainItems, GeneralItems) of what a run came to, or of the start."""
+        experiment = load_experiment(self.study.domain_file(self.domain))
+        project = Project(experiment.model_copy(update={"name": outcome["scored"]}), self.home)
+        manifest = project.store.pointed(outcome["scored"], BASE, "base_scores")
+        assert manifest is not None, "it was measured"
+        folder = project.artifact(manifest)
+        return read_table(folder / "domain_items.parquet"), read_table(folder / "general_items.parquet")
 
-    stage = "base_scores" if iteration == BASE else "benchmark_scores"
-    manifest = project.store.pointed(project.experiment.name, iteration, stage)
-    assert manifest is not None, "it was measured"
-    folder = project.artifact(manifest)
-    rows = read_table(folder / "domain_items.parquet").filter(split="test")
-    general = read_table(folder / "general_items.parquet")
-    return (
-        {row: grade >= 4 for row, grade in rows.select("row_id", "grade").iter_rows()},
-        {(task, item): right for task, item, right in general.select("task", "item", "correct").iter_rows()},
-    )
+    def gate(self, before: Outcome, outcome: Outcome, source: str | None) -> dict[str, Any]:
+        """{passed, reason} of the gate of the domain's own experiment file, against what the run started from."""
+        (domain, general), (old_domain, old_general) = self.tables(outcome), self.tables(before)
+        settings = load_experiment(self.study.domain_file(self.domain)).gate.model_dump()
+        start = source or "the base model"
+        return decide(domain, old_domain, general, old_general, promoted=start, start=start, **settings)
+
+    def item_means(self, found: dict[int, Outcome]) -> dict[str, dict[Any, float]]:
+        """{test, general: {item: share of the seeds in which it is right}} of the outcomes of one arm."""
+        total: dict[str, dict[Any, float]] = {"test": {}, "general": {}}
+        for outcome in found.values():
+            domain, general = self.tables(outcome)
+            rows = domain.filter(split="test").select("row_id", "grade").iter_rows()
+            right = {"test": {row: grade >= 4 for row, grade in rows}}
+            right["general"] = {(task, n): it for task, n, it in general.select("task", "item", "correct").iter_rows()}
+            for measure, its in right.items():
+                for key, value in its.items():
+                    total[measure][key] = total[measure].get(key, 0.0) + value / len(found)
+        return total
 
 
 def correct(domains: dict[str, Any]) -> None:
     """Correct the p values of all comparisons of the study together (Holm), as `p_corrected`, and say in a word
     what each came to."""
-    tests = [
-        (tested, "gain" if measure == "test" else "general")
-        for domain in domains.values()
-        for arm in domain["arms"].values()
-        for measure, tested in arm.get("against_control", {}).items()
-    ]
-    for (tested, _), p in zip(tests, holm([tested["p"] for tested, _ in tests]), strict=True):
+    arms = [arm for domain in domains.values() for arm in domain["arms"].values()]
+    tests = [tested for arm in arms for tested in arm.get("against_control", {}).values()]
+    for tested, p in zip(tests, holm([tested["p"] for tested in tests]), strict=True):
         tested["p_corrected"] = p
         better = "better" if tested["difference"] > 0 else "worse"
         tested["verdict"] = better if p < SIGNIFICANT else "not told apart"
