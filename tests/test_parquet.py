@@ -65,14 +65,22 @@ def test_reader_that_crashes_in_the_middle_of_a_batch_gives_no_half_batch(decode
     assert rejects == {0: "the file cannot be read on: its reader crashed (SIGKILL)"}
 
 
-def test_reader_that_stands_still_is_ended(decoder, monkeypatch):
-    # Long enough for a start of Python on a busy machine.
-    monkeypatch.setattr(parquet, "LONGEST_WAIT", 8.0)
+@pytest.mark.parametrize("forever", ["while True: pass", "time.sleep(600)"])
+def test_reader_that_never_ends_is_ended(decoder, monkeypatch, forever):
+    monkeypatch.setattr(parquet, "LONGEST_WAIT", 3.0)
+    monkeypatch.setattr(parquet, "MOST_WAITS", 3)
     started = time.monotonic()
-    prompts, rejects = read(decoder("time.sleep(600)"))
+    prompts, rejects = read(decoder(forever))
     assert time.monotonic() - started < 300
     assert prompts == ["kept?"]
-    assert rejects == {0: "the file cannot be read on: nothing was read of it for 8 s"}
+    assert rejects == {0: "the file cannot be read on: nothing was read of it for 3 s"}
+
+
+def test_reader_that_the_machine_lets_wait_is_waited_for(decoder, monkeypatch):
+    monkeypatch.setattr(parquet, "LONGEST_WAIT", 3.0)
+    prompts, rejects = read(decoder("time.sleep(5); os.kill(os.getpid(), 9)"))
+    assert prompts == ["kept?"]
+    assert "crashed (SIGKILL)" in rejects[0]
 
 
 def test_reading_that_is_given_up_leaves_no_process_behind(decoder):

@@ -7,11 +7,13 @@ That process is a fresh interpreter and no fork, which the threads of polars and
 imports pyarrow alone, which takes about 0.2 s.
 """
 
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 LONGEST_RECORD = 1 << 24  # bytes of one row, in whatever format
 LONGEST_WAIT = 10.0  # seconds for one batch
+MOST_WAITS = 6  # of that long, if the machine is busy with something else
 MOST_MEMORY = 1 << 32  # bytes of the decoder's address space
 MOST_UNPACKED = 1 << 32  # bytes of all values of a file
 MOST_ROWS = 50_000_000
@@ -69,22 +72,44 @@ def read_batches(path: Path) -> "Iterator[pa.RecordBatch]":
 
 
 class Watch:
-    """Kills a process that is waited for longer than LONGEST_WAIT at a time."""
+    """Kills a process that computes for longer than LONGEST_WAIT while it is waited for.
+
+    Time in which it was not let compute is given back, up to MOST_WAITS as long: what is found of a file is
+    remembered by content, and a busy machine must not be the reason.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes]):
         self.process, self.ran_out = process, False
 
     def __enter__(self) -> None:
-        self.timer = threading.Timer(LONGEST_WAIT, self.end)
-        self.timer.daemon = True
-        self.timer.start()
+        self.ends = time.monotonic() + MOST_WAITS * LONGEST_WAIT
+        self.used = computed(self.process.pid)
+        self.wait(LONGEST_WAIT)
 
     def __exit__(self, *error: Any) -> None:
         self.timer.cancel()
 
-    def end(self) -> None:
-        self.ran_out = True
-        self.process.kill()
+    def wait(self, seconds: float) -> None:
+        self.timer = threading.Timer(seconds, self.look)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def look(self) -> None:
+        left = LONGEST_WAIT - (computed(self.process.pid) - self.used)
+        if left > 1 and time.monotonic() < self.ends:
+            self.wait(left)
+        else:
+            self.ran_out = True
+            self.process.kill()
+
+
+def computed(process: int) -> float:
+    """Processor seconds of a process; where it cannot be known, all the time there is."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return time.monotonic()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # -- in the process that decodes -------------------------------------------------------------------------
