@@ -1,8 +1,8 @@
 """The general benchmark: what a policy should be able to do before it is trained and still be able to afterwards.
 
 Seven sets, made out of the wheel `evals`. Three are known ones (MMLU, Social IQa, QuaRTz). The others are made
-here, of 2,000 short texts of OpenWebText and Wikipedia, since a model of 135M parameters is at chance on the
-known ones, and who is at chance cannot lose anything (docs/lab-log.md, 2026-11-25):
+here, of 2,000 short texts of OpenWebText and Wikipedia, since a model of 135M parameters is near chance on
+the known ones, and who only guesses has nothing to lose (docs/lab-log.md, 2026-11-25):
 
     last_word    which word ends this sentence? Six choices of one text, alike in length and inflection.
     preposition  which one goes on here, with the word after it? Eight choices.
