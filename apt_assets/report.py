@@ -102,7 +102,7 @@ def scores(found: dict[str, Any]) -> str:
     gates = [f"{e['iteration']}: {e['gate']['reason']}" for e in found["iterations"] if e.get("gate")]
     soft = (
         "Shares in percent with 95 % intervals. Validation decides the gate; test is reported only. base is "
-        f"{found['start']}."
+        f"{escape(found['start'])}."
     )
     return section(
         "Scores by iteration",
@@ -158,7 +158,7 @@ def weaknesses(found: dict[str, Any]) -> list[str]:
     parts: list[str] = [
         f"<p>{len(entries)} weaknesses found, by {kind}: {spoken}.</p>",
         f'<p class="soft">{"; ".join(f"{state}: {meaning}" for state, meaning in STATES.items())}. Judged by the '
-        f"held-out rows of {found['start']} and of the served adapter where they have the label, else by the "
+        f"held-out rows of {escape(found['start'])} and of the served adapter where they have the label, else by the "
         "questions of the last iteration that asked some.</p>",
     ]
     keys = list(dict.fromkeys(key for entry in entries for key in entry["rates"]))

@@ -160,5 +160,6 @@ def gate(config: Config, own: Path, promoted: Path, base: Path) -> dict[str, Any
         pl.read_parquet(own / "general_items.parquet"),
         pl.read_parquet(base / "general_items.parquet"),
         promoted=promoted.name,
+        start="the base model",
         **config["gate"],
     )
