@@ -267,7 +267,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m resources.tickets", description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("--rows", type=int, default=2400)
-    parser.add_argument("--seed", type=int, default=17)
+    parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in tickets(asked.rows, asked.seed))
     asked.file.write_text("".join(lines), encoding="utf-8")
