@@ -38,8 +38,8 @@ from apt_assets.method.near import near_held_out
 from apt_assets.method.scores import summarise
 from apt_assets.method.splits import normalised
 from apt_assets.results import interval
-from benchmarks.machine import machine
 from resources.benchmarks import Task, load_task, score_items
+from resources.measured_on import machine
 from resources.policy_model import Policy, load_policy
 from schemas.tables import DomainItems
 

@@ -150,8 +150,17 @@ def test_blocks_of_a_page_run_from_top_to_bottom(page, computed, tmp_path):
 
 
 def check_yaml(block: Block, project: Path, tmp_path: Path) -> None:
-    """A task file loads with its data; anything else is an experiment file, or sections of one."""
+    """A task file loads with its data, a study file with its experiment; anything else is an experiment file, or
+    sections of one."""
     content = yaml.safe_load(block.text)
+    if "arms" in content:
+        from apt_assets.study.file import load_study
+
+        (tmp_path / "study.yaml").write_text(block.text)
+        for file in content["domains"].values():
+            shutil.copyfile(project / "experiments" / file, tmp_path / file)
+        assert load_study(tmp_path / "study.yaml").file.name
+        return
     if "task" in content:
         from resources.benchmarks import load_task
 
@@ -230,6 +239,8 @@ NOT_FOR_USERS = (
 PASSED_ON = {
     "str(error)": "Locks.all_idle: a run is going on",
     "'\\n'.join((f'{path}: {explain(e)}' for e in error.errors()))": "experiment.explain",
+    "'\\n'.join((f'{path}: {explain_key(e)}' for e in error.errors()))": "study.file.StudyFile, or pydantic's own words",
+    "'\\n'.join((f'{self.path}: {what}: {explain(e)}' for e in error.errors()))": "experiment.explain",
     "errors.read().decode('utf-8', 'replace').strip()[-500:]": "parquet.send, or pyarrow's own words",
     "self._problem": "resources.machine.lacking, or training.lora_targets",
     "'missing' if value is None else f'must be text, got {type(value).__name__}'": "rows in quarantine",

@@ -9,6 +9,7 @@ from apt_assets.engine.stages import BASE, STAGES, not_repeatable
 from apt_assets.experiment import Experiment
 from apt_assets.loop import run_loop
 from tests import tiny
+from tests.conftest import BOTH_TASKS
 
 
 def manifests(project):
@@ -19,7 +20,7 @@ def manifests(project):
 
 def test_two_cold_runs_on_a_cpu_give_the_same_data_version_at_every_stage(project, tiny_folder, tmp_path):
     tiny.land_hostile(tmp_path)
-    other = tiny.open_project(tmp_path, tiny_folder)
+    other = tiny.open_project(tmp_path, tiny_folder, **BOTH_TASKS)
     assert run_loop(other, 2, Display()).passed
     first, second = manifests(project), manifests(other)
     assert len(first) == 1 + 2 * (len(STAGES) - 1)

@@ -19,14 +19,14 @@ from apt_assets.loop import quarantine_damaged
 from apt_assets.project import Project
 
 
-def bring_up_to_date(project: Project, iterations: int, log: Callable[[str], None]) -> End:
-    """Run base and iterations 1..n in order, in this process; returns how it ended. 0: only base.
+def bring_up_to_date(project: Project, iterations: int, log: Callable[[str], None]) -> None:
+    """Run base and iterations 1..n in order, in this process; 0: only base.
 
     Raises StageBlocked if an iteration does not come up to date, and whatever a stage raises.
     """
     if iterations == 0:
         run_stage(project, BASE, "base_scores", run_id="study", log=log)
-        return End("base is scored", passed=True)
+        return
     verified: set[str] = set()
     quarantine_damaged(project, verified)
     before: Run | None = None
@@ -35,7 +35,8 @@ def bring_up_to_date(project: Project, iterations: int, log: Callable[[str], Non
         if isinstance(step, End):
             if quarantine_damaged(project, verified):
                 continue
-            return step
+            log(f"ended: {step.reason}")
+            return
         if step == before:
             raise StageBlocked(f"iteration {step.key} did not come up to date: {step.reason}")
         before = step
@@ -54,11 +55,10 @@ def main() -> int:
     project = Project.open(Path(sys.argv[1]))
     shown = Lines()
     try:
-        end = bring_up_to_date(project, int(sys.argv[2]), shown.line)
+        bring_up_to_date(project, int(sys.argv[2]), shown.line)
     except (UsageError, StageBlocked) as error:
         shown.line(f"error: {error}")
         return 2
-    shown.line(f"ended: {end.reason}")
     return 0
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from apt_assets.loop import point_at_fresh
+from resources.artifact_store import ArtifactStore
 from tests import tiny
 from tests.torture.evidence import found
 from tests.torture.part import Part
@@ -90,7 +91,9 @@ class Small:
         open_loop(home).run()
         shutil.copytree(home / ".apt", home / "older")
         land(home, "b.jsonl", 12, 8)
-        open_loop(home).run()
+        engine = open_loop(home)
+        engine.run()
+        (home / "opened.json").write_text(json.dumps(opened(engine.world.store)))
 
     def mend(self, home: Path) -> list[str]:
         engine = open_loop(home)
@@ -101,11 +104,13 @@ class Small:
         for plan in (world.planner().stage(*where) for where in engine.results()):
             if store.pointed("t", plan.iteration, plan.stage) != plan.manifest:
                 problems.append(f"{plan.stage} of {plan.iteration}: its pointer is not what it was")
-        return problems + [f"{key}: {store.snapshot('t', key)}" for key, files in OPENED.items()
-                           if store.snapshot("t", key) != files]  # fmt: skip
+        before, now = json.loads((home / "opened.json").read_text()), opened(store)
+        return problems + [f"{key}: {now.get(key)}" for key, files in before.items() if now.get(key) != files]
 
 
-OPENED = {"0001": ["a.jsonl"], "0002": ["a.jsonl", "b.jsonl"], "0003": ["a.jsonl", "b.jsonl"]}
+def opened(store: ArtifactStore) -> dict[str, list[str] | None]:
+    """Iteration -> the landed files it uses."""
+    return {key: store.snapshot("t", key) for key in store.iterations("t")}
 
 
 @dataclass(frozen=True)
