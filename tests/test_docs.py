@@ -239,7 +239,7 @@ NOT_FOR_USERS = (
 PASSED_ON = {
     "str(error)": "Locks.all_idle: a run is going on",
     "'\\n'.join((f'{path}: {explain(e)}' for e in error.errors()))": "experiment.explain",
-    "'\\n'.join((f'{path}: {explain_key(e)}' for e in error.errors()))": "study.file.StudyFile, or pydantic's own words",
+    "'\\n'.join((f'{path}: {explain_key(e)}' for e in error.errors()))": "the study file's own checks",
     "'\\n'.join((f'{self.path}: {what}: {explain(e)}' for e in error.errors()))": "experiment.explain",
     "errors.read().decode('utf-8', 'replace').strip()[-500:]": "parquet.send, or pyarrow's own words",
     "self._problem": "resources.machine.lacking, or training.lora_targets",
