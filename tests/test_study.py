@@ -159,10 +159,18 @@ def test_a_run_can_be_looked_at_like_any_experiment(done, monkeypatch):
     assert found["iterations"][-1]["stages"]["benchmark_scores"]["status"] == "fresh"
 
 
-def test_a_run_that_fails_is_told_with_its_reason_and_the_others_go_on(tiny_folder, tmp_path, monkeypatch):
+def test_a_run_that_fails_in_its_process_is_told_with_its_reason_and_the_others_go_on(
+    tiny_folder, tmp_path, monkeypatch
+):
     monkeypatch.setenv("APT_HOME", str(tmp_path))
     arms = {"sft": ARMS["sft"], "short": {"settings": {"training.max_length": 8}}}
     file = write_study(tmp_path, tiny_folder, arms)
+    in_process = Runner.launch
+    monkeypatch.setattr(
+        Runner,
+        "launch",
+        lambda runner, run: in_process(runner, run) if "short" in run.label else run_here(runner, run),
+    )
     found = run_study(file, None, 2, Display(), only_estimate=False)
     assert [one["run"] for one in found["failed"]] == ["colours.short.0.seed-1"]
     assert "training.max_length" in found["failed"][0]["reason"]
