@@ -182,7 +182,8 @@ def how(found: dict[str, Any]) -> list[str]:
         "Intervals of changes are Student's t over seeds. Differences to the control are paired over items, each item "
         "the mean over seeds: a sign-flip permutation test, all comparisons of the study corrected together (Holm). "
         "They carry to other items, not to other seeds: for those see the column over seeds.",
-        "Gold: log-likelihood of the right choice of the general items. Labels read: training rows whose gold answer graded an answer or was trained on. Processor seconds: as if "
+        "Gold: log-likelihood of the right choice of the general items. Labels read: training rows whose gold answer "
+        "graded an answer or was trained on. Processor seconds: as if "
         "nothing had been shared between arms, scoring left out, on "
         f"{found['machine']['cpu']}.",
         "No gate stopped an arm on the way. The last column says in how many seeds the domain's own gate would have "
