@@ -9,10 +9,13 @@ import pytest
 import yaml
 
 from apt_assets.display import Display
+from apt_assets.experiment import Experiment
+from apt_assets.project import Project
 from apt_assets.study.cell import bring_up_to_date
 from apt_assets.study.command import run_study
 from apt_assets.study.run import Runner
 from tests import tiny
+from tests.conftest import BOTH_TASKS
 
 ARMS = {
     "sft": {"settings": {"training.objective": "sft", "pairs.replay": "pool", "pairs.replay_share": None}},
@@ -27,6 +30,7 @@ def write_study(home, models, arms, **changes):
     """A study file in `home`, of one domain with one iteration, whose data has landed."""
     content = tiny.experiment(models)
     content["training"]["learning_rate"] = 0.02
+    content |= {"benchmarks": {**content["benchmarks"], **BOTH_TASKS["benchmarks"]}}
     (home / "tiny.yaml").write_text(yaml.safe_dump(content))
     tiny.write_jsonl(home / "landing" / "colours.jsonl", tiny.domain_rows(60))
     study = {
@@ -83,6 +87,17 @@ def test_every_arm_has_scores_costs_and_a_comparison_with_the_control(done):
         assert arm["costs"]["tokens"]["mean"] > 0
         assert ("against_control" in arm) == (name != "sft")
     assert arms["sft"]["costs"]["labels_trained"]["mean"] > arms["apt"]["costs"]["labels_trained"]["mean"]
+
+
+def test_scores_are_those_that_the_run_itself_reports(done):
+    home, _, found = done
+    start = found["domains"]["colours"]["start"]
+    pointer = home / ".apt" / "store" / "pointers" / start["scored"] / "base" / "base_scores.json"
+    reported = Project(Experiment(name=start["scored"]), home).store.manifest(pointer).facts
+    assert start["perplexity"] == pytest.approx(reported["passages"]["sayings"]["word_perplexity"])
+    assert start["general"] == reported["general"]["colours"]["accuracy"]["mean"]
+    assert start["gold"] == reported["general"]["colours"]["gold"]
+    assert start["test"] == reported["domain"]["test"]["lenient"]["mean"]
 
 
 def test_an_arm_that_this_machine_cannot_run_is_refused_with_the_reason_and_so_is_what_starts_from_it(done):
@@ -150,7 +165,6 @@ def test_the_page_escapes_what_the_file_says_and_shows_both_plots(done):
 
 
 def test_a_run_can_be_looked_at_like_any_experiment(done, monkeypatch):
-    from apt_assets.project import Project
     from apt_assets.results import results
 
     home = done[0]

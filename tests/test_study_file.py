@@ -92,7 +92,7 @@ def test_without_a_sweep_all_seeds_run_at_once_the_first_has_ended(write_study):
 def test_training_runs_score_few_general_items_and_results_all(write_study):
     study = load_study(write_study())
     training, scoring = study.content(Cell("colours", "apt", 0, 1)), study.content(Scoring("colours", "a"))
-    assert training["benchmarks"]["tasks"] == {"colours": 5}
+    assert training["benchmarks"]["tasks"] == {"colours": 1}
     assert scoring["benchmarks"]["tasks"] == {"colours": None}
     assert scoring["policy"]["initial_adapter"] == "a"
 

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from apt_assets.experiment import Experiment, Loader, Section, UsageError, explain, load_experiment
+from apt_assets.experiment import Experiment, Loader, Section, UsageError, explain, load_experiment, read_mapping
 from resources.digest import digest_json
 
 # A study looks at what a recipe does, so no gate stops an arm on the way; whether the domain's own gate would
 # have promoted the result is worked out afterwards.
 OPEN_GATE = {"gate.domain_tolerance": 1.0, "gate.general_tolerance": 1.0}
-FEW = 5  # items of each general task that a training run scores
+FEW = 1  # items of each general task that a training run scores: every task has one
 SEEDED = ("training.seed", "mining.seed")
 
 
@@ -132,9 +132,8 @@ class Study:
         return {"name": f"study-{digest_json(content)[:16]}", **content}
 
     def few_items(self, domain: str) -> dict[str, int]:
-        """The domain's tasks with at most FEW items each; some, since a gate that compares none refuses."""
-        tasks = Experiment.model_validate(self.domains[domain]).benchmarks.tasks
-        return {name: FEW if items is None else min(items, FEW) for name, items in tasks.items()}
+        """The domain's tasks with FEW items each; some, since a gate that compares none refuses."""
+        return dict.fromkeys(Experiment.model_validate(self.domains[domain]).benchmarks.tasks, FEW)
 
     def experiment(self, run: Run) -> Experiment:
         """Raises UsageError naming the run, the key, and what is wrong."""
@@ -164,14 +163,11 @@ def load_study(path: Path) -> Study:
 
     Raises UsageError naming the file, the key and what is wrong.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except FileNotFoundError:
-        raise UsageError(f"no study file {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: not readable as YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise UsageError(f"{path}: must be a mapping with name, domains, arms, control and seeds")
+    content = read_mapping(
+        path,
+        UsageError(f"no study file {path}"),
+        UsageError(f"{path}: must be a mapping with name, domains, arms, control and seeds"),
+    )
     try:
         study = Study(path, StudyFile.model_validate(content))
     except ValidationError as error:

@@ -8,6 +8,7 @@ from apt_assets.driver import End, next_run
 from apt_assets.engine.plan import Planner, stages_of
 from apt_assets.engine.stages import BASE
 from apt_assets.project import Project
+from apt_assets.results import facts
 from resources.artifact_store import Manifest
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def measure(project: Project, start: str | None) -> dict[str, Any]:
     planner = project.planner()
     keys = project.store.iterations(project.experiment.name)
     scored = [key for key in keys if planner.stage(key, "benchmark_scores").status == "fresh"]
-    every = {key: of_domain(project, planner, key) for key in scored or [BASE]}
+    every = {key: of_domain(scores_of(planner, key)) for key in scored or [BASE]}
     best = max(every, key=lambda key: every[key]["validation"])
     result = planner.stage(best, "adapter_checkpoint").manifest if scored else None
     return {
@@ -46,24 +47,24 @@ def measure(project: Project, start: str | None) -> dict[str, Any]:
         "validation": every[best]["validation"],
         "by_iteration": every,
         "adapter": start if result is None else adapter_path(project, result),
-        **labels(project, planner, scored),
-        **training(project, planner, scored),
+        **trained_on(project, planner, scored),
         "parts": parts(planner, scored),
     }
 
 
 def measure_scores(project: Project) -> dict[str, Any]:
     """{scored: name of the experiment, MEASURES} of a complete scoring run."""
-    planner = project.planner()
-    _, general, passages = items(project, planner, BASE)
-    words = int(passages["words"].sum())
+    scores = scores_of(project.planner(), BASE)
+    general, passages = scores["general"]["all"], scores["passages"].values()
+    words = sum(task["words"] for task in passages)
+    nats = sum(task["words"] * math.log(task["word_perplexity"]) for task in passages)
     return {
         "scored": project.experiment.name,
-        **of_domain(project, planner, BASE),
-        "general": mean(general["correct"]),
-        "gold": mean(general["gold"]),
-        "margin": mean(general["margin"]),
-        "perplexity": math.exp(-float(passages["nats"].sum()) / words) if words else None,
+        **of_domain(scores),
+        "general": general["accuracy"]["mean"],
+        "gold": general["gold"],
+        "margin": general["margin"],
+        "perplexity": math.exp(nats / words) if words else None,
     }
 
 
@@ -71,32 +72,16 @@ def measure_scores(project: Project) -> dict[str, Any]:
 MEASURES = ("validation", "test", "exact", "general", "gold", "margin", "perplexity")
 
 
-def of_domain(project: Project, planner: Planner, key: str) -> dict[str, float]:
-    """{validation, test, exact} of an iteration, or of BASE."""
-    domain, _, _ = items(project, planner, key)
-    validation, test = (domain.filter(split=split) for split in ("validation", "test"))
-    return {
-        "validation": mean(validation["grade"] >= 4),
-        "test": mean(test["grade"] >= 4),
-        "exact": mean(test["exact"]),
-    }
+def scores_of(planner: Planner, key: str) -> dict[str, Any]:
+    """`method.scores.summarise` of an iteration, or of BASE."""
+    return facts(planner, key, "base_scores" if key == BASE else "benchmark_scores")
 
 
-def items(project: Project, planner: Planner, key: str) -> "tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]":
-    """(DomainItems, GeneralItems, PassageItems) of an iteration, or of BASE."""
-    from schemas.files import read_table
-
-    manifest = planner.stage(key, "base_scores" if key == BASE else "benchmark_scores").manifest
-    assert manifest is not None, "its scores are fresh"
-    folder = project.artifact(manifest)
-    domain, general, passages = (
-        read_table(folder / f"{name}.parquet") for name in ("domain_items", "general_items", "passage_items")
-    )
-    return domain, general, passages
-
-
-def mean(values: "pl.Series") -> float:
-    return float(values.mean() or 0.0)  # type: ignore[arg-type]
+def of_domain(scores: dict[str, Any]) -> dict[str, float]:
+    """{validation, test, exact} of a summary."""
+    validation, test = scores["domain"]["validation"], scores["domain"]["test"]
+    parts = {"validation": validation["lenient"], "test": test["lenient"], "exact": test["exact"]}
+    return {name: share["mean"] for name, share in parts.items()}
 
 
 def adapter_path(project: Project, manifest: Manifest) -> str:
@@ -104,27 +89,25 @@ def adapter_path(project: Project, manifest: Manifest) -> str:
     return str(project.store.folder(manifest).relative_to(project.home))
 
 
-def labels(project: Project, planner: Planner, keys: list[str]) -> dict[str, int]:
-    """{labels, labels_trained}: distinct training rows whose gold answer was read at all, and trained on."""
-    read: set[str] = set()
-    trained: set[str] = set()
-    for key in keys:
-        trained |= set(table(project, planner, key, "preference_pairs")["row_id"])
-        for stage in ("eval_predictions", "neighbors"):
-            read |= set(table(project, planner, key, stage)["row_id"])
-    return {"labels": len(read | trained), "labels_trained": len(trained)}
+def trained_on(project: Project, planner: Planner, keys: list[str]) -> dict[str, int]:
+    """{labels, labels_trained, rows, tokens, steps}.
 
-
-def training(project: Project, planner: Planner, keys: list[str]) -> dict[str, int]:
-    """{rows, tokens, steps} trained: pairs and tokens once for each epoch; a pair's prompt and answers count, a
-    rejected answer only if it is another one and the objective reads it."""
+    labels: distinct training rows whose gold answer was read at all; labels_trained: trained on. Rows, pairs, and
+    tokens count once for each epoch: of a pair its prompt and chosen answer, and the rejected one if it is another
+    and the objective reads it.
+    """
     from resources.policy_model import Reader, encode, load_tokenizer
 
     settings, policy = project.experiment.training, project.experiment.policy
     reader = Reader(load_tokenizer(project.model), policy.system_prompt)
+    read: set[str] = set()
+    trained: set[str] = set()
     rows = tokens = steps = 0
     for key in keys:
+        for stage in ("eval_predictions", "neighbors"):
+            read |= set(table(project, planner, key, stage)["row_id"])
         pairs = table(project, planner, key, "preference_pairs")
+        trained |= set(pairs["row_id"])
         texts = pairs["chosen"].to_list()
         if settings.objective == "dpo":
             texts += [no for yes, no in pairs.select("chosen", "rejected").iter_rows() if yes != no]
@@ -134,7 +117,8 @@ def training(project: Project, planner: Planner, keys: list[str]) -> dict[str, i
         tokens += (prompts + answers) * settings.epochs
         manifest = planner.stage(key, "adapter_checkpoint").manifest
         steps += manifest.work["steps"] if manifest else 0
-    return {"rows": rows, "tokens": tokens, "steps": steps}
+    counts = {"labels": len(read | trained), "labels_trained": len(trained)}
+    return {**counts, "rows": rows, "tokens": tokens, "steps": steps}
 
 
 def parts(planner: Planner, keys: list[str]) -> list[dict[str, Any]]:
