@@ -421,19 +421,30 @@ class Loader(yaml.SafeLoader):
 Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+"), list("-+0123456789"))
 
 
+def read_mapping(path: Path, absent: UsageError, other: UsageError) -> dict[str, Any]:
+    """What a YAML file of settings says. Raises `absent` if there is none, `other` if it is no mapping, and
+    UsageError if it cannot be read."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except FileNotFoundError:
+        raise absent from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: not readable as YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise other
+    return content
+
+
 def load_experiment(path: Path) -> Experiment:
     """Read and check an experiment file.
 
     Raises UsageError naming the file, the key, what is wrong and the nearest valid key.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except FileNotFoundError:
-        raise UsageError(f"no experiment file {path}: check --experiment or $APT_EXPERIMENT") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: not readable as YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise UsageError(f"{path}: must be a mapping with at least `name: <word>`")
+    content = read_mapping(
+        path,
+        UsageError(f"no experiment file {path}: check --experiment or $APT_EXPERIMENT"),
+        UsageError(f"{path}: must be a mapping with at least `name: <word>`"),
+    )
     try:
         return Experiment.model_validate(content)
     except ValidationError as error:

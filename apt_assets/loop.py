@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,29 +41,16 @@ def run_loop(project: Project, iterations: int | None, display: Display) -> Loop
     Stops at the first failure, and where `driver.next_run` says that the loop ends.
     """
     result = LoopResult()
-    verified: set[str] = set()
-    quarantine_damaged(project, verified)
     runs: set[str] = set()
-    before: Run | None = None
     dagster: Dagster | None = None
-    while True:
-        step = next_run(project, project.planner(), iterations)
+    for step in in_turn(project, iterations):
         if isinstance(step, End):
-            if quarantine_damaged(project, verified):
-                continue
             result.passed, result.reason = step.passed, step.reason
             break
-        if step == before:
-            reason = f"iteration {step.key} did not come up to date: {step.reason}"
-            result.passed, result.reason = False, reason
-            break
-        # Before anything is computed: a run that cannot train should not answer first.
-        project.check_model()
         dagster = dagster or Dagster(project, display)
         if step.opens:
             project.open_iteration(step.key)
         dagster.settle()
-        before = step
         run_id, failure = dagster.materialize(step.key)
         runs.add(run_id)
         verdict = None if step.key == BASE else project.planner().verdict(step.key)
@@ -79,6 +67,32 @@ def run_loop(project: Project, iterations: int | None, display: Display) -> Loop
             computed = plan.manifest.run_id in runs and plan.manifest.iteration == plan.iteration
             (result.computed if computed else result.reused).append((plan.iteration, plan.stage))
     return result
+
+
+def in_turn(project: Project, iterations: int | None) -> Iterator[Run | End]:
+    """The next run, each time the one before it was done, and at last the end: of the loop, or because a run
+    left everything as it was. Raises UsageError if this machine cannot run the base model."""
+    verified: set[str] = set()
+    quarantine_damaged(project, verified)
+    before: Run | None = None
+    while True:
+        step = next_run(project, project.planner(), iterations)
+        if isinstance(step, End):
+            if not quarantine_damaged(project, verified):
+                yield step
+                return
+        elif step == before:
+            yield Stuck(f"iteration {step.key} did not come up to date: {step.reason}", passed=False)
+            return
+        else:
+            # Before anything is computed: a run that cannot train should not answer first.
+            project.check_model()
+            before = step
+            yield step
+
+
+class Stuck(End):
+    """A run left everything as it was, so that the next one would do the same."""
 
 
 def point_at_fresh(project: Project) -> list[StagePlan]:

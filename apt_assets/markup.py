@@ -34,6 +34,17 @@ class Html(str):
     """Markup that is already safe; everything else is escaped."""
 
 
+def document(title: str, soft: str, parts: Iterable[str]) -> str:
+    """The whole page: title, a soft line below it, and the parts."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
+        f'<h1>{escape(title)}</h1><p class="soft">{escape(soft)}</p>'
+        f"{''.join(parts)}</main></body></html>\n"
+    )
+
+
 def section(heading: str, parts: Iterable[str]) -> str:
     return f"<section><h2>{escape(heading)}</h2>{''.join(parts)}</section>"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from apt_assets import plots
 from apt_assets.findings import findings
-from apt_assets.markup import STYLE, Html, folded, listed, rows_of, section, table
+from apt_assets.markup import Html, document, folded, listed, rows_of, section, table
 from apt_assets.project import Project
 from apt_assets.results import SCORE_COLUMNS, general_rows, left_out, recent, score_rows, second_rows, why
 
@@ -36,16 +36,9 @@ def write_report(project: Project, target: Path) -> dict[str, Any]:
 
 def page(found: dict[str, Any]) -> str:
     """`findings` -> the HTML document."""
-    title = f"apt-assets report: {found['experiment']}"
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     sections = full_page(found) if found["iterations"] else empty_page(found)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
-        f'<h1>{escape(title)}</h1><p class="soft">{escape(Path(found["file"]).name)}, {made}</p>'
-        f"{''.join(sections)}</main></body></html>\n"
-    )
+    return document(f"apt-assets report: {found['experiment']}", f"{Path(found['file']).name}, {made}", sections)
 
 
 def empty_page(found: dict[str, Any]) -> list[str]:

@@ -242,6 +242,7 @@ PASSED_ON = {
     "'\\n'.join((f'{path}: {explain_key(e)}' for e in error.errors()))": "the study file's own checks",
     "'\\n'.join((f'{self.path}: {what}: {explain(e)}' for e in error.errors()))": "experiment.explain",
     "errors.read().decode('utf-8', 'replace').strip()[-500:]": "parquet.send, or pyarrow's own words",
+    "step.reason": "loop.in_turn",
     "self._problem": "resources.machine.lacking, or training.lora_targets",
     "'missing' if value is None else f'must be text, got {type(value).__name__}'": "rows in quarantine",
     "verdict['reason']": "the gate, or no bad case",

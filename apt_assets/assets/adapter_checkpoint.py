@@ -11,6 +11,8 @@ from resources.row_store import Compute, RowTable
 if TYPE_CHECKING:
     import polars as pl
 
+    from resources.trainer import TrainingRecipe
+
 
 def reference_rows(view: View) -> RowTable:
     """Log-probabilities of chosen and rejected answers under the reference model, by pair."""
@@ -24,6 +26,20 @@ def reference_rows(view: View) -> RowTable:
         "code": view.code("resources.trainer:make_trainer", "resources.trainer:reference_log_probs"),
     }
     return view.row_table("references", context)
+
+
+def recipe_of(training: Any, policy: Any, learning_rate: float) -> "TrainingRecipe":
+    """The recipe of these sections of an experiment, or of a stage's view of them, at this peak learning rate."""
+    from resources.trainer import TrainingRecipe
+
+    return TrainingRecipe(
+        **training.model_dump(exclude={"learning_rate", "learning_rate_decay"}),
+        learning_rate=learning_rate,
+        batch_tokens=policy.batch_tokens,
+        dtype=policy.dtype,
+        quantization=policy.quantization,
+        device=policy.device,
+    )
 
 
 def pair_keys(pairs: "pl.DataFrame") -> list[str]:
@@ -58,18 +74,11 @@ def adapter_checkpoint(step: Step) -> None:
     `training.objective`), continued from the previous adapter. Safetensors only.
     """
     from resources.checkpoints import Checkpoints
-    from resources.trainer import TrainingRecipe, train_adapter
+    from resources.trainer import train_adapter
 
     settings, policy = step.settings.training, step.settings.policy
     rate = settings.learning_rate * settings.learning_rate_decay ** int(step.plan.inputs["promoted_count"])
-    recipe = TrainingRecipe(
-        **settings.model_dump(exclude={"learning_rate", "learning_rate_decay"}),
-        learning_rate=rate,
-        batch_tokens=policy.batch_tokens,
-        dtype=policy.dtype,
-        quantization=policy.quantization,
-        device=policy.device,
-    )
+    recipe = recipe_of(settings, policy, rate)
     pairs = step.read("preference_pairs", "training_pairs")
 
     def references(compute: Compute) -> Sequence[Any]:

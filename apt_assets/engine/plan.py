@@ -11,7 +11,6 @@ waits for it.
 Pure: reads the store's manifests and the world's digests, changes nothing.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +20,7 @@ from apt_assets.engine.code import ENGINE_VERSION
 from apt_assets.engine.stages import BASE, STAGES, Stage
 from apt_assets.experiment import Experiment
 from apt_assets.partitions import key_of, number_of
-from resources.artifact_store import ArtifactStore, Manifest
+from resources.artifact_store import ArtifactStore, CorruptArtifact, Manifest
 from resources.digest import digest_json
 
 Status = Literal["fresh", "stale", "missing", "waiting", "refused", "stopped"]
@@ -339,12 +338,9 @@ class Planner:
         if plan.status != "fresh" or plan.manifest is None:
             return None
         try:
-            written = (self.store.folder(plan.manifest) / "verdict.json").read_bytes()
-        except OSError:
-            return None
-        # Damaged: the next run notices, quarantines and decides again.
-        whole = hashlib.sha256(written).hexdigest() == plan.manifest.files["verdict.json"]
-        return json.loads(written) if whole else None
+            return json.loads((self.store.verify(plan.manifest) / "verdict.json").read_text(encoding="utf-8"))
+        except (CorruptArtifact, OSError):
+            return None  # damaged: the next run notices, quarantines and decides again
 
 
 class _Below(dict):

@@ -111,15 +111,21 @@ def pair(candidate: pl.DataFrame, reference: pl.DataFrame, keys: list[str]) -> p
 def paired_bootstrap(items: pl.DataFrame, confidence: float, resamples: int) -> tuple[float, float]:
     """Percentile interval of the mean difference, resampling items (Efron and Tibshirani 1993).
 
-    An item's difference is -1, 0 or 1, so a resample is one multinomial draw of the three counts.
-    The seed is fixed: the same scores always give the same verdict. (0, 0) for no items.
+    (0, 0) for no items.
     """
     if items.height == 0:
         return 0.0, 0.0
     difference = items["right"].cast(int).to_numpy() - items["right_reference"].cast(int).to_numpy()
-    counts = np.array([(difference == value).sum() for value in (-1, 0, 1)])
-    draws = np.random.default_rng(0).multinomial(items.height, counts / items.height, size=resamples)
-    means = (draws[:, 2] - draws[:, 0]) / items.height
+    values = np.array([-1, 0, 1])
+    return resampled_mean(values, np.array([(difference == value).sum() for value in values]), confidence, resamples)
+
+
+def resampled_mean(values: np.ndarray, counts: np.ndarray, confidence: float, resamples: int) -> tuple[float, float]:
+    """Percentile interval of the mean of values that are there `counts` times: of few values, a resample is one
+    multinomial draw of the counts. The seed is fixed: the same scores always give the same interval."""
+    total = int(counts.sum())
+    draws = np.random.default_rng(0).multinomial(total, counts / total, size=resamples)
+    means = draws @ values / total
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)

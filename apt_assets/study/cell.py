@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from apt_assets.display import Lines
-from apt_assets.driver import End, Run, next_run
+from apt_assets.driver import End
 from apt_assets.engine.execute import NothingToTrain, run_stage
 from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stages import BASE
 from apt_assets.engine.step import StageBlocked
 from apt_assets.experiment import UsageError
-from apt_assets.loop import quarantine_damaged
+from apt_assets.loop import Stuck, in_turn
 from apt_assets.project import Project
 
 
@@ -27,20 +27,12 @@ def bring_up_to_date(project: Project, iterations: int, log: Callable[[str], Non
     if iterations == 0:
         run_stage(project, BASE, "base_scores", run_id="study", log=log)
         return
-    verified: set[str] = set()
-    quarantine_damaged(project, verified)
-    before: Run | None = None
-    while True:
-        step = next_run(project, project.planner(), iterations)
+    for step in in_turn(project, iterations):
+        if isinstance(step, Stuck):
+            raise StageBlocked(step.reason)
         if isinstance(step, End):
-            if quarantine_damaged(project, verified):
-                continue
             log(f"ended: {step.reason}")
             return
-        if step == before:
-            raise StageBlocked(f"iteration {step.key} did not come up to date: {step.reason}")
-        before = step
-        project.check_model()
         if step.opens:
             project.open_iteration(step.key)
         for name in stages_of(step.key):

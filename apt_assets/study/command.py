@@ -42,7 +42,8 @@ def run_study(
 
     runner = Runner(study, home, out, jobs, display, write)
     runner.refuse()
-    tell_cost(study, projects, runner, display, jobs)
+    if only_estimate or runner.read():
+        tell_cost(study, projects, runner, display, jobs)
     if only_estimate:
         return None
     return write(runner.run())

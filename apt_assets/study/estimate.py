@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from apt_assets.assets.adapter_checkpoint import recipe_of
 from apt_assets.experiment import Experiment
 from apt_assets.project import Project
 from apt_assets.study.file import Cell, Study
@@ -62,15 +63,20 @@ def probe(project: Project, threads: int) -> dict[str, float]:
     from resources.benchmarks import load_tasks, score_items
     from resources.generation import generate
     from resources.policy_model import load_policy
-    from resources.trainer import TrainingRecipe, train_adapter
+    from resources.trainer import train_adapter
 
     torch.set_num_threads(threads)
     experiment = project.experiment
     settings, training = experiment.policy, experiment.training
     rows = next(part.rows for name in project.landed() for part in read_landed(project.landing / name))
     rows = rows.sample(min(PROBED, rows.height), seed=0)
-    named: dict[str, Any] = {"dtype": settings.dtype, "quantization": settings.quantization, "device": settings.device}
-    policy = load_policy(project.model, None, system_prompt=settings.system_prompt, **named)
+    policy = load_policy(
+        project.model,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+        device=settings.device,
+        system_prompt=settings.system_prompt,
+    )
     spent = {}
     started = time.monotonic()
     generate(
@@ -85,12 +91,7 @@ def probe(project: Project, threads: int) -> dict[str, float]:
         started = time.monotonic()
         score_items(policy, task, items, batch_tokens=settings.batch_tokens, on_batch=lambda places, scores: None)
         spent["scores"] = (time.monotonic() - started) / len(items)
-    recipe = TrainingRecipe(
-        **training.model_dump(exclude={"learning_rate", "learning_rate_decay"}),
-        learning_rate=training.learning_rate,
-        batch_tokens=settings.batch_tokens,
-        **named,
-    )
+    recipe = recipe_of(training, settings, training.learning_rate)
     pairs = rows.select("prompt", chosen="answer", rejected=pl.col("answer").reverse())
     moments: list[float] = []
     with tempfile.TemporaryDirectory() as folder:

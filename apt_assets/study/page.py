@@ -3,8 +3,9 @@
 from html import escape
 from typing import Any
 
-from apt_assets.markup import STYLE, folded, listed, section, table
+from apt_assets.markup import document, folded, listed, section, table
 from apt_assets.study.plot import trade_off
+from apt_assets.study.summary import COMPARED, COSTS
 
 POINTS = ("test", "exact", "general", "validation")
 SCORED = {
@@ -18,20 +19,16 @@ SCORED = {
 
 def page(found: dict[str, Any]) -> str:
     """`summary` -> the HTML document."""
-    title = f"apt-assets study: {found['study']}"
     runs = found["runs"]
     state = f"{runs['done']} of {runs['of']} runs, {runs['failed']} failed; {found['date']}"
-    body = [section(name, of_domain(found, name, domain)) for name, domain in found["domains"].items()]
-    body.append(section("Did not run", did_not_run(found)))
-    body.append(section("How to read it", [f"<p>{escape(line)}</p>" for line in how(found)]))
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
-        f'<h1>{escape(title)}</h1><p class="soft">{escape(state)}</p>'
-        f"{''.join(listed(name, sentences(found, domain)) for name, domain in found['domains'].items())}"
-        f"{''.join(body)}</main></body></html>\n"
-    )
+    domains = found["domains"].items()
+    parts = [
+        *(listed(name, sentences(found, domain)) for name, domain in domains),
+        *(section(name, of_domain(found, domain)) for name, domain in domains),
+        section("Did not run", did_not_run(found)),
+        section("How to read it", [f"<p>{escape(line)}</p>" for line in how(found)]),
+    ]
+    return document(f"apt-assets study: {found['study']}", state, parts)
 
 
 def sentences(found: dict[str, Any], domain: dict[str, Any]) -> list[str]:
@@ -43,12 +40,9 @@ def sentences(found: dict[str, Any], domain: dict[str, Any]) -> list[str]:
         lines.append(f"{control}, the control: test {gain} points, general {general} points against the start.")
     for name, arm in domain["arms"].items():
         if "against_control" in arm:
-            parts = [f"{what} {verdict(arm['against_control'][m])}" for what, m in PARTS]
+            parts = [f"{m} {verdict(arm['against_control'][m])}" for m in COMPARED]
             lines.append(f"{name}: {', '.join(parts)}; {share_of(domain, control, name)}.")
     return lines
-
-
-PARTS = (("test", "test"), ("general", "general"))
 
 
 def verdict(tested: dict[str, Any]) -> str:
@@ -64,7 +58,7 @@ def share_of(domain: dict[str, Any], control: str, name: str) -> str:
     return ", ".join(shares)
 
 
-def of_domain(found: dict[str, Any], name: str, domain: dict[str, Any]) -> list[str]:
+def of_domain(found: dict[str, Any], domain: dict[str, Any]) -> list[str]:
     arms = domain["arms"]
     if not arms:
         return ["<p>No arm is finished yet.</p>"]
@@ -88,15 +82,12 @@ def of_domain(found: dict[str, Any], name: str, domain: dict[str, Any]) -> list[
     if compared := [n for n, arm in arms.items() if "against_control" in arm]:
         parts.append(f"<h3>Against {escape(found['control'])}, paired over items</h3>")
         columns = ("arm", "what", "points", "95 % over items", "over seeds", "p", "p, corrected", "verdict")
-        rows = [test_row(n, what, arms[n]["against_control"][m]) for n in compared for what, m in PARTS]
+        rows = [test_row(n, m, arms[n]["against_control"][m]) for n in compared for m in COMPARED]
         parts.append(table(columns, rows, numbers=range(2, 7)))
     parts.append(folded("settings, tuning and gates of each arm", table(*details(arms), texts=(2, 5))))
     if domain["unfinished"]:
         parts.append(f"<p>Not finished: {escape(', '.join(domain['unfinished']))}.</p>")
     return parts
-
-
-COSTS = ("labels", "labels_trained", "rows", "tokens", "steps", "cpu_seconds")
 
 
 def row(name: str, arm: dict[str, Any], seeds: int) -> list[str]:

@@ -34,6 +34,7 @@ class Runner:
     found: Callable[[Known], Any]
     known: Known = field(default_factory=Known)
     _running: dict[Run, subprocess.Popen] = field(default_factory=dict)
+    _unfinished: set[Run] = field(default_factory=set)
     _started: float = field(default_factory=time.monotonic)
     _ran: int = 0
 
@@ -65,18 +66,25 @@ class Runner:
         for (domain, name), reason in self.known.refused.items():
             self.display.line(f"{name} on {domain} does not run: {reason}")
 
+    def read(self) -> list[Run]:
+        """Note the outcome of every run that was finished before; returns those that could begin. A run is looked
+        at once: nobody else finishes it."""
+        while True:
+            waiting = [run for run in wanted(self.study, self.known) if run not in self._running]
+            new = next((run for run in waiting if run not in self._unfinished), None)
+            if new is None:
+                return waiting
+            project = self.project(new)
+            if is_complete(project, self.study.iterations(new)):
+                self.finish(new, project)
+            else:
+                self._unfinished.add(new)
+
     def start(self) -> None:
-        """Read what is finished, and start runs while there are processes left."""
-        asked: set[Run] = set()
-        while waiting := [r for r in wanted(self.study, self.known) if r not in asked and r not in self._running]:
-            run = waiting[0]
-            asked.add(run)
-            project = self.project(run)
-            if is_complete(project, self.study.iterations(run)):
-                self.finish(run, project)
-            elif len(self._running) < self.jobs:
-                self.display.line(f"{run.label}: begins")
-                self._running[run] = self.launch(run)
+        """Start runs while there are processes left."""
+        for run in self.read()[: self.jobs - len(self._running)]:
+            self.display.line(f"{run.label}: begins")
+            self._running[run] = self.launch(run)
 
     @property
     def threads(self) -> int:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from apt_assets.method.gate import resampled_mean
+
 RESAMPLES = 10_000
 
 
@@ -38,9 +40,8 @@ def paired_test(one: Mapping[Any, float], other: Mapping[Any, float], resamples:
     signs = random.integers(0, 2, size=(resamples, len(moved)), dtype=np.int8) * 2 - 1
     flipped = (signs @ moved) / len(difference)
     p = (1 + int((np.abs(flipped) >= abs(observed) - 1e-12).sum())) / (resamples + 1)
-    picks = random.multinomial(len(difference), np.full(len(difference), 1 / len(difference)), size=2000)
-    low, high = np.quantile(picks @ difference / len(difference), [0.025, 0.975])
-    return {"difference": observed, "low": float(low), "high": float(high), "p": p, "items": len(keys)}
+    low, high = resampled_mean(*np.unique(difference, return_counts=True), confidence=0.95, resamples=resamples)
+    return {"difference": observed, "low": low, "high": high, "p": p, "items": len(keys)}
 
 
 def holm(values: Sequence[float]) -> list[float]:

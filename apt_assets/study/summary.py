@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 SIGNIFICANT = 0.05
+COMPARED = ("test", "general")  # measures that are tested against the control
 COSTS = ("labels", "labels_trained", "rows", "tokens", "steps", "cpu_seconds")
 # The rows that a stage may have taken over from another run, of which the time is not its own.
 ROWS_OF = {"eval_predictions": "answers", "preference_pairs": "answers"}
@@ -124,7 +125,7 @@ def compare(study: Study, scored: "Scored", done: dict[str, dict[int, Outcome]],
                     [done[name][seed][measure] - done[control][seed][measure] for seed in study.file.seeds]
                 ),
             }
-            for measure in ("test", "general")
+            for measure in COMPARED
         }
 
 
