@@ -1,6 +1,6 @@
 """What the general tasks can see: the base model on every item of every task in tasks/.
 
-    python -m benchmarks.general [TASK ...]
+    python -m benchmarks.general [--contamination] [TASK ...]
 
 The embedded model in the dtype that `policy.dtype: auto` chooses here, scored by the function that `base_scores`
 calls. Writes benchmarks/results/general.json, task by task:
@@ -10,12 +10,14 @@ calls. Writes benchmarks/results/general.json, task by task:
     word_perplexity    of a task of passages
     tokens             of an item, all choices or the whole passage
     default            items and tokens of one scoring with the default `benchmarks.tasks`
-    contamination      items that the training pool of the embedded domain knows: whose text is a training prompt
-                       (exact), is one but for a word (near, apt_assets/method/near.py), or has eight words in a
-                       row in common with one (eight_words). Text: the question, and with its gold choice.
+    contamination      items that a training pool knows, by pool (the embedded domain's, and the tickets of
+                       benchmarks/evidence.py): whose text is a training prompt (exact), is one but for a word (near,
+                       apt_assets/method/near.py), or has eight words in a row in common with one (eight_words).
+                       Text: the question, and with its gold choice.
 
 A task whose accuracy is about chance cannot show a loss. With tasks named, only these are measured and the other
-numbers stay: on the same machine, libraries and dtype, or it is refused.
+numbers stay: on the same machine, libraries and dtype, or it is refused. With --contamination that part alone is
+worked out anew, of all tasks; it needs no model and is the same on every machine.
 """
 
 import argparse
@@ -38,6 +40,8 @@ from apt_assets.method.near import near_held_out
 from apt_assets.method.scores import summarise
 from apt_assets.method.splits import normalised
 from apt_assets.results import interval
+from benchmarks.evidence import ROWS, SEED
+from resources import tickets
 from resources.benchmarks import Task, load_task, score_items
 from resources.measured_on import machine
 from resources.policy_model import Policy, load_policy
@@ -86,11 +90,12 @@ def texts_of(item: dict[str, Any]) -> list[str]:
     return [item["question"], f"{item['question']} {item['choices'][item['gold']]}"]
 
 
-def training_prompts() -> pl.Series:
-    """Normalised, of the embedded domain."""
+def training_prompts() -> dict[str, pl.Series]:
+    """Pool -> its prompts, normalised."""
     data = load_experiment(DEFAULT_EXPERIMENT).data
     tables = build_domain(read_landed(CACHE / "icd10.jsonl"), data.validation, data.test, data.near_duplicate_words)
-    return normalised(tables["train"]["prompt"])
+    made = [row["prompt"] for row in tickets.tickets(ROWS["tickets"], SEED)]  # held-out ones too: more than the pool
+    return {"icd10": normalised(tables["train"]["prompt"]), "tickets": normalised(pl.Series("prompt", made))}
 
 
 def grams(text: str) -> Iterator[tuple[str, ...]]:
@@ -98,8 +103,9 @@ def grams(text: str) -> Iterator[tuple[str, ...]]:
     return (tuple(words[n : n + GRAM]) for n in range(len(words) - GRAM + 1))
 
 
-def contamination(items: list[dict[str, Any]], prompts: pl.Series, known: set[tuple[str, ...]]) -> dict[str, int]:
+def contamination(items: list[dict[str, Any]], prompts: pl.Series) -> dict[str, int]:
     """{exact, near, eight_words}: numbers of items."""
+    known = {gram for prompt in prompts for gram in grams(prompt)}
     rows = pl.DataFrame(
         [(number, text) for number, item in enumerate(items) for text in texts_of(item)],
         schema=["item", "prompt"],
@@ -115,12 +121,19 @@ def contamination(items: list[dict[str, Any]], prompts: pl.Series, known: set[tu
     }
 
 
+def with_contamination(found: dict[str, Any]) -> dict[str, Any]:
+    """The same measurements with that part worked out anew, for every task."""
+    pools = training_prompts()
+    for name, its in found["tasks"].items():
+        items = items_of(load_task(REPOSITORY / "tasks" / f"{name}.yaml", None, CACHE / "general"))
+        its["contamination"] = {pool: contamination(items, prompts) for pool, prompts in pools.items()}
+    return {**found, "training_prompts": {pool: len(prompts) for pool, prompts in pools.items()}}
+
+
 def measure(named: list[str]) -> dict[str, Any]:
     """The named tasks, or all."""
     dtype = native_dtype("cpu")
     policy = load_policy(CACHE / "policy", dtype=dtype)
-    prompts = training_prompts()
-    known = {gram for prompt in prompts for gram in grams(prompt)}
     usual = Experiment(name="default").benchmarks.tasks
     found: dict[str, Any] = {}
     for path in sorted((REPOSITORY / "tasks").glob("*.yaml")):
@@ -134,14 +147,12 @@ def measure(named: list[str]) -> dict[str, Any]:
             **({} if task.rolling else {"chance": sum(1 / len(item["choices"]) for item in items) / len(items)}),
             **scored(policy, task),
             "tokens": sum(tokens) / len(items),
-            "contamination": contamination(items, prompts, known),
         }
         if task.name in usual:
             number = usual[task.name] or len(items)
             found[task.name]["default"] = {"items": number, "tokens": sum(tokens[:number])}
     return {
         "tasks": found,
-        "training_prompts": len(prompts),
         "dtype": dtype,
         "machine": machine(),
         "libraries": {name: metadata.version(name) for name in ("torch", "transformers", "lm-eval")},
@@ -171,7 +182,7 @@ def report(found: dict[str, Any]) -> str:
 
 def merged(measured: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
     """The kept tasks with those measured now. Exits if the two do not compare."""
-    for what in ("training_prompts", "dtype", "machine", "libraries"):
+    for what in ("dtype", "machine", "libraries"):
         if measured[what] != kept[what]:
             sys.exit(f"{what} was {kept[what]}, now it is {measured[what]}: measure all tasks")
     return {**measured, "tasks": dict(sorted({**kept["tasks"], **measured["tasks"]}.items()))}
@@ -180,9 +191,14 @@ def merged(measured: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tasks", nargs="*", metavar="TASK", help="measure these alone; default: all")
-    named = parser.parse_args().tasks
-    measured = measure(named)
-    if named:
-        measured = merged(measured, json.loads(RESULTS.read_text()))
+    parser.add_argument("--contamination", action="store_true", help="only that part")
+    asked = parser.parse_args()
+    if asked.contamination:
+        measured = json.loads(RESULTS.read_text())
+    elif asked.tasks:
+        measured = merged(measure(asked.tasks), json.loads(RESULTS.read_text()))
+    else:
+        measured = measure([])
+    measured = with_contamination(measured)
     RESULTS.write_text(json.dumps(measured, indent=1) + "\n")
     print(report(measured))

@@ -46,7 +46,12 @@ def run_study(
         tell_cost(study, projects, runner, display, jobs)
     if only_estimate:
         return None
-    return write(runner.run())
+    found = write(runner.run())
+    for name, domain in found["domains"].items():
+        if use := domain["advice"]:
+            display.line(f"{name}: use {use['arm']}: {use['why']}")
+    display.line(f"the page: {out / 'study.html'}")
+    return found
 
 
 def tell_cost(study: Study, projects: dict[str, Project], runner: Runner, display: Display, jobs: int) -> None:

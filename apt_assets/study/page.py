@@ -42,6 +42,8 @@ def sentences(found: dict[str, Any], domain: dict[str, Any]) -> list[str]:
         if "against_control" in arm:
             parts = [f"{m} {verdict(arm['against_control'][m])}" for m in COMPARED]
             lines.append(f"{name}: {', '.join(parts)}; {share_of(domain, control, name)}.")
+    if use := domain["advice"]:
+        lines.append(f"Use {use['arm']}: {use['why']}.")
     return lines
 
 

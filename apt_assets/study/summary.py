@@ -9,6 +9,7 @@ from apt_assets.engine.stages import BASE
 from apt_assets.experiment import load_experiment
 from apt_assets.method.gate import decide
 from apt_assets.project import Project
+from apt_assets.study.advice import advice
 from apt_assets.study.file import Cell, Scoring, Study
 from apt_assets.study.measure import MEASURES
 from apt_assets.study.statistics import holm, over_seeds, paired_test
@@ -30,6 +31,8 @@ def summary(study: Study, known: Known, home: Path, machine: dict[str, Any]) -> 
     listed in `unfinished`."""
     domains = {name: of_domain(study, known, home, name) for name in study.domains}
     correct(domains)
+    for found in domains.values():
+        found["advice"] = advice(study.file.control, found["arms"])
     return {
         "study": study.file.name,
         "date": time.strftime("%Y-%m-%d"),
@@ -47,7 +50,11 @@ def summary(study: Study, known: Known, home: Path, machine: dict[str, Any]) -> 
 def of_domain(study: Study, known: Known, home: Path, domain: str) -> dict[str, Any]:
     start = known.outcomes.get(Scoring(domain, None))
     finals = {name: outcomes_of(study, known, domain, name) for name in study.file.arms}
-    done = {name: found for name, found in finals.items() if start and len(found) == len(study.file.seeds)}
+    done: dict[str, dict[int, Outcome]] = {}
+    for name, found in finals.items():
+        source = study.file.arms[name].starts_from
+        if start and len(found) == len(study.file.seeds) and (source is None or source in done):
+            done[name] = found
     rates = seconds_a_row([o for run, o in known.outcomes.items() if isinstance(run, Cell) and run.domain == domain])
     scored = Scored(study, home, domain)
     arms = {}
@@ -55,7 +62,8 @@ def of_domain(study: Study, known: Known, home: Path, domain: str) -> dict[str, 
         assert start is not None, "no arm is done without it"
         source = study.file.arms[name].starts_from
         before = {seed: start if source is None else done[source][seed] for seed in found}
-        arms[name] = of_arm(study, known, domain, name, found, start, before, rates)
+        arms[name] = recipe(study, known, domain, name)
+        arms[name] |= results(found, start, before, rates)
         gates = [scored.gate(before[seed], outcome, source) for seed, outcome in found.items()]
         arms[name] |= {"promoted": sum(gate["passed"] for gate in gates), "gates": [gate["reason"] for gate in gates]}
     if study.file.control in done:
@@ -75,39 +83,39 @@ def outcomes_of(study: Study, known: Known, domain: str, arm: str) -> dict[int, 
     return {seed: outcome for seed, outcome in found.items() if outcome is not None}
 
 
-def of_arm(
-    study: Study,
-    known: Known,
-    domain: str,
-    name: str,
-    found: dict[int, Outcome],
-    start: Outcome,
-    before: dict[int, Outcome],
-    rates: dict[str, float],
-) -> dict[str, Any]:
-    arm, chosen = study.file.arms[name], best_candidate(study, known, domain, name)
+def recipe(study: Study, known: Known, domain: str, name: str) -> dict[str, Any]:
+    """What an arm is, what its tuning came to, and the runs that count."""
+    arm, chosen, first = study.file.arms[name], best_candidate(study, known, domain, name), study.file.seeds[0]
     assert chosen is not None, "an arm with final outcomes has a chosen candidate"
-    measures = [measure for measure in MEASURES if start[measure] is not None]
-    first = [
-        (run.candidate, outcome["validation"])
+    tried = {
+        run.candidate: outcome["validation"]
         for run, outcome in known.outcomes.items()
-        if isinstance(run, Cell) and (run.domain, run.arm, run.seed) == (domain, name, study.file.seeds[0])
-    ]
-    costed = [{**o, "cpu_seconds": cold_seconds(o, rates)} for o in found.values()]
-    outcomes = list(found.values())
+        if isinstance(run, Cell) and (run.domain, run.arm, run.seed) == (domain, name, first)
+    }
     return {
         "about": arm.about,
         "settings": arm.settings,
         "starts_from": arm.starts_from,
         "chosen": study.candidates[chosen],
-        "tuning": [{"candidate": study.candidates[n], "validation": score} for n, score in sorted(first)],
+        "tuning": [{"candidate": study.candidates[n], "validation": tried[n]} for n in sorted(tried)],
+        "experiments": [Cell(domain, name, chosen, seed).label for seed in study.file.seeds],
+    }
+
+
+def results(
+    found: dict[int, Outcome], start: Outcome, before: dict[int, Outcome], rates: dict[str, float]
+) -> dict[str, Any]:
+    """What an arm came to, over seeds: `changes` against the start, `own_changes` against what it started from."""
+    measures = [measure for measure in MEASURES if start[measure] is not None]
+    outcomes = list(found.values())
+    costed = [{**o, "cpu_seconds": cold_seconds(o, rates)} for o in outcomes]
+    return {
         "best_iterations": [o["best_iteration"] for o in outcomes],
         "scores": {m: over_seeds([o[m] for o in outcomes]) for m in measures},
         "changes": {m: over_seeds([o[m] - start[m] for o in outcomes]) for m in measures},
         "own_changes": {m: over_seeds([o[m] - before[seed][m] for seed, o in found.items()]) for m in measures},
         "costs": {cost: over_seeds([o[cost] for o in costed]) for cost in COSTS},
         "by_iteration": {str(seed): o["by_iteration"] for seed, o in found.items()},
-        "experiments": [Cell(domain, name, chosen, seed).label for seed in found],
     }
 
 

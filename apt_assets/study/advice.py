@@ -1,0 +1,34 @@
+"""What a domain's comparisons speak for: the arm to use, and why."""
+
+from collections.abc import Callable
+from typing import Any
+
+
+def advice(control: str, arms: dict[str, Any]) -> dict[str, str] | None:
+    """{arm, why}; None while nothing is compared.
+
+    In this order: the arm with the highest test accuracy of those that beat the control there without being worse
+    in general accuracy; the one with the highest general accuracy of those that beat it there without being worse
+    on the test split; the control. Being told apart is what the corrected tests say.
+    """
+    rivals = {name: arm for name, arm in arms.items() if "against_control" in arm}
+    if not rivals:
+        return None
+    for measure, other in (("test", "general"), ("general", "test")):
+        if name := best(rivals, measure, lambda of, m=measure, o=other: of[m] == "better" and of[o] != "worse"):
+            return {"arm": name, "why": f"{told(rivals[name], measure)}; {told(rivals[name], other)}"}
+    why = f"none of {len(rivals)} other arms is better in test or general accuracy without being worse in the other"
+    return {"arm": control, "why": why}
+
+
+def best(arms: dict[str, Any], measure: str, allowed: Callable[[dict[str, str]], bool]) -> str | None:
+    """Of the arms whose verdicts are allowed, the one that scores highest."""
+    names = [n for n, a in arms.items() if allowed({m: t["verdict"] for m, t in a["against_control"].items()})]
+    return max(names, key=lambda name: arms[name]["scores"][measure]["mean"], default=None)
+
+
+def told(arm: dict[str, Any], measure: str) -> str:
+    """test better, +3.1 points [+1.0, +5.2]"""
+    its = arm["against_control"][measure]
+    low, high = 100 * its["low"], 100 * its["high"]
+    return f"{measure} {its['verdict']}, {100 * its['difference']:+.1f} points [{low:+.1f}, {high:+.1f}]"
