@@ -13,7 +13,9 @@ from apt_assets.experiment import Experiment
 from apt_assets.project import Project
 from apt_assets.study.cell import bring_up_to_date
 from apt_assets.study.command import run_study
+from apt_assets.study.file import Cell, Scoring, load_study
 from apt_assets.study.run import Runner
+from apt_assets.study.summary import summary
 from tests import tiny
 from tests.conftest import BOTH_TASKS
 
@@ -123,6 +125,20 @@ def test_an_arm_that_starts_from_another_starts_at_its_scores(done):
             arms["sft"]["scores"][measure]["values"], arms["apt-on"]["own_changes"][measure]["values"], strict=True
         )
         assert [a + b for a, b in steps] == pytest.approx(arms["apt-on"]["scores"][measure]["values"])
+
+
+def test_an_arm_whose_start_could_not_be_scored_is_unfinished(again):
+    home, file, _ = again
+    study = load_study(file)
+    runner = Runner(study, home, home / "studies" / "tiny", 1, Display(), lambda known: None)
+    runner.refuse()
+    runner.read()
+    sft = runner.known.outcomes[Cell("colours", "sft", 0, 2)]
+    del runner.known.outcomes[Scoring("colours", sft["adapter"])]
+    found = summary(study, runner.known, home, {})["domains"]["colours"]
+    assert list(found["arms"]) == ["apt"]
+    assert found["unfinished"] == ["sft", "apt-on"]
+    assert found["advice"] is None
 
 
 def test_a_second_call_computes_nothing_and_says_the_same(again):

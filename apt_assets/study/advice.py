@@ -1,6 +1,5 @@
 """What a domain's comparisons speak for: the arm to use, and why."""
 
-from collections.abc import Callable
 from typing import Any
 
 
@@ -15,15 +14,16 @@ def advice(control: str, arms: dict[str, Any]) -> dict[str, str] | None:
     if not rivals:
         return None
     for measure, other in (("test", "general"), ("general", "test")):
-        if name := best(rivals, measure, lambda of, m=measure, o=other: of[m] == "better" and of[o] != "worse"):
+        if name := best(rivals, measure, other):
             return {"arm": name, "why": f"{told(rivals[name], measure)}; {told(rivals[name], other)}"}
     why = f"none of {len(rivals)} other arms is better in test or general accuracy without being worse in the other"
     return {"arm": control, "why": why}
 
 
-def best(arms: dict[str, Any], measure: str, allowed: Callable[[dict[str, str]], bool]) -> str | None:
-    """Of the arms whose verdicts are allowed, the one that scores highest."""
-    names = [n for n, a in arms.items() if allowed({m: t["verdict"] for m, t in a["against_control"].items()})]
+def best(arms: dict[str, Any], measure: str, other: str) -> str | None:
+    """Of the arms that are better in `measure` and not worse in `other`, the one that scores highest there."""
+    verdicts = {n: {m: tested["verdict"] for m, tested in a["against_control"].items()} for n, a in arms.items()}
+    names = [name for name, of in verdicts.items() if of[measure] == "better" and of[other] != "worse"]
     return max(names, key=lambda name: arms[name]["scores"][measure]["mean"], default=None)
 
 
