@@ -58,6 +58,8 @@ def labels(cells):
         ({"arms": {**ARMS, "new": {"settings": {"training.betaa": 3}}}}, "arm new on colours: training.betaa"),
         ({"sweep": {"training.learning_rate": [-1.0]}}, "training.learning_rate"),
         ({"domains": {"colours": "nowhere.yaml"}}, "nowhere.yaml"),
+        ({"arms": {**ARMS, "../new": {}}}, "arms.../new"),
+        ({"domains": {"a.b": "tiny.yaml"}}, "domains.a.b"),
         ({"extra": 1}, "extra"),
     ],
 )

@@ -19,6 +19,9 @@ FEW = 1  # items of each general task that a training run scores: every task has
 SEEDED = ("training.seed", "mining.seed")
 
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]  # part of a run's file name
+
+
 class Arm(Section):
     """One recipe: what it changes in the domain's experiment."""
 
@@ -34,8 +37,8 @@ class StudyFile(Section):
     """One study file."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
-    domains: dict[str, str] = Field(min_length=1, description="Name -> experiment file, relative to this one.")
-    arms: dict[str, Arm] = Field(min_length=2, description="Name -> recipe; {} is the experiment file's own.")
+    domains: dict[Name, str] = Field(min_length=1, description="Name -> experiment file, relative to this one.")
+    arms: dict[Name, Arm] = Field(min_length=2, description="Name -> recipe; {} is the experiment file's own.")
     control: str = Field(description="The arm that all others are compared with.")
     seeds: list[int] = Field(min_length=2, description="Of training and mining; the first one tunes.")
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
