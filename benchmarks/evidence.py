@@ -1,6 +1,7 @@
 """Run the studies behind docs/evidence.md: experiments/studies/evidence-*.yaml.
 
     python -m benchmarks.evidence [--home FOLDER] [--jobs 2] [STUDY.yaml ...]
+    python -m benchmarks.evidence --report                         # the tables of docs/evidence.md, from the results
 
 Lands ROWS of each domain in the project (the same ones every time), runs the studies, and writes the results of
 each to benchmarks/results/. Hours on two cores; stopped, it goes on where it was when called again.
@@ -11,9 +12,11 @@ import json
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 from apt_assets.experiment import REPOSITORY
 from apt_assets.land import land_files
+from apt_assets.markdown import table
 from resources import tickets
 
 # About half of them to train on, a sixth for validation, a third for the test. Tickets take four times as long.
@@ -28,7 +31,12 @@ def main() -> None:
     parser.add_argument("studies", nargs="*", type=Path, default=STUDIES)
     parser.add_argument("--home", type=Path, default=REPOSITORY, help="the project's folder")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--report", action="store_true", help="only print the tables")
     asked = parser.parse_args()
+    if asked.report:
+        for study in asked.studies:
+            print(report(json.loads((RESULTS / f"{study.stem}.json").read_text())))
+        return
     home = asked.home.resolve()
     os.environ["APT_HOME"] = str(home)
     land(home)
@@ -55,6 +63,43 @@ def land(home: Path) -> None:
     (made / "tickets.jsonl").write_text("".join(rows), encoding="utf-8")
     for name in ("icd10", "tickets"):
         land_files([made / f"{name}.jsonl"], home / "landing" / f"study-{name}")
+
+
+def report(found: dict[str, Any]) -> str:
+    """Markdown: of every domain what the arms came to, and how they differ from the control."""
+    machine, runs = found["machine"], found["runs"]
+    lines = [f"## {found['study']}, {found['date']}, {machine['cores']} cores of {machine['cpu']}, {runs}"]
+    for name, domain in found["domains"].items():
+        start, arms = domain["start"], domain["arms"]
+        first = ["start", *(f"{100 * start[m]:.1f}" for m in ("test", "exact", "general"))]
+        rows = [[*first, f"{start['gold']:.3f}", f"{start['perplexity']:.0f}", *["-"] * 5]]
+        rows += [result_row(arm_name, arm) for arm_name, arm in arms.items()]
+        columns = ("arm", "test %", "exact %", "general %", "gold, nats per character", "word perplexity")
+        columns += ("labels", "rows trained", "tokens trained", "processor s", "learning rate")
+        lines += [f"\n### {name}\n", table(columns, rows)]
+        compared = [(n, arms[n]["against_control"]) for n in arms if "against_control" in arms[n]]
+        rows = [[n, *(difference(against[m]) for m in ("test", "general"))] for n, against in compared]
+        lines += [f"\nAgainst {found['control']}:\n", table(("arm", "test, points", "general, points"), rows)]
+        lines += [f"\n{domain['advice']}; unfinished: {domain['unfinished']}"]
+    return "\n".join(lines)
+
+
+def result_row(name: str, arm: dict[str, Any]) -> list[str]:
+    scores, costs = arm["scores"], arm["costs"]
+    shares = [f"{100 * scores[m]['mean']:.1f} ± {100 * half(scores[m]):.1f}" for m in ("test", "exact", "general")]
+    rate = arm["chosen"]["training.learning_rate"]
+    spent = [f"{costs[c]['mean']:,.0f}" for c in ("labels", "rows", "tokens", "cpu_seconds")]
+    return [name, *shares, f"{scores['gold']['mean']:.3f}", f"{scores['perplexity']['mean']:.0f}", *spent, f"{rate:g}"]
+
+
+def half(share: dict[str, Any]) -> float:
+    """Half of the 95 % interval over seeds."""
+    return (share["high"] - share["low"]) / 2
+
+
+def difference(tested: dict[str, Any]) -> str:
+    low, high = 100 * tested["low"], 100 * tested["high"]
+    return f"{100 * tested['difference']:+.1f} [{low:+.1f}, {high:+.1f}], p {tested['p_corrected']:.3g}"
 
 
 if __name__ == "__main__":
