@@ -72,10 +72,10 @@ def report(found: dict[str, Any]) -> str:
     for name, domain in found["domains"].items():
         start, arms = domain["start"], domain["arms"]
         first = ["start", *(f"{100 * start[m]:.1f}" for m in ("test", "exact", "general"))]
-        rows = [[*first, f"{start['gold']:.3f}", f"{start['perplexity']:.0f}", *["-"] * 5]]
+        rows = [[*first, f"{start['gold']:.3f}", f"{start['perplexity']:.0f}", *["-"] * 6]]
         rows += [result_row(arm_name, arm) for arm_name, arm in arms.items()]
         columns = ("arm", "test %", "exact %", "general %", "gold, nats per character", "word perplexity")
-        columns += ("labels", "rows trained", "tokens trained", "processor s", "learning rate")
+        columns += ("labels", "rows trained", "tokens trained", "processor s", "its own", "learning rate")
         lines += [f"\n### {name}\n", table(columns, rows)]
         compared = [(n, arms[n]["against_control"]) for n in arms if "against_control" in arms[n]]
         rows = [[n, *(difference(against[m]) for m in ("test", "general"))] for n, against in compared]
@@ -89,6 +89,7 @@ def result_row(name: str, arm: dict[str, Any]) -> list[str]:
     shares = [f"{100 * scores[m]['mean']:.1f} ± {100 * half(scores[m]):.1f}" for m in ("test", "exact", "general")]
     rate = arm["chosen"]["training.learning_rate"]
     spent = [f"{costs[c]['mean']:,.0f}" for c in ("labels", "rows", "tokens", "cpu_seconds")]
+    spent.append(f"{arm['own_costs']['cpu_seconds']['mean']:,.0f}")
     return [name, *shares, f"{scores['gold']['mean']:.3f}", f"{scores['perplexity']['mean']:.0f}", *spent, f"{rate:g}"]
 
 

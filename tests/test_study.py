@@ -141,6 +141,14 @@ def test_an_arm_whose_start_could_not_be_scored_is_unfinished(again):
     assert found["advice"] is None
 
 
+def test_an_arm_that_starts_from_another_carries_its_costs(done):
+    arms = done[2]["domains"]["colours"]["arms"]
+    own, whole, start = arms["apt-on"]["own_costs"], arms["apt-on"]["costs"], arms["sft"]["costs"]
+    assert whole["cpu_seconds"]["mean"] == pytest.approx(own["cpu_seconds"]["mean"] + start["cpu_seconds"]["mean"])
+    assert whole["labels"]["mean"] >= start["labels"]["mean"]
+    assert arms["sft"]["own_costs"] == start
+
+
 def test_a_second_call_computes_nothing_and_says_the_same(again):
     home, file, found = again
     before = len([line for line in journal(home) if line["event"] in ("computed", "miss")])

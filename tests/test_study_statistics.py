@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from apt_assets.study.costs import Costs, cold_seconds, seconds_a_row
 from apt_assets.study.plot import trade_off
 from apt_assets.study.statistics import frontier, holm, over_seeds, paired_test
-from apt_assets.study.summary import cold_seconds, seconds_a_row
 
 
 def test_interval_over_seeds_is_students_t():
@@ -77,3 +77,10 @@ def test_reference_rows_taken_over_count_as_a_third_of_the_training():
         "work": {"references": {"computed": 0, "reused": 10}, "steps": 5},
     }
     assert cold_seconds({"parts": [training]}, {}) == pytest.approx(40.0)
+
+
+def test_labels_that_an_arm_and_its_start_both_read_count_once():
+    start = Costs(frozenset("abc"), frozenset("ab"), rows=2, tokens=20, steps=1, cpu_seconds=3.0)
+    own = Costs(frozenset("cd"), frozenset("d"), rows=1, tokens=10, steps=1, cpu_seconds=2.0)
+    both = own + start
+    assert [both.amount(name) for name in ("labels", "labels_trained", "rows", "cpu_seconds")] == [4, 3, 3, 5.0]

@@ -31,7 +31,7 @@ def measure(project: Project, start: str | None) -> dict[str, Any]:
     earlier of equal ones.
 
     start: folder of the adapter it started from, which is also its result if nothing was trained. Cost is of all
-    iterations that ran: labels (rows whose gold answer was graded against or trained on), tokens and steps
+    iterations that ran: labels (ids of rows whose gold answer was graded against or trained on), tokens and steps
     trained, and `parts`, from which the processor time of a cold run is worked out.
     """
     planner = project.planner()
@@ -89,10 +89,10 @@ def adapter_path(project: Project, manifest: Manifest) -> str:
     return str(project.store.folder(manifest).relative_to(project.home))
 
 
-def trained_on(project: Project, planner: Planner, keys: list[str]) -> dict[str, int]:
+def trained_on(project: Project, planner: Planner, keys: list[str]) -> dict[str, Any]:
     """{labels, labels_trained, rows, tokens, steps}.
 
-    labels: distinct training rows whose gold answer was read at all; labels_trained: trained on. Rows, pairs, and
+    labels: ids of the training rows whose gold answer was read at all; labels_trained: trained on. Rows, pairs, and
     tokens count once for each epoch: of a pair its prompt and chosen answer, and the rejected one if it is another
     and the objective reads it.
     """
@@ -117,8 +117,8 @@ def trained_on(project: Project, planner: Planner, keys: list[str]) -> dict[str,
         tokens += (prompts + answers) * settings.epochs
         manifest = planner.stage(key, "adapter_checkpoint").manifest
         steps += manifest.work["steps"] if manifest else 0
-    counts = {"labels": len(read | trained), "labels_trained": len(trained)}
-    return {**counts, "rows": rows, "tokens": tokens, "steps": steps}
+    ids = {"labels": sorted(read | trained), "labels_trained": sorted(trained)}
+    return {**ids, "rows": rows, "tokens": tokens, "steps": steps}
 
 
 def parts(planner: Planner, keys: list[str]) -> list[dict[str, Any]]:

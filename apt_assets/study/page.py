@@ -4,8 +4,9 @@ from html import escape
 from typing import Any
 
 from apt_assets.markup import document, folded, listed, section, table
+from apt_assets.study.costs import COSTS
 from apt_assets.study.plot import trade_off
-from apt_assets.study.summary import COMPARED, COSTS
+from apt_assets.study.summary import COMPARED
 
 POINTS = ("test", "exact", "general", "validation")
 SCORED = {
@@ -76,9 +77,26 @@ def of_domain(found: dict[str, Any], domain: dict[str, Any]) -> list[str]:
         ),
         f'<div class="plots">{figures(domain)}</div>',
         table(
-            ("arm", "labels read", "labels trained on", "rows trained", "tokens trained", "steps", "processor s"),
-            [[n, *(f"{a['costs'][c]['mean']:,.0f}" for c in COSTS)] for n, a in arms.items()],
-            numbers=range(1, 7),
+            (
+                "arm",
+                "labels read",
+                "labels trained on",
+                "rows trained",
+                "tokens trained",
+                "steps",
+                "processor s",
+                "its own tokens",
+                "its own processor s",
+            ),
+            [
+                [
+                    name,
+                    *(f"{arm['costs'][cost]['mean']:,.0f}" for cost in COSTS),
+                    *(f"{arm['own_costs'][cost]['mean']:,.0f}" for cost in ("tokens", "cpu_seconds")),
+                ]
+                for name, arm in arms.items()
+            ],
+            numbers=range(1, 9),
         ),
     ]
     if compared := [n for n, arm in arms.items() if "against_control" in arm]:
@@ -99,7 +117,7 @@ def row(name: str, arm: dict[str, Any], seeds: int) -> list[str]:
         else "-"
         for m in SCORED
     ]
-    chosen = ", ".join(f"{key} {value}" for key, value in arm["chosen"].items()) or "-"
+    chosen = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in arm["chosen"].items()) or "-"
     best = ", ".join(key.lstrip("0") for key in arm["best_iterations"])
     return [name, *cells, chosen, best, f"{arm['promoted']} of {seeds}"]
 
@@ -176,9 +194,9 @@ def how(found: dict[str, Any]) -> list[str]:
         "the mean over seeds: a sign-flip permutation test, all comparisons of the study corrected together (Holm). "
         "They carry to other items, not to other seeds: for those see the column over seeds.",
         "Gold: log-likelihood of the right choice of the general items. Labels read: training rows whose gold answer "
-        "graded an answer or was trained on. Processor seconds: as if "
-        "nothing had been shared between arms, scoring left out, on "
-        f"{found['machine']['cpu']}.",
+        "graded an answer or was trained on. Processor seconds: as if nothing had been shared between arms, scoring "
+        f"left out, on {found['machine']['cpu']}. An arm that starts from another one carries that one's costs too; "
+        "its own stand beside.",
         "No gate stopped an arm on the way. The last column says in how many seeds the domain's own gate would have "
         "promoted the result.",
     ]

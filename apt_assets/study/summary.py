@@ -10,6 +10,7 @@ from apt_assets.experiment import load_experiment
 from apt_assets.method.gate import decide
 from apt_assets.project import Project
 from apt_assets.study.advice import advice
+from apt_assets.study.costs import Costs, costs_of, means, seconds_a_row
 from apt_assets.study.file import Cell, Scoring, Study
 from apt_assets.study.measure import MEASURES
 from apt_assets.study.statistics import holm, over_seeds, paired_test
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 SIGNIFICANT = 0.05
 COMPARED = ("test", "general")  # measures that are tested against the control
-COSTS = ("labels", "labels_trained", "rows", "tokens", "steps", "cpu_seconds")
-# The rows that a stage may have taken over from another run, of which the time is not its own.
-ROWS_OF = {"eval_predictions": "answers", "preference_pairs": "answers"}
 
 
 def summary(study: Study, known: Known, home: Path, machine: dict[str, Any]) -> dict[str, Any]:
@@ -57,13 +55,16 @@ def of_domain(study: Study, known: Known, home: Path, domain: str) -> dict[str, 
             done[name] = found
     rates = seconds_a_row([o for run, o in known.outcomes.items() if isinstance(run, Cell) and run.domain == domain])
     scored = Scored(study, home, domain)
+    spent: dict[str, dict[int, Costs]] = {}
     arms = {}
     for name, found in done.items():
         assert start is not None, "no arm is done without it"
         source = study.file.arms[name].starts_from
         before = {seed: start if source is None else done[source][seed] for seed in found}
-        arms[name] = recipe(study, known, domain, name)
-        arms[name] |= results(found, start, before, rates)
+        own = {seed: costs_of(outcome, rates) for seed, outcome in found.items()}
+        spent[name] = own if source is None else {seed: its + spent[source][seed] for seed, its in own.items()}
+        arms[name] = recipe(study, known, domain, name) | results(found, start, before)
+        arms[name] |= {"costs": means(spent[name]), "own_costs": means(own)}
         gates = [scored.gate(before[seed], outcome, source) for seed, outcome in found.items()]
         arms[name] |= {"promoted": sum(gate["passed"] for gate in gates), "gates": [gate["reason"] for gate in gates]}
     if study.file.control in done:
@@ -102,19 +103,15 @@ def recipe(study: Study, known: Known, domain: str, name: str) -> dict[str, Any]
     }
 
 
-def results(
-    found: dict[int, Outcome], start: Outcome, before: dict[int, Outcome], rates: dict[str, float]
-) -> dict[str, Any]:
+def results(found: dict[int, Outcome], start: Outcome, before: dict[int, Outcome]) -> dict[str, Any]:
     """What an arm came to, over seeds: `changes` against the start, `own_changes` against what it started from."""
     measures = [measure for measure in MEASURES if start[measure] is not None]
     outcomes = list(found.values())
-    costed = [{**o, "cpu_seconds": cold_seconds(o, rates)} for o in outcomes]
     return {
         "best_iterations": [o["best_iteration"] for o in outcomes],
         "scores": {m: over_seeds([o[m] for o in outcomes]) for m in measures},
         "changes": {m: over_seeds([o[m] - start[m] for o in outcomes]) for m in measures},
         "own_changes": {m: over_seeds([o[m] - before[seed][m] for seed, o in found.items()]) for m in measures},
-        "costs": {cost: over_seeds([o[cost] for o in costed]) for cost in COSTS},
         "by_iteration": {str(seed): o["by_iteration"] for seed, o in found.items()},
     }
 
@@ -184,37 +181,3 @@ def correct(domains: dict[str, Any]) -> None:
         tested["p_corrected"] = p
         better = "better" if tested["difference"] > 0 else "worse"
         tested["verdict"] = better if p < SIGNIFICANT else "not told apart"
-
-
-def seconds_a_row(outcomes: list[dict[str, Any]]) -> dict[str, float]:
-    """Kind of row -> processor seconds of one, from the stages that computed all of theirs."""
-    spent: dict[str, float] = {}
-    rows: dict[str, int] = {}
-    for part in (part for outcome in outcomes for part in outcome["parts"]):
-        kind = ROWS_OF.get(part["stage"], "")
-        work = part["work"].get(kind)
-        if work and work["computed"] and not work["reused"]:
-            spent[kind] = spent.get(kind, 0.0) + part["cpu_seconds"]
-            rows[kind] = rows.get(kind, 0) + work["computed"]
-    return {kind: spent[kind] / rows[kind] for kind in spent}
-
-
-def cold_seconds(outcome: dict[str, Any], rates: dict[str, float]) -> float:
-    """Processor seconds of the recipe had nothing been shared with other runs: own seconds, plus the rows taken
-    over at what a row costs.
-
-    A pair's reference log-probabilities, when taken over, count as a third of its training: one pass forward,
-    where training is one forward and one backward of twice that (Kaplan et al. 2020, arXiv 2001.08361).
-    """
-    seconds = 0.0
-    for part in outcome["parts"]:
-        own, work = part["cpu_seconds"], part["work"]
-        kind = ROWS_OF.get(part["stage"], "")
-        if kind in work:
-            own += work[kind]["reused"] * rates.get(kind, 0.0)
-        references = work.get("references")
-        if references and references["reused"]:
-            pairs = references["reused"] + references["computed"]
-            own *= 4 * pairs / (3 * pairs + references["computed"])
-        seconds += own
-    return seconds
