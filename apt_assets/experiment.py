@@ -313,7 +313,11 @@ class Training(Section):
     adapter that is trained further, `policy.initial_adapter` or a promoted one, keeps the rank, alpha and targets
     that it has: those here are of a fresh one."""
 
-    objective: Literal["dpo", "sft"] = Field("dpo", description="dpo: preference training (paper); sft: fine-tuning.")
+    objective: Literal["dpo", "sft"] = Field(
+        "dpo",
+        description="dpo: preference training (paper); sft: fine-tuning, which gained more in our study "
+        "(docs/evidence.md).",
+    )
     loss: Literal["sigmoid", "sigmoid_norm"] = Field(
         "sigmoid",
         description="sigmoid: DPO; sigmoid_norm: DPO on log-ratios per token, which wants a larger beta (choice).",

@@ -103,10 +103,22 @@ def scores(found: dict[str, Any]) -> str:
             table(SCORE_COLUMNS, score_rows(found), numbers=range(1, 7)),
             table(*general_rows(found), numbers=range(1, 99)),
             f'<p class="soft">{soft}</p>',
+            *another_recipe(found),
             listed("The gate", gates),
             listed("Data", data),
         ],
     )
+
+
+def another_recipe(found: dict[str, Any]) -> list[str]:
+    """What the evidence says to somebody who trains on pairs."""
+    objective = next(one["value"] for one in found["settings"] if one["key"] == "training.objective")
+    if objective == "sft":
+        return []
+    return [
+        '<p class="soft">Plain fine-tuning on the whole pool gained more in our own study (docs/evidence.md). '
+        "Whether it does on this data: <code>apt-assets study experiments/studies/own-data.yaml</code>.</p>"
+    ]
 
 
 def not_up_to_date(found: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from apt_assets.experiment import UsageError
+from apt_assets.experiment import REPOSITORY, UsageError, load_experiment
 from apt_assets.study.file import Cell, Scoring, load_study
 from apt_assets.study.wanted import Known, all_runs, best_candidate, final, wanted
 
@@ -66,6 +66,14 @@ def labels(cells):
 def test_a_mistake_in_the_file_is_named(write_study, changes, says):
     with pytest.raises(UsageError, match=says.replace("(", r"\(")):
         load_study(write_study(**changes))
+
+
+@pytest.mark.parametrize("file", (REPOSITORY / "experiments" / "studies").glob("*.yaml"), ids=lambda path: path.name)
+def test_files_that_we_ship_load(file):
+    if "arms" in yaml.safe_load(file.read_text()):
+        assert load_study(file).candidates
+    else:
+        assert load_experiment(file).name
 
 
 FIRST = ["scores.base", "sft.0.seed-1", "sft.1.seed-1", "apt.0.seed-1", "apt.1.seed-1"]
