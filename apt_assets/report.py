@@ -112,8 +112,7 @@ def scores(found: dict[str, Any]) -> str:
 
 def another_recipe(found: dict[str, Any]) -> list[str]:
     """What the evidence says to somebody who trains on pairs."""
-    objective = next(one["value"] for one in found["settings"] if one["key"] == "training.objective")
-    if objective == "sft":
+    if any((one["key"], one["value"]) == ("training.objective", "sft") for one in found["settings"]):
         return []
     return [
         '<p class="soft">Plain fine-tuning on the whole pool gained more in our own study (docs/evidence.md). '

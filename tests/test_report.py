@@ -131,6 +131,13 @@ def test_every_text_of_the_data_is_escaped(project):
     assert tags.text.count(tiny.HOSTILE) > 50
 
 
+def test_whoever_trains_on_pairs_is_told_that_a_study_compares_recipes(project):
+    found = findings(project)
+    assert "apt-assets study" in page(found)
+    tuned = [one | ({"value": "sft"} if one["key"] == "training.objective" else {}) for one in found["settings"]]
+    assert "apt-assets study" not in page({**found, "settings": tuned})
+
+
 @pytest.mark.parametrize(("landed", "steps"), [(False, 2), (True, 1)])
 def test_empty_project_gives_a_page_that_says_what_to_run(tmp_path, tiny_folder, landed, steps):
     project = tiny.open_project(tmp_path, tiny_folder)
