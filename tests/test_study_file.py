@@ -68,7 +68,9 @@ def test_a_mistake_in_the_file_is_named(write_study, changes, says):
         load_study(write_study(**changes))
 
 
-@pytest.mark.parametrize("file", (REPOSITORY / "experiments" / "studies").glob("*.yaml"), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "file", sorted((REPOSITORY / "experiments" / "studies").glob("*.yaml")), ids=lambda path: path.name
+)
 def test_files_that_we_ship_load(file):
     if "arms" in yaml.safe_load(file.read_text()):
         assert load_study(file).candidates
