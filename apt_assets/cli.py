@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from apt_assets.experiment import DEFAULT_EXPERIMENT, UsageError, find_experiment
+from apt_assets.experiment import UsageError
+from apt_assets.experiment_file import DEFAULT_EXPERIMENT, find_experiment
 from apt_assets.project import UNSHOWN, Project
 from resources.artifact_store import CorruptArtifact
 

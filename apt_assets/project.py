@@ -16,7 +16,8 @@ from subprocess import CalledProcessError
 from apt_assets.engine.code import CodeDigests, source_digests
 from apt_assets.engine.plan import ADAPTER_PARTS, Planner
 from apt_assets.engine.stages import BASE
-from apt_assets.experiment import REPOSITORY, Experiment, UsageError, find_experiment, kinds_of, load_experiment
+from apt_assets.experiment import REPOSITORY, Experiment, UsageError, kinds_of
+from apt_assets.experiment_file import find_experiment, load_experiment
 from resources.artifact_store import ArtifactStore, Manifest
 from resources.digest import digest_file, digest_json
 from resources.file_digests import FileDigests

@@ -20,7 +20,8 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from apt_assets.experiment import DEFAULT_EXPERIMENT, REPOSITORY
+from apt_assets.experiment import REPOSITORY
+from apt_assets.experiment_file import DEFAULT_EXPERIMENT
 from apt_assets.markdown import table
 from apt_assets.results import SCORE_COLUMNS, general_rows, score_rows, second_rows
 from resources.measured_on import machine

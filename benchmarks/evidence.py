@@ -17,6 +17,7 @@ from typing import Any
 from apt_assets.experiment import REPOSITORY
 from apt_assets.land import land_files
 from apt_assets.markdown import table
+from apt_assets.study.words import with_interval
 from resources import tickets
 
 # About half of them to train on, a sixth for validation, a third for the test. Tickets take four times as long.
@@ -99,8 +100,7 @@ def half(share: dict[str, Any]) -> float:
 
 
 def difference(tested: dict[str, Any]) -> str:
-    low, high = 100 * tested["low"], 100 * tested["high"]
-    return f"{100 * tested['difference']:+.1f} [{low:+.1f}, {high:+.1f}], p {tested['p_corrected']:.3g}"
+    return f"{with_interval(tested['difference'], tested['low'], tested['high'])}, p {tested['p_corrected']:.3g}"
 
 
 if __name__ == "__main__":

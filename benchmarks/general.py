@@ -32,7 +32,8 @@ from typing import Any
 import polars as pl
 
 from apt_assets.benchmarking import as_tables
-from apt_assets.experiment import DEFAULT_EXPERIMENT, REPOSITORY, Experiment, load_experiment, native_dtype
+from apt_assets.experiment import REPOSITORY, Experiment, native_dtype
+from apt_assets.experiment_file import DEFAULT_EXPERIMENT, load_experiment
 from apt_assets.markdown import table
 from apt_assets.method.domain import build_domain
 from apt_assets.method.landing import read_landed

@@ -15,7 +15,8 @@ from apt_assets.markdown import table
 
 # What a program may import; everything else may change without notice.
 PUBLIC = {
-    "apt_assets.experiment": ("load_experiment", "find_experiment", "UsageError"),
+    "apt_assets.experiment": ("UsageError",),
+    "apt_assets.experiment_file": ("load_experiment", "find_experiment"),
     "apt_assets.project": ("Project.open", "Project.planner", "Project.artifact"),
     "apt_assets.land": ("land_files",),
     "apt_assets.loop": ("run_loop", "LoopResult"),

@@ -7,7 +7,8 @@ import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.costs import work_of
 from apt_assets.engine.execute import run_stage
 from apt_assets.engine.stages import STAGES
-from apt_assets.experiment import UsageError, load_experiment
+from apt_assets.experiment import UsageError
+from apt_assets.experiment_file import load_experiment
 from apt_assets.method.counterfactual import (
     TRIES,
     behind,

@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from apt_assets.experiment import REPOSITORY, Experiment, load_experiment, valid_keys
+from apt_assets.experiment import REPOSITORY, Experiment
+from apt_assets.experiment_file import load_experiment, valid_keys
 from docs import reference
 from tests import tiny
 

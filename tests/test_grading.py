@@ -11,7 +11,8 @@ import pytest
 import apt_assets.assets  # noqa: F401 - declares the stages
 from apt_assets.engine.code import BOUNDARY, PACKAGES, inside
 from apt_assets.engine.execute import run_stage
-from apt_assets.experiment import Experiment, UsageError, load_experiment
+from apt_assets.experiment import Experiment, UsageError
+from apt_assets.experiment_file import load_experiment
 from apt_assets.grading import combine, grade_context, open_assessor
 from apt_assets.project import Project
 from tests import tiny

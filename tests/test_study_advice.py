@@ -19,7 +19,7 @@ def test_of_arms_that_gain_more_and_forget_no_more_the_best_one_is_to_be_used():
     arms = {"sft": CONTROL, "good": arm(0.65, 0.75, ("better", LEVEL)), "best": arm(0.7, 0.75, ("better", LEVEL))}
     found = advice("sft", arms)
     assert found["arm"] == "best"
-    assert "test better, +2.0 points [+1.0, +3.0]" in found["why"]
+    assert "test better, +2.0 [+1.0, +3.0] points" in found["why"]
     assert "general not told apart" in found["why"]
 
 

@@ -11,7 +11,8 @@ from datetime import date, timedelta
 import polars as pl
 import pytest
 
-from apt_assets.experiment import REPOSITORY, load_experiment
+from apt_assets.experiment import REPOSITORY
+from apt_assets.experiment_file import load_experiment
 from apt_assets.method.near import near_held_out
 from apt_assets.method.splits import row_ids, splits_of
 from resources.assessors import Row

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from apt_assets.study.words import with_interval
+
 
 def advice(control: str, arms: dict[str, Any]) -> dict[str, str] | None:
     """{arm, why}; None while nothing is compared.
@@ -28,7 +30,6 @@ def best(arms: dict[str, Any], measure: str, other: str) -> str | None:
 
 
 def told(arm: dict[str, Any], measure: str) -> str:
-    """test better, +3.1 points [+1.0, +5.2]"""
+    """test better, +3.1 [+1.0, +5.2] points"""
     its = arm["against_control"][measure]
-    low, high = 100 * its["low"], 100 * its["high"]
-    return f"{measure} {its['verdict']}, {100 * its['difference']:+.1f} points [{low:+.1f}, {high:+.1f}]"
+    return f"{measure} {its['verdict']}, {with_interval(its['difference'], its['low'], its['high'])} points"

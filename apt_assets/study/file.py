@@ -9,7 +9,8 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from apt_assets.experiment import Experiment, Loader, Section, UsageError, explain, load_experiment, read_mapping
+from apt_assets.experiment import Experiment, Section, UsageError
+from apt_assets.experiment_file import Loader, explain, load_experiment, read_mapping
 from resources.digest import digest_json
 
 # A study looks at what a recipe does, so no gate stops an arm on the way; whether the domain's own gate would

@@ -7,6 +7,7 @@ from apt_assets.markup import document, folded, listed, section, table
 from apt_assets.study.costs import COSTS
 from apt_assets.study.plot import trade_off
 from apt_assets.study.summary import COMPARED
+from apt_assets.study.words import with_interval
 
 POINTS = ("test", "exact", "general", "validation")
 SCORED = {
@@ -37,7 +38,7 @@ def sentences(found: dict[str, Any], domain: dict[str, Any]) -> list[str]:
     control, lines = found["control"], []
     if control in domain["arms"]:
         changes = domain["arms"][control]["changes"]
-        gain, general = (spoken(changes[name], 100) for name in ("test", "general"))
+        gain, general = (spoken(changes[name]) for name in ("test", "general"))
         lines.append(f"{control}, the control: test {gain} points, general {general} points against the start.")
     for name, arm in domain["arms"].items():
         if "against_control" in arm:
@@ -101,9 +102,9 @@ def of_domain(found: dict[str, Any], domain: dict[str, Any]) -> list[str]:
     ]
     if compared := [n for n, arm in arms.items() if "against_control" in arm]:
         parts.append(f"<h3>Against {escape(found['control'])}, paired over items</h3>")
-        columns = ("arm", "what", "points", "95 % over items", "over seeds", "p", "p, corrected", "verdict")
+        columns = ("arm", "what", "points, 95 % over items", "over seeds", "p", "p, corrected", "verdict")
         rows = [test_row(n, m, arms[n]["against_control"][m]) for n in compared for m in COMPARED]
-        parts.append(table(columns, rows, numbers=range(2, 7)))
+        parts.append(table(columns, rows, numbers=range(2, 6)))
     parts.append(folded("settings, tuning and gates of each arm", table(*details(arms), texts=(2, 5))))
     if domain["unfinished"]:
         parts.append(f"<p>Not finished: {escape(', '.join(domain['unfinished']))}.</p>")
@@ -122,12 +123,8 @@ def row(name: str, arm: dict[str, Any], seeds: int) -> list[str]:
     return [name, *cells, chosen, best, f"{arm['promoted']} of {seeds}"]
 
 
-def spoken(found: dict[str, Any], factor: float = 1, digits: int = 1) -> str:
-    """+4.1 [+2.0, +6.2]"""
-    mean = f"{factor * found['mean']:+.{digits}f}"
-    if found["low"] is None:
-        return mean
-    return f"{mean} [{factor * found['low']:+.{digits}f}, {factor * found['high']:+.{digits}f}]"
+def spoken(found: dict[str, Any], factor: float = 100, digits: int = 1) -> str:
+    return with_interval(found["mean"], found["low"], found["high"], factor, digits)
 
 
 def perplexity(start: dict[str, Any]) -> str:
@@ -153,16 +150,13 @@ def figures(domain: dict[str, Any]) -> str:
 
 
 def test_row(name: str, what: str, tested: dict[str, Any]) -> list[str]:
-    over = f"[{100 * tested['low']:+.1f}, {100 * tested['high']:+.1f}]"
-    numbers = (f"{tested['p']:.4f}", f"{tested['p_corrected']:.4f}")
-    points = f"{100 * tested['difference']:+.1f}"
     return [
         name,
         f"{what} ({tested['items']})",
-        points,
-        over,
-        spoken(tested["over_seeds"], 100),
-        *numbers,
+        with_interval(tested["difference"], tested["low"], tested["high"]),
+        spoken(tested["over_seeds"]),
+        f"{tested['p']:.4f}",
+        f"{tested['p_corrected']:.4f}",
         tested["verdict"],
     ]
 

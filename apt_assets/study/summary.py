@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.stages import BASE
-from apt_assets.experiment import load_experiment
+from apt_assets.experiment_file import load_experiment
 from apt_assets.method.gate import decide
 from apt_assets.project import Project
 from apt_assets.study.advice import advice

@@ -22,7 +22,8 @@ from typing import Any
 
 import yaml
 
-from apt_assets.experiment import DEFAULT_EXPERIMENT, REPOSITORY, Experiment
+from apt_assets.experiment import REPOSITORY, Experiment
+from apt_assets.experiment_file import DEFAULT_EXPERIMENT
 from benchmarks.speed.contest import child, hold, ratio, save, spread
 from benchmarks.speed.workload import CACHE
 
