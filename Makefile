@@ -77,5 +77,5 @@ setup: .venv/ready
 embedded: setup  ## pinned downloads, unpacked once
 	@$(BIN)/python -m resources.embedded .apt/cache
 
-clean:  ## remove everything that was computed, written or downloaded; landed files and the environment stay
+clean:  ## remove everything that was computed, written or downloaded; landed files, the pages of studies and the environment stay
 	rm -rf .apt site dagster_home/history dagster_home/storage dagster_home/schedules

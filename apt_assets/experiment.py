@@ -298,6 +298,11 @@ class Pairs(Section):
     )
     temperature: float = Field(1.0, gt=0, description="Of the sampled answers (choice).")
 
+    @property
+    def every_row(self) -> bool:
+        """Whether all training rows are trained on, whatever the policy answers."""
+        return self.replay == "pool" and self.replay_share is None
+
 
 UNUSED_BY_SFT = ("loss", "beta", "nll_weight", "reference")
 

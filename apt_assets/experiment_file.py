@@ -56,9 +56,12 @@ def explain(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"] if not str(part).startswith(("list[", "literal[")))
     if error["type"] != "extra_forbidden":
         return f"{where or 'experiment'}: {error['msg']}, got {error['input']!r}"
-    *parents, key = error["loc"]
-    nearest = difflib.get_close_matches(".".join([*parents, key]), valid_keys(), n=1, cutoff=0)
-    return f"{where}: unknown key; the nearest valid key is {nearest[0]}"
+    return f"{where}: {unknown(where)}"
+
+
+def unknown(key: str) -> str:
+    """What is said of a dotted key that no experiment file may hold."""
+    return f"unknown key; the nearest valid key is {difflib.get_close_matches(key, valid_keys(), n=1, cutoff=0)[0]}"
 
 
 def valid_keys(model: type[BaseModel] = Experiment, prefix: str = "") -> list[str]:

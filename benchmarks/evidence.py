@@ -17,8 +17,9 @@ from typing import Any
 from apt_assets.experiment import REPOSITORY
 from apt_assets.land import land_files
 from apt_assets.markdown import table
-from apt_assets.study.words import with_interval
+from apt_assets.study.words import interval, with_interval
 from resources import tickets
+from resources.embedded import prepare
 
 # About half of them to train on, a sixth for validation, a third for the test. Tickets take four times as long.
 ROWS = {"icd10": 1200, "tickets": 600}
@@ -53,9 +54,7 @@ def main() -> None:
 def land(home: Path) -> None:
     """Both domains in landing/study-icd10 and landing/study-tickets; landing the same rows twice changes nothing."""
     cache = home / ".apt" / "cache"
-    if not cache.exists():
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        cache.symlink_to(REPOSITORY / ".apt" / "cache")
+    prepare(cache)
     made = home / ".apt" / "study"
     made.mkdir(exist_ok=True)
     terms = (cache / "icd10.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -100,7 +99,9 @@ def half(share: dict[str, Any]) -> float:
 
 
 def difference(tested: dict[str, Any]) -> str:
-    return f"{with_interval(tested['difference'], tested['low'], tested['high'])}, p {tested['p_corrected']:.3g}"
+    points = with_interval(tested["difference"], tested["low"], tested["high"])
+    seeds = interval(tested["over_seeds"]["low"], tested["over_seeds"]["high"])
+    return f"{points}, p {tested['p_corrected']:.3g}; over seeds {seeds}"
 
 
 if __name__ == "__main__":

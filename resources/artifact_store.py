@@ -133,9 +133,9 @@ class ArtifactStore:
         return sorted(path.stem for path in (self.root / "snapshots" / experiment).glob("*.json"))
 
     def experiments(self) -> list[str]:
-        """Names of the experiments that have opened an iteration in this store."""
-        folder = self.root / "snapshots"
-        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        """Names of the experiments that have opened an iteration or run a stage in this store."""
+        folders = [self.root / kind for kind in ("snapshots", "pointers")]
+        return sorted({path.name for folder in folders if folder.is_dir() for path in folder.iterdir()})
 
     def snapshot(self, experiment: str, iteration: str) -> list[str] | None:
         """Names of the landed files that the iteration uses; None if it was not opened yet.

@@ -136,17 +136,21 @@ def test_new_data_after_a_refused_gate_goes_on_from_what_was_promoted(make_exper
     assert project.planner().stage("0002", "policy").inputs == {"previous_adapter": "none"}
 
 
-def test_iteration_without_bad_cases_ends_the_loop_and_is_no_failure(make_experiment, tmp_path):
+def land_what_the_policy_says_anyway(path):
+    """Questions whose gold is the policy's own answer."""
     from resources.generation import generate
     from resources.policy_model import load_policy
 
-    # Questions whose gold is what the policy answers anyway.
-    path = make_experiment(mining={"questions": None})
+    project = Project.open(path)
     prompts = [row["prompt"] for row in tiny.domain_rows(30)]
-    policy = load_policy(Project.open(path).model, dtype="float32")
-    said = generate(policy, prompts, max_new_tokens=4, batch_tokens=1024)
+    said = generate(load_policy(project.model, dtype="float32"), prompts, max_new_tokens=4, batch_tokens=1024)
     rows = [{"prompt": p, "answer": a} for p, a in zip(prompts, said, strict=True) if a.strip("\x00 ")]
-    tiny.write_jsonl(tmp_path / "landing" / "known.jsonl", rows)
+    tiny.write_jsonl(project.landing / "known.jsonl", rows)
+
+
+def test_iteration_without_bad_cases_ends_the_loop_and_is_no_failure(make_experiment):
+    path = make_experiment(mining={"questions": None})
+    land_what_the_policy_says_anyway(path)
     project = Project.open(path)
     result, lines = run(project, None)
     assert result.passed
@@ -156,3 +160,21 @@ def test_iteration_without_bad_cases_ends_the_loop_and_is_no_failure(make_experi
     }  # fmt: skip
     assert any("the loop ends here" in line for line in lines)
     assert run(project, None)[0].computed == []
+
+
+def test_fine_tuning_on_every_row_goes_on_where_no_answer_is_wrong(make_experiment):
+    path = make_experiment(
+        mining={"questions": None},
+        pairs={"replay": "pool", "replay_share": None},
+        training={"objective": "sft", "learning_rate": 1e-3},
+        gate={"domain_tolerance": 1.0, "general_tolerance": 1.0},
+    )
+    land_what_the_policy_says_anyway(path)
+    project = Project.open(path)
+    result, _ = run(project, 1)
+    assert result.passed
+    made = project.planner().stage("0001", "preference_pairs").manifest
+    trained = project.planner().stage("0001", "domain_dataset").manifest.facts
+    assert project.planner().stage("0001", "bad_cases").manifest.facts["rows"] == 0
+    assert made.facts["kinds"] == {"replay": trained["train_rows"]}
+    assert "adapter_checkpoint" in stages(result.computed, "0001")

@@ -9,11 +9,12 @@ import pytest
 import yaml
 
 from apt_assets.display import Display
-from apt_assets.experiment import Experiment
+from apt_assets.experiment import UsageError
 from apt_assets.project import Project
 from apt_assets.study.cell import bring_up_to_date
-from apt_assets.study.command import run_study
-from apt_assets.study.file import Cell, Scoring, load_study
+from apt_assets.study.command import open_study, run_study
+from apt_assets.study.file import Cell, Scoring
+from apt_assets.study.measure import measure
 from apt_assets.study.run import Runner
 from apt_assets.study.summary import summary
 from tests import tiny
@@ -91,11 +92,11 @@ def test_every_arm_has_scores_costs_and_a_comparison_with_the_control(done):
     assert arms["sft"]["costs"]["labels_trained"]["mean"] > arms["apt"]["costs"]["labels_trained"]["mean"]
 
 
-def test_scores_are_those_that_the_run_itself_reports(done):
-    home, _, found = done
+def test_scores_are_those_that_the_run_itself_reports(again):
+    home, _, found = again
     start = found["domains"]["colours"]["start"]
-    pointer = home / ".apt" / "store" / "pointers" / start["scored"] / "base" / "base_scores.json"
-    reported = Project(Experiment(name=start["scored"]), home).store.manifest(pointer).facts
+    run = Project.open(home / "studies" / "tiny" / "runs" / "colours.scores.base.yaml")
+    reported = run.planner().stage("base", "base_scores").manifest.facts
     assert start["perplexity"] == pytest.approx(reported["passages"]["sayings"]["word_perplexity"])
     assert start["general"] == reported["general"]["colours"]["accuracy"]["mean"]
     assert start["gold"] == reported["general"]["colours"]["gold"]
@@ -120,16 +121,14 @@ def test_what_arms_share_is_computed_once(done):
 
 def test_an_arm_that_starts_from_another_starts_at_its_scores(done):
     arms = done[2]["domains"]["colours"]["arms"]
-    for measure in ("test", "general", "gold"):
-        steps = zip(
-            arms["sft"]["scores"][measure]["values"], arms["apt-on"]["own_changes"][measure]["values"], strict=True
-        )
-        assert [a + b for a, b in steps] == pytest.approx(arms["apt-on"]["scores"][measure]["values"])
+    for name in ("test", "general", "gold"):
+        steps = zip(arms["sft"]["scores"][name]["values"], arms["apt-on"]["own_changes"][name]["values"], strict=True)
+        assert [a + b for a, b in steps] == pytest.approx(arms["apt-on"]["scores"][name]["values"])
 
 
 def test_an_arm_whose_start_could_not_be_scored_is_unfinished(again):
     home, file, _ = again
-    study = load_study(file)
+    study, _ = open_study(file)
     runner = Runner(study, home, home / "studies" / "tiny", 1, Display(), lambda known: None)
     runner.refuse()
     runner.read()
@@ -144,8 +143,10 @@ def test_an_arm_whose_start_could_not_be_scored_is_unfinished(again):
 def test_an_arm_that_starts_from_another_carries_its_costs(done):
     arms = done[2]["domains"]["colours"]["arms"]
     own, whole, start = arms["apt-on"]["own_costs"], arms["apt-on"]["costs"], arms["sft"]["costs"]
-    assert whole["cpu_seconds"]["mean"] == pytest.approx(own["cpu_seconds"]["mean"] + start["cpu_seconds"]["mean"])
-    assert whole["labels"]["mean"] >= start["labels"]["mean"]
+    # Data set and retrieval index are the same, and count once.
+    assert start["cpu_seconds"]["mean"] < whole["cpu_seconds"]["mean"]
+    assert whole["cpu_seconds"]["mean"] < own["cpu_seconds"]["mean"] + start["cpu_seconds"]["mean"]
+    assert whole["tokens"]["mean"] == own["tokens"]["mean"] + start["tokens"]["mean"]
     assert arms["sft"]["own_costs"] == start
 
 
@@ -179,6 +180,89 @@ def test_an_estimate_runs_nothing(again, tmp_path):
     assert len(journal(home)) == before
     assert any(line.startswith("sft on colours: 4 runs; at most") for line in lines)
     assert lines[-1].startswith("in all 12 runs")
+
+
+@pytest.fixture(scope="module")
+def looped(tiny_folder, tmp_path_factory):
+    """(home, summary): one and two iterations of equal settings, after the domain's own base scores."""
+    home = tmp_path_factory.mktemp("looped")
+    file = write_study(home, tiny_folder, {"two": {"iterations": 2}, "one": {}}, control="one")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("APT_HOME", str(home))
+        patch.setattr(Runner, "launch", run_here)
+        bring_up_to_date(Project.open(home / "tiny.yaml"), 0, lambda line: None)
+        run_study(file, None, 1, Display(), only_estimate=False)
+        return home, run_study(file, None, 1, Display(), only_estimate=False)
+
+
+def test_a_domain_that_was_scored_under_its_own_name_is_scored(looped):
+    assert not looped[1]["domains"]["colours"]["unfinished"]
+
+
+def test_arms_that_differ_in_iterations_alone_come_to_what_they_say(looped):
+    arms = looped[1]["domains"]["colours"]["arms"]
+    one, two = arms["one"], arms["two"]
+    for seed in ("1", "2"):
+        assert list(one["by_iteration"][seed]) == ["0001"]
+        assert list(two["by_iteration"][seed]) == ["0001", "0002"]
+        assert two["by_iteration"][seed]["0001"] == one["by_iteration"][seed]["0001"]
+    for cost in ("rows", "steps", "tokens", "cpu_seconds"):
+        assert two["costs"][cost]["mean"] > one["costs"][cost]["mean"]
+
+
+def test_the_iteration_that_is_best_on_validation_counts_the_earlier_of_equal_ones(looped):
+    arm = looped[1]["domains"]["colours"]["arms"]["two"]
+    for best, scores in zip(arm["best_iterations"], arm["by_iteration"].values(), strict=True):
+        highest = max(score["validation"] for score in scores.values())
+        assert best == next(key for key, score in scores.items() if score["validation"] == highest)
+
+
+def test_what_iterations_share_costs_once(looped, monkeypatch):
+    home, _ = looped
+    monkeypatch.setenv("APT_HOME", str(home))
+    project = Project.open(home / "studies" / "tiny" / "runs" / "colours.two.0.seed-1.yaml")
+    stages = Counter(part["stage"] for part in measure(project, None, 2)["parts"])
+    assert (stages["domain_dataset"], stages["eval_predictions"]) == (1, 2)
+
+
+def test_data_that_lands_in_the_middle_ends_the_study_with_a_message(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("APT_HOME", str(tmp_path))
+    file = write_study(tmp_path, tiny_folder, {"sft": ARMS["sft"], "apt": {}})
+
+    def launch(runner, run):
+        tiny.write_jsonl(tmp_path / "landing" / "more.jsonl", tiny.domain_rows(80)[60:])
+        return run_here(runner, run)
+
+    monkeypatch.setattr(Runner, "launch", launch)
+    with pytest.raises(UsageError, match="colours: data has landed since the study began"):
+        run_study(file, None, 1, Display(), only_estimate=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"data": {"validation": 0.0, "test": 0.3}}, "no validation rows have landed"),
+        ({"benchmarks": {"tasks": {}}}, "a study needs one task of choices"),
+    ],
+)
+def test_a_domain_in_which_nothing_could_be_compared_is_refused_at_once(
+    tiny_folder, tmp_path, monkeypatch, settings, says
+):
+    monkeypatch.setenv("APT_HOME", str(tmp_path))
+    file = write_study(tmp_path, tiny_folder, {"sft": ARMS["sft"], "apt": {}})
+    content = yaml.safe_load((tmp_path / "tiny.yaml").read_text())
+    changed = {name: {**content.get(name, {}), **its} for name, its in settings.items()}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content | changed))
+    with pytest.raises(UsageError, match=says):
+        run_study(file, None, 1, Display(), only_estimate=True)
+
+
+def test_a_control_that_this_machine_cannot_run_is_told_before_anything_runs(again):
+    home, file, _ = again
+    other = file.with_name("cuda.yaml")
+    other.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "control": "qlora"}, sort_keys=False))
+    with pytest.raises(UsageError, match="the control, qlora, does not run here on colours"):
+        run_study(other, home / "cuda", 1, Display(), only_estimate=False)
 
 
 def test_the_page_escapes_what_the_file_says_and_shows_both_plots(done):

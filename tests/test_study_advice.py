@@ -7,7 +7,8 @@ def arm(test, general, verdicts=None):
     found = {"scores": {"test": {"mean": test}, "general": {"mean": general}}}
     if verdicts:
         tests = zip(("test", "general"), verdicts, strict=True)
-        found["against_control"] = {m: {"verdict": v, "difference": 0.02, "low": 0.01, "high": 0.03} for m, v in tests}
+        change = {"difference": 0.02, "low": 0.01, "high": 0.03, "over_seeds": {"low": -0.01, "high": 0.05}}
+        found["against_control"] = {m: {"verdict": v, **change} for m, v in tests}
     return found
 
 
@@ -19,7 +20,7 @@ def test_of_arms_that_gain_more_and_forget_no_more_the_best_one_is_to_be_used():
     arms = {"sft": CONTROL, "good": arm(0.65, 0.75, ("better", LEVEL)), "best": arm(0.7, 0.75, ("better", LEVEL))}
     found = advice("sft", arms)
     assert found["arm"] == "best"
-    assert "test better, +2.0 [+1.0, +3.0] points" in found["why"]
+    assert "test better, +2.0 [+1.0, +3.0] points, over seeds [-1.0, +5.0]" in found["why"]
     assert "general not told apart" in found["why"]
 
 

@@ -1,5 +1,7 @@
 """A study file: what it says, what it refuses, and which runs it asks for in which order."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
@@ -55,8 +57,21 @@ def labels(cells):
         ({"seeds": [1, 1]}, "a seed stands there twice"),
         ({"seeds": [1]}, "seeds"),
         ({"arms": {**ARMS, "new": {"starts_from": "later"}}}, "'later' is not an arm that stands before it"),
-        ({"arms": {**ARMS, "new": {"settings": {"training.seed": 3}}}}, "training.seed is set by the study itself"),
-        ({"arms": {**ARMS, "new": {"settings": {"training.betaa": 3}}}}, "arm new on colours: training.betaa"),
+        ({"arms": {**ARMS, "new": {"settings": {"training.seed": 3}}}}, "training.seed: is set by the study itself"),
+        (
+            {"arms": {**ARMS, "new": {"settings": {"training.betaa": 3}}}},
+            "training.betaa: unknown key; .* training.beta",
+        ),
+        ({"arms": {**ARMS, "new": {"settings": {"policy.model.x": 1}}}}, "policy.model.x: unknown key"),
+        ({"arms": {**ARMS, "new": {"settings": {"training.beta": -1.0}}}}, "arm new on colours: training.beta"),
+        ({"arms": {**ARMS, "new": {"settings": {"training": {"beta": 0.2}}}}}, "training: is a section"),
+        ({"arms": {**ARMS, "new": {"settings": {"gate": {"domain_tolerance": 0.0}}}}}, "gate: is a section"),
+        ({"arms": {**ARMS, "new": {"settings": {"data.test": 0.0}}}}, "data.test: is the same for all arms"),
+        ({"arms": {**ARMS, "new": {"settings": {"policy.max_new_tokens": 3}}}}, "is the same for all arms"),
+        ({"arms": {**ARMS, "new": {"settings": {"policy.initial_adapter": "x"}}}}, "name an arm in starts_from"),
+        ({"arms": {**ARMS, "new": {"settings": {"training.learning_rate": 0.1}}}}, "is what the sweep tries"),
+        ({"sweep": {"training.seed": [5, 6]}}, "sweep: training.seed: is set by the study itself"),
+        ({"sweep": {"gate.domain_tolerance": [0.0]}}, "sweep: gate.domain_tolerance: is set by the study itself"),
         ({"sweep": {"training.learning_rate": [-1.0]}}, "training.learning_rate"),
         ({"domains": {"colours": "nowhere.yaml"}}, "nowhere.yaml"),
         ({"arms": {**ARMS, "../new": {}}}, "arms.../new"),
@@ -134,6 +149,22 @@ def test_equal_settings_are_one_experiment_whatever_the_arm_is_called(write_stud
     names = {arm: study.experiment(Cell("colours", arm, 0, 1)).name for arm in study.file.arms}
     assert names["same"] == names["apt"]
     assert names["same"] != names["sft"]
+
+
+def test_data_that_landed_later_makes_other_runs(write_study):
+    study = load_study(write_study())
+    before, after = (replace(study, landed={"colours": names}) for names in (["a.jsonl"], ["a.jsonl", "b.jsonl"]))
+    cell = Cell("colours", "apt", 0, 1)
+    assert before.content(cell)["name"] != after.content(cell)["name"]
+    assert "landed" not in after.content(cell)
+
+
+def test_an_arm_whose_weights_are_held_in_another_way_is_scored_like_that(write_study):
+    arms = {**ARMS, "held": {"settings": {"policy.dtype": "bfloat16"}}}
+    study = load_study(write_study(arms=arms))
+    scoring = study.scoring("colours", "held", "a")
+    assert study.content(scoring)["policy"]["dtype"] == "bfloat16"
+    assert scoring.label != study.scoring("colours", "apt", "a").label
 
 
 def test_no_gate_stops_an_arm(write_study):

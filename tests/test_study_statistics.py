@@ -1,5 +1,7 @@
 """What a study's numbers say: intervals over seeds, paired tests, their correction, the frontier."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -7,6 +9,7 @@ from scipy import stats
 from apt_assets.study.costs import Costs, cold_seconds, seconds_a_row
 from apt_assets.study.plot import trade_off
 from apt_assets.study.statistics import frontier, holm, over_seeds, paired_test
+from apt_assets.study.summary import compare, correct
 
 
 def test_interval_over_seeds_is_students_t():
@@ -62,25 +65,55 @@ def test_a_plot_names_every_arm_and_escapes_its_name():
     assert "c: another arm is at least as good in both" in svg
 
 
+def part(stage, cpu_seconds, work, own=0):
+    return {"stage": stage, "fingerprint": stage, "cpu_seconds": cpu_seconds, "work": work, "own": own}
+
+
 def test_rows_taken_over_from_another_arm_cost_what_they_cost_there():
-    own = {"stage": "eval_predictions", "cpu_seconds": 10.0, "work": {"answers": {"computed": 20, "reused": 0}}}
-    taken = {"stage": "preference_pairs", "cpu_seconds": 1.0, "work": {"answers": {"computed": 0, "reused": 8}}}
+    own = part("eval_predictions", 10.0, {"answers": {"computed": 20, "reused": 0}})
+    taken = part("preference_pairs", 1.0, {"answers": {"computed": 0, "reused": 8}})
     rates = seconds_a_row([{"parts": [own, taken]}])
     assert rates == {"answers": 0.5}
-    assert cold_seconds({"parts": [own, taken]}, rates) == 15.0
+    assert cold_seconds({"parts": [own, taken]}, rates) == {"eval_predictions": 10.0, "preference_pairs": 5.0}
 
 
-def test_reference_rows_taken_over_count_as_a_third_of_the_training():
-    training = {
-        "stage": "adapter_checkpoint",
-        "cpu_seconds": 30.0,
-        "work": {"references": {"computed": 0, "reused": 10}, "steps": 5},
-    }
-    assert cold_seconds({"parts": [training]}, {}) == pytest.approx(40.0)
+def test_rows_taken_over_from_the_same_iteration_cost_nothing_more():
+    taken = part("preference_pairs", 1.0, {"answers": {"computed": 0, "reused": 8}}, own=6)
+    assert cold_seconds({"parts": [taken]}, {"answers": 0.5}) == {"preference_pairs": 2.0}
 
 
-def test_labels_that_an_arm_and_its_start_both_read_count_once():
-    start = Costs(frozenset("abc"), frozenset("ab"), rows=2, tokens=20, steps=1, cpu_seconds=3.0)
-    own = Costs(frozenset("cd"), frozenset("d"), rows=1, tokens=10, steps=1, cpu_seconds=2.0)
+@pytest.mark.parametrize(("epochs", "cold"), [(1, 40.0), (4, 32.5)])
+def test_reference_rows_taken_over_count_as_a_third_of_an_epoch_of_training(epochs, cold):
+    training = part("adapter_checkpoint", 30.0, {"references": {"computed": 0, "reused": 10}, "steps": 5})
+    found = cold_seconds({"epochs": epochs, "parts": [training]}, {})
+    assert found["adapter_checkpoint"] == pytest.approx(cold)
+
+
+def test_what_an_arm_and_its_start_both_read_or_computed_counts_once():
+    start = Costs(frozenset("abc"), frozenset("ab"), rows=2, tokens=20, steps=1, seconds={"data": 1.0, "train": 3.0})
+    own = Costs(frozenset("cd"), frozenset("d"), rows=1, tokens=10, steps=1, seconds={"data": 1.0, "again": 2.0})
     both = own + start
-    assert [both.amount(name) for name in ("labels", "labels_trained", "rows", "cpu_seconds")] == [4, 3, 3, 5.0]
+    assert [both.amount(name) for name in ("labels", "labels_trained", "rows", "cpu_seconds")] == [4, 3, 3, 6.0]
+
+
+def test_arms_are_called_better_and_worse_than_the_control_if_many_items_say_so():
+    right = {"plain": 0.5, "good": 0.9, "poor": 0.1, "same": 0.5}
+
+    def item_means(found):
+        share = right[found[1]["arm"]]
+        test = {item: float(item < 100 * share) for item in range(100)}
+        return {"test": test, "general": dict.fromkeys(range(50), 1.0)}
+
+    done = {arm: {1: {"arm": arm, "test": share, "general": 1.0}} for arm, share in right.items()}
+    study = SimpleNamespace(file=SimpleNamespace(control="plain", seeds=[1]))
+    arms = {arm: {} for arm in right}
+    compare(study, SimpleNamespace(item_means=item_means), done, arms)
+    correct({"domain": {"arms": arms}})
+    tested = {arm: found["against_control"]["test"] for arm, found in arms.items() if found}
+    assert {arm: found["verdict"] for arm, found in tested.items()} == {
+        "good": "better", "poor": "worse", "same": "not told apart"
+    }  # fmt: skip
+    assert tested["good"]["difference"] == pytest.approx(0.4)
+    assert tested["poor"]["over_seeds"]["mean"] == pytest.approx(-0.4)
+    assert all(found["p_corrected"] >= found["p"] for found in tested.values())
+    assert all(found["against_control"]["general"]["verdict"] == "not told apart" for found in arms.values() if found)

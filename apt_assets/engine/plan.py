@@ -325,7 +325,9 @@ class Planner:
         return plan.manifest
 
     def no_bad_cases(self, iteration: str) -> str | None:
-        """The reason why the iteration trains nothing, if it found no bad case."""
+        """The reason why the iteration trains nothing, if it found no bad case and does not train on every row."""
+        if self.experiment.pairs.every_row:
+            return None
         plan = self.stage(iteration, "bad_cases")
         if plan.status == "fresh" and plan.manifest and plan.manifest.facts.get("rows") == 0:
             return f"iteration {iteration} found no bad case: there is nothing to train on"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from apt_assets.study.words import with_interval
+from apt_assets.study.words import interval, with_interval
 
 
 def advice(control: str, arms: dict[str, Any]) -> dict[str, str] | None:
@@ -30,6 +30,8 @@ def best(arms: dict[str, Any], measure: str, other: str) -> str | None:
 
 
 def told(arm: dict[str, Any], measure: str) -> str:
-    """test better, +3.1 [+1.0, +5.2] points"""
+    """test better, +3.1 [+1.0, +5.2] points, over seeds [-0.4, +6.6]"""
     its = arm["against_control"][measure]
-    return f"{measure} {its['verdict']}, {with_interval(its['difference'], its['low'], its['high'])} points"
+    seeds = interval(its["over_seeds"]["low"], its["over_seeds"]["high"])
+    points = with_interval(its["difference"], its["low"], its["high"])
+    return f"{measure} {its['verdict']}, {points} points, over seeds {seeds}"

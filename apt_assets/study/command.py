@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,9 @@ def run_study(
     Results are `study.json` and `study.html` in `out` (default: studies/NAME in the project's home), written anew
     after every run. Raises UsageError for a study that cannot be used, or a domain without landed data.
     """
-    study = load_study(file.resolve())
-    projects = {name: Project.open(study.domain_file(name)) for name in study.domains}
+    study, projects = open_study(file)
     home = next(iter(projects.values())).home
     out = out.resolve() if out else home / "studies" / study.file.name
-    for name, project in projects.items():
-        if not any(project.usable_rows(one) for one in project.landed()):
-            where = f"--experiment {study.domain_file(name)}"
-            raise UsageError(f"{name}: no data in {project.landing}: land some with `apt-assets land FILE {where}`")
 
     def write(known: Known) -> dict[str, Any]:
         found = summary(study, known, home, machine())
@@ -52,6 +48,19 @@ def run_study(
             display.line(f"{name}: use {use['arm']}: {use['why']}")
     display.line(f"the page: {out / 'study.html'}")
     return found
+
+
+def open_study(file: Path) -> tuple[Study, dict[str, Project]]:
+    """The study of `file` on what has landed, and the project of each of its domains. Raises UsageError for a study
+    that cannot be used, a domain without landed data, or one that this machine cannot run."""
+    study = load_study(file.resolve())
+    projects = {name: Project.open(study.domain_file(name)) for name in study.domains}
+    for name, project in projects.items():
+        if not any(project.usable_rows(one) for one in project.landed()):
+            where = f"--experiment {study.domain_file(name)}"
+            raise UsageError(f"{name}: no data in {project.landing}: land some with `apt-assets land FILE {where}`")
+        project.check_model()
+    return replace(study, landed={name: project.landed() for name, project in projects.items()}), projects
 
 
 def tell_cost(study: Study, projects: dict[str, Project], runner: Runner, display: Display, jobs: int) -> None:

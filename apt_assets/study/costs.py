@@ -13,14 +13,17 @@ ROWS_OF = {"eval_predictions": "answers", "preference_pairs": "answers"}
 
 @dataclass(frozen=True)
 class Costs:
-    """What a run cost. Added to those of the run that it started from, labels that both read count once."""
+    """What a run cost. Added to those of the run that it started from, what both read or computed counts once.
+
+    seconds: of the processor, by the fingerprint of the stage that took them.
+    """
 
     labels: frozenset[str]
     labels_trained: frozenset[str]
     rows: int
     tokens: int
     steps: int
-    cpu_seconds: float
+    seconds: dict[str, float]
 
     def __add__(self, other: "Costs") -> "Costs":
         return Costs(
@@ -29,8 +32,12 @@ class Costs:
             self.rows + other.rows,
             self.tokens + other.tokens,
             self.steps + other.steps,
-            self.cpu_seconds + other.cpu_seconds,
+            self.seconds | other.seconds,
         )
+
+    @property
+    def cpu_seconds(self) -> float:
+        return sum(self.seconds.values())
 
     def amount(self, name: str) -> float:
         value = getattr(self, name)
@@ -66,22 +73,23 @@ def seconds_a_row(outcomes: list[dict[str, Any]]) -> dict[str, float]:
     return {kind: spent[kind] / rows[kind] for kind in spent}
 
 
-def cold_seconds(outcome: dict[str, Any], rates: dict[str, float]) -> float:
-    """Processor seconds of the recipe had nothing been shared with other runs: own seconds, plus the rows taken
-    over at what a row costs.
+def cold_seconds(outcome: dict[str, Any], rates: dict[str, float]) -> dict[str, float]:
+    """Processor seconds of the recipe by fingerprint of stage, had nothing been shared with other runs: own seconds,
+    plus the rows taken over at what a row costs.
 
-    A pair's reference log-probabilities, when taken over, count as a third of its training: one pass forward,
-    where training is one forward and one backward of twice that (Kaplan et al. 2020, arXiv 2001.08361).
+    A pair's reference log-probabilities, when taken over, count as a third of an epoch of its training: one pass
+    forward, where training is one forward and one backward of twice that (Kaplan et al. 2020, arXiv 2001.08361).
     """
-    seconds = 0.0
+    seconds = {}
     for part in outcome["parts"]:
         own, work = part["cpu_seconds"], part["work"]
         kind = ROWS_OF.get(part["stage"], "")
         if kind in work:
-            own += work[kind]["reused"] * rates.get(kind, 0.0)
+            own += max(work[kind]["reused"] - part["own"], 0) * rates.get(kind, 0.0)
         references = work.get("references")
         if references and references["reused"]:
             pairs = references["reused"] + references["computed"]
-            own *= 4 * pairs / (3 * pairs + references["computed"])
-        seconds += own
+            trained = 3 * outcome["epochs"] * pairs
+            own *= (trained + pairs) / (trained + references["computed"])
+        seconds[part["fingerprint"]] = own
     return seconds

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from apt_assets.assets.adapter_checkpoint import recipe_of
-from apt_assets.experiment import Experiment
+from apt_assets.experiment import Experiment, UsageError
 from apt_assets.project import Project
 from apt_assets.study.file import Cell, Study
 from apt_assets.study.wanted import training_runs
@@ -41,6 +41,7 @@ def most_work(experiment: Experiment, sizes: Sizes, iterations: int) -> dict[str
 
 
 def sizes_of(project: Project) -> Sizes:
+    """Raises UsageError if nothing of the domain could decide or be compared."""
     from apt_assets.method.domain import build_domain
     from apt_assets.method.landing import read_landed
     from resources.benchmarks import load_tasks
@@ -49,6 +50,12 @@ def sizes_of(project: Project) -> Sizes:
     files = (part for name in project.landed() for part in read_landed(project.landing / name))
     tables = build_domain(files, data.validation, data.test, data.near_duplicate_words)
     tasks = load_tasks(project.tasks, project.experiment.benchmarks.tasks, project.task_data)
+    where = project.experiment_file
+    for split in ("validation", "test"):
+        if tables[split].height == 0:
+            raise UsageError(f"{where}: no {split} rows have landed: raise data.{split}, or land some")
+    if not any(task.keys for task in tasks if not task.rolling):
+        raise UsageError(f"{where}: benchmarks.tasks: a study needs one task of choices at least")
     held_out = tables["validation"].height + tables["test"].height
     return Sizes(tables["train"].height, held_out, sum(len(task.keys) for task in tasks))
 
@@ -68,7 +75,8 @@ def probe(project: Project, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
     experiment = project.experiment
     settings, training = experiment.policy, experiment.training
-    rows = next(part.rows for name in project.landed() for part in read_landed(project.landing / name))
+    parts = (part.rows for name in project.landed() for part in read_landed(project.landing / name))
+    rows = next(part for part in parts if part.height)
     rows = rows.sample(min(PROBED, rows.height), seed=0)
     policy = load_policy(
         project.model,
@@ -115,9 +123,12 @@ def estimate(
         for arm in study.file.arms:
             if (domain, arm) in refused:
                 continue
-            cell = Cell(domain, arm, 0, study.file.seeds[0])
-            work = most_work(study.experiment(cell), sizes, study.iterations(cell))
-            total = {**{kind: runs * amount for kind, amount in work.items()}, "scores": seeds * sizes.items}
+            cells = [Cell(domain, arm, candidate, study.file.seeds[0]) for candidate in range(len(study.candidates))]
+            works = [most_work(study.experiment(cell), sizes, study.iterations(cell)) for cell in cells]
+            # Each candidate runs once, and with the other seeds the one that wins: at most the largest.
+            kinds = {kind: [work[kind] for work in works] for kind in works[0]}
+            total = {kind: sum(amounts) + (seeds - 1) * max(amounts) for kind, amounts in kinds.items()}
+            total["scores"] = seeds * sizes.items
             seconds = (runs + seeds) * FIXED + sum(total[kind] * rates[kind] for kind in KINDS)
             found.append({"domain": domain, "arm": arm, "runs": runs + seeds, **total, "seconds": seconds})
     return found

@@ -1,7 +1,7 @@
 """The study file: domains x arms x seeds, and the sweep that each arm gets."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from apt_assets.experiment import Experiment, Section, UsageError
-from apt_assets.experiment_file import Loader, explain, load_experiment, read_mapping
+from apt_assets.experiment_file import Loader, explain, load_experiment, read_mapping, unknown, valid_keys
 from resources.digest import digest_json
 
 # A study looks at what a recipe does, so no gate stops an arm on the way; whether the domain's own gate would
@@ -18,6 +18,9 @@ from resources.digest import digest_json
 OPEN_GATE = {"gate.domain_tolerance": 1.0, "gate.general_tolerance": 1.0}
 FEW = 1  # items of each general task that a training run scores: every task has one
 SEEDED = ("training.seed", "mining.seed")
+# Arms differ in how they train. What they are measured by is the domain's, but for how the frozen weights are held.
+THEIRS = ("policy.device", "policy.dtype", "policy.quantization", "assessor.bad_below")
+MEASURING = ("owners", "data", "policy", "assessor", "benchmarks", "gate", "loop")
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]  # part of a run's file name
@@ -57,10 +60,30 @@ class StudyFile(Section):
         for name, arm in self.arms.items():
             if arm.starts_from is not None and arm.starts_from not in earlier:
                 raise ValueError(f"arms.{name}.starts_from: {arm.starts_from!r} is not an arm that stands before it")
-            if taken := {*self.sweep, *SEEDED, *OPEN_GATE, "name", "benchmarks.tasks"} & set(arm.settings):
-                raise ValueError(f"arms.{name}.settings: {', '.join(sorted(taken))} is set by the study itself")
+            for key in arm.settings:
+                if wrong := "is what the sweep tries" if key in self.sweep else misplaced(key):
+                    raise ValueError(f"arms.{name}.settings: {key}: {wrong}")
             earlier.append(name)
+        for key in self.sweep:
+            if wrong := misplaced(key) or ("is an arm's" if key in THEIRS else None):
+                raise ValueError(f"sweep: {key}: {wrong}")
         return self
+
+
+def misplaced(key: str) -> str | None:
+    """Why an arm may not set this; None: it may."""
+    keys = valid_keys()
+    if key in SEEDED or key in OPEN_GATE or key == "name":
+        return "is set by the study itself"
+    if key == "policy.initial_adapter":
+        return "name an arm in starts_from, or set it in the domain's experiment file, for all arms"
+    if key not in keys:
+        return unknown(key)
+    if any(other.startswith(f"{key}.") for other in keys):
+        return "is a section: name its settings one by one"
+    if key.partition(".")[0] in MEASURING and key not in THEIRS:
+        return "is the same for all arms: set it in the domain's experiment file"
+    return None
 
 
 @dataclass(frozen=True)
@@ -83,15 +106,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class Scoring:
-    """One more run: an adapter (None: the base model) on all items. Those of training runs score a few: what a
-    study wants to know in full are results, not every iteration on the way."""
+    """One more run: an adapter (None: what the domain starts from) on all items. Those of training runs score a few:
+    what a study wants to know in full are results, not every iteration on the way.
+
+    policy: (setting, value) of an arm whose frozen weights are held in another way than the domain's.
+    """
 
     domain: str
     adapter: str | None
+    policy: tuple[tuple[str, Any], ...] = ()
 
     @property
     def label(self) -> str:
-        return f"{self.domain}.scores.{Path(self.adapter).name[:12] if self.adapter else 'base'}"
+        held = f".{digest_json(self.policy)[:6]}" if self.policy else ""
+        return f"{self.domain}.scores.{Path(self.adapter).name[:12] if self.adapter else 'base'}{held}"
 
 
 Run = Cell | Scoring
@@ -99,10 +127,15 @@ Run = Cell | Scoring
 
 @dataclass(frozen=True)
 class Study:
-    """A study file that was read and checked, at `path`."""
+    """A study file that was read and checked, at `path`.
+
+    landed: domain -> names of the files that its runs are made from. They are part of what a run is: an experiment
+    keeps to the files that it began with, and arms are compared on the same ones.
+    """
 
     path: Path
     file: StudyFile
+    landed: dict[str, list[str]] = field(default_factory=dict)
 
     @cached_property
     def candidates(self) -> list[dict[str, Any]]:
@@ -130,10 +163,18 @@ class Study:
             changes |= {**OPEN_GATE, **self.file.arms[run.arm].settings, **self.candidates[run.candidate]}
             changes |= dict.fromkeys(SEEDED, run.seed)
             changes["benchmarks.tasks"] = self.few_items(run.domain)
+        else:
+            changes |= dict(run.policy)
         for key, value in changes.items():
             put(content, key, value)
         content.pop("name", None)
-        return {"name": f"study-{digest_json(content)[:16]}", **content}
+        decides = {"landed": self.landed[run.domain], **content} if run.domain in self.landed else content
+        return {"name": f"study-{digest_json(decides)[:16]}", **content}
+
+    def scoring(self, domain: str, arm: str, adapter: str | None) -> Scoring:
+        """The run that scores what an arm came to."""
+        settings = self.file.arms[arm].settings.items()
+        return Scoring(domain, adapter, tuple((key, value) for key, value in settings if key.startswith("policy.")))
 
     def few_items(self, domain: str) -> dict[str, int]:
         """The domain's tasks with FEW items each; some, since a gate that compares none refuses."""

@@ -26,16 +26,17 @@ def is_complete(project: Project, iterations: int) -> bool:
     return isinstance(next_run(project, planner, iterations), End)
 
 
-def measure(project: Project, start: str | None) -> dict[str, Any]:
-    """The outcome of a complete training run: that of the iteration with the best validation accuracy, the
-    earlier of equal ones.
+def measure(project: Project, start: str | None, iterations: int) -> dict[str, Any]:
+    """The outcome of a complete training run of so many iterations, at most: that of the one with the best
+    validation accuracy, the earlier of equal ones.
 
     start: folder of the adapter it started from, which is also its result if nothing was trained. Cost is of all
     iterations that ran: labels (ids of rows whose gold answer was graded against or trained on), tokens and steps
     trained, and `parts`, from which the processor time of a cold run is worked out.
     """
     planner = project.planner()
-    keys = project.store.iterations(project.experiment.name)
+    # An arm with fewer iterations and otherwise equal settings is the same experiment.
+    keys = project.store.iterations(project.experiment.name)[:iterations]
     scored = [key for key in keys if planner.stage(key, "benchmark_scores").status == "fresh"]
     every = {key: of_domain(scores_of(planner, key)) for key in scored or [BASE]}
     best = max(every, key=lambda key: every[key]["validation"])
@@ -46,20 +47,23 @@ def measure(project: Project, start: str | None) -> dict[str, Any]:
         "best_iteration": best,
         "validation": every[best]["validation"],
         "by_iteration": every,
-        "adapter": start if result is None else adapter_path(project, result),
-        **trained_on(project, planner, scored),
-        "parts": parts(planner, scored),
+        "adapter": start if result is None else path_of(project, result),
+        **trained_on(project, planner, keys),
+        "epochs": project.experiment.training.epochs,
+        "parts": parts(project, planner, keys),
     }
 
 
 def measure_scores(project: Project) -> dict[str, Any]:
-    """{scored: name of the experiment, MEASURES} of a complete scoring run."""
-    scores = scores_of(project.planner(), BASE)
+    """{scored: folder of the item tables, MEASURES} of a complete scoring run."""
+    planner = project.planner()
+    scores, scored = scores_of(planner, BASE), planner.stage(BASE, "base_scores").manifest
+    assert scored is not None, "it is complete"
     general, passages = scores["general"]["all"], scores["passages"].values()
     words = sum(task["words"] for task in passages)
     nats = sum(task["words"] * math.log(task["word_perplexity"]) for task in passages)
     return {
-        "scored": project.experiment.name,
+        "scored": path_of(project, scored),
         **of_domain(scores),
         "general": general["accuracy"]["mean"],
         "gold": general["gold"],
@@ -84,9 +88,9 @@ def of_domain(scores: dict[str, Any]) -> dict[str, float]:
     return {name: share["mean"] for name, share in parts.items()}
 
 
-def adapter_path(project: Project, manifest: Manifest) -> str:
-    """Where an adapter lies, relative to the project's home: what `policy.initial_adapter` takes."""
-    return str(project.store.folder(manifest).relative_to(project.home))
+def path_of(project: Project, manifest: Manifest) -> str:
+    """Where an artifact lies, relative to the project's home: of an adapter, what `policy.initial_adapter` takes."""
+    return str(project.artifact(manifest).relative_to(project.home))
 
 
 def trained_on(project: Project, planner: Planner, keys: list[str]) -> dict[str, Any]:
@@ -105,8 +109,11 @@ def trained_on(project: Project, planner: Planner, keys: list[str]) -> dict[str,
     rows = tokens = steps = 0
     for key in keys:
         for stage in ("eval_predictions", "neighbors"):
-            read |= set(table(project, planner, key, stage)["row_id"])
+            if (rows_read := table(project, planner, key, stage)) is not None:
+                read |= set(rows_read["row_id"])
         pairs = table(project, planner, key, "preference_pairs")
+        if pairs is None:  # no bad case was found: the answers were read all the same
+            continue
         trained |= set(pairs["row_id"])
         texts = pairs["chosen"].to_list()
         if settings.objective == "dpo":
@@ -121,20 +128,33 @@ def trained_on(project: Project, planner: Planner, keys: list[str]) -> dict[str,
     return {**ids, "rows": rows, "tokens": tokens, "steps": steps}
 
 
-def parts(planner: Planner, keys: list[str]) -> list[dict[str, Any]]:
-    """{stage, cpu_seconds, work} of every stage of these iterations but scoring, whoever computed it."""
-    found = []
+def parts(project: Project, planner: Planner, keys: list[str]) -> list[dict[str, Any]]:
+    """{stage, fingerprint, cpu_seconds, work, own} of every stage of these iterations but scoring, whoever computed
+    it; what iterations share counts once. own: rows that it took over from an earlier stage of the same iteration."""
+    found: dict[str, dict[str, Any]] = {}
     for key in keys:
         for name in stages_of(key):
-            manifest = planner.stage(key, name).manifest
-            if name not in SCORING and manifest is not None:
-                found.append({"stage": name, "cpu_seconds": manifest.cpu_seconds, "work": manifest.work})
-    return found
+            plan = planner.stage(key, name)
+            if name in SCORING or plan.status != "fresh" or plan.manifest is None or plan.fingerprint is None:
+                continue
+            seconds, work = plan.manifest.cpu_seconds, plan.manifest.work
+            own = answered_twice(project, planner, key) if name == "preference_pairs" else 0
+            one = {"stage": name, "fingerprint": plan.fingerprint, "cpu_seconds": seconds, "work": work, "own": own}
+            found.setdefault(plan.fingerprint, one)
+    return list(found.values())
 
 
-def table(project: Project, planner: Planner, key: str, stage: str) -> "pl.DataFrame":
+def answered_twice(project: Project, planner: Planner, key: str) -> int:
+    """Similar cases that were among the questions of the same iteration, so that their answers were there."""
+    similar, mined = (table(project, planner, key, stage) for stage in ("neighbors", "eval_predictions"))
+    return 0 if similar is None or mined is None else similar.join(mined, on="row_id", how="semi").height
+
+
+def table(project: Project, planner: Planner, key: str, stage: str) -> "pl.DataFrame | None":
+    """Its rows; None if the iteration ended before it."""
     from schemas.files import read_table
 
-    manifest = planner.stage(key, stage).manifest
-    assert manifest is not None, f"{stage} of a scored iteration is fresh"
-    return read_table(project.artifact(manifest) / f"{stage}.parquet")
+    plan = planner.stage(key, stage)
+    if plan.status != "fresh" or plan.manifest is None:
+        return None
+    return read_table(project.artifact(plan.manifest) / f"{stage}.parquet")

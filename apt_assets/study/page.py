@@ -45,7 +45,8 @@ def sentences(found: dict[str, Any], domain: dict[str, Any]) -> list[str]:
             parts = [f"{m} {verdict(arm['against_control'][m])}" for m in COMPARED]
             lines.append(f"{name}: {', '.join(parts)}; {share_of(domain, control, name)}.")
     if use := domain["advice"]:
-        lines.append(f"Use {use['arm']}: {use['why']}.")
+        so_far = f"So far, without {', '.join(domain['unfinished'])}: use" if domain["unfinished"] else "Use"
+        lines.append(f"{so_far} {use['arm']}: {use['why']}.")
     return lines
 
 
@@ -176,7 +177,7 @@ def details(arms: dict[str, Any]) -> tuple[tuple[str, ...], list[list[Any]]]:
 def did_not_run(found: dict[str, Any]) -> list[str]:
     lines = [f"{one['arm']} on {one['domain']}: {one['reason']}" for one in found["refused"]]
     lines += [f"{one['run']} failed: {one['reason']}" for one in found["failed"]]
-    return [listed("Arms and runs", lines)] if lines else ["<p>All arms ran.</p>"]
+    return [listed("Arms and runs", lines)] if lines else ["<p>No arm was refused, no run failed.</p>"]
 
 
 def how(found: dict[str, Any]) -> list[str]:

@@ -54,7 +54,7 @@ class Runner:
                 process.wait()
 
     def refuse(self) -> None:
-        """Note the arms that this machine cannot run."""
+        """Note the arms that this machine cannot run. Raises UsageError if the control is one of them."""
         for domain in self.study.domains:
             for name, arm in self.study.file.arms.items():
                 try:
@@ -65,6 +65,8 @@ class Runner:
                     self.known.refused[domain, name] = f"it starts from {arm.starts_from}, which does not run here"
         for (domain, name), reason in self.known.refused.items():
             self.display.line(f"{name} on {domain} does not run: {reason}")
+            if name == self.study.file.control:
+                raise UsageError(f"{self.study.path}: the control, {name}, does not run here on {domain}: {reason}")
 
     def read(self) -> list[Run]:
         """Note the outcome of every run that was finished before; returns those that could begin. A run is looked
@@ -83,6 +85,8 @@ class Runner:
     def start(self) -> None:
         """Start runs while there are processes left."""
         for run in self.read()[: self.jobs - len(self._running)]:
+            if self.project(run).landed() != self.study.landed[run.domain]:
+                raise UsageError(f"{run.domain}: data has landed since the study began: call it again with all of it")
             self.display.line(f"{run.label}: begins")
             self._running[run] = self.launch(run)
 
@@ -115,7 +119,7 @@ class Runner:
 
     def finish(self, run: Run, project: Project) -> None:
         if isinstance(run, Cell):
-            outcome = measure(project, run.adapter)
+            outcome = measure(project, run.adapter, self.study.iterations(run))
             says = f"validation {outcome['validation']:.1%}"
         else:
             outcome = measure_scores(project)

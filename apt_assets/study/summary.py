@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apt_assets.engine.stages import BASE
 from apt_assets.experiment_file import load_experiment
 from apt_assets.method.gate import decide
-from apt_assets.project import Project
 from apt_assets.study.advice import advice
 from apt_assets.study.costs import Costs, costs_of, means, seconds_a_row
 from apt_assets.study.file import Cell, Scoring, Study
@@ -144,11 +142,7 @@ class Scored:
 
     def tables(self, outcome: Outcome) -> "tuple[pl.DataFrame, pl.DataFrame]":
         """(DomainItems, GeneralItems) of what a run came to, or of the start."""
-        experiment = load_experiment(self.study.domain_file(self.domain))
-        project = Project(experiment.model_copy(update={"name": outcome["scored"]}), self.home)
-        manifest = project.store.pointed(outcome["scored"], BASE, "base_scores")
-        assert manifest is not None, "it was measured"
-        folder = project.artifact(manifest)
+        folder = self.home / outcome["scored"]
         return read_table(folder / "domain_items.parquet"), read_table(folder / "general_items.parquet")
 
     def gate(self, before: Outcome, outcome: Outcome, source: str | None) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def of_arm(study: Study, known: Known, domain: str, arm: str) -> list[Run]:
         for seed in study.file.seeds:
             runs.append(at(study, known, domain, arm, chosen, seed))
             if outcome := trained(study, known, domain, arm, seed):
-                runs.append(Scoring(domain, outcome["adapter"]))
+                runs.append(study.scoring(domain, arm, outcome["adapter"]))
     return [run for run in runs if run is not None]
 
 
@@ -75,7 +75,7 @@ def trained(study: Study, known: Known, domain: str, arm: str, seed: int) -> Out
 def final(study: Study, known: Known, domain: str, arm: str, seed: int) -> Outcome | None:
     """The outcome with its full scores; None while one of the two is not there."""
     outcome = trained(study, known, domain, arm, seed)
-    scores = known.outcomes.get(Scoring(domain, outcome["adapter"])) if outcome else None
+    scores = known.outcomes.get(study.scoring(domain, arm, outcome["adapter"])) if outcome else None
     return None if outcome is None or scores is None else {**outcome, **scores}
 
 

@@ -6,4 +6,8 @@ def with_interval(value: float, low: float | None, high: float | None, factor: f
     said = f"{factor * value:+.{digits}f}"
     if low is None or high is None:
         return said
-    return f"{said} [{factor * low:+.{digits}f}, {factor * high:+.{digits}f}]"
+    return f"{said} {interval(low, high, factor, digits)}"
+
+
+def interval(low: float, high: float, factor: float = 100, digits: int = 1) -> str:
+    return f"[{factor * low:+.{digits}f}, {factor * high:+.{digits}f}]"
