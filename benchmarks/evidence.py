@@ -68,7 +68,8 @@ def land(home: Path) -> None:
 def report(found: dict[str, Any]) -> str:
     """Markdown: of every domain what the arms came to, and how they differ from the control."""
     machine, runs = found["machine"], found["runs"]
-    lines = [f"## {found['study']}, {found['date']}, {machine['cores']} cores of {machine['cpu']}, {runs}"]
+    done = f"{runs['done']} of {runs['of']} runs"
+    lines = [f"## {found['study']}, {found['date']}, {machine['cores']} cores of {machine['cpu']}, {done}"]
     for name, domain in found["domains"].items():
         start, arms = domain["start"], domain["arms"]
         first = ["start", *(f"{100 * start[m]:.1f}" for m in ("test", "exact", "general"))]
@@ -80,7 +81,8 @@ def report(found: dict[str, Any]) -> str:
         compared = [(n, arms[n]["against_control"]) for n in arms if "against_control" in arms[n]]
         rows = [[n, *(difference(against[m]) for m in ("test", "general"))] for n, against in compared]
         lines += [f"\nAgainst {found['control']}:\n", table(("arm", "test, points", "general, points"), rows)]
-        lines += [f"\n{domain['advice']}; unfinished: {domain['unfinished']}"]
+        if use := domain["advice"]:
+            lines += [f"\nUse {use['arm']}: {use['why']}"]
     return "\n".join(lines)
 
 

@@ -117,3 +117,15 @@ def test_gc_of_more_iterations_than_a_process_may_open_files(engine):
     assert kept <= {"gc", "dagster-instance", "in-use"}, "one file of each stage of each iteration is left otherwise"
     with store.locks.take("t-0007-policy"), pytest.raises(RuntimeError, match=r"t-0007-policy is being computed"):
         collect_garbage(engine.world, 1, dry_run=False)
+
+
+def test_scores_of_an_experiment_that_has_no_iteration_stay(engine):
+    world, own = engine.world, engine.world.experiment
+    world.experiment = own.model_copy(update={"name": "scored-only"})
+    world.set("policy", max_new_tokens=3)
+    run_stage(world, BASE, "base_scores", run_id="r", log=lambda line: None)
+    scored = world.store.pointed("scored-only", BASE, "base_scores")
+    world.experiment = own
+    assert scored.data_version != world.store.pointed("t", BASE, "base_scores").data_version
+    collect_garbage(world, 1, dry_run=False)
+    assert world.store.complete(world.store.pointed("scored-only", BASE, "base_scores"))
