@@ -73,7 +73,7 @@ def of_domain(found: dict[str, Any], domain: dict[str, Any]) -> list[str]:
         f'<p class="soft">{escape(domain["experiment"])}. At the start: {escape(at_first)}'
         f"{escape(perplexity(start))}. Changes are against the start, mean over seeds with 95 % intervals.</p>",
         table(
-            ("arm", *SCORED.values(), "chosen by validation", "best iteration", "own gate promotes"),
+            ("arm", *SCORED.values(), "best iteration", "own gate promotes"),
             [row(arm_name, arm, len(found["seeds"])) for arm_name, arm in arms.items()],
             numbers=range(1, 6),
         ),
@@ -106,7 +106,7 @@ def of_domain(found: dict[str, Any], domain: dict[str, Any]) -> list[str]:
         columns = ("arm", "what", "points, 95 % over items", "over seeds", "p", "p, corrected", "verdict")
         rows = [test_row(n, m, arms[n]["against_control"][m]) for n in compared for m in COMPARED]
         parts.append(table(columns, rows, numbers=range(2, 6)))
-    parts.append(folded("settings, tuning and gates of each arm", table(*details(arms), texts=(2, 5))))
+    parts.append(folded("settings, tuning and gates of each arm", table(*details(arms), texts=(2, 6))))
     if domain["unfinished"]:
         parts.append(f"<p>Not finished: {escape(', '.join(domain['unfinished']))}.</p>")
     return parts
@@ -119,9 +119,8 @@ def row(name: str, arm: dict[str, Any], seeds: int) -> list[str]:
         else "-"
         for m in SCORED
     ]
-    chosen = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in arm["chosen"].items()) or "-"
     best = ", ".join(key.lstrip("0") for key in arm["best_iterations"])
-    return [name, *cells, chosen, best, f"{arm['promoted']} of {seeds}"]
+    return [name, *cells, best, f"{arm['promoted']} of {seeds}"]
 
 
 def spoken(found: dict[str, Any], factor: float = 100, digits: int = 1) -> str:
@@ -169,9 +168,11 @@ def details(arms: dict[str, Any]) -> tuple[tuple[str, ...], list[list[Any]]]:
             f"{', '.join(f'{k} {v}' for k, v in t['candidate'].items()) or 'as it is'}: {t['validation']:.1%}"
             for t in arm["tuning"]
         )
+        chosen = ", ".join(f"{key} {value}" for key, value in arm["chosen"].items()) or "-"
         gates = "; ".join(arm["gates"])
-        rows.append([name, arm["about"], arm["settings"] or "-", arm["starts_from"], tried, gates])
-    return ("arm", "about", "settings", "starts from", "validation by candidate", "own gate"), rows
+        rows.append([name, arm["about"], arm["settings"] or "-", arm["starts_from"], tried, chosen, gates])
+    columns = ("arm", "about", "settings", "starts from", "validation by candidate", "chosen", "own gate")
+    return columns, rows
 
 
 def did_not_run(found: dict[str, Any]) -> list[str]:
