@@ -449,7 +449,9 @@ def scratch(world: World, snapshots: dict[str, list[str]]) -> dict:
                 ended = True
                 break
             compute(key, name, inputs)
-            if name == "bad_cases" and not found[key, name]["bad_cases.parquet"]:
+            pairs = world.experiment.pairs
+            whole_pool = pairs.replay == "pool" and pairs.replay_share is None
+            if name == "bad_cases" and not found[key, name]["bad_cases.parquet"] and not whole_pool:
                 ended = True
                 break
         if ended:
