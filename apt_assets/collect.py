@@ -7,6 +7,7 @@ behind. What stays: everything the kept iterations read, the promoted adapter wi
 older iteration stays fresh without its files, and one of them that is needed again is computed again.
 """
 
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,7 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
     needed: list[Manifest] = []
     pointed: list[Manifest] = []
     planner = project.planner()
+    studied = runs_of_studies(project.home)
     for experiment in project.store.experiments():
         iterations = project.store.iterations(experiment)
         present = {
@@ -99,13 +101,21 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
             pointed += present.values()
         # An adapter that was promoted: the last one, and the one each kept iteration starts from.
         promoted = [key for key in iterations if (key, "promoted_adapter") in present]
-        kept = set(iterations[-keep:]) | set(promoted[-1:])
+        # What a study compares is read again when it is called again.
+        kept = set(iterations if experiment in studied else iterations[-keep:]) | set(promoted[-1:])
         kept_adapters = kept | set([key for key in promoted if key < min(kept, default="")][-1:])
         for (key, name), manifest in present.items():
             scored = name in ("adapter_checkpoint", "benchmark_scores") and key in kept_adapters
             if name in ALWAYS or key in kept or scored:
                 needed.append(manifest)
     return [m for m in needed if not m.collected], pointed
+
+
+def runs_of_studies(home: Path) -> set[str]:
+    """Names of the experiments that the studies in the project's own folder last consisted of."""
+    files = (home / "studies").glob("*/runs/*.yaml")
+    named = (re.search(r"^name: (\S+)$", file.read_text(encoding="utf-8"), re.MULTILINE) for file in files)
+    return {found[1] for found in named if found}
 
 
 def collect_vectors(project: Project, needed: list[Manifest], found: Collected, *, dry_run: bool) -> None:

@@ -3,7 +3,7 @@
 The lowest iteration that is out of date runs, one at a time. When all are up to date, the following
 one is opened, unless the loop is at its end:
 
-- the gate refused the last one, or it found no bad case, and no new data has landed;
+- the gate refused the last one, or it found no bad case (and does not train on every row), and no new data has landed;
 - the last one gained nothing on the validation split;
 - `loop.max_iterations` have used the same landed files.
 

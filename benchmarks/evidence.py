@@ -17,7 +17,8 @@ from typing import Any
 from apt_assets.experiment import REPOSITORY
 from apt_assets.land import land_files
 from apt_assets.markdown import table
-from apt_assets.study.words import interval, with_interval
+from apt_assets.study.advice import sentence
+from apt_assets.study.words import difference
 from resources import tickets
 from resources.embedded import prepare
 
@@ -79,10 +80,10 @@ def report(found: dict[str, Any]) -> str:
         columns += ("labels", "rows trained", "tokens trained", "processor s", "its own", "learning rate")
         lines += [f"\n### {name}\n", table(columns, rows)]
         compared = [(n, arms[n]["against_control"]) for n in arms if "against_control" in arms[n]]
-        rows = [[n, *(difference(against[m]) for m in ("test", "general"))] for n, against in compared]
-        lines += [f"\nAgainst {found['control']}:\n", table(("arm", "test, points", "general, points"), rows)]
-        if use := domain["advice"]:
-            lines += [f"\nUse {use['arm']}: {use['why']}"]
+        rows = [[n, *(tested(against[m]) for m in ("test", "general"))] for n, against in compared]
+        lines += [f"\nAgainst {found['control']}:\n", table(("arm", "test", "general"), rows)]
+        if said := sentence(domain):
+            lines += [f"\n{said}"]
     return "\n".join(lines)
 
 
@@ -100,10 +101,8 @@ def half(share: dict[str, Any]) -> float:
     return (share["high"] - share["low"]) / 2
 
 
-def difference(tested: dict[str, Any]) -> str:
-    points = with_interval(tested["difference"], tested["low"], tested["high"])
-    seeds = interval(tested["over_seeds"]["low"], tested["over_seeds"]["high"])
-    return f"{points}, p {tested['p_corrected']:.3g}; over seeds {seeds}"
+def tested(found: dict[str, Any]) -> str:
+    return f"{difference(found)}, p {found['p_corrected']:.3g}"
 
 
 if __name__ == "__main__":

@@ -129,3 +129,11 @@ def test_scores_of_an_experiment_that_has_no_iteration_stay(engine):
     assert scored.data_version != world.store.pointed("t", BASE, "base_scores").data_version
     collect_garbage(world, 1, dry_run=False)
     assert world.store.complete(world.store.pointed("scored-only", BASE, "base_scores"))
+
+
+def test_what_a_study_compares_stays_all_iterations_of_it(engine):
+    runs = engine.world.home / "studies" / "mine" / "runs"
+    runs.mkdir(parents=True)
+    (runs / "cell.yaml").write_text("# written by a study\nname: t\n")
+    collect_garbage(engine.world, 1, dry_run=False)
+    assert engine.results()["0001", "eval_predictions"] is not None

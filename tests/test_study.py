@@ -234,7 +234,7 @@ def test_data_that_lands_in_the_middle_ends_the_study_with_a_message(tiny_folder
         return run_here(runner, run)
 
     monkeypatch.setattr(Runner, "launch", launch)
-    with pytest.raises(UsageError, match="colours: data has landed since the study began"):
+    with pytest.raises(UsageError, match="colours: the landed data changed since the study began"):
         run_study(file, None, 1, Display(), only_estimate=False)
 
 

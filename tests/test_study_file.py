@@ -70,6 +70,7 @@ def labels(cells):
         ({"arms": {**ARMS, "new": {"settings": {"policy.max_new_tokens": 3}}}}, "is the same for all arms"),
         ({"arms": {**ARMS, "new": {"settings": {"policy.initial_adapter": "x"}}}}, "name an arm in starts_from"),
         ({"arms": {**ARMS, "new": {"settings": {"training.learning_rate": 0.1}}}}, "is what the sweep tries"),
+        ({"arms": {**ARMS, "new": {"settings": {"loop.max_iterations": 4}}}}, "loop.max_iterations: say `iterations`"),
         ({"sweep": {"training.seed": [5, 6]}}, "sweep: training.seed: is set by the study itself"),
         ({"sweep": {"gate.domain_tolerance": [0.0]}}, "sweep: gate.domain_tolerance: is set by the study itself"),
         ({"sweep": {"training.learning_rate": [-1.0]}}, "training.learning_rate"),
@@ -151,9 +152,9 @@ def test_equal_settings_are_one_experiment_whatever_the_arm_is_called(write_stud
     assert names["same"] != names["sft"]
 
 
-def test_data_that_landed_later_makes_other_runs(write_study):
+def test_landed_data_that_changed_makes_other_runs(write_study):
     study = load_study(write_study())
-    before, after = (replace(study, landed={"colours": names}) for names in (["a.jsonl"], ["a.jsonl", "b.jsonl"]))
+    before, after = (replace(study, landed={"colours": names}) for names in ({"a.jsonl": "1"}, {"a.jsonl": "2"}))
     cell = Cell("colours", "apt", 0, 1)
     assert before.content(cell)["name"] != after.content(cell)["name"]
     assert "landed" not in after.content(cell)

@@ -65,8 +65,9 @@ def test_a_plot_names_every_arm_and_escapes_its_name():
     assert "c: another arm is at least as good in both" in svg
 
 
-def part(stage, cpu_seconds, work, own=0):
-    return {"stage": stage, "fingerprint": stage, "cpu_seconds": cpu_seconds, "work": work, "own": own}
+def part(stage, cpu_seconds, work, answered_before=0):
+    found = {"stage": stage, "fingerprint": stage, "cpu_seconds": cpu_seconds, "work": work}
+    return found | {"answered_before": answered_before}
 
 
 def test_rows_taken_over_from_another_arm_cost_what_they_cost_there():
@@ -78,7 +79,7 @@ def test_rows_taken_over_from_another_arm_cost_what_they_cost_there():
 
 
 def test_rows_taken_over_from_the_same_iteration_cost_nothing_more():
-    taken = part("preference_pairs", 1.0, {"answers": {"computed": 0, "reused": 8}}, own=6)
+    taken = part("preference_pairs", 1.0, {"answers": {"computed": 0, "reused": 8}}, answered_before=6)
     assert cold_seconds({"parts": [taken]}, {"answers": 0.5}) == {"preference_pairs": 2.0}
 
 

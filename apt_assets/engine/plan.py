@@ -154,7 +154,7 @@ class Planner:
 
     def verdict(self, iteration: str) -> dict[str, Any] | None:
         """{passed, reason, ...} of the iteration's gate, None while it is not fresh. An iteration
-        without bad cases trains nothing: {passed: False, no_bad_cases: True, reason}."""
+        without bad cases trains nothing, unless it trains on every row: {passed: False, no_bad_cases: True, reason}."""
         if iteration not in self._verdicts:
             self._verdicts[iteration] = self._decide(iteration)
         return self._verdicts[iteration]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from apt_assets.study.words import interval, with_interval
+from apt_assets.study.words import difference
 
 
 def advice(control: str, arms: dict[str, Any]) -> dict[str, str] | None:
@@ -32,6 +32,12 @@ def best(arms: dict[str, Any], measure: str, other: str) -> str | None:
 def told(arm: dict[str, Any], measure: str) -> str:
     """test better, +3.1 [+1.0, +5.2] points, over seeds [-0.4, +6.6]"""
     its = arm["against_control"][measure]
-    seeds = interval(its["over_seeds"]["low"], its["over_seeds"]["high"])
-    points = with_interval(its["difference"], its["low"], its["high"])
-    return f"{measure} {its['verdict']}, {points} points, over seeds {seeds}"
+    return f"{measure} {its['verdict']}, {difference(its)}"
+
+
+def sentence(domain: dict[str, Any]) -> str | None:
+    """What a domain of the summary speaks for, and which arms had no say; None while nothing is compared."""
+    use, missing = domain["advice"], ", ".join(domain["unfinished"])
+    if use is None:
+        return None
+    return f"{f'{missing} not finished, so far ' if missing else ''}use {use['arm']}: {use['why']}"

@@ -9,9 +9,10 @@ from typing import Any
 from apt_assets.display import Display
 from apt_assets.experiment import UsageError
 from apt_assets.project import Project
+from apt_assets.study.advice import sentence
 from apt_assets.study.file import Study, load_study
 from apt_assets.study.page import page
-from apt_assets.study.run import Runner
+from apt_assets.study.run import Runner, landed_rows
 from apt_assets.study.summary import summary
 from apt_assets.study.wanted import Known
 from resources.digest import write_atomically
@@ -44,8 +45,8 @@ def run_study(
         return None
     found = write(runner.run())
     for name, domain in found["domains"].items():
-        if use := domain["advice"]:
-            display.line(f"{name}: use {use['arm']}: {use['why']}")
+        if said := sentence(domain):
+            display.line(f"{name}: {said}")
     display.line(f"the page: {out / 'study.html'}")
     return found
 
@@ -60,7 +61,7 @@ def open_study(file: Path) -> tuple[Study, dict[str, Project]]:
             where = f"--experiment {study.domain_file(name)}"
             raise UsageError(f"{name}: no data in {project.landing}: land some with `apt-assets land FILE {where}`")
         project.check_model()
-    return replace(study, landed={name: project.landed() for name, project in projects.items()}), projects
+    return replace(study, landed={name: landed_rows(project) for name, project in projects.items()}), projects
 
 
 def tell_cost(study: Study, projects: dict[str, Project], runner: Runner, display: Display, jobs: int) -> None:

@@ -85,7 +85,7 @@ def cold_seconds(outcome: dict[str, Any], rates: dict[str, float]) -> dict[str, 
         own, work = part["cpu_seconds"], part["work"]
         kind = ROWS_OF.get(part["stage"], "")
         if kind in work:
-            own += max(work[kind]["reused"] - part["own"], 0) * rates.get(kind, 0.0)
+            own += max(work[kind]["reused"] - part["answered_before"], 0) * rates.get(kind, 0.0)
         references = work.get("references")
         if references and references["reused"]:
             pairs = references["reused"] + references["computed"]

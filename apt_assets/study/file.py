@@ -20,7 +20,7 @@ FEW = 1  # items of each general task that a training run scores: every task has
 SEEDED = ("training.seed", "mining.seed")
 # Arms differ in how they train. What they are measured by is the domain's, but for how the frozen weights are held.
 THEIRS = ("policy.device", "policy.dtype", "policy.quantization", "assessor.bad_below")
-MEASURING = ("owners", "data", "policy", "assessor", "benchmarks", "gate", "loop")
+OF_THE_DOMAIN = ("owners", "data", "policy", "assessor", "benchmarks", "gate")
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]  # part of a run's file name
@@ -75,13 +75,15 @@ def misplaced(key: str) -> str | None:
     keys = valid_keys()
     if key in SEEDED or key in OPEN_GATE or key == "name":
         return "is set by the study itself"
+    if key == "loop.max_iterations":
+        return "say `iterations`, of the arm or of the study"
     if key == "policy.initial_adapter":
         return "name an arm in starts_from, or set it in the domain's experiment file, for all arms"
     if key not in keys:
         return unknown(key)
     if any(other.startswith(f"{key}.") for other in keys):
         return "is a section: name its settings one by one"
-    if key.partition(".")[0] in MEASURING and key not in THEIRS:
+    if key.partition(".")[0] in OF_THE_DOMAIN and key not in THEIRS:
         return "is the same for all arms: set it in the domain's experiment file"
     return None
 
@@ -90,7 +92,7 @@ def misplaced(key: str) -> str | None:
 class Cell:
     """One run: an arm on a domain with one candidate of the sweep and one seed.
 
-    adapter: folder that it starts from, relative to the project's home; None: the base model.
+    adapter: folder that it starts from, relative to the project's home; None: what the domain starts from.
     """
 
     domain: str
@@ -129,13 +131,13 @@ Run = Cell | Scoring
 class Study:
     """A study file that was read and checked, at `path`.
 
-    landed: domain -> names of the files that its runs are made from. They are part of what a run is: an experiment
-    keeps to the files that it began with, and arms are compared on the same ones.
+    landed: domain -> the files that its runs are made from, with digests of their rows. They are part of what a run
+    is: an experiment keeps to the files that it began with, and arms are compared on the same rows.
     """
 
     path: Path
     file: StudyFile
-    landed: dict[str, list[str]] = field(default_factory=dict)
+    landed: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @cached_property
     def candidates(self) -> list[dict[str, Any]]:
@@ -156,7 +158,8 @@ class Study:
         return (self.file.arms[run.arm].iterations or self.file.iterations) if isinstance(run, Cell) else 0
 
     def content(self, run: Run) -> dict[str, Any]:
-        """What the run's experiment file says. Its name is of its content: equal runs are one experiment."""
+        """What the run's experiment file says. Its name is of its content and of what has landed: equal runs are one
+        experiment."""
         content: dict[str, Any] = dict(self.domains[run.domain])
         changes: dict[str, Any] = {} if run.adapter is None else {"policy.initial_adapter": run.adapter}
         if isinstance(run, Cell):

@@ -129,8 +129,11 @@ def trained_on(project: Project, planner: Planner, keys: list[str]) -> dict[str,
 
 
 def parts(project: Project, planner: Planner, keys: list[str]) -> list[dict[str, Any]]:
-    """{stage, fingerprint, cpu_seconds, work, own} of every stage of these iterations but scoring, whoever computed
-    it; what iterations share counts once. own: rows that it took over from an earlier stage of the same iteration."""
+    """{stage, fingerprint, cpu_seconds, work, answered_before} of every stage of these iterations but scoring, whoever
+    computed it; what iterations share counts once.
+
+    answered_before: how many of its rows an earlier stage of the same iteration had answered.
+    """
     found: dict[str, dict[str, Any]] = {}
     for key in keys:
         for name in stages_of(key):
@@ -138,13 +141,14 @@ def parts(project: Project, planner: Planner, keys: list[str]) -> list[dict[str,
             if name in SCORING or plan.status != "fresh" or plan.manifest is None or plan.fingerprint is None:
                 continue
             seconds, work = plan.manifest.cpu_seconds, plan.manifest.work
-            own = answered_twice(project, planner, key) if name == "preference_pairs" else 0
-            one = {"stage": name, "fingerprint": plan.fingerprint, "cpu_seconds": seconds, "work": work, "own": own}
+            before = answered_before(project, planner, key) if name == "preference_pairs" else 0
+            one = {"stage": name, "fingerprint": plan.fingerprint, "cpu_seconds": seconds, "work": work}
+            one["answered_before"] = before
             found.setdefault(plan.fingerprint, one)
     return list(found.values())
 
 
-def answered_twice(project: Project, planner: Planner, key: str) -> int:
+def answered_before(project: Project, planner: Planner, key: str) -> int:
     """Similar cases that were among the questions of the same iteration, so that their answers were there."""
     similar, mined = (table(project, planner, key, stage) for stage in ("neighbors", "eval_predictions"))
     return 0 if similar is None or mined is None else similar.join(mined, on="row_id", how="semi").height

@@ -4,6 +4,7 @@ from html import escape
 from typing import Any
 
 from apt_assets.markup import document, folded, listed, section, table
+from apt_assets.study.advice import sentence
 from apt_assets.study.costs import COSTS
 from apt_assets.study.plot import trade_off
 from apt_assets.study.summary import COMPARED
@@ -44,9 +45,8 @@ def sentences(found: dict[str, Any], domain: dict[str, Any]) -> list[str]:
         if "against_control" in arm:
             parts = [f"{m} {verdict(arm['against_control'][m])}" for m in COMPARED]
             lines.append(f"{name}: {', '.join(parts)}; {share_of(domain, control, name)}.")
-    if use := domain["advice"]:
-        so_far = f"So far, without {', '.join(domain['unfinished'])}: use" if domain["unfinished"] else "Use"
-        lines.append(f"{so_far} {use['arm']}: {use['why']}.")
+    if said := sentence(domain):
+        lines.append(f"In short: {said}.")
     return lines
 
 
@@ -185,7 +185,8 @@ def how(found: dict[str, Any]) -> list[str]:
     return [
         f"Every arm tried the same {len(found['candidates'])} candidates with seed {found['seeds'][0]}; the validation "
         "split chose one, which then ran with the other seeds. An arm with several iterations counts with the one "
-        "that is best on validation; its costs are those of all. Test and general scores decided nothing.",
+        "that is best on validation; its costs are those of all. Test and general scores chose neither. They name the "
+        "arm to use, so that its test score is a little too good.",
         "Intervals of changes are Student's t over seeds. Differences to the control are paired over items, each item "
         "the mean over seeds: a sign-flip permutation test, all comparisons of the study corrected together (Holm). "
         "They carry to other items, not to other seeds: for those see the column over seeds.",

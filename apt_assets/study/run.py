@@ -13,6 +13,7 @@ import yaml
 
 from apt_assets.display import Display
 from apt_assets.engine.progress import Progress
+from apt_assets.engine.stages import BASE
 from apt_assets.experiment import UsageError
 from apt_assets.project import Project
 from apt_assets.study.file import Cell, Run, Study
@@ -85,10 +86,14 @@ class Runner:
     def start(self) -> None:
         """Start runs while there are processes left."""
         for run in self.read()[: self.jobs - len(self._running)]:
-            if self.project(run).landed() != self.study.landed[run.domain]:
-                raise UsageError(f"{run.domain}: data has landed since the study began: call it again with all of it")
+            self.check_data(run)
             self.display.line(f"{run.label}: begins")
             self._running[run] = self.launch(run)
+
+    def check_data(self, run: Run) -> None:
+        """Raise UsageError if what has landed is not what the study began with."""
+        if landed_rows(self.project(run)) != self.study.landed[run.domain]:
+            raise UsageError(f"{run.domain}: the landed data changed since the study began: call it again")
 
     @property
     def threads(self) -> int:
@@ -109,6 +114,7 @@ class Runner:
             status = self._running.pop(run).returncode
             self._ran += 1
             if status == 0:
+                self.check_data(run)
                 self.finish(run, self.project(run))
             else:
                 log = self.file(run).with_suffix(".log")
@@ -149,3 +155,8 @@ class Runner:
 
     def file(self, run: Run) -> Path:
         return self.out / "runs" / f"{run.label}.yaml"
+
+
+def landed_rows(project: Project) -> dict[str, str]:
+    """Landed file -> digest of its rows, of the files with usable rows."""
+    return {name: digest for name, digest in project.landing_files(BASE).items() if project.usable_rows(name)}

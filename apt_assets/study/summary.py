@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.experiment_file import load_experiment
-from apt_assets.method.gate import decide
+from apt_assets.method.gate import decide, start_in_words
 from apt_assets.study.advice import advice
 from apt_assets.study.costs import Costs, costs_of, means, seconds_a_row
 from apt_assets.study.file import Cell, Scoring, Study
@@ -148,8 +148,9 @@ class Scored:
     def gate(self, before: Outcome, outcome: Outcome, source: str | None) -> dict[str, Any]:
         """{passed, reason} of the gate of the domain's own experiment file, against what the run started from."""
         (domain, general), (old_domain, old_general) = self.tables(outcome), self.tables(before)
-        settings = load_experiment(self.study.domain_file(self.domain)).gate.model_dump()
-        start = source or "the base model"
+        experiment = load_experiment(self.study.domain_file(self.domain))
+        start = source or start_in_words(experiment.policy.initial_adapter)
+        settings = experiment.gate.model_dump()
         return decide(domain, old_domain, general, old_general, promoted=start, start=start, **settings)
 
     def item_means(self, found: dict[int, Outcome]) -> dict[str, dict[Any, float]]:
