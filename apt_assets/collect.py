@@ -2,9 +2,10 @@
 
 What goes: the files of older iterations' artifacts, artifacts and traces of settings that are no
 longer pointed at, rows and vectors that no kept artifact used, quarantine, and what killed runs left
-behind. What stays: everything the kept iterations read, the promoted adapter with its scores, and of
-*every* iteration its manifests, its verdict and which adapter it promoted. So nothing turns stale: an
-older iteration stays fresh without its files, and one of them that is needed again is computed again.
+behind. What stays: everything the kept iterations read, all iterations of what a study compares, the
+promoted adapter with its scores, and of *every* iteration its manifests, its verdict and which adapter it
+promoted. So nothing turns stale: an older iteration stays fresh without its files, and one of them that is
+needed again is computed again.
 """
 
 import re
@@ -114,7 +115,9 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
 def runs_of_studies(home: Path) -> set[str]:
     """Names of the experiments that the studies in the project's own folder last consisted of."""
     files = (home / "studies").glob("*/runs/*.yaml")
-    named = (re.search(r"^name: (\S+)$", file.read_text(encoding="utf-8"), re.MULTILINE) for file in files)
+    named = (
+        re.search(r"^name: (\S+)$", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE) for file in files
+    )
     return {found[1] for found in named if found}
 
 

@@ -164,15 +164,18 @@ def test_row(name: str, what: str, tested: dict[str, Any]) -> list[str]:
 def details(arms: dict[str, Any]) -> tuple[tuple[str, ...], list[list[Any]]]:
     rows = []
     for name, arm in arms.items():
-        tried = "; ".join(
-            f"{', '.join(f'{k} {v}' for k, v in t['candidate'].items()) or 'as it is'}: {t['validation']:.1%}"
-            for t in arm["tuning"]
-        )
-        chosen = ", ".join(f"{key} {value}" for key, value in arm["chosen"].items()) or "-"
+        tried = "; ".join(f"{named(one['candidate'])}: {one['validation']:.1%}" for one in arm["tuning"])
         gates = "; ".join(arm["gates"])
-        rows.append([name, arm["about"], arm["settings"] or "-", arm["starts_from"], tried, chosen, gates])
+        rows.append(
+            [name, arm["about"], arm["settings"] or "-", arm["starts_from"], tried, named(arm["chosen"]), gates]
+        )
     columns = ("arm", "about", "settings", "starts from", "validation by candidate", "chosen", "own gate")
     return columns, rows
+
+
+def named(candidate: dict[str, Any]) -> str:
+    """A candidate of the sweep in words."""
+    return ", ".join(f"{key} {value}" for key, value in candidate.items()) or "as it is"
 
 
 def did_not_run(found: dict[str, Any]) -> list[str]:

@@ -86,13 +86,13 @@ class Runner:
     def start(self) -> None:
         """Start runs while there are processes left."""
         for run in self.read()[: self.jobs - len(self._running)]:
-            self.check_data(run)
+            self.check_data(run, self.project(run))
             self.display.line(f"{run.label}: begins")
             self._running[run] = self.launch(run)
 
-    def check_data(self, run: Run) -> None:
+    def check_data(self, run: Run, project: Project) -> None:
         """Raise UsageError if what has landed is not what the study began with."""
-        if landed_rows(self.project(run)) != self.study.landed[run.domain]:
+        if landed_rows(project) != self.study.landed[run.domain]:
             raise UsageError(f"{run.domain}: the landed data changed since the study began: call it again")
 
     @property
@@ -114,8 +114,9 @@ class Runner:
             status = self._running.pop(run).returncode
             self._ran += 1
             if status == 0:
-                self.check_data(run)
-                self.finish(run, self.project(run))
+                project = self.project(run)
+                self.check_data(run, project)
+                self.finish(run, project)
             else:
                 log = self.file(run).with_suffix(".log")
                 lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
