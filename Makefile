@@ -75,7 +75,7 @@ setup: .venv/ready
 	touch $@
 
 embedded: setup  ## pinned downloads, unpacked once
-	@$(BIN)/python -m resources.embedded .apt/cache
+	@$(BIN)/python -m resources.demo.downloads .apt/cache
 
 clean:  ## remove everything that was computed, written or downloaded; landed files, the pages of studies and the environment stay
 	rm -rf .apt site dagster_home/history dagster_home/storage dagster_home/schedules

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from apt_assets.experiment import UsageError
-from apt_assets.experiment_file import DEFAULT_EXPERIMENT, find_experiment
-from apt_assets.printing import print_results, print_table, print_unused, say, shown_of
 from apt_assets.project import Project
-from resources.artifact_store import CorruptArtifact
+from apt_assets.report.terminal import print_results, print_table, print_unused, say, shown_of
+from apt_assets.settings.experiment import UsageError
+from apt_assets.settings.reader import DEFAULT_EXPERIMENT, find_experiment
+from resources.store.artifacts import CorruptArtifact
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,8 +61,8 @@ def run(
     object on stdout, and stderr has a JSON object per line: {"event": "line" or "progress", ...}.
     """
     project = Project.open(experiment)
-    from apt_assets.display import display
-    from apt_assets.loop import run_loop
+    from apt_assets.engine.display import display
+    from apt_assets.orchestration.run import run_loop
 
     shown = display(as_json=as_json)
     shown.line(f"experiment {project.experiment.name} ({project.experiment_file})")
@@ -73,7 +73,7 @@ def run(
         result = run_loop(project, iterations, shown)
     finally:
         shown.close()
-    from apt_assets.results import results
+    from apt_assets.report.results import results
 
     found = results(project)
     outcome = {
@@ -105,10 +105,10 @@ def plan(
     that waits for another one took the last time.
     """
     project = Project.open(experiment)
-    import apt_assets.assets  # noqa: F401 - declares the stages
-    from apt_assets.costs import total, work_of
-    from apt_assets.driver import End, next_run
-    from apt_assets.results import recent, why
+    import apt_assets.assets.order  # noqa: F401 - declares the stages
+    from apt_assets.loop.next_run import End, next_run
+    from apt_assets.loop.work import total, work_of
+    from apt_assets.report.tables import recent, why
 
     opened = len(project.store.iterations(project.experiment.name))
     planner = project.planner()
@@ -144,9 +144,10 @@ def explain(
 ) -> None:
     """Print the trace of a stage: what it was computed from, whether that still holds, its history."""
     project = Project.open(experiment)
-    from apt_assets import explain as explaining
-    from apt_assets.engine.stages import BASE, STAGES
-    from apt_assets.show import parse_key
+    from apt_assets.engine.stage import STAGES
+    from apt_assets.report import explain as explaining
+    from apt_assets.report.show import parse_key
+    from apt_assets.settings.iterations import BASE
 
     key = parse_key(iteration)
     names = [name for name, one in STAGES.items() if one.partitioned == (key != BASE)]
@@ -169,8 +170,8 @@ def gc(
     needed again is computed again.
     """
     project = Project.open(experiment)
-    from apt_assets.collect import as_json as found_as_json
-    from apt_assets.collect import collect_garbage
+    from apt_assets.loop.gc import as_json as found_as_json
+    from apt_assets.loop.gc import collect_garbage
 
     try:
         found = collect_garbage(project, keep, dry_run=dry_run)
@@ -187,8 +188,8 @@ def gc(
 def status(experiment: ExperimentOption = None, as_json: JsonOption = False) -> None:
     """Show each iteration: the state of its stages, its scores and its gate."""
     project = Project.open(experiment)
-    import apt_assets.assets  # noqa: F401 - declares the stages
-    from apt_assets.results import results
+    import apt_assets.assets.order  # noqa: F401 - declares the stages
+    from apt_assets.report.results import results
 
     found = results(project)
     if as_json:
@@ -226,7 +227,7 @@ def land(
     folder = project.landing
     if experiment is None and found == DEFAULT_EXPERIMENT:
         folder = project.home / "landing"
-    from apt_assets.land import land_files
+    from apt_assets.landing.land import land_files
 
     report = land_files([path.expanduser() for path in files], folder)
     if as_json:
@@ -255,7 +256,7 @@ def show(
 ) -> None:
     """Look at the rows of a stage of an iteration, as it was last computed."""
     project = Project.open(experiment)
-    from apt_assets.show import rows_of
+    from apt_assets.report.show import rows_of
 
     columns, rows, total = rows_of(project, stage, iteration, limit)
     if as_json:
@@ -279,15 +280,15 @@ def report(
     """
     project = Project.open(experiment)
     if as_json:
-        from apt_assets.findings import as_json as found_as_json
-        from apt_assets.findings import findings
+        from apt_assets.report.findings import as_json as found_as_json
+        from apt_assets.report.findings import findings
 
         print(found_as_json(findings(project)))
         return
     target = file.expanduser()
     if target.is_dir() or not target.parent.is_dir():
         raise UsageError(f"{target}: name a file in a folder that is there")
-    from apt_assets.report import write_report
+    from apt_assets.report.page import write_report
 
     write_report(project, target)
     say(f"wrote {target}")
@@ -304,7 +305,7 @@ def export(
     pairs as TRL reads them, or the scores as lm-eval's results file.
     """
     project = Project.open(experiment)
-    from apt_assets.export import export as write
+    from apt_assets.report.export import export as write
 
     exported = write(project, folder.expanduser(), iteration, what)
     print(f"wrote {what} of iteration {exported} to {folder}")
@@ -325,7 +326,7 @@ def study(
     most. Interrupted, it goes on where it was when called again. Writes a page and JSON.
     Exit code 1 if a run failed.
     """
-    from apt_assets.display import display
+    from apt_assets.engine.display import display
     from apt_assets.study.command import run_study
 
     shown = display(as_json=as_json)
@@ -347,9 +348,9 @@ def ui(
 ) -> None:
     """Open the project in Dagster: asset graph, runs, checks, sensors. Ends with Ctrl-C."""
     project = Project.open(experiment)
-    from apt_assets.display import Lines
-    from apt_assets.driver import following
-    from apt_assets.loop import Dagster
+    from apt_assets.engine.display import Lines
+    from apt_assets.loop.next_run import following
+    from apt_assets.orchestration.instance import Dagster
 
     Dagster(project, Lines()).settle(following(project, project.planner()))
     os.environ["APT_EXPERIMENT"] = str(project.experiment_file)

@@ -1,35 +1,9 @@
-"""The code location: everything Dagster sees, as a table of contents."""
+"""The code location that Dagster loads."""
 
 import dagster as dg
 
-import apt_assets.assets  # noqa: F401 - declares the stages
-from apt_assets.dagster_assets import gate_checks, source_assets, stage_asset
-from apt_assets.display import Display
-from apt_assets.engine.stages import STAGES
+from apt_assets.orchestration.definitions import build_definitions
 from apt_assets.project import Project
-from apt_assets.sensors import build_sensors
-
-
-def build_definitions(project: Project, display: Display | None = None) -> dg.Definitions:
-    """All assets, checks and jobs of one project; `display` also gets what a step logs."""
-    display = display or Display()
-    stages = [stage_asset(project, stage, display) for name, stage in STAGES.items() if name != "gate"]
-    per_iteration = dg.AssetSelection.assets(*(n for n, s in STAGES.items() if s.partitioned and n != "gate"))
-    jobs = {
-        "score_base": dg.define_asset_job("score_base", selection=["base_scores"], description="The gate's reference."),
-        "iterate": dg.define_asset_job(
-            "iterate",
-            selection=per_iteration,
-            description="One iteration of the loop; stages that are fresh are reused.",
-        ),
-    }
-    return dg.Definitions(
-        assets=[*source_assets(project), *stages],
-        asset_checks=[gate_checks(project, display)],
-        jobs=list(jobs.values()),
-        sensors=build_sensors(project, jobs),
-        executor=dg.in_process_executor,
-    )
 
 
 @dg.definitions

@@ -30,16 +30,15 @@ from typing import Any
 import polars as pl
 import yaml
 
-import apt_assets.assets  # noqa: F401 - declares the stages
-from apt_assets.answering import answer_keys, answer_rows
-from apt_assets.costs import work_of
 from apt_assets.engine.execute import run_stage
-from apt_assets.engine.stages import BASE
 from apt_assets.engine.view import View
-from apt_assets.land import land_files
+from apt_assets.landing.land import land_files
+from apt_assets.loop.work import work_of
 from apt_assets.project import Project
-from resources.measured_on import machine
-from schemas.files import read_table, write_table
+from apt_assets.rows.answers import answer_keys, answer_rows
+from apt_assets.settings.iterations import BASE
+from apt_assets.study.measured_on import machine
+from resources.store.tables import read_table, write_table
 from schemas.tables import Neighbors
 from tests import tiny
 

@@ -20,11 +20,11 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from apt_assets.experiment import REPOSITORY
-from apt_assets.experiment_file import DEFAULT_EXPERIMENT
-from apt_assets.markdown import table
-from apt_assets.results import SCORE_COLUMNS, general_rows, score_rows, second_rows
-from resources.measured_on import machine
+from apt_assets.report.markdown import table
+from apt_assets.report.tables import SCORE_COLUMNS, general_rows, score_rows, second_rows
+from apt_assets.settings.experiment import REPOSITORY
+from apt_assets.settings.reader import DEFAULT_EXPERIMENT
+from apt_assets.study.measured_on import machine
 
 RESULTS = Path(__file__).with_name("results") / "demo.json"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "lm-eval", "lancedb", "sentence-transformers", "dagster")

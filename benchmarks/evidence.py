@@ -14,13 +14,13 @@ import random
 from pathlib import Path
 from typing import Any
 
-from apt_assets.experiment import REPOSITORY
-from apt_assets.land import land_files
-from apt_assets.markdown import table
+from apt_assets.landing.land import land_files
+from apt_assets.report.markdown import table
+from apt_assets.settings.experiment import REPOSITORY
 from apt_assets.study.advice import sentence
 from apt_assets.study.words import difference
-from resources import tickets
-from resources.embedded import prepare
+from resources.demo import tickets
+from resources.demo.downloads import prepare
 
 # About half of them to train on, a sixth for validation, a third for the test. Tickets take four times as long.
 ROWS = {"icd10": 1200, "tickets": 600}
@@ -43,7 +43,7 @@ def main() -> None:
     home = asked.home.resolve()
     os.environ["APT_HOME"] = str(home)
     land(home)
-    from apt_assets.display import Lines
+    from apt_assets.engine.display import Lines
     from apt_assets.study.command import run_study
 
     for study in asked.studies:

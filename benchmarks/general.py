@@ -31,21 +31,21 @@ from typing import Any
 
 import polars as pl
 
-from apt_assets.benchmarking import as_tables
-from apt_assets.experiment import REPOSITORY, Experiment, native_dtype
-from apt_assets.experiment_file import DEFAULT_EXPERIMENT, load_experiment
-from apt_assets.markdown import table
+from apt_assets.landing.records import read_landed
 from apt_assets.method.domain import build_domain
-from apt_assets.method.landing import read_landed
 from apt_assets.method.near import near_held_out
 from apt_assets.method.scores import summarise
 from apt_assets.method.splits import normalised
-from apt_assets.results import interval
+from apt_assets.report.markdown import table
+from apt_assets.report.tables import interval
+from apt_assets.rows.scores import as_tables
+from apt_assets.settings.experiment import REPOSITORY, Experiment, native_dtype
+from apt_assets.settings.reader import DEFAULT_EXPERIMENT, load_experiment
+from apt_assets.study.measured_on import machine
 from benchmarks.evidence import ROWS, SEED
-from resources import tickets
-from resources.benchmarks import Task, load_task, score_items
-from resources.measured_on import machine
-from resources.policy_model import Policy, load_policy
+from resources.demo import tickets
+from resources.model.lm_eval_tasks import Task, load_task, score_items
+from resources.model.policy import Policy, load_policy
 from schemas.tables import DomainItems
 
 CACHE = REPOSITORY / ".apt" / "cache"

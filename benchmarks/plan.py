@@ -22,13 +22,12 @@ from typing import Any
 
 import yaml
 
-import apt_assets.assets  # noqa: F401 - declares the stages
-from apt_assets.costs import work_of
 from apt_assets.engine.plan import stages_of
-from apt_assets.engine.stages import BASE, STAGES
-from apt_assets.partitions import key_of
+from apt_assets.engine.stage import STAGES
+from apt_assets.loop.work import work_of
 from apt_assets.project import Project
-from resources.measured_on import machine
+from apt_assets.settings.iterations import BASE, key_of
+from apt_assets.study.measured_on import machine
 from tests import tiny
 
 RESULTS = Path(__file__).with_name("results") / "plan.json"

@@ -34,13 +34,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from apt_assets import markdown
-from resources.digest import list_files
-from resources.file_digests import FileDigests
-from resources.measured_on import machine
-from resources.retriever import make_pool, nearest, similar_cases, verify_pool
-from resources.vector_table import VectorTable
-from schemas.files import read_table, write_table
+from apt_assets.report import markdown
+from apt_assets.study.measured_on import machine
+from resources.retrieval.retriever import make_pool, nearest, similar_cases, verify_pool
+from resources.retrieval.vector_table import VectorTable
+from resources.store.digest import list_files
+from resources.store.file_digests import FileDigests
+from resources.store.tables import read_table, write_table
 from schemas.tables import BadCases
 
 RESULTS = Path(__file__).with_name("results") / "retrieval.json"
@@ -263,7 +263,7 @@ def ask_lance(table: Any, queries: np.ndarray, settings: dict[str, int]) -> list
 
 
 def add_to_index(table: Any, numbers: list[int], vectors: np.ndarray) -> None:
-    from resources.lance_rows import table_rows
+    from resources.retrieval.lance_rows import table_rows
 
     table.add(table_rows([text_of(n) for n in numbers], vectors))
     table.optimize()

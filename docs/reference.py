@@ -11,23 +11,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from apt_assets.markdown import table
+from apt_assets.report.markdown import table
 
 # What a program may import; everything else may change without notice.
 PUBLIC = {
-    "apt_assets.experiment": ("UsageError",),
-    "apt_assets.experiment_file": ("load_experiment", "find_experiment"),
+    "apt_assets.settings.experiment": ("UsageError",),
+    "apt_assets.settings.reader": ("load_experiment", "find_experiment"),
     "apt_assets.project": ("Project.open", "Project.planner", "Project.artifact"),
-    "apt_assets.land": ("land_files",),
-    "apt_assets.loop": ("run_loop", "LoopResult"),
-    "apt_assets.display": ("Display", "Lines", "display"),
+    "apt_assets.landing.land": ("land_files",),
+    "apt_assets.orchestration.run": ("run_loop", "LoopResult"),
+    "apt_assets.engine.display": ("Display", "Lines", "display"),
     "apt_assets.engine.plan": ("Planner.plan", "Planner.verdict"),
-    "apt_assets.results": ("results",),
-    "apt_assets.explain": ("explain",),
-    "apt_assets.show": ("rows_of",),
-    "apt_assets.report": ("write_report",),
-    "apt_assets.export": ("export",),
-    "schemas.files": ("read_table", "TableError"),
+    "apt_assets.report.results": ("results",),
+    "apt_assets.report.explain": ("explain",),
+    "apt_assets.report.show": ("rows_of",),
+    "apt_assets.report.page": ("write_report",),
+    "apt_assets.report.export": ("export",),
+    "resources.store.tables": ("read_table", "TableError"),
 }
 
 
@@ -55,7 +55,7 @@ def pages() -> dict[str, str]:
 
 
 def settings() -> str:
-    from apt_assets import experiment
+    from apt_assets.settings import experiment
 
     lines = [
         "# Settings",
@@ -82,7 +82,7 @@ def settings() -> str:
 
 def sections(model: type, prefix: str = "") -> Iterator[tuple[str, type]]:
     """(dotted name, model) of every section, a section's own right after it."""
-    from apt_assets.experiment import is_section
+    from apt_assets.settings.experiment import is_section
 
     for name, field in model.model_fields.items():
         if is_section(field.annotation):
@@ -156,8 +156,8 @@ def default_of(parameter: Any) -> str:
 
 
 def stages() -> str:
-    import apt_assets.assets  # noqa: F401 - declares the stages
-    from apt_assets.engine.stages import STAGES, Stage
+    import apt_assets.assets.order  # noqa: F401 - declares the stages
+    from apt_assets.engine.stage import STAGES, Stage
 
     lines = ["# Stages", "", paragraphs(Stage), "", "They follow in the order in which data flows.", ""]
     for name, one in STAGES.items():

@@ -1,1 +1,1 @@
-"""The project's tables: their schemas (`tables.py`), and how they are written and read (`files.py`)."""
+"""The project's tables: their schemas, and where their columns come from."""

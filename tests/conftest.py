@@ -48,8 +48,8 @@ def make_experiment(tmp_path, tiny_folder, monkeypatch):
 @pytest.fixture(scope="session")
 def finished(tiny_folder, tmp_path_factory):
     """The home of a project with two promoted iterations, made once: to be read, not changed."""
-    from apt_assets.display import Display
-    from apt_assets.loop import run_loop
+    from apt_assets.engine.display import Display
+    from apt_assets.orchestration.run import run_loop
 
     home = tmp_path_factory.mktemp("finished")
     tiny.land_hostile(home)

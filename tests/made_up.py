@@ -11,13 +11,14 @@ from dagster import DagsterEvent, DagsterEventType, DagsterRunStatus
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.utils import make_new_run_id
 
-import apt_assets.assets  # noqa: F401 - declares the stages
-from apt_assets.display import Display
+import apt_assets.assets.order  # noqa: F401 - declares the stages
+from apt_assets.engine.display import Display
 from apt_assets.engine.plan import stages_of
-from apt_assets.engine.stages import BASE, STAGES
-from apt_assets.loop import Dagster
+from apt_assets.engine.stage import STAGES
+from apt_assets.orchestration.instance import Dagster
+from apt_assets.orchestration.sensors import drive, notice
 from apt_assets.project import Project
-from apt_assets.sensors import drive, notice
+from apt_assets.settings.iterations import BASE
 from tests import tiny
 
 

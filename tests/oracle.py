@@ -11,18 +11,18 @@ import hashlib
 import json
 from pathlib import Path
 
-import apt_assets.assets  # noqa: F401 - declares the stages
-from apt_assets.driver import End, next_run
+import apt_assets.assets.order  # noqa: F401 - declares the stages
 from apt_assets.engine.execute import NothingToTrain, run_stage
 from apt_assets.engine.plan import Planner, stages_of
-from apt_assets.engine.stages import BASE, STAGES
+from apt_assets.engine.stage import STAGES
 from apt_assets.engine.step import StageBlocked
-from apt_assets.experiment import Experiment
-from apt_assets.loop import quarantine_damaged
-from apt_assets.method.landing import read_landed
-from apt_assets.partitions import key_of, number_of
+from apt_assets.landing.records import read_landed
+from apt_assets.loop.next_run import End, next_run
+from apt_assets.loop.turns import quarantine_damaged
 from apt_assets.project import Project
-from resources.digest import digest_json
+from apt_assets.settings.experiment import Experiment
+from apt_assets.settings.iterations import BASE, key_of, number_of
+from resources.store.digest import digest_json
 
 
 def small(value, size):
@@ -249,7 +249,7 @@ class World(Project):
         return "none" if name == "initial_adapter" and path.read_text() == "0" else self._digests.file(path)
 
     def code(self, start):
-        name = start.split(":")[1]
+        name = start.partition(":")[2]
         return {piece: str(self.pieces[piece][0]) for piece in CODE.get(name, ())} if name in FUNCTIONS else {start: ""}
 
     def planner(self):

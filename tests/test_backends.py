@@ -8,13 +8,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import polars as pl
 import pytest
 
-from apt_assets.display import Display
-from apt_assets.loop import run_loop
+from apt_assets.engine.display import Display
+from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
-from resources import served
-from resources.generation import generate
-from resources.policy_model import Reader, load_policy, load_tokenizer
-from resources.served import Served, ServerError, generate_served, served_name
+from resources.model import openai_server as served
+from resources.model.generation import generate
+from resources.model.openai_server import Served, ServerError, generate_served, served_name
+from resources.model.policy import Reader, load_policy, load_tokenizer
 from tests import tiny
 
 PROMPTS = [f"Colour of thing {n}?" for n in range(40)]

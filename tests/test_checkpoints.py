@@ -2,9 +2,9 @@
 
 import pytest
 
-from resources import checkpoints
-from resources.checkpoints import Checkpoints
-from resources.trainer import train_adapter
+from resources.training import checkpoints
+from resources.training.checkpoints import Checkpoints
+from resources.training.trainer import train_adapter
 from tests.test_trainer import RECIPE, pairs, train
 
 

@@ -6,11 +6,13 @@ import textwrap
 
 import pytest
 
-import apt_assets.assets  # noqa: F401 - declares the stages
-from apt_assets.engine.code import BOUNDARY, PACKAGES, CodeDigests, inside
-from apt_assets.engine.stages import STAGES
-from apt_assets.experiment import REPOSITORY
+import apt_assets.assets.order  # noqa: F401 - declares the stages
+from apt_assets.engine.stage import STAGES
+from apt_assets.settings.experiment import REPOSITORY
+from apt_assets.world.code import BOUNDARY, KNOWN_AS, PACKAGES, CodeDigests, inside
 
+# What opens a stage's inputs for it, and decides nothing of what is in them.
+MACHINERY = (*BOUNDARY, "apt_assets.project", "apt_assets.world", "apt_assets.landing.folder")
 SOURCES = {
     "resources/__init__.py": "",
     "resources/words.py": '''
@@ -30,9 +32,13 @@ SOURCES = {
     "resources/numbers.py": "LIMIT = 3\nOTHER = 4\n",
     "apt_assets/__init__.py": "",
     "apt_assets/engine/__init__.py": "",
+    "resources/apart.py": "def unused():\n    return 1\n",
     "apt_assets/engine/machinery.py": "def move(): return 1\n",
     "apt_assets/stage.py": """
-        from apt_assets.engine.machinery import move
+        from apt_assets.engine.machinery import move, stage
+        def work(view):
+            return 7
+        @stage(group="data", work=work)
         def compute(step):
             from resources.words import Grader
             move()
@@ -51,7 +57,7 @@ def tree(tmp_path):
 
 
 def closure(tree):
-    return CodeDigests(tree).closure("apt_assets.stage:compute")
+    return CodeDigests(tree).closure("apt_assets.stage")
 
 
 def edit(tree, name, old, new):
@@ -61,14 +67,8 @@ def edit(tree, name, old, new):
     path.write_text(text.replace(old, new))
 
 
-def test_closure_is_what_the_function_can_reach_and_no_more(tree):
-    assert set(closure(tree)) == {
-        "apt_assets.stage.compute",
-        "resources.words.Grader",
-        "resources.words.clean",
-        "resources.words.PATTERN",
-        "resources.numbers.LIMIT",
-    }
+def test_closure_is_the_module_and_all_that_it_imports_but_the_machinery(tree):
+    assert set(closure(tree)) == {"apt_assets.stage", "resources.words", "resources.numbers"}
 
 
 @pytest.mark.parametrize(
@@ -78,12 +78,13 @@ def test_closure_is_what_the_function_can_reach_and_no_more(tree):
         ("resources/words.py", '"""Clean it."""', '"""Take the x away."""'),
         ("resources/words.py", '"""Clean it."""\n', "\n"),
         ("resources/words.py", 'PATTERN.sub("", text)', 'PATTERN.sub(\n        "",\n        text,\n    )'),
-        ("resources/words.py", "return 1", "return 2"),
-        ("resources/numbers.py", "OTHER = 4", "OTHER = 5"),
+        ("resources/apart.py", "return 1", "return 2"),
+        ("apt_assets/stage.py", 'group="data"', 'group="mining"'),
+        ("apt_assets/stage.py", "return 7", "return 8"),
         ("apt_assets/engine/machinery.py", "return 1", "return 2"),
     ],
 )
-def test_comment_docstring_layout_unrelated_or_machinery_edit_changes_nothing(tree, name, old, new):
+def test_comment_docstring_layout_unrelated_declaring_or_machinery_edit_changes_nothing(tree, name, old, new):
     before = closure(tree)
     edit(tree, name, old, new)
     assert closure(tree) == before
@@ -92,15 +93,16 @@ def test_comment_docstring_layout_unrelated_or_machinery_edit_changes_nothing(tr
 @pytest.mark.parametrize(
     ("name", "old", "new", "changed"),
     [
-        ("resources/words.py", 'sub("",', 'sub(" ",', "resources.words.clean"),
-        ("resources/words.py", 'compile("x")', 'compile("y")', "resources.words.PATTERN"),
-        ("resources/numbers.py", "LIMIT = 3", "LIMIT = 4", "resources.numbers.LIMIT"),
-        ("resources/words.py", "< LIMIT", "<= LIMIT", "resources.words.Grader"),
-        ("resources/numbers.py", "LIMIT = 3", "LIMIT = 3\nprint(1)", "resources.numbers (on import)"),
-        ("resources/__init__.py", "", "import os\nos.umask(0)", "resources (on import)"),
+        ("resources/words.py", 'sub("",', 'sub(" ",', "resources.words"),
+        ("resources/words.py", 'compile("x")', 'compile("y")', "resources.words"),
+        ("resources/numbers.py", "LIMIT = 3", "LIMIT = 4", "resources.numbers"),
+        ("resources/words.py", "< LIMIT", "<= LIMIT", "resources.words"),
+        ("resources/numbers.py", "LIMIT = 3", "LIMIT = 3\nprint(1)", "resources.numbers"),
+        ("resources/__init__.py", "", "import os\nos.umask(0)", "resources"),
+        ("resources/words.py", "return 1", "return 2", "resources.words"),
     ],
 )
-def test_edit_of_anything_reachable_changes_exactly_its_definition(tree, name, old, new, changed):
+def test_edit_of_anything_reachable_changes_exactly_its_module(tree, name, old, new, changed):
     before = closure(tree)
     if old:
         edit(tree, name, old, new)
@@ -110,15 +112,35 @@ def test_edit_of_anything_reachable_changes_exactly_its_definition(tree, name, o
     assert {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)} == {changed}
 
 
+def test_module_that_moved_and_is_known_by_its_former_name_changes_nothing(tree, monkeypatch):
+    before = closure(tree)
+    (tree / "resources/text").mkdir()
+    (tree / "resources/text/__init__.py").write_text('"""Texts."""\n')
+    (tree / "resources/words.py").rename(tree / "resources/text/words.py")
+    edit(tree, "apt_assets/stage.py", "from resources.words", "from resources.text.words")
+    assert closure(tree) != before
+    monkeypatch.setitem(KNOWN_AS, "resources.text.words", "resources.words")
+    assert closure(tree) == before
+    assert CodeDigests(tree).files("apt_assets.stage")[-1] == "resources/text/words.py"
+
+
+def test_import_of_another_module_in_place_of_one_is_a_change(tree):
+    (tree / "resources/others.py").write_text("LIMIT = 3\n")
+    (tree / "resources/numbers.py").write_text("LIMIT = 3\n")
+    before = closure(tree)
+    edit(tree, "resources/words.py", "from resources.numbers import", "from resources.others import")
+    assert closure(tree) != before
+
+
 def test_refresh_notices_an_edit_and_memory_of_other_sources_is_not_used(tree):
     memory = tree / "code.json"
     digests = CodeDigests(tree, memory)
-    before = digests.closure("apt_assets.stage:compute")
-    assert CodeDigests(tree, memory).closure("apt_assets.stage:compute") == before
+    before = digests.closure("apt_assets.stage")
+    assert CodeDigests(tree, memory).closure("apt_assets.stage") == before
     edit(tree, "resources/numbers.py", "LIMIT = 3", "LIMIT = 4")
     digests.refresh()
-    assert digests.closure("apt_assets.stage:compute") != before
-    assert CodeDigests(tree, memory).closure("apt_assets.stage:compute") == digests.closure("apt_assets.stage:compute")
+    assert digests.closure("apt_assets.stage") != before
+    assert CodeDigests(tree, memory).closure("apt_assets.stage") == digests.closure("apt_assets.stage")
 
 
 def owner(frame):
@@ -138,10 +160,10 @@ def traced(stage, ran):
                 caller = caller.f_back  # a comprehension is part of its function
             module, called_by = owner(frame)[0], owner(caller)[0] if caller else ""
             # What the machinery itself calls, such as the digest of a task, decides no content.
-            ours = inside(module, PACKAGES) and not inside(module, BOUNDARY) and not inside(called_by, BOUNDARY)
+            ours = inside(module, PACKAGES) and not inside(module, MACHINERY) and not inside(called_by, MACHINERY)
             # A function made inside another one is part of it.
             if event == "call" and ours and owner(frame)[1][0] not in "<_":
-                called.add(".".join(owner(frame)))
+                called.add(module)
 
         sys.setprofile(profile)
         try:
@@ -157,8 +179,8 @@ def test_every_function_that_a_stage_runs_is_in_its_closure(make_experiment, tmp
     digest of the stage's code, or belong to the machinery."""
     from apt_assets.engine.execute import run_stage
     from apt_assets.engine.plan import stages_of
-    from apt_assets.engine.stages import BASE
     from apt_assets.project import Project
+    from apt_assets.settings.iterations import BASE
     from tests import tiny
 
     tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(40))

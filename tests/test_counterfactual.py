@@ -3,12 +3,10 @@
 import polars as pl
 import pytest
 
-import apt_assets.assets  # noqa: F401 - declares the stages
-from apt_assets.costs import work_of
+import apt_assets.assets.order  # noqa: F401 - declares the stages
 from apt_assets.engine.execute import run_stage
-from apt_assets.engine.stages import STAGES
-from apt_assets.experiment import UsageError
-from apt_assets.experiment_file import load_experiment
+from apt_assets.engine.stage import STAGES
+from apt_assets.loop.work import work_of
 from apt_assets.method.counterfactual import (
     TRIES,
     behind,
@@ -26,12 +24,14 @@ from apt_assets.method.counterfactual import (
     units_of,
 )
 from apt_assets.project import Project
+from apt_assets.settings.experiment import UsageError
+from apt_assets.settings.reader import load_experiment
 from resources.assessors import Row
 from resources.assessors.numeric import NUMBER, Numeric
 from resources.assessors.set_f1 import SetF1
-from resources.generation import generate
-from resources.policy_model import load_policy
-from schemas.files import read_table
+from resources.model.generation import generate
+from resources.model.policy import load_policy
+from resources.store.tables import read_table
 from tests import tiny
 from tests.test_code import assert_in_closure, traced
 
@@ -308,20 +308,21 @@ def test_all_code_that_makes_a_wrong_answer_is_in_the_key_of_the_pairs(pairs_of,
     monkeypatch.setitem(STAGES, "preference_pairs", traced(STAGES["preference_pairs"], ran))
     made = pairs_of(assessor={"kind": kind}, pairs={"counterfactual": how, "temperature": 2.0})
     assert made.kind("counterfactual").height > 0
-    assert {one.split(".")[-2] for one in ran["preference_pairs"]} >= {"counterfactual", "counterfactuals"}
+    assert {one.split(".")[-1] for one in ran["preference_pairs"]} >= {"counterfactual", "counterfactuals"}
     assert_in_closure(ran)
 
 
 def test_all_code_that_samples_is_in_the_key_of_the_samples(pairs_of, monkeypatch):
-    from apt_assets import counterfactuals
+    from apt_assets.rows import counterfactuals
 
     ran, keys = {}, []
     real = counterfactuals.sampled_rows
     monkeypatch.setattr(counterfactuals, "sampled_rows", lambda *given: keys.append(real(*given)) or keys[0])
     monkeypatch.setitem(STAGES, "preference_pairs", traced(STAGES["preference_pairs"], ran))
     pairs_of(pairs={"counterfactual": "sampled"})
+    sampling = {"resources.model.sampling", "resources.model.generation"}
     samples = {one for one in ran["preference_pairs"] if one.startswith("resources.") and "assessors" not in one}
-    assert {"resources.sampling.draw", "resources.generation.Run"} <= samples <= set(keys[0].context["code"])
+    assert sampling <= samples <= set(keys[0].context["code"])
 
 
 def test_sampling_from_a_server_is_refused_and_both_keys_are_named(make_experiment):
@@ -332,9 +333,9 @@ def test_sampling_from_a_server_is_refused_and_both_keys_are_named(make_experime
 
 
 def test_people_are_shown_counterfactual_pairs(pairs_of):
-    from apt_assets.dagster_metadata import metadata
-    from apt_assets.findings import Store, pair_origins
-    from apt_assets.report import pairs
+    from apt_assets.orchestration.metadata import metadata
+    from apt_assets.report.findings import Store, pair_origins
+    from apt_assets.report.page import pairs
 
     made = pairs_of(pairs={"counterfactual": "perturbed"})
     planner, count = made.project.planner(), made.kind("counterfactual").height

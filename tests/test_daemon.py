@@ -13,8 +13,8 @@ import time
 import urllib.request
 from pathlib import Path
 
-from apt_assets.engine.stages import BASE
 from apt_assets.project import Project
+from apt_assets.settings.iterations import BASE
 from tests import tiny
 
 

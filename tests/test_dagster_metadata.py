@@ -7,8 +7,9 @@ import xml.etree.ElementTree as ElementTree
 import dagster as dg
 import pytest
 
-from apt_assets.dagster_metadata import as_cell, check_metadata, metadata
-from apt_assets.engine.stages import BASE, STAGES
+from apt_assets.engine.stage import STAGES
+from apt_assets.orchestration.metadata import as_cell, check_metadata, metadata
+from apt_assets.settings.iterations import BASE
 from schemas.lineage import LINEAGE
 from schemas.tables import TABLES
 
@@ -69,7 +70,7 @@ def test_plots_are_images_that_hold_the_numbers(project, stage, plots):
 
 
 def test_pairs_tell_the_bad_case_the_answer_and_the_similarity_they_came_by(project):
-    from schemas.files import read_table
+    from resources.store.tables import read_table
 
     text = shown(project, "preference_pairs")["where_pairs_come_from"].value
     head, _, *rows = [line[2:-2].split(" | ") for line in text.splitlines() if line.startswith("|")]

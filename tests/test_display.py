@@ -11,7 +11,7 @@ from apt_assets.engine.progress import Progress, throttled
 
 SCRIPT = """
 import sys
-from apt_assets.display import display
+from apt_assets.engine.display import display
 from apt_assets.engine.progress import Progress
 shown = display(as_json=sys.argv[1:] == ["--json"])
 shown.line("eval_predictions of 0001: computing [first time]")

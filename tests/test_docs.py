@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from apt_assets.experiment import REPOSITORY, Experiment
-from apt_assets.experiment_file import load_experiment, valid_keys
+from apt_assets.settings.experiment import REPOSITORY, Experiment
+from apt_assets.settings.reader import load_experiment, valid_keys
 from docs import reference
 from tests import tiny
 
@@ -163,7 +163,7 @@ def check_yaml(block: Block, project: Path, tmp_path: Path) -> None:
         assert load_study(tmp_path / "study.yaml").file.name
         return
     if "task" in content:
-        from resources.benchmarks import load_task
+        from resources.model.lm_eval_tasks import load_task
 
         assert load_task(project / block.notes["file"], None, project / "nowhere").keys
         return
@@ -174,7 +174,7 @@ def check_yaml(block: Block, project: Path, tmp_path: Path) -> None:
 
 def check_rows(block: Block, tmp_path: Path) -> None:
     """Rows to land have nothing wrong with them; others are the data of the task file below them."""
-    from apt_assets.method.landing import contents_of
+    from apt_assets.landing.records import contents_of
 
     path = tmp_path / "block.jsonl"
     path.write_text(block.text)
@@ -244,7 +244,7 @@ PASSED_ON = {
     "'\\n'.join((f'{self.path}: {what}: {explain(e)}' for e in error.errors()))": "experiment.explain",
     "errors.read().decode('utf-8', 'replace').strip()[-500:]": "parquet.send, or pyarrow's own words",
     "step.reason": "loop.in_turn",
-    "self._problem": "resources.machine.lacking, or training.lora_targets",
+    "self._problem": "resources.model.capabilities.lacking, or training.lora_targets",
     "'missing' if value is None else f'must be text, got {type(value).__name__}'": "rows in quarantine",
     "verdict['reason']": "the gate, or no bad case",
     "… in …": "no data has landed, or no usable row",
@@ -257,7 +257,7 @@ EXPLAINED |= {"ValueError", "RuntimeError", "NotImplementedError"}
 def sources() -> list[ast.Module]:
     files = [
         *REPOSITORY.glob("apt_assets/**/*.py"),
-        *REPOSITORY.glob("resources/*.py"),
+        *REPOSITORY.glob("resources/**/*.py"),
         *REPOSITORY.glob("schemas/*.py"),
     ]
     return [ast.parse(file.read_text(encoding="utf-8")) for file in sorted(files)]
@@ -320,7 +320,7 @@ def test_reference_has_every_setting_command_stage_and_column():
     import typer
 
     from apt_assets.cli import app
-    from apt_assets.engine.stages import STAGES
+    from apt_assets.engine.stage import STAGES
     from schemas.tables import TABLES
 
     pages = reference.pages()

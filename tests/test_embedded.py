@@ -6,14 +6,14 @@ import json
 import polars as pl
 import pytest
 
-from apt_assets.experiment import REPOSITORY, native_dtype
 from apt_assets.method.splits import row_id
-from resources import generation
-from resources.embedded import CHAPTERS, prepare
-from resources.generation import generate
-from resources.policy_model import load_policy
-from resources.scoring import Question, score_answers
-from resources.trainer import TrainingRecipe, train_adapter
+from apt_assets.settings.experiment import REPOSITORY, native_dtype
+from resources.demo.downloads import CHAPTERS, prepare
+from resources.model import generation
+from resources.model.generation import generate
+from resources.model.policy import load_policy
+from resources.model.scoring import Question, score_answers
+from resources.training.trainer import TrainingRecipe, train_adapter
 from schemas.tables import PreferencePairs
 
 CACHE = REPOSITORY / ".apt" / "cache"

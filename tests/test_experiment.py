@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from apt_assets.experiment import REPOSITORY, UsageError
-from apt_assets.experiment_file import load_experiment
+from apt_assets.settings.experiment import REPOSITORY, UsageError
+from apt_assets.settings.reader import load_experiment
 
 
 def load(tmp_path: Path, text: str):

@@ -6,8 +6,8 @@ import re
 import pytest
 import yaml
 
-from apt_assets.experiment import UsageError
-from apt_assets.export import export
+from apt_assets.report.export import export
+from apt_assets.settings.experiment import UsageError
 
 
 def test_exported_pairs_train_a_bare_trl_trainer(project, tmp_path):
@@ -23,11 +23,11 @@ def test_exported_pairs_train_a_bare_trl_trainer(project, tmp_path):
     assert len(pairs) == counted > 0
     assert pairs[0]["prompt"][0] == {"role": "system", "content": 'Say "one" | colour.'}
     trainer = DPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(project.model),
+        model=AutoModelForCausalLM.from_pretrained(project.models.base_model),
         args=DPOConfig(output_dir=str(tmp_path / "out"), max_steps=2, use_cpu=True, bf16=False, report_to=[],
                        logging_steps=1, save_strategy="no", disable_tqdm=True),
         train_dataset=pairs,
-        processing_class=AutoTokenizer.from_pretrained(project.model),
+        processing_class=AutoTokenizer.from_pretrained(project.models.base_model),
     )  # fmt: skip
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

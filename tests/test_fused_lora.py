@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from resources.fused_lora import LoraProduct, fuse_lora
+from resources.training.fused_lora import LoraProduct, fuse_lora
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from unittest.mock import patch
 
 import pytest
 
-from apt_assets.collect import collect_garbage
 from apt_assets.engine.execute import run_stage
 from apt_assets.engine.plan import stages_of
-from apt_assets.engine.stages import BASE, STAGES
+from apt_assets.engine.stage import STAGES
+from apt_assets.loop.gc import collect_garbage
+from apt_assets.settings.iterations import BASE
 from tests.oracle import content_of
 from tests.torture.small_loop import open_loop
 

@@ -5,8 +5,8 @@ import json
 import polars as pl
 import pytest
 
-from apt_assets.experiment import REPOSITORY
 from apt_assets.method.splits import normalised
+from apt_assets.settings.experiment import REPOSITORY
 from benchmarks.general import contamination, merged
 
 PROMPTS = normalised(
@@ -49,7 +49,7 @@ def test_tasks_measured_elsewhere_are_not_put_into_one_table():
 
 
 def test_results_are_of_the_sets_as_they_are_now():
-    from resources.benchmarks import load_tasks
+    from resources.model.lm_eval_tasks import load_tasks
 
     found = json.loads((REPOSITORY / "benchmarks" / "results" / "general.json").read_text())["tasks"]
     tasks = load_tasks(REPOSITORY / "tasks", dict.fromkeys(found), REPOSITORY / ".apt" / "cache" / "general")

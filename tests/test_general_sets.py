@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from apt_assets.experiment import REPOSITORY, Experiment
-from resources import embedded, general_sets
-from resources.benchmarks import load_tasks
-from resources.embedded import prepare
-from resources.general_sets import SETS, is_current
+from apt_assets.settings.experiment import REPOSITORY, Experiment
+from resources.demo import downloads as embedded
+from resources.demo import general_sets
+from resources.demo.downloads import prepare
+from resources.demo.general_sets import SETS, is_current
+from resources.model.lm_eval_tasks import load_tasks
 
 CACHE = REPOSITORY / ".apt" / "cache"
 CHOICES = {"last_word": 6, "preposition": 8, "ending": 4}
@@ -110,7 +111,7 @@ def test_first_items_are_of_both_sources_and_many_texts(items):
 
 def test_sets_come_out_the_same_in_another_process(wheel, tmp_path):
     script = (
-        "import sys; from pathlib import Path; from resources.general_sets import *\n"
+        "import sys; from pathlib import Path; from resources.demo.general_sets import *\n"
         "for name in SETS: write_set(name, Path(sys.argv[1]), Path(sys.argv[2]) / name)"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(REPOSITORY)}

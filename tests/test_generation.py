@@ -2,10 +2,10 @@
 
 import pytest
 
-from resources.benchmarks import evaluate, load_task
-from resources.generation import generate
-from resources.policy_model import load_policy
-from resources.scoring import Question, score_answers
+from resources.model.generation import generate
+from resources.model.lm_eval_tasks import evaluate, load_task
+from resources.model.policy import load_policy
+from resources.model.scoring import Question, score_answers
 from tests import tiny
 
 

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import pytest
 
-import apt_assets.assets  # noqa: F401 - declares the stages
-from apt_assets.engine.code import BOUNDARY, PACKAGES, inside
+import apt_assets.assets.order  # noqa: F401 - declares the stages
 from apt_assets.engine.execute import run_stage
-from apt_assets.experiment import Experiment, UsageError
-from apt_assets.experiment_file import load_experiment
-from apt_assets.grading import combine, grade_context, open_assessor
 from apt_assets.project import Project
+from apt_assets.rows.grades import combine, grade_context, open_assessor
+from apt_assets.settings.experiment import Experiment, UsageError
+from apt_assets.settings.reader import load_experiment
+from apt_assets.world.code import BOUNDARY, PACKAGES, inside
 from tests import tiny
 from tests.fake_endpoint import always, naive, serve
 from tests.test_code import owner
@@ -60,7 +60,7 @@ def mine(make_experiment, tmp_path):
 
 
 def grades_of(project, manifest):
-    from schemas.files import read_table
+    from resources.store.tables import read_table
 
     return read_table(project.store.folder(manifest) / "eval_predictions.parquet")["grade"].to_list()
 
@@ -92,7 +92,7 @@ def test_new_weights_combine_the_grades_that_are_there(mine):
 
 
 def test_plan_counts_a_grade_of_each_kind(mine, make_experiment):
-    from apt_assets.costs import work_of
+    from apt_assets.loop.work import work_of
 
     mine(kind="labels")
     weights = {"weights": {"labels": 1, "exact": 1}}
@@ -129,7 +129,7 @@ def test_api_key_is_sent_and_written_nowhere(mine, monkeypatch, tmp_path):
 
 
 def test_what_was_graded_before_an_endpoint_failed_is_not_asked_for_again(mine, monkeypatch):
-    from apt_assets import grading
+    from apt_assets.rows import grades as grading
 
     def in_fours(*arguments):
         assessor = open_assessor(*arguments)
@@ -156,14 +156,14 @@ class Traced(NamedTuple):
 
 @pytest.mark.parametrize("kind", ["labels", "exact", "set_f1", "overlap", "endpoint", "local"])
 def test_all_code_that_grades_is_in_the_key_of_its_grades(mine, monkeypatch, tiny_folder, kind):
-    from apt_assets import grading
+    from apt_assets.rows import grades as grading
 
     called, known = set(), set()
 
     def profile(frame, event, _):
         name = owner(frame)
         if event == "call" and inside(name[0], PACKAGES) and not inside(name[0], BOUNDARY):
-            called.add(".".join(name))
+            called.add(name[0])
 
     def traced(step, *arguments):
         assessor = open_assessor(step, *arguments)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from apt_assets.definitions import build_definitions
+from apt_assets.orchestration.definitions import build_definitions
 from apt_assets.project import Project
 
 SNAPSHOT = Path(__file__).with_name("asset_graph.txt")

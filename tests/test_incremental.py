@@ -12,10 +12,10 @@ import sys
 import pytest
 import yaml
 
-from apt_assets.display import Display
-from apt_assets.engine.code import CodeDigests
-from apt_assets.loop import run_loop
+from apt_assets.engine.display import Display
+from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
+from apt_assets.world.code import CodeDigests
 from tests import tiny
 
 ROWS = 60
@@ -65,14 +65,14 @@ class Lab:
 
     def rows(self, split):
         """Prompts of a split of iteration 1."""
-        from schemas.files import read_table
+        from resources.store.tables import read_table
 
         manifest = self.project.store.pointed("tiny", "0001", "domain_dataset")
         return read_table(self.project.store.folder(manifest) / f"{split}.parquet")["prompt"].to_list()
 
     def planned(self, **changes):
         """What `plan` says beforehand that the edit will cost, where it is exact."""
-        from apt_assets.costs import total, work_of
+        from apt_assets.loop.work import total, work_of
 
         planner = self.project.planner()
         works = [work_of(self.project, planner, plan) for plan in planner.plan(1)]
@@ -118,7 +118,7 @@ def test_nothing_changed_computes_nothing(lab):
 def test_run_that_changes_nothing_opens_dagster_only_if_its_log_changed_since(lab, monkeypatch):
     import dagster as dg
 
-    from apt_assets import loop
+    from apt_assets.orchestration import run as loop
 
     opened, real = [], loop.Dagster
     monkeypatch.setattr(loop, "Dagster", lambda *given: opened.append(given) or real(*given))
@@ -176,7 +176,7 @@ def test_row_lost_from_lancedb_is_noticed_by_the_stage_that_needs_it_and_embedde
 
 
 def test_gc_removes_vectors_of_withdrawn_rows_and_tables_of_pools_as_there_used_to_be(lab):
-    from apt_assets.collect import Collected, collect_vectors, needs
+    from apt_assets.loop.gc import Collected, collect_vectors, needs
 
     def collect(dry_run):
         # Not the whole of gc: this process holds the lock of its run.
@@ -208,19 +208,19 @@ def test_threshold_change_does_not_regenerate_predictions(lab):
     assert "embeddings" not in done
 
 
-def changed_code(monkeypatch, definition):
+def changed_code(monkeypatch, module):
     real = CodeDigests.closure
     monkeypatch.setattr(
         CodeDigests,
         "closure",
-        lambda self, start: {k: "0" * 16 if k == definition else v for k, v in real(self, start).items()},
+        lambda self, start: {k: "0" * 16 if k == module else v for k, v in real(self, start).items()},
     )
 
 
 def test_rubric_change_grades_every_row_anew_and_generates_nothing(lab, monkeypatch):
     from resources.assessors import labels
 
-    changed_code(monkeypatch, "resources.assessors.labels.grade")
+    changed_code(monkeypatch, "resources.assessors.labels")
     real = labels.grade
     bad = {2: 1, 3: 2}
     monkeypatch.setattr(labels, "grade", lambda *row: bad.get(real(*row), real(*row)))
@@ -237,8 +237,8 @@ def test_rubric_change_grades_every_row_anew_and_generates_nothing(lab, monkeypa
 
 
 def test_comments_and_docstrings_edited_everywhere_change_no_stage(tmp_path):
-    from apt_assets.engine.stages import STAGES
-    from apt_assets.experiment import REPOSITORY
+    from apt_assets.engine.stage import STAGES
+    from apt_assets.settings.experiment import REPOSITORY
 
     for package in ("apt_assets", "resources", "schemas"):
         shutil.copytree(REPOSITORY / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -255,8 +255,8 @@ def test_comments_and_docstrings_edited_everywhere_change_no_stage(tmp_path):
 
 
 def test_helper_edited_to_the_same_result_runs_its_stage_and_cuts_off(lab, monkeypatch):
-    changed_code(monkeypatch, "apt_assets.method.mining.select_bad_cases")
-    assert lab.run() == ({}, {("0001", "bad_cases")})
+    changed_code(monkeypatch, "apt_assets.method.pairing")
+    assert lab.run() == ({}, {("0001", "preference_pairs")})
 
 
 def test_beta_change_trains_and_scores_only(lab):
@@ -338,7 +338,7 @@ def test_stage_that_reads_what_it_does_not_declare_is_an_error_not_a_wrong_reuse
     import dataclasses
 
     from apt_assets.engine.execute import run_stage
-    from apt_assets.engine.stages import STAGES
+    from apt_assets.engine.stage import STAGES
     from apt_assets.engine.view import UndeclaredRead
 
     def reading(what):

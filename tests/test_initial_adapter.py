@@ -11,22 +11,23 @@ import polars as pl
 import pytest
 from safetensors.torch import load_file, save_file
 
-from apt_assets import answering
-from apt_assets.dagster_ledger import Ledger
-from apt_assets.display import Display
+from apt_assets.engine.display import Display
 from apt_assets.engine.execute import run_stage
-from apt_assets.engine.stages import BASE
 from apt_assets.engine.step import StageBlocked
-from apt_assets.experiment import UsageError
-from apt_assets.explain import as_text, explain
-from apt_assets.export import export
-from apt_assets.findings import findings
-from apt_assets.loop import Dagster, run_loop
-from resources.digest import digest_file, digest_json
-from resources.generation import generate
-from resources.given_adapter import problem_with
-from resources.policy_model import load_policy
-from resources.trainer import train_adapter
+from apt_assets.orchestration.instance import Dagster
+from apt_assets.orchestration.ledger import Ledger
+from apt_assets.orchestration.run import run_loop
+from apt_assets.report.explain import as_text, explain
+from apt_assets.report.export import export
+from apt_assets.report.findings import findings
+from apt_assets.rows import answers as answering
+from apt_assets.settings.experiment import UsageError
+from apt_assets.settings.iterations import BASE
+from resources.model.adapter import problem_with
+from resources.model.generation import generate
+from resources.model.policy import load_policy
+from resources.store.digest import digest_file, digest_json
+from resources.training.trainer import train_adapter
 from tests import tiny
 from tests.test_trainer import RECIPE, pairs
 
@@ -76,7 +77,8 @@ def table(project, key, stage, file=None):
 
 
 def said_by(project, adapter, prompts):
-    policy = load_policy(project.model, adapter, dtype="float32", system_prompt=project.experiment.policy.system_prompt)
+    system_prompt = project.experiment.policy.system_prompt
+    policy = load_policy(project.models.base_model, adapter, dtype="float32", system_prompt=system_prompt)
     return generate(policy, prompts, max_new_tokens=4, batch_tokens=1024)
 
 

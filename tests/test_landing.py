@@ -8,12 +8,12 @@ from collections import namedtuple
 import polars as pl
 import pytest
 
-from apt_assets.experiment import UsageError
-from apt_assets.land import land_files
+from apt_assets.landing.land import land_files
+from apt_assets.landing.readers import Chunk
+from apt_assets.landing.records import ROWS, contents_of, read_landed, sort_out
 from apt_assets.method.domain import build_domain
-from apt_assets.method.landing import ROWS, contents_of, read_landed, sort_out
-from apt_assets.method.reading import Chunk
 from apt_assets.project import Project
+from apt_assets.settings.experiment import UsageError
 
 Row = namedtuple("Row", [name for name in ROWS if name != "record"])
 GOOD = {"prompt": "Capital of France?", "answer": "Paris"}

@@ -6,9 +6,9 @@ import os
 import dagster as dg
 import pytest
 
-from apt_assets.definitions import build_definitions
-from apt_assets.engine.stages import BASE
-from apt_assets.sensors import Look
+from apt_assets.orchestration.definitions import build_definitions
+from apt_assets.orchestration.sensors import Look
+from apt_assets.settings.iterations import BASE
 from tests import tiny
 from tests.made_up import asked
 

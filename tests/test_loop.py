@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from apt_assets.display import Display
-from apt_assets.loop import run_loop
+from apt_assets.engine.display import Display
+from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from tests import tiny
 
@@ -82,7 +82,7 @@ def test_file_edited_while_a_stage_reads_it_commits_nothing(project, monkeypatch
     import dataclasses
 
     from apt_assets.engine.execute import StageBlocked, run_stage
-    from apt_assets.engine.stages import STAGES
+    from apt_assets.engine.stage import STAGES
 
     original = STAGES["domain_dataset"]
 
@@ -98,7 +98,7 @@ def test_file_edited_while_a_stage_reads_it_commits_nothing(project, monkeypatch
 
 
 def test_evaluation_rows_reach_neither_pool_nor_neighbours_nor_pairs(project):
-    from schemas.files import read_table
+    from resources.store.tables import read_table
 
     run(project, 2)
 
@@ -138,12 +138,14 @@ def test_new_data_after_a_refused_gate_goes_on_from_what_was_promoted(make_exper
 
 def land_what_the_policy_says_anyway(path):
     """Questions whose gold is the policy's own answer."""
-    from resources.generation import generate
-    from resources.policy_model import load_policy
+    from resources.model.generation import generate
+    from resources.model.policy import load_policy
 
     project = Project.open(path)
     prompts = [row["prompt"] for row in tiny.domain_rows(30)]
-    said = generate(load_policy(project.model, dtype="float32"), prompts, max_new_tokens=4, batch_tokens=1024)
+    said = generate(
+        load_policy(project.models.base_model, dtype="float32"), prompts, max_new_tokens=4, batch_tokens=1024
+    )
     rows = [{"prompt": p, "answer": a} for p, a in zip(prompts, said, strict=True) if a.strip("\x00 ")]
     tiny.write_jsonl(project.landing / "known.jsonl", rows)
 

@@ -5,8 +5,8 @@ import pytest
 from dagster import DagsterRunStatus
 
 from apt_assets.engine.plan import stages_of
-from apt_assets.engine.stages import BASE
-from apt_assets.sensors import DEAD_AFTER, MOST_RESTARTS
+from apt_assets.orchestration.sensors import DEAD_AFTER, MOST_RESTARTS
+from apt_assets.settings.iterations import BASE
 from tests.made_up import asked
 
 # -- what runs next -----------------------------------------------------------------------------------

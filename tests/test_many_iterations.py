@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 
 from apt_assets import cli
+from apt_assets.landing.folder import LandingFolder
 
 
 @pytest.fixture
@@ -65,9 +66,9 @@ def test_look_at_an_unchanged_loop_leaves_the_event_log_unread_and_one_after_a_w
 
 def test_landed_file_is_looked_up_once_for_all_iterations_that_use_it(ended, monkeypatch):
     looked = []
-    contents = type(ended.project)._contents
+    contents = LandingFolder._contents
     monkeypatch.setattr(
-        type(ended.project), "_contents", lambda self, name, reader: looked.append(name) or contents(self, name, reader)
+        LandingFolder, "_contents", lambda self, name, reader: looked.append(name) or contents(self, name, reader)
     )
     plans = ended.project.planner().plan(2)
     assert {plan.status for plan in plans} == {"fresh"}

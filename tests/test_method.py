@@ -6,7 +6,7 @@ from apt_assets.method.mining import draw_questions, select_bad_cases
 from apt_assets.method.pairing import build_pairs
 from apt_assets.method.scores import wilson
 from apt_assets.method.splits import row_id
-from schemas.files import TableError, write_table
+from resources.store.tables import TableError, write_table
 from schemas.tables import TABLES, DomainItems
 
 

@@ -7,15 +7,15 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from apt_assets.display import Display
+from apt_assets.engine.display import Display
 from apt_assets.engine.plan import stages_of
-from apt_assets.experiment import REPOSITORY, UsageError
-from apt_assets.loop import run_loop
+from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
-from resources.generation import generate
-from resources.machine import lacking
-from resources.policy_model import encode, load_policy
-from resources.trainer import make_trainer, train_adapter
+from apt_assets.settings.experiment import REPOSITORY, UsageError
+from resources.model.capabilities import lacking
+from resources.model.generation import generate
+from resources.model.policy import encode, load_policy
+from resources.training.trainer import make_trainer, train_adapter
 from tests import tiny
 from tests.test_trainer import RECIPE, pairs
 
@@ -190,7 +190,7 @@ def test_hub_id_that_is_not_on_this_machine_says_how_to_get_it(make_experiment):
     with pytest.raises(
         UsageError, match=r"(?s)policy.model: 'nobody/has-this' is neither.*hf download nobody/has-this"
     ):
-        _ = project.model
+        _ = project.models.base_model
 
 
 def test_revision_of_a_hub_id_is_the_model_of_that_revision(make_experiment, tiny_folder, tmp_path, monkeypatch):

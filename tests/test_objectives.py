@@ -7,23 +7,23 @@ import polars as pl
 import pytest
 from safetensors.torch import load_file
 
-from apt_assets.costs import work_of
-from apt_assets.display import Display
-from apt_assets.export import write_pairs
-from apt_assets.findings import findings
-from apt_assets.loop import run_loop
+from apt_assets.drawing.plots import training_curves
+from apt_assets.engine.display import Display
+from apt_assets.loop.work import work_of
 from apt_assets.method.mining import draw_questions
 from apt_assets.method.pairing import with_replay_from_pool
 from apt_assets.method.splits import row_id
-from apt_assets.plots import training_curves
-from apt_assets.report import page
-from apt_assets.show import rows_of
-from resources.packing import common_prefix
-from resources.policy_model import encode, load_policy
-from resources.scoring import Question, score_answers
-from resources.shared_prompts import pack_pairs
-from resources.trainer import TrainingRecipe, as_conversations, make_trainer, train_adapter
-from schemas.files import read_table
+from apt_assets.orchestration.run import run_loop
+from apt_assets.report.export import write_pairs
+from apt_assets.report.findings import findings
+from apt_assets.report.page import page
+from apt_assets.report.show import rows_of
+from resources.model.packing import common_prefix
+from resources.model.policy import encode, load_policy
+from resources.model.scoring import Question, score_answers
+from resources.store.tables import read_table
+from resources.training.shared_prompts import pack_pairs
+from resources.training.trainer import TrainingRecipe, as_conversations, make_trainer, train_adapter
 from schemas.tables import TABLES
 from tests import tiny
 from tests.test_trainer import RECIPE, train
@@ -218,7 +218,8 @@ def test_whole_pool_trains_each_training_row_once_no_held_out_one_and_grades_onl
 
 def nll(project, rows, adapter):
     """Of the gold answers, nats per row."""
-    policy = load_policy(project.model, adapter, dtype="float32", system_prompt=project.experiment.policy.system_prompt)
+    system_prompt = project.experiment.policy.system_prompt
+    policy = load_policy(project.models.base_model, adapter, dtype="float32", system_prompt=system_prompt)
     gold = [policy.tokenizer(answer + policy.tokenizer.eos_token)["input_ids"] for answer in rows["chosen"]]
     contexts = [encode(policy, prompt) for prompt in rows["prompt"]]
     questions = [Question(context, (ids,)) for context, ids in zip(contexts, gold, strict=True)]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from apt_assets.collect import collect_garbage
-from apt_assets.engine.stages import STAGES
+from apt_assets.engine.stage import STAGES
+from apt_assets.loop.gc import collect_garbage
 from tests.oracle import Engine, World, scratch
 
 STORES, SEQUENCES = 20, 50  # sequences in each store: 1,000 in all

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from apt_assets.experiment import UsageError
-from apt_assets.land import land_files
-from apt_assets.method import parquet
-from apt_assets.method.landing import contents_of, read_landed
+from apt_assets.landing import parquet
+from apt_assets.landing.land import land_files
+from apt_assets.landing.records import contents_of, read_landed
+from apt_assets.settings.experiment import UsageError
 
 
 def write(path, table, **options):

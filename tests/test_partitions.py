@@ -7,10 +7,10 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.observe import observe
 
-from apt_assets.definitions import build_definitions
-from apt_assets.experiment import UsageError
-from apt_assets.partitions import key_of, number_of
-from apt_assets.show import parse_key
+from apt_assets.orchestration.definitions import build_definitions
+from apt_assets.report.show import parse_key
+from apt_assets.settings.experiment import UsageError
+from apt_assets.settings.iterations import key_of, number_of
 from tests.torture.hostile import KEYS
 
 # Dagster itself refuses some of these.

@@ -6,15 +6,16 @@ import math
 import polars as pl
 import pytest
 
-from apt_assets.dagster_metadata import metadata
-from apt_assets.export import export
-from apt_assets.findings import findings
 from apt_assets.method.scores import summarise, word_perplexity
+from apt_assets.orchestration.metadata import metadata
 from apt_assets.project import Project
-from apt_assets.results import general_rows, results
-from resources.benchmarks import TaskError, load_task, score_items
-from resources.policy_model import load_policy
-from schemas.files import read_table
+from apt_assets.report.export import export
+from apt_assets.report.findings import findings
+from apt_assets.report.results import results
+from apt_assets.report.tables import general_rows
+from resources.model.lm_eval_tasks import TaskError, load_task, score_items
+from resources.model.policy import load_policy
+from resources.store.tables import read_table
 from schemas.tables import DomainItems, GeneralItems, PassageItems
 from tests import tiny
 

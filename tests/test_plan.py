@@ -6,11 +6,12 @@ import sys
 
 import pytest
 
-import apt_assets.assets  # noqa: F401 - declares the stages
+import apt_assets.assets.order  # noqa: F401 - declares the stages
 from apt_assets.engine.plan import Planner, in_order, stages_of
-from apt_assets.engine.stages import BASE, STAGES
-from apt_assets.experiment import Experiment
-from resources.artifact_store import ArtifactStore
+from apt_assets.engine.stage import STAGES
+from apt_assets.settings.experiment import Experiment
+from apt_assets.settings.iterations import BASE
+from resources.store.artifacts import ArtifactStore
 
 
 class World:
@@ -35,7 +36,7 @@ class World:
         return self.identities[name]
 
     def code(self, start):
-        return {start: self.edited.get(start.split(":")[1], "c1")}
+        return {start: self.edited.get(start.rpartition(".")[2], "c1")}
 
 
 class Bench:

@@ -3,12 +3,12 @@
 import polars as pl
 import pytest
 
-import apt_assets.assets  # noqa: F401 - declares the stages
+import apt_assets.assets.order  # noqa: F401 - declares the stages
 from apt_assets.engine.execute import run_stage
 from apt_assets.method.mining import draw_questions, random_cases
 from apt_assets.method.splits import row_id
 from apt_assets.project import Project
-from schemas.files import read_table
+from resources.store.tables import read_table
 from schemas.tables import BadCases, Examples, Neighbors
 from tests import tiny
 
@@ -91,10 +91,10 @@ def test_random_cases_are_as_many_as_similar_ones_from_training_rows_only(near):
 
 
 def test_people_are_shown_random_cases_without_a_similarity(near):
-    from apt_assets.dagster_metadata import metadata, origins
-    from apt_assets.findings import Store, pair_origins
-    from apt_assets.report import pairs
-    from apt_assets.show import rows_of
+    from apt_assets.orchestration.metadata import metadata, origins
+    from apt_assets.report.findings import Store, pair_origins
+    from apt_assets.report.page import pairs
+    from apt_assets.report.show import rows_of
 
     project, read, manifest, _ = near(choose="random")
     run_stage(project, "0001", "preference_pairs", run_id="r")

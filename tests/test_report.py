@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from apt_assets import plots
-from apt_assets.experiment import RubricSettings
-from apt_assets.findings import findings
+from apt_assets.drawing import plots
 from apt_assets.method.measures import by_label, confusion, grade_counts
 from apt_assets.method.weaknesses import changed_items, changed_rows, cluster_groups, label_groups, weaknesses
-from apt_assets.report import page, write_report
-from schemas.files import read_table
+from apt_assets.report.findings import findings
+from apt_assets.report.page import page, write_report
+from apt_assets.settings.experiment import RubricSettings
+from resources.store.tables import read_table
 from schemas.tables import DomainItems, GeneralItems, Predictions
 from tests import tiny
 

@@ -2,12 +2,13 @@
 
 import pytest
 
-import apt_assets.assets  # noqa: F401 - declares the stages
-from apt_assets.display import Display
+import apt_assets.assets.order  # noqa: F401 - declares the stages
+from apt_assets.engine.display import Display
 from apt_assets.engine.plan import stages_of
-from apt_assets.engine.stages import BASE, STAGES, not_repeatable
-from apt_assets.experiment import Experiment
-from apt_assets.loop import run_loop
+from apt_assets.engine.stage import STAGES, not_repeatable
+from apt_assets.orchestration.run import run_loop
+from apt_assets.settings.experiment import Experiment
+from apt_assets.settings.iterations import BASE
 from tests import tiny
 from tests.conftest import BOTH_TASKS
 

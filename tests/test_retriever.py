@@ -7,11 +7,11 @@ import polars as pl
 import pytest
 
 from apt_assets.method.splits import row_id
-from resources.artifact_store import CorruptArtifact
-from resources.encoder import Encoder
-from resources.file_digests import FileDigests
-from resources.retriever import make_pool, nearest, similar_cases, verify_pool
-from resources.vector_table import VectorTable
+from resources.retrieval.encoder import Encoder
+from resources.retrieval.retriever import make_pool, nearest, similar_cases, verify_pool
+from resources.retrieval.vector_table import VectorTable
+from resources.store.artifacts import CorruptArtifact
+from resources.store.file_digests import FileDigests
 from schemas.tables import BadCases, Examples
 
 PROMPTS = [f"question about topic {n} and {n * 7}" for n in range(40)]
@@ -191,7 +191,7 @@ def test_older_pool_still_has_exactly_its_rows_after_rows_were_added_and_withdra
 
 
 def test_pool_with_few_new_rows_writes_and_compares_only_them(table, monkeypatch):
-    from resources import lance_rows
+    from resources.retrieval import lance_rows
 
     first = questions(*(f"question {n}" for n in range(3000)))
     pool_of(table, first)
@@ -220,7 +220,7 @@ def test_text_is_embedded_once_for_whatever_pool_and_only_then_the_encoder_is_lo
 
 
 def test_killed_fill_keeps_what_it_committed(table, monkeypatch):
-    monkeypatch.setattr("resources.vector_table.COMMIT_ROWS", 64)
+    monkeypatch.setattr("resources.retrieval.vector_table.COMMIT_ROWS", 64)
 
     class Killed(Exception):
         pass
@@ -246,7 +246,7 @@ def truncate(path):
 @pytest.fixture
 def three_commits(table, monkeypatch):
     """A pool of 192 rows in three files, as it should be."""
-    monkeypatch.setattr("resources.vector_table.COMMIT_ROWS", 64)
+    monkeypatch.setattr("resources.retrieval.vector_table.COMMIT_ROWS", 64)
     pool = questions(*(f"question {n}" for n in range(192)))
     index = pool_of(table, pool)
     assert len(fragments(table)) == 3

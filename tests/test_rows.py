@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from resources import row_store
-from resources.row_store import RowTable
+from resources.store import rows as row_store
+from resources.store.rows import RowTable
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from apt_assets.experiment import RUBRIC
+from apt_assets.settings.experiment import RUBRIC
 from resources.assessors import Row, Ungradable, endpoint, rubric
 from resources.assessors.endpoint import EndpointRubric
 from resources.assessors.rubric import build_prompt, mark_of, plain_text, read_grade
@@ -265,7 +265,7 @@ def test_row_near_the_threshold_is_graded_again_and_the_median_counts():
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
     from resources.assessors.local import LocalRubric
-    from resources.policy_model import load_policy
+    from resources.model.policy import load_policy
     from tests import tiny
 
     folder = tiny.make_policy(tmp_path_factory.mktemp("grader"), spread=0.5)

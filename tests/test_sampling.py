@@ -2,9 +2,9 @@
 
 import pytest
 
-from resources.generation import generate
-from resources.policy_model import encode, load_policy
-from resources.sampling import point, sample
+from resources.model.generation import generate
+from resources.model.policy import encode, load_policy
+from resources.model.sampling import point, sample
 
 
 @pytest.fixture(scope="module")

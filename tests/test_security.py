@@ -18,12 +18,13 @@ import pytest
 from typer.testing import CliRunner
 
 from apt_assets.cli import app
-from apt_assets.display import Display
-from apt_assets.experiment import REPOSITORY, UsageError
-from apt_assets.loop import run_loop
-from apt_assets.project import PICKLED, Project
-from resources import served
+from apt_assets.engine.display import Display
+from apt_assets.orchestration.run import run_loop
+from apt_assets.project import Project
+from apt_assets.settings.experiment import REPOSITORY, UsageError
+from apt_assets.world.models import PICKLED
 from resources.assessors import endpoint
+from resources.model import openai_server as served
 from tests import tiny
 from tests.fake_endpoint import always, serve
 
@@ -90,8 +91,8 @@ def test_two_iterations_run_where_every_function_that_reads_or_writes_a_file_of_
     tiny.land_hostile(tmp_path)
     loop = f"""
 from pathlib import Path
-from apt_assets.display import Display
-from apt_assets.loop import run_loop
+from apt_assets.engine.display import Display
+from apt_assets.orchestration.run import run_loop
 from tests import tiny
 home, folder = Path({str(tmp_path)!r}), Path({str(tiny_folder)!r})
 print(run_loop(tiny.open_project(home, folder), 2, Display()).reason)
@@ -144,11 +145,11 @@ def as_pickle(name):
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt"])
-@pytest.mark.parametrize(("setting", "folder"), [("policy.model", "model"), ("retrieval.encoder", "encoder")])
+@pytest.mark.parametrize(("setting", "folder"), [("policy.model", "base_model"), ("retrieval.encoder", "encoder")])
 def test_model_that_is_there_as_a_pickle_only_is_refused_before_it_is_read(planted, setting, folder, name):
     project = planted(setting, as_pickle(name))
     with pytest.raises(UsageError, match=rf"{setting}: .*may run code .*{name}.*safetensors"):
-        getattr(project, folder)
+        getattr(project.models, folder)
 
 
 def test_part_of_an_encoder_that_is_there_as_a_pickle_only_is_refused(planted):
@@ -157,22 +158,22 @@ def test_part_of_an_encoder_that_is_there_as_a_pickle_only_is_refused(planted):
         (folder / "2_Dense" / "pytorch_model.bin").write_bytes(pickle.dumps({}))
 
     with pytest.raises(UsageError, match=r"2_Dense/pytorch_model\.bin"):
-        _ = planted("retrieval.encoder", prepare).encoder
+        _ = planted("retrieval.encoder", prepare).models.encoder
 
 
 def test_folder_without_weights_is_refused(planted):
     project = planted("policy.model", lambda folder: (folder / "model.safetensors").unlink())
     with pytest.raises(UsageError, match=r"policy\.model: no safetensors in"):
-        _ = project.model
+        _ = project.models.base_model
 
 
 def test_pickle_beside_safetensors_is_left_alone(planted):
-    from resources.policy_model import load_policy
+    from resources.model.policy import load_policy
 
     def prepare(folder):
         (folder / "pytorch_model.bin").write_bytes(b"the same weights once more, never read")
 
-    assert load_policy(planted("policy.model", prepare).model, dtype="float32").model is not None
+    assert load_policy(planted("policy.model", prepare).models.base_model, dtype="float32").model is not None
 
 
 def code_in(folder: Path, module: str) -> Path:
@@ -189,8 +190,8 @@ def change_json(path: Path, **changes) -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "one_of_its_own"])
 def test_code_of_a_model_folder_is_never_run(planted, tmp_path, kind):
-    from resources.machine import skeleton
-    from resources.policy_model import load_policy, load_tokenizer
+    from resources.model.capabilities import skeleton
+    from resources.model.policy import load_policy, load_tokenizer
 
     def prepare(folder):
         code_in(folder, "evil")
@@ -198,7 +199,7 @@ def test_code_of_a_model_folder_is_never_run(planted, tmp_path, kind):
         change_json(folder / "config.json", auto_map=classes, model_type=kind)
         change_json(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Tokenizer", "evil.Tokenizer"]})
 
-    folder = planted("policy.model", prepare).model
+    folder = planted("policy.model", prepare).models.base_model
     # A kind that the library knows is loaded by the library's own code; another one is refused.
     for load in (lambda folder: load_policy(folder, dtype="float32"), skeleton):
         with nullcontext() if kind == "llama" else pytest.raises(ValueError, match="trust_remote_code"):
@@ -209,7 +210,7 @@ def test_code_of_a_model_folder_is_never_run(planted, tmp_path, kind):
 
 
 def test_code_of_an_encoder_folder_is_never_run(planted, tmp_path):
-    from resources.encoder import Encoder
+    from resources.retrieval.encoder import Encoder
 
     def prepare(folder):
         code_in(folder, "evil")
@@ -218,7 +219,7 @@ def test_code_of_an_encoder_folder_is_never_run(planted, tmp_path):
         (folder / "modules.json").write_text(json.dumps(modules))
 
     with pytest.raises(ValueError, match="trust_remote_code"):
-        Encoder(planted("retrieval.encoder", prepare).encoder)
+        Encoder(planted("retrieval.encoder", prepare).models.encoder)
     assert not (tmp_path / "ran").exists()
 
 
@@ -234,7 +235,7 @@ def test_neither_code_nor_pickles_are_fetched_from_the_hub(make_experiment, tmp_
         return str(tiny_folder / "policy")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    assert Project.open(make_experiment(policy={"model": "someone/model"})).model == tiny_folder / "policy"
+    assert Project.open(make_experiment(policy={"model": "someone/model"})).models.base_model == tiny_folder / "policy"
 
 
 # -- keys --------------------------------------------------------------------------------------------------
@@ -251,7 +252,7 @@ def places_of(key: str, folder: Path) -> list[str]:
 
 def run_and_report(project: Project, capfd) -> str:
     """Run an iteration with its report written below the home; returns all that was said."""
-    from apt_assets.report import write_report
+    from apt_assets.report.page import write_report
 
     try:
         said = run_loop(project, 1, Display()).reason

@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from apt_assets.cli import app
-from apt_assets.experiment import UsageError
-from apt_assets.land import land_files
-from apt_assets.method.landing import contents_of, read_landed
+from apt_assets.landing.land import land_files
+from apt_assets.landing.records import contents_of, read_landed
+from apt_assets.settings.experiment import UsageError
 from tests import tiny
 
 COLOURS = {"question": "Colour of the sky?", "choices": ["red", "blue"]}

@@ -6,9 +6,9 @@ import random
 import pytest
 from safetensors.torch import load_file
 
-from resources.fused_lora import fuse_lora
-from resources.packing import register
-from resources.shared_prompts import completion_positions_only, give_reference, pack_pairs, share_prompts
+from resources.model.packing import register
+from resources.training.fused_lora import fuse_lora
+from resources.training.shared_prompts import completion_positions_only, give_reference, pack_pairs, share_prompts
 
 COLUMNS = ("loss", "grad_norm", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "entropy")
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from resources.artifact_store import ArtifactStore, CorruptArtifact
-from resources.file_digests import FileDigests
+from resources.store.artifacts import ArtifactStore, CorruptArtifact
+from resources.store.file_digests import FileDigests
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from apt_assets.display import Display
-from apt_assets.experiment import UsageError
+from apt_assets.engine.display import Display
 from apt_assets.project import Project
+from apt_assets.settings.experiment import UsageError
 from apt_assets.study.cell import bring_up_to_date
 from apt_assets.study.command import open_study, run_study
 from apt_assets.study.file import Cell, Scoring
@@ -273,7 +273,7 @@ def test_the_page_escapes_what_the_file_says_and_shows_both_plots(done):
 
 
 def test_a_run_can_be_looked_at_like_any_experiment(done, monkeypatch):
-    from apt_assets.results import results
+    from apt_assets.report.results import results
 
     home = done[0]
     monkeypatch.setenv("APT_HOME", str(home))

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from apt_assets.experiment import REPOSITORY, UsageError
-from apt_assets.experiment_file import load_experiment
+from apt_assets.settings.experiment import REPOSITORY, UsageError
+from apt_assets.settings.reader import load_experiment
 from apt_assets.study.file import Cell, Scoring, load_study
 from apt_assets.study.wanted import Known, all_runs, best_candidate, final, wanted
 

@@ -11,15 +11,15 @@ from datetime import date, timedelta
 import polars as pl
 import pytest
 
-from apt_assets.experiment import REPOSITORY
-from apt_assets.experiment_file import load_experiment
 from apt_assets.method.near import near_held_out
 from apt_assets.method.splits import row_ids, splits_of
+from apt_assets.settings.experiment import REPOSITORY
+from apt_assets.settings.reader import load_experiment
 from resources.assessors import Row
 from resources.assessors.set_f1 import SetF1
-from resources.embedded import prepare
-from resources.ticket_words import BRANDS, COUNTS, DOES, LACKS, MONTHS, NAMES, SHARED, WEEKDAYS
-from resources.tickets import fits, slips, tickets
+from resources.demo.downloads import prepare
+from resources.demo.ticket_words import BRANDS, COUNTS, DOES, LACKS, MONTHS, NAMES, SHARED, WEEKDAYS
+from resources.demo.tickets import fits, slips, tickets
 
 KEYS = ["product", "issue", "since", "urgency"]
 
@@ -47,7 +47,7 @@ def test_file_is_the_same_in_every_process_and_begins_with_that_of_fewer_rows(tm
         command = [
             sys.executable,
             "-m",
-            "resources.tickets",
+            "resources.demo.tickets",
             str(tmp_path / name),
             "--rows",
             str(count),

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from apt_assets.experiment import REPOSITORY
+from apt_assets.settings.experiment import REPOSITORY
 
 
 @pytest.mark.parametrize(

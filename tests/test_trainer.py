@@ -5,7 +5,7 @@ import pytest
 from safetensors.torch import load_file
 
 from apt_assets.method.splits import row_id
-from resources.trainer import TrainingRecipe, train_adapter
+from resources.training.trainer import TrainingRecipe, train_adapter
 from schemas.tables import PreferencePairs
 
 RECIPE = TrainingRecipe(

@@ -9,10 +9,10 @@ from unittest.mock import patch
 
 import pytest
 
-from apt_assets.collect import collect_garbage
-from apt_assets.engine.stages import STAGES
-from apt_assets.explain import explain
-from resources.digest import digest_json
+from apt_assets.engine.stage import STAGES
+from apt_assets.loop.gc import collect_garbage
+from apt_assets.report.explain import explain
+from resources.store.digest import digest_json
 from tests.oracle import World, content_of
 from tests.torture.small_loop import open_loop
 

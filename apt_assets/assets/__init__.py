@@ -1,16 +1,1 @@
-"""The stages of the loop, one file each, in the order in which data flows."""
-
-from apt_assets.assets import (  # noqa: F401, I001 - the order is the order of the loop
-    base_scores,
-    domain_dataset,
-    retrieval_index,
-    policy,
-    eval_predictions,
-    bad_cases,
-    neighbors,
-    preference_pairs,
-    adapter_checkpoint,
-    benchmark_scores,
-    gate,
-    promoted_adapter,
-)
+"""The stages of the loop, one file each; order.py has them in their order."""

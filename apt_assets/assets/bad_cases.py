@@ -1,4 +1,4 @@
-from apt_assets.engine.stages import stage
+from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
 
 

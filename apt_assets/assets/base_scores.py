@@ -1,10 +1,10 @@
 import json
 from typing import TYPE_CHECKING
 
-from apt_assets.benchmarking import score_policy, work_to_score
-from apt_assets.engine.stages import ANSWERING, BENCHMARKS, GRADING, GRADING_LIBRARIES, stage
+from apt_assets.engine.stage import ANSWERING, BENCHMARKS, GRADING, GRADING_LIBRARIES, stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
+from apt_assets.rows.scores import score_policy, work_to_score
 
 if TYPE_CHECKING:
     import polars as pl
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 def questions_now(view: View) -> "tuple[dict[str, pl.DataFrame], list[str]]":
     """(split -> held-out Examples, gold answers of the training rows) of all files landed by now."""
+    from apt_assets.landing.records import read_landed
     from apt_assets.method.domain import build_domain
-    from apt_assets.method.landing import read_landed
 
     data = view.settings.data
     parts = (part for path in view.landed() for part in read_landed(path))

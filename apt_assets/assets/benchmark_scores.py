@@ -1,9 +1,9 @@
 from typing import TYPE_CHECKING
 
-from apt_assets.benchmarking import score_policy, work_to_score
-from apt_assets.engine.stages import ANSWERING, BENCHMARKS, GRADING, GRADING_LIBRARIES, stage
+from apt_assets.engine.stage import ANSWERING, BENCHMARKS, GRADING, GRADING_LIBRARIES, stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
+from apt_assets.rows.scores import score_policy, work_to_score
 
 if TYPE_CHECKING:
     import polars as pl

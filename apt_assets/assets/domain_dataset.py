@@ -1,6 +1,6 @@
-from apt_assets.engine.stages import stage
+from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
-from apt_assets.experiment import UsageError
+from apt_assets.settings.experiment import UsageError
 
 
 @stage(
@@ -15,8 +15,8 @@ def domain_dataset(step: Step) -> None:
     and test (reported only), split by content hash of the prompt. Rows that are not usable, and training
     rows that are near duplicates of held-out ones, are in quarantine.parquet with file, field and reason.
     """
+    from apt_assets.landing.records import read_landed
     from apt_assets.method.domain import build_domain
-    from apt_assets.method.landing import read_landed
 
     data, paths = step.settings.data, step.landed()
     parts = (part for path in paths for part in read_landed(path))

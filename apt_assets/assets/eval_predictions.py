@@ -1,10 +1,10 @@
 from typing import TYPE_CHECKING
 
-from apt_assets.answering import answer_and_grade, work_to_answer
-from apt_assets.engine.stages import ANSWERING, GRADING, GRADING_LIBRARIES, stage
+from apt_assets.engine.stage import ANSWERING, GRADING, GRADING_LIBRARIES, stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
-from apt_assets.grading import competing_labels
+from apt_assets.rows.answers import answer_and_grade, work_to_answer
+from apt_assets.rows.grades import competing_labels
 
 if TYPE_CHECKING:
     import polars as pl

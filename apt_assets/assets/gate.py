@@ -1,7 +1,8 @@
 import json
 
-from apt_assets.engine.stages import BASE, stage
+from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
+from apt_assets.settings.iterations import BASE
 
 
 @stage(

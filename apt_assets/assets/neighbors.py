@@ -1,6 +1,6 @@
-from apt_assets.engine.stages import stage
+from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
-from resources.artifact_store import CorruptArtifact
+from resources.store.artifacts import CorruptArtifact
 
 
 @stage(
@@ -16,7 +16,7 @@ def neighbors(step: Step) -> None:
     rows in their place.
     """
     from apt_assets.method.mining import random_cases
-    from resources.retriever import similar_cases
+    from resources.retrieval.retriever import similar_cases
 
     index, pool = step.manifest("retrieval_index"), step.read("retrieval_index", "pool")
     cases, rows = step.read("bad_cases"), step.read("domain_dataset", "train")

@@ -1,9 +1,9 @@
-from apt_assets.answering import answer_and_grade, work_to_answer
-from apt_assets.counterfactuals import counterfactuals, work_to_reject
-from apt_assets.engine.stages import ANSWERING, GRADING, GRADING_LIBRARIES, stage
+from apt_assets.engine.stage import ANSWERING, GRADING, GRADING_LIBRARIES, stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
-from apt_assets.grading import competing_labels
+from apt_assets.rows.answers import answer_and_grade, work_to_answer
+from apt_assets.rows.counterfactuals import counterfactuals, work_to_reject
+from apt_assets.rows.grades import competing_labels
 
 
 def labels(view: View) -> list[str]:

@@ -1,6 +1,6 @@
 import json
 
-from apt_assets.engine.stages import stage
+from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
 
 

@@ -1,31 +1,20 @@
-from apt_assets.engine.stages import stage
+from typing import Any
+
+from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
-from apt_assets.project import Project
-from resources.artifact_store import Manifest
-from resources.encoder import Encoder
-from resources.retriever import make_pool, verify_pool
-from resources.vector_table import VectorTable, table_name
-
-
-def vectors_of(view: View) -> VectorTable:
-    """Every text this encoder embedded, with what decides a vector beside its text."""
-    context = {
-        "encoder": view.identity("encoder"),
-        "device": view.settings.policy.device,
-        "batch_size": view.settings.retrieval.batch_size,
-        "libraries": view.stage.library_versions(("sentence-transformers", "transformers", "torch")),
-        "code": view.code("resources.encoder:Encoder"),
-    }
-    return view.project.vector_table(table_name(context))
+from apt_assets.rows.vectors import vectors_of
+from resources.retrieval.encoder import Encoder
+from resources.retrieval.retriever import make_pool, verify_pool
+from resources.store.artifacts import Manifest
 
 
 def work(view: View) -> dict[str, int]:
     return {"embeddings": vectors_of(view).missing(view.read("domain_dataset", "train")["prompt"].to_list())}
 
 
-def verify(project: Project, manifest: Manifest) -> None:
-    from schemas.files import read_table
+def verify(project: Any, manifest: Manifest) -> None:
+    from resources.store.tables import read_table
 
     table = project.vector_table(manifest.facts["vectors"])
     if not table.unchanged_since(manifest.facts["vectors_mark"]):
@@ -52,7 +41,7 @@ def retrieval_index(step: Step) -> None:
     settings = {"device": step.settings.policy.device, "batch_size": step.settings.retrieval.batch_size}
     computed = table.fill(
         rows["prompt"].to_list(),
-        lambda: Encoder(step.project.encoder, **settings),
+        lambda: Encoder(step.outside("encoder"), **settings),
         step.check,
         step.progress("embedding", 0, "texts"),
     )

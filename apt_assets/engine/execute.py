@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from apt_assets.engine.plan import StagePlan
 from apt_assets.engine.progress import Show
-from apt_assets.engine.stages import BASE, STAGES, not_repeatable
+from apt_assets.engine.stage import STAGES, not_repeatable
 from apt_assets.engine.step import Log, StageBlocked, Step
-from resources.artifact_store import CorruptArtifact, Manifest, now
+from apt_assets.settings.iterations import BASE
+from resources.store.artifacts import CorruptArtifact, Manifest, now
 
 if TYPE_CHECKING:
     from apt_assets.engine.plan import Planner

@@ -16,17 +16,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
-from apt_assets.engine.code import ENGINE_VERSION
-from apt_assets.engine.stages import BASE, STAGES, Stage
-from apt_assets.experiment import Experiment
-from apt_assets.partitions import key_of, number_of
-from resources.artifact_store import ArtifactStore, CorruptArtifact, Manifest
-from resources.digest import digest_json
+from apt_assets.engine.stage import STAGES, Stage
+from apt_assets.settings.experiment import Experiment
+from apt_assets.settings.iterations import ADAPTER_PARTS, BASE, key_of, number_of
+from resources.store.artifacts import ArtifactStore, CorruptArtifact, Manifest
+from resources.store.digest import digest_json
 
 Status = Literal["fresh", "stale", "missing", "waiting", "refused", "stopped"]
+# Raised when artifacts get another meaning without their inputs, settings or code saying so. 1: the first. 2: code
+# counts by module, and modules have other names: everything is computed once more.
+ENGINE_VERSION = 2
 # (stage, digest of what is declared, inputs) -> the fingerprint: a digest of the same, worked out once.
 FINGERPRINTS: dict[tuple[Any, ...], str] = {}
-ADAPTER_PARTS = ("adapter_config.json", "adapter_model.safetensors")
 
 
 class World(Protocol):
@@ -44,7 +45,7 @@ class World(Protocol):
         ...
 
     def code(self, start: str) -> dict[str, str]:
-        """Definition -> digest of all code that "module:name" can reach."""
+        """Module -> digest of all code that the module `start` imports, its own included."""
         ...
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.plan import Planner, StagePlan
 from apt_assets.engine.progress import Progress, Show, throttled
-from apt_assets.engine.stages import BASE, STAGES
+from apt_assets.engine.stage import STAGES
 from apt_assets.engine.view import View
-from resources.artifact_store import CorruptArtifact, Manifest
-from resources.digest import digest_json
-from resources.row_store import Compute, Filled, RowTable
+from apt_assets.settings.iterations import BASE
+from resources.store.artifacts import CorruptArtifact, Manifest
+from resources.store.digest import digest_json
+from resources.store.rows import Compute, Filled, RowTable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -94,7 +95,7 @@ class Step(View):
 
     def write(self, table: "pl.DataFrame", file: str | None = None) -> None:
         """Write a table of this stage after checking it against its schema."""
-        from schemas.files import write_table
+        from resources.store.tables import write_table
 
         write_table(table, self.out / f"{file or self.plan.stage}.parquet")
 

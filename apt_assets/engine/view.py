@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apt_assets.engine.plan import ADAPTER_PARTS
-from apt_assets.engine.stages import BASE, STAGES, Stage
-from apt_assets.experiment import Section
-from resources.artifact_store import Manifest
-from resources.row_store import RowTable
+from apt_assets.engine.stage import STAGES, Stage
+from apt_assets.settings.experiment import Section
+from apt_assets.settings.iterations import ADAPTER_PARTS, BASE
+from resources.store.artifacts import Manifest
+from resources.store.rows import RowTable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -78,15 +78,18 @@ class View:
             raise UndeclaredRead(f"{self.stage.name} uses {name}, which it does not declare")
         return self.project.identity(name)
 
+    def outside(self, name: str) -> Any:
+        """What an identity stands for: the folder of a model, or None; of benchmark_tasks the Tasks."""
+        self.identity(name)
+        return self.project.outside(name)
+
     def library_versions(self, *names: str) -> dict[str, str]:
         """Versions of these libraries, and of the optional ones that the settings choose."""
         return {**self.stage.library_versions(names), **self.stage.chosen_versions(self.project.experiment)}
 
     def base_model(self) -> Path:
         """Folder of the base model. Raises UsageError if it cannot be used as set on this machine."""
-        self.identity("base_model")
-        self.project.check_model()
-        return self.project.model
+        return self.outside("base_model")
 
     def landed(self) -> list[Path]:
         """The landed files of the iteration's snapshot, or of now for what is not partitioned."""
@@ -109,13 +112,13 @@ class View:
 
     def read(self, stage: str, file: str | None = None) -> "pl.DataFrame":
         """A table of an input, checked against its schema; default file: the stage's name."""
-        from schemas.files import read_table
+        from resources.store.tables import read_table
 
         return read_table(self.artifact(stage, f"{file or stage}.parquet"))
 
     def reference_items(self) -> tuple["pl.DataFrame", str]:
         """(domain items of what the gate compares with, its iteration): the promoted adapter's or base's."""
-        from schemas.files import read_table
+        from resources.store.tables import read_table
 
         self._declared("reference_scores")
         stage, iteration = self.planner.reference(self.plan.iteration)
@@ -139,7 +142,7 @@ class View:
         return self._adapter(self.plan.iteration)
 
     def code(self, *starts: str) -> dict[str, str]:
-        """Digests of the code that the given "module:name" can reach."""
+        """Digests of the code of these modules, and of what they import."""
         return {name: digest for start in starts for name, digest in self.project.code(start).items()}
 
     def row_table(self, kind: str, context: dict[str, Any]) -> RowTable:
@@ -151,8 +154,8 @@ class View:
         return table
 
     def _initial_adapter(self) -> Adapter | None:
-        folder = self.project.initial_adapter
-        return None if folder is None else Adapter(folder, self.project.adapter_digests(folder))
+        folder = self.project.models.initial_adapter
+        return None if folder is None else Adapter(folder, self.project.models.adapter_digests(folder))
 
     def _adapter(self, iteration: str) -> Adapter:
         manifest = self.manifest("adapter_checkpoint", iteration)

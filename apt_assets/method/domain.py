@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from apt_assets.method.landing import ROWS, Landed, records_of
+from apt_assets.landing.records import ROWS, Landed, records_of
 from apt_assets.method.near import near_held_out
 from apt_assets.method.splits import SPLITS, row_ids, splits_of
 from schemas import tables
@@ -25,7 +25,7 @@ def build_domain(
     is a near duplicate of a held-out one (method/near.py; None: it stays).
 
     The order of rows in a file decides nothing: files go by name and the rows of a file by what they
-    say, and where a row stands is looked up when someone asks (`apt_assets.show`).
+    say, and where a row stands is looked up when someone asks (`apt_assets.report.show`).
     """
     found, rejects = [pl.DataFrame(schema=FOUND)], [pl.DataFrame(schema=tables.Quarantine.empty().schema)]
     for part in parts:

@@ -8,15 +8,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from apt_assets.display import Lines
-from apt_assets.driver import End
+from apt_assets.engine.display import Lines
 from apt_assets.engine.execute import NothingToTrain, run_stage
 from apt_assets.engine.plan import stages_of
-from apt_assets.engine.stages import BASE
 from apt_assets.engine.step import StageBlocked
-from apt_assets.experiment import UsageError
-from apt_assets.loop import Stuck, in_turn
+from apt_assets.loop.next_run import End
+from apt_assets.loop.turns import Stuck, in_turn
 from apt_assets.project import Project
+from apt_assets.settings.experiment import UsageError
+from apt_assets.settings.iterations import BASE
 
 
 def bring_up_to_date(project: Project, iterations: int, log: Callable[[str], None]) -> None:

@@ -6,17 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from apt_assets.display import Display
-from apt_assets.experiment import UsageError
+from apt_assets.engine.display import Display
 from apt_assets.project import Project
+from apt_assets.settings.experiment import UsageError
 from apt_assets.study.advice import sentence
 from apt_assets.study.file import Study, load_study
+from apt_assets.study.measured_on import machine
 from apt_assets.study.page import page
 from apt_assets.study.run import Runner, landed_rows
 from apt_assets.study.summary import summary
 from apt_assets.study.wanted import Known
-from resources.digest import write_atomically
-from resources.measured_on import machine
+from resources.store.digest import write_atomically
 
 
 def run_study(
@@ -60,7 +60,7 @@ def open_study(file: Path) -> tuple[Study, dict[str, Project]]:
         if not any(project.usable_rows(one) for one in project.landed()):
             where = f"--experiment {study.domain_file(name)}"
             raise UsageError(f"{name}: no data in {project.landing}: land some with `apt-assets land FILE {where}`")
-        project.check_model()
+        project.models.check()
     return replace(study, landed={name: landed_rows(project) for name, project in projects.items()}), projects
 
 

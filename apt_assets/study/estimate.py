@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apt_assets.assets.adapter_checkpoint import recipe_of
-from apt_assets.experiment import Experiment, UsageError
 from apt_assets.project import Project
+from apt_assets.rows.references import recipe_of
+from apt_assets.settings.experiment import Experiment, UsageError
 from apt_assets.study.file import Cell, Study
 from apt_assets.study.wanted import training_runs
 
@@ -42,14 +42,13 @@ def most_work(experiment: Experiment, sizes: Sizes, iterations: int) -> dict[str
 
 def sizes_of(project: Project) -> Sizes:
     """Raises UsageError if nothing of the domain could decide or be compared."""
+    from apt_assets.landing.records import read_landed
     from apt_assets.method.domain import build_domain
-    from apt_assets.method.landing import read_landed
-    from resources.benchmarks import load_tasks
 
     data = project.experiment.data
     files = (part for name in project.landed() for part in read_landed(project.landing / name))
     tables = build_domain(files, data.validation, data.test, data.near_duplicate_words)
-    tasks = load_tasks(project.tasks, project.experiment.benchmarks.tasks, project.task_data)
+    tasks = project.tasks.load(project.experiment.benchmarks.tasks)
     where = project.experiment_file
     for split in ("validation", "test"):
         if tables[split].height == 0:
@@ -66,11 +65,11 @@ def probe(project: Project, threads: int) -> dict[str, float]:
     import polars as pl
     import torch
 
-    from apt_assets.method.landing import read_landed
-    from resources.benchmarks import load_tasks, score_items
-    from resources.generation import generate
-    from resources.policy_model import load_policy
-    from resources.trainer import train_adapter
+    from apt_assets.landing.records import read_landed
+    from resources.model.generation import generate
+    from resources.model.lm_eval_tasks import score_items
+    from resources.model.policy import load_policy
+    from resources.training.trainer import train_adapter
 
     torch.set_num_threads(threads)
     experiment = project.experiment
@@ -79,7 +78,7 @@ def probe(project: Project, threads: int) -> dict[str, float]:
     rows = next(part for part in parts if part.height)
     rows = rows.sample(min(PROBED, rows.height), seed=0)
     policy = load_policy(
-        project.model,
+        project.models.base_model,
         dtype=settings.dtype,
         quantization=settings.quantization,
         device=settings.device,
@@ -91,7 +90,7 @@ def probe(project: Project, threads: int) -> dict[str, float]:
         policy, rows["prompt"].to_list(), max_new_tokens=settings.max_new_tokens, batch_tokens=settings.batch_tokens
     )
     spent["answers"] = (time.monotonic() - started) / rows.height
-    tasks = load_tasks(project.tasks, experiment.benchmarks.tasks, project.task_data)
+    tasks = project.tasks.load(experiment.benchmarks.tasks)
     spent["scores"] = 0.0
     if tasks:
         task = max(tasks, key=lambda one: len(one.keys))
@@ -104,7 +103,7 @@ def probe(project: Project, threads: int) -> dict[str, float]:
     moments: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         train_adapter(
-            project.model, None, pairs, settings.system_prompt, recipe, Path(folder),
+            project.models.base_model, None, pairs, settings.system_prompt, recipe, Path(folder),
             progress=lambda step, total: moments.append(time.monotonic()),
         )  # fmt: skip
     spent["steps"] = (moments[-1] - moments[0]) / max(len(moments) - 1, 1)

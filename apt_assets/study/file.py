@@ -9,9 +9,9 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from apt_assets.experiment import Experiment, Section, UsageError
-from apt_assets.experiment_file import Loader, explain, load_experiment, read_mapping, unknown, valid_keys
-from resources.digest import digest_json
+from apt_assets.settings.experiment import Experiment, Section, UsageError
+from apt_assets.settings.reader import Loader, explain, load_experiment, read_mapping, unknown, valid_keys
+from resources.store.digest import digest_json
 
 # A study looks at what a recipe does, so no gate stops an arm on the way; whether the domain's own gate would
 # have promoted the result is worked out afterwards.

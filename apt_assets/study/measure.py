@@ -3,13 +3,12 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-import apt_assets.assets  # noqa: F401 - declares the stages
-from apt_assets.driver import End, next_run
 from apt_assets.engine.plan import Planner, stages_of
-from apt_assets.engine.stages import BASE
+from apt_assets.loop.next_run import End, next_run
 from apt_assets.project import Project
-from apt_assets.results import facts
-from resources.artifact_store import Manifest
+from apt_assets.report.results import facts
+from apt_assets.settings.iterations import BASE
+from resources.store.artifacts import Manifest
 
 if TYPE_CHECKING:
     import polars as pl
@@ -100,10 +99,10 @@ def trained_on(project: Project, planner: Planner, keys: list[str]) -> dict[str,
     tokens count once for each epoch: of a pair its prompt and chosen answer, and the rejected one if it is another
     and the objective reads it.
     """
-    from resources.policy_model import Reader, encode, load_tokenizer
+    from resources.model.policy import Reader, encode, load_tokenizer
 
     settings, policy = project.experiment.training, project.experiment.policy
-    reader = Reader(load_tokenizer(project.model), policy.system_prompt)
+    reader = Reader(load_tokenizer(project.models.base_model), policy.system_prompt)
     read: set[str] = set()
     trained: set[str] = set()
     rows = tokens = steps = 0
@@ -156,7 +155,7 @@ def answered_before(project: Project, planner: Planner, key: str) -> int:
 
 def table(project: Project, planner: Planner, key: str, stage: str) -> "pl.DataFrame | None":
     """Its rows; None if the iteration ended before it."""
-    from schemas.files import read_table
+    from resources.store.tables import read_table
 
     plan = planner.stage(key, stage)
     if plan.status != "fresh" or plan.manifest is None:

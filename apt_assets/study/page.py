@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from apt_assets.markup import document, folded, listed, section, table
+from apt_assets.report.html import document, folded, listed, section, table
 from apt_assets.study.advice import sentence
 from apt_assets.study.costs import COSTS
 from apt_assets.study.plot import trade_off

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from apt_assets.drawing.svg import WIDTH, Drawing, scale, ticks
 from apt_assets.study.statistics import frontier
-from apt_assets.svg import WIDTH, Drawing, scale, ticks
 
 LEFT, RIGHT, BOTTOM, TOP = 46, WIDTH - 10, 210, 16
 

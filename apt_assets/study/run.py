@@ -11,15 +11,15 @@ from typing import Any
 
 import yaml
 
-from apt_assets.display import Display
+from apt_assets.engine.display import Display
 from apt_assets.engine.progress import Progress
-from apt_assets.engine.stages import BASE
-from apt_assets.experiment import UsageError
 from apt_assets.project import Project
+from apt_assets.settings.experiment import UsageError
+from apt_assets.settings.iterations import BASE
 from apt_assets.study.file import Cell, Run, Study
 from apt_assets.study.measure import is_complete, measure, measure_scores
 from apt_assets.study.wanted import Known, all_runs, wanted
-from resources.digest import write_atomically
+from resources.store.digest import write_atomically
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Runner:
         for domain in self.study.domains:
             for name, arm in self.study.file.arms.items():
                 try:
-                    self.project(Cell(domain, name, 0, self.study.file.seeds[0])).check_model()
+                    self.project(Cell(domain, name, 0, self.study.file.seeds[0])).models.check()
                 except UsageError as error:
                     self.known.refused[domain, name] = str(error)
                 if (domain, arm.starts_from) in self.known.refused:

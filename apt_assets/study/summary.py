@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apt_assets.experiment_file import load_experiment
 from apt_assets.method.gate import decide, start_in_words
+from apt_assets.settings.reader import load_experiment
 from apt_assets.study.advice import advice
 from apt_assets.study.costs import Costs, costs_of, means, seconds_a_row
 from apt_assets.study.file import Cell, Scoring, Study
 from apt_assets.study.measure import MEASURES
 from apt_assets.study.statistics import holm, over_seeds, paired_test
 from apt_assets.study.wanted import Known, Outcome, all_runs, best_candidate, final
-from schemas.files import read_table
+from resources.store.tables import read_table
 
 if TYPE_CHECKING:
     import polars as pl

@@ -53,7 +53,7 @@ def iteration_stages(config: Config, name: str, number: int) -> dict[str, Any]:
         "general": stage(
             "general",
             [model, tasks, *own],
-            [*policy_code, "resources/benchmarks.py"],
+            [*policy_code, "resources/model/lm_eval_tasks.py"],
             [*ANSWERING, "tasks", "benchmarks"],
             ["general_items.parquet"],
         ),
@@ -66,7 +66,7 @@ def iteration_stages(config: Config, name: str, number: int) -> dict[str, Any]:
             "embed": stage(
                 "embed",
                 [*labels, config["encoder"]],
-                ["resources/encoder.py", *policy_code],
+                ["resources/retrieval/encoder.py", *policy_code],
                 ["encoder", "retrieval.batch_size", "policy.device"],
                 ["vectors.npy"],
             ),
@@ -80,7 +80,7 @@ def iteration_stages(config: Config, name: str, number: int) -> dict[str, Any]:
             "train": stage(
                 "train",
                 [f"{out}/training_pairs.parquet", model, *before],
-                ["resources/trainer.py", *policy_code],
+                ["resources/training/trainer.py", *policy_code],
                 [*ANSWERING, "training"],
                 ["adapter"],
             ),

@@ -33,11 +33,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from apt_assets.study.measured_on import machine
 from benchmarks.incremental.report import report
 from benchmarks.incremental.scenarios import SCENARIOS, Scenario
 from benchmarks.incremental.tools import DVC, TOOLS, Run, Tool
 from benchmarks.incremental.world import SETTINGS, make_template
-from resources.measured_on import machine
 
 RESULTS = Path(__file__).parents[1] / "results" / "incremental.json"
 KINDS = ("generate", "grade", "embed", "train", "score")

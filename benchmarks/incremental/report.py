@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from apt_assets.markdown import table
+from apt_assets.report.markdown import table
 
 COLUMNS = (
     "scenario", "tool", "generated rows", "tokens", "graded rows", "embedded rows", "optimiser steps",

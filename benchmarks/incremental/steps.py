@@ -15,8 +15,8 @@ import polars as pl
 if TYPE_CHECKING:
     import numpy as np
 
-    from resources.encoder import Encoder
-    from resources.policy_model import Policy
+    from resources.model.policy import Policy
+    from resources.retrieval.encoder import Encoder
 
 Config = dict[str, Any]
 HELD_OUT = ("validation", "test")
@@ -24,8 +24,8 @@ HELD_OUT = ("validation", "test")
 
 def read_domain(files: Sequence[str], config: Config) -> dict[str, pl.DataFrame]:
     """Data files -> train, validation and test (row_id, prompt, answer), each sorted by row_id."""
+    from apt_assets.landing.records import read_landed
     from apt_assets.method.domain import build_domain
-    from apt_assets.method.landing import read_landed
 
     shares = config["data"]
     parts = (part for name in files for part in read_landed(Path(name)))
@@ -34,7 +34,7 @@ def read_domain(files: Sequence[str], config: Config) -> dict[str, pl.DataFrame]
 
 
 def open_policy(config: Config, adapter: Path | None) -> "Policy":
-    from resources.policy_model import load_policy
+    from resources.model.policy import load_policy
 
     settings = config["policy"]
     return load_policy(
@@ -47,7 +47,7 @@ def open_policy(config: Config, adapter: Path | None) -> "Policy":
 
 
 def answer(config: Config, policy: "Policy", prompts: Sequence[str]) -> list[str]:
-    from resources.generation import generate
+    from resources.model.generation import generate
 
     settings = config["policy"]
     return generate(policy, prompts, max_new_tokens=settings["max_new_tokens"], batch_tokens=settings["batch_tokens"])
@@ -82,7 +82,7 @@ def heldout_prompts(domain: dict[str, pl.DataFrame]) -> list[str]:
 
 
 def open_encoder(config: Config) -> "Encoder":
-    from resources.encoder import Encoder
+    from resources.retrieval.encoder import Encoder
 
     return Encoder(
         Path(config["encoder"]), device=config["policy"]["device"], batch_size=config["retrieval"]["batch_size"]
@@ -126,7 +126,7 @@ def nearest(bad: pl.DataFrame, train: pl.DataFrame, vectors: "np.ndarray", per_c
 
 def train(config: Config, iteration: int, pairs: pl.DataFrame, previous: Path | None, out: Path) -> None:
     """Train the adapter of an iteration (from 1) into `out`; the learning rate decays along the chain."""
-    from resources.trainer import TrainingRecipe, train_adapter
+    from resources.training.trainer import TrainingRecipe, train_adapter
 
     settings = {**config["training"], **{key: config["policy"][key] for key in ("dtype", "device", "batch_tokens")}}
     settings["learning_rate"] *= settings.pop("learning_rate_decay") ** (iteration - 1)
@@ -137,7 +137,7 @@ def train(config: Config, iteration: int, pairs: pl.DataFrame, previous: Path | 
 
 def score_tasks(config: Config, policy: "Policy") -> pl.DataFrame:
     """Every item of the general lm-eval tasks: task, item, correct, margin (nats per character)."""
-    from resources.benchmarks import load_tasks, score_items
+    from resources.model.lm_eval_tasks import load_tasks, score_items
 
     folder, rows = Path(config["tasks"]), []
     for task in load_tasks(folder, config["benchmarks"]["tasks"], folder):

@@ -24,7 +24,7 @@ import yaml
 
 from benchmarks.incremental.pipeline import pipeline
 from benchmarks.incremental.world import REPOSITORY
-from resources.artifact_store import ArtifactStore
+from resources.store.artifacts import ArtifactStore
 
 DVC = REPOSITORY / ".venv-dvc" / "bin" / "dvc"
 STATE = ("out", ".dvc", ".dvcignore", "dvc.yaml", "dvc.lock", "__pycache__")
@@ -150,8 +150,8 @@ class Ours(Tool):
 
     def read(self, iteration: str, output: str) -> str | None:
         """From the store, as `apt-assets show` and `export` read it, without a process for each table."""
-        from apt_assets.partitions import key_of
-        from schemas.files import read_table
+        from apt_assets.settings.iterations import key_of
+        from resources.store.tables import read_table
 
         store = ArtifactStore(self.folder / "home" / ".apt" / "store")
         key = iteration if iteration == "base" else key_of(int(iteration))

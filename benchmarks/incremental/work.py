@@ -32,8 +32,10 @@ def install(log: Path) -> None:
     lm_eval is wrapped when it is imported, if ever: importing it takes seconds, and a run that has
     nothing to score must not pay for it.
     """
-    from resources import encoder, generation, trainer
     from resources.assessors import labels
+    from resources.model import generation
+    from resources.retrieval import encoder
+    from resources.training import trainer
 
     write = functools.partial(append, log)
     generation.generate = counted_generate(generation.generate, write)  # type: ignore[assignment]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from apt_assets.experiment import REPOSITORY
+from apt_assets.settings.experiment import REPOSITORY
 from benchmarks import data_path, retrieval
 from benchmarks.speed import engine, generation, scoring, training, whole_loop
 from benchmarks.speed.contest import RESULTS, say

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from resources.measured_on import machine
+from apt_assets.study.measured_on import machine
 
 RESULTS = Path(__file__).parents[1] / "results"
 REPEATS = 5

@@ -30,7 +30,7 @@ def prompts() -> list[str]:
 def token_ids() -> tuple[Any, list[list[int]]]:
     from transformers import AutoTokenizer
 
-    from resources.policy_model import Policy, encode
+    from resources.model.policy import Policy, encode
 
     tokenizer = AutoTokenizer.from_pretrained(CACHE / "policy", padding_side="left")
     policy = Policy(None, tokenizer, SYSTEM_PROMPT)  # type: ignore[arg-type]
@@ -48,8 +48,8 @@ def timed(work: Any, tokenizer: Any) -> dict[str, Any]:
 
 
 def ours(case: str) -> dict[str, Any]:
-    from resources.generation import generate
-    from resources.policy_model import beginning, encode, load_policy
+    from resources.model.generation import generate
+    from resources.model.policy import beginning, encode, load_policy
 
     policy = load_policy(CACHE / "policy", dtype="float32", system_prompt=SYSTEM_PROMPT)
     asked = prompts()
@@ -141,7 +141,7 @@ def ctranslate2(case: str, kind: str = "float32", prefix: bool = False) -> dict[
 
     import ctranslate2
 
-    from resources.packing import common_prefix
+    from resources.model.packing import common_prefix
 
     tokenizer, asked = token_ids()
     words = [tokenizer.convert_ids_to_tokens(ids) for ids in asked]

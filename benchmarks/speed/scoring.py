@@ -14,7 +14,7 @@ import tempfile
 import time
 from typing import Any
 
-from apt_assets.experiment import REPOSITORY
+from apt_assets.settings.experiment import REPOSITORY
 from benchmarks.speed.contest import child, hold, ratio, run_one, save, spread
 from benchmarks.speed.workload import CACHE
 
@@ -23,7 +23,7 @@ BATCH_SIZES = (1, 4, 8, 16, 32)
 
 
 def tasks() -> list[Any]:
-    from resources.benchmarks import load_tasks
+    from resources.model.lm_eval_tasks import load_tasks
 
     return load_tasks(REPOSITORY / "tasks", dict(ITEMS), CACHE / "general")
 
@@ -34,13 +34,13 @@ def numbers(samples: list[dict[str, Any]]) -> list[float]:
 
 
 def ours(case: str) -> dict[str, Any]:
-    import resources.benchmarks
-    from resources.benchmarks import evaluate
-    from resources.policy_model import load_policy
+    import resources.model.lm_eval_tasks
+    from resources.model.lm_eval_tasks import evaluate
+    from resources.model.policy import load_policy
 
     policy = load_policy(CACHE / "policy", dtype="float32")
     evaluate(policy, tasks()[0], [0, 1], 1024)
-    inside = stopwatch(resources.benchmarks, "score_answers")
+    inside = stopwatch(resources.model.lm_eval_tasks, "score_answers")
     seconds, found = 0.0, []
     for task in tasks():
         started = time.perf_counter()

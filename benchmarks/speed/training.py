@@ -31,7 +31,7 @@ def middle(moments: list[float]) -> float:
 def ours(case: str) -> dict[str, Any]:
     import polars as pl
 
-    from resources.trainer import TrainingRecipe, compute_all, train_adapter
+    from resources.training.trainer import TrainingRecipe, compute_all, train_adapter
 
     system_prompt, rows = pairs(case, STEPS * BATCH)
     recipe = TrainingRecipe(
@@ -66,7 +66,7 @@ def trl(case: str, checkpointing: bool = True) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    from resources.trainer import as_conversations
+    from resources.training.trainer import as_conversations
 
     system_prompt, rows = pairs(case, STEPS * BATCH)
     moments: list[float] = []

@@ -22,8 +22,8 @@ from typing import Any
 
 import yaml
 
-from apt_assets.experiment import REPOSITORY, Experiment
-from apt_assets.experiment_file import DEFAULT_EXPERIMENT
+from apt_assets.settings.experiment import REPOSITORY, Experiment
+from apt_assets.settings.reader import DEFAULT_EXPERIMENT
 from benchmarks.speed.contest import child, hold, ratio, save, spread
 from benchmarks.speed.workload import CACHE
 
@@ -78,8 +78,8 @@ class Plain:
     """What the script keeps: settings, data and seconds by part."""
 
     def __init__(self, case: str, folder: Path):
+        from apt_assets.landing.records import read_landed
         from apt_assets.method.domain import build_domain
-        from apt_assets.method.landing import read_landed
 
         self.folder, self.parts = folder, {}
         path = experiment_of(case, folder)
@@ -123,7 +123,7 @@ class Plain:
     def answer(self, loaded: tuple[Any, Any], prompts: list[str]) -> list[str]:
         import torch
 
-        from resources.policy_model import messages
+        from resources.model.policy import messages
 
         model, tokenizer = loaded
         said: list[str] = []
@@ -191,7 +191,7 @@ class Plain:
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from trl import DPOConfig, DPOTrainer
 
-        from resources.trainer import as_conversations
+        from resources.training.trainer import as_conversations
 
         its, out = self.settings.training, self.folder / f"adapter-{iteration}"
         tokenizer = AutoTokenizer.from_pretrained(CACHE / "policy")

@@ -4,7 +4,7 @@ import json
 import random
 from typing import Any
 
-from apt_assets.experiment import REPOSITORY
+from apt_assets.settings.experiment import REPOSITORY
 
 CACHE = REPOSITORY / ".apt" / "cache"
 SYSTEM_PROMPT = "Name the ICD-10 chapter in one word."

@@ -7,7 +7,7 @@ set_f1    the items of a list, by F1
 overlap   ROUGE-L or chrF of the text
 rubric    a language model with a rubric: behind an endpoint (endpoint.py) or local (local.py)
 
-Which kind grades a run, and how several are combined, stands in apt_assets/grading.py.
+Which kind grades a run, and how several are combined, stands in apt_assets/rows/grades.py.
 """
 
 from collections.abc import Iterable, Sequence

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from resources.assessors import Grade, Row, Ungradable
 from resources.assessors.labels import exact
 from resources.assessors.rubric import Prompt, build_prompt, read_grade
-from resources.http import open_session, without_key
+from resources.model.http import open_session, without_key
 
 if TYPE_CHECKING:
     import requests

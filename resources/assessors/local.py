@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from resources.assessors import Grade, Row
 from resources.assessors.labels import exact
 from resources.assessors.rubric import GRADES, Prompt, build_prompt
-from resources.packing import common_prefix
-from resources.policy_model import encode
-from resources.scoring import Question, Scores, score_answers
+from resources.model.packing import common_prefix
+from resources.model.policy import encode
+from resources.model.scoring import Question, Scores, score_answers
 
 if TYPE_CHECKING:
-    from resources.policy_model import Policy
+    from resources.model.policy import Policy
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from resources.measured_on import machine
+from apt_assets.study.measured_on import machine
 from tests.torture.part import Part
 
 REPOSITORY = Path(__file__).resolve().parents[2]

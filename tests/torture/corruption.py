@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apt_assets.loop import point_at_fresh
-from resources.artifact_store import ArtifactStore
+from apt_assets.loop.turns import point_at_fresh
+from resources.store.artifacts import ArtifactStore
 from tests import tiny
 from tests.torture.evidence import found
 from tests.torture.part import Part
@@ -129,8 +129,8 @@ class Real:
         (home / "expected.json").write_text(json.dumps(self.run(home)))
 
     def run(self, home: Path) -> dict[str, Any]:
-        from apt_assets.display import Display
-        from apt_assets.loop import run_loop
+        from apt_assets.engine.display import Display
+        from apt_assets.orchestration.run import run_loop
 
         project = self.open(home)
         result = run_loop(project, 1, Display())

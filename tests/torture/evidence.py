@@ -13,9 +13,9 @@ from typing import Any
 
 def note_work(ledger: Path) -> None:
     """Note what this process computes from now on: a line `process kind batch key` for each unit."""
-    from resources.checkpoints import Checkpoints
-    from resources.row_store import RowTable
-    from resources.vector_table import VectorTable
+    from resources.retrieval.vector_table import VectorTable
+    from resources.store.rows import RowTable
+    from resources.training.checkpoints import Checkpoints
 
     batch = 0
 
@@ -68,8 +68,8 @@ def found(project: Any) -> dict[str, Any]:
     twice: rows and vectors that are there more than once.
     """
     from apt_assets.engine.plan import stages_of
-    from apt_assets.engine.stages import BASE
-    from resources.row_store import is_whole
+    from apt_assets.settings.iterations import BASE
+    from resources.store.rows import is_whole
 
     name, planner, versions = project.experiment.name, project.planner(), {}
     for key in [BASE, *project.store.iterations(name)]:
@@ -94,7 +94,7 @@ def found(project: Any) -> dict[str, Any]:
 
 def told(project: Any, instance: Any) -> dict[str, Any]:
     """What Dagster knows: the partitions, and the stages whose last materialisation it was not told of."""
-    from apt_assets.dagster_ledger import Ledger
+    from apt_assets.orchestration.ledger import Ledger
 
     keys = project.store.iterations(project.experiment.name)
     return {

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apt_assets.collect import collect_garbage
+from apt_assets.loop.gc import collect_garbage
 from tests.oracle import Engine
 from tests.torture.part import Part
 from tests.torture.processes import child, die, ended, last_lines

@@ -12,8 +12,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from apt_assets.experiment import RUBRIC, UsageError
-from apt_assets.partitions import number_of
+from apt_assets.settings.experiment import RUBRIC, UsageError
+from apt_assets.settings.iterations import number_of
 from tests.torture.hostile_files import ANY, INSTRUCTIONS, MARK, Case, all_cases, row
 from tests.torture.part import Part
 
@@ -174,7 +174,7 @@ class Worker:
 def serve(connection: Connection, around: Path, landing: Path) -> None:
     os.chdir(around)
     # Imported before the clock runs.
-    import apt_assets.land
+    import apt_assets.landing.land
     import apt_assets.method.domain  # noqa: F401
 
     connection.send("ready")
@@ -190,9 +190,9 @@ def serve(connection: Connection, around: Path, landing: Path) -> None:
 def land_and_read(path: Path, landing: Path) -> dict[str, Any]:
     """{refused} with the error; or {prompts, reasons}: those that an iteration's data set holds, and why records
     do not."""
-    from apt_assets.land import land_files
+    from apt_assets.landing.land import land_files
+    from apt_assets.landing.records import read_landed
     from apt_assets.method.domain import build_domain
-    from apt_assets.method.landing import read_landed
 
     try:
         (report,) = land_files([path], landing)

@@ -69,8 +69,8 @@ class Chain:
 
     def go_on(self, kill: Kill | None, dice: random.Random) -> None:
         """What one process does: the loop, or a tick of a sensor, until the trap springs."""
-        from apt_assets.display import Display
-        from apt_assets.loop import run_loop
+        from apt_assets.engine.display import Display
+        from apt_assets.orchestration.run import run_loop
 
         project = self.open()
         note_work(self.ledger)
@@ -83,7 +83,7 @@ class Chain:
         if not result.passed:
             raise RuntimeError(result.reason)
         if kill is None:
-            from apt_assets.loop import Dagster
+            from apt_assets.orchestration.instance import Dagster
 
             instance = Dagster(project, Display()).instance
             (self.home / "told.json").write_text(json.dumps(told(project, instance)))
@@ -95,10 +95,10 @@ def tick(project: Any, kill: Kill, dice: random.Random) -> None:
 
     import dagster as dg
 
-    from apt_assets.display import Display
-    from apt_assets.loop import Dagster
-    from apt_assets.sensors import drive, notice
-    from resources.artifact_store import ArtifactStore
+    from apt_assets.engine.display import Display
+    from apt_assets.orchestration.instance import Dagster
+    from apt_assets.orchestration.sensors import drive, notice
+    from resources.store.artifacts import ArtifactStore
 
     instance = Dagster(project, Display()).instance
     match kill[2]:
@@ -136,7 +136,7 @@ def compare(chain: Chain, expected: dict[str, Any]) -> list[str]:
 def all_kills() -> list[Kill]:
     """Every iteration, stage and point, in the order in which an undisturbed loop comes to them."""
     from apt_assets.engine.plan import stages_of
-    from apt_assets.engine.stages import BASE
+    from apt_assets.settings.iterations import BASE
 
     kills: list[Kill] = [("0001", "landing", point) for point in SENSOR_POINTS]
     for key in (BASE, "0001", "0002"):

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from apt_assets.experiment import Data
+from apt_assets.landing.readers import Chunk
+from apt_assets.landing.records import Landed, sort_out
 from apt_assets.method.domain import build_domain
-from apt_assets.method.landing import Landed, sort_out
 from apt_assets.method.pairing import build_pairs
-from apt_assets.method.reading import Chunk
 from apt_assets.method.splits import normalise
-from resources.file_digests import FileDigests
-from resources.retriever import make_pool, similar_cases
-from resources.vector_table import VectorTable
+from apt_assets.settings.experiment import Data
+from resources.retrieval.retriever import make_pool, similar_cases
+from resources.retrieval.vector_table import VectorTable
+from resources.store.file_digests import FileDigests
 from schemas.tables import BadCases, Predictions
 from tests.torture.part import Part
 

@@ -23,10 +23,10 @@ import dagster as dg
 import psutil
 import yaml
 
-import apt_assets.assets  # noqa: F401 - declares the stages
-from apt_assets.engine.stages import STAGES
-from apt_assets.partitions import key_of
+import apt_assets.assets.order  # noqa: F401 - declares the stages
+from apt_assets.engine.stage import STAGES
 from apt_assets.project import Project
+from apt_assets.settings.iterations import key_of
 from tests import tiny
 from tests.test_daemon import Ui
 from tests.torture.part import Part

@@ -28,9 +28,9 @@ def import_all() -> None:
     import trl  # noqa: F401
 
     import apt_assets.definitions
-    import apt_assets.loop
-    import apt_assets.sensors  # noqa: F401
-    import resources.trainer  # noqa: F401
+    import apt_assets.orchestration.run
+    import apt_assets.orchestration.sensors  # noqa: F401
+    import resources.training.trainer  # noqa: F401
 
 
 def child(work: Callable[[], None], log: Path) -> int:

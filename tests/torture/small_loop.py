@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from apt_assets.engine.stages import STAGES
+from apt_assets.engine.stage import STAGES
 from tests.oracle import Engine, World, scratch
 
 

@@ -48,11 +48,11 @@ class Trap:
 
     def set(self) -> None:
         """Put the trap into the code."""
-        import apt_assets.dagster_assets as assets
+        import apt_assets.orchestration.assets as assets
         from apt_assets.engine import execute
-        from resources import checkpoints
-        from resources.artifact_store import ArtifactStore
-        from resources.row_store import RowTable
+        from resources.store.artifacts import ArtifactStore
+        from resources.store.rows import RowTable
+        from resources.training import checkpoints
 
         checkpoints.SECONDS = 0.0
         run_stage, compute = assets.run_stage, execute.compute
@@ -155,7 +155,7 @@ class Trap:
 
     def half_of_a_batch(self, table: Any, rows: dict[str, Any]) -> None:
         if self.inside:
-            from resources.row_store import BEFORE_KEY, BEFORE_VALUE
+            from resources.store.rows import BEFORE_KEY, BEFORE_VALUE
 
             line = b"\n%b%b%b" % (BEFORE_KEY, next(iter(rows)).encode(), BEFORE_VALUE)
             text = line if table.path.exists() else table._head + line

@@ -82,8 +82,8 @@ def together(home: Path, models: Path, count: int, kill: random.Random | None) -
         return tiny.open_project(home, models)
 
     def loop() -> None:
-        from apt_assets.display import Display
-        from apt_assets.loop import run_loop
+        from apt_assets.engine.display import Display
+        from apt_assets.orchestration.run import run_loop
 
         project = open_project()
         note_work(ledger)
@@ -92,8 +92,8 @@ def together(home: Path, models: Path, count: int, kill: random.Random | None) -
             raise RuntimeError(result.reason)
 
     def look() -> None:
-        from apt_assets.display import Display
-        from apt_assets.loop import Dagster
+        from apt_assets.engine.display import Display
+        from apt_assets.orchestration.instance import Dagster
 
         project = open_project()
         instance = Dagster(project, Display()).instance

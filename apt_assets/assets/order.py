@@ -1,0 +1,16 @@
+"""Importing this declares all stages of the loop, in the order in which data flows."""
+
+from apt_assets.assets import (  # noqa: F401, I001 - the order is the order of the loop
+    base_scores,
+    domain_dataset,
+    retrieval_index,
+    policy,
+    eval_predictions,
+    bad_cases,
+    neighbors,
+    preference_pairs,
+    adapter_checkpoint,
+    benchmark_scores,
+    gate,
+    promoted_adapter,
+)

@@ -1,0 +1,1 @@
+"""Plain numbers -> SVG. Nothing here reads a store."""

@@ -1,0 +1,1 @@
+"""Landed files -> checked rows."""

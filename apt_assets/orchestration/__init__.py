@@ -1,0 +1,1 @@
+"""Dagster: assets, checks, sensors, and its memory of the store."""

@@ -1,0 +1,31 @@
+"""Everything Dagster sees of a project, as a table of contents."""
+
+import dagster as dg
+
+from apt_assets.engine.display import Display
+from apt_assets.engine.stage import STAGES
+from apt_assets.orchestration.assets import gate_checks, source_assets, stage_asset
+from apt_assets.orchestration.sensors import build_sensors
+from apt_assets.project import Project
+
+
+def build_definitions(project: Project, display: Display | None = None) -> dg.Definitions:
+    """All assets, checks and jobs of one project; `display` also gets what a step logs."""
+    display = display or Display()
+    stages = [stage_asset(project, stage, display) for name, stage in STAGES.items() if name != "gate"]
+    per_iteration = dg.AssetSelection.assets(*(n for n, s in STAGES.items() if s.partitioned and n != "gate"))
+    jobs = {
+        "score_base": dg.define_asset_job("score_base", selection=["base_scores"], description="The gate's reference."),
+        "iterate": dg.define_asset_job(
+            "iterate",
+            selection=per_iteration,
+            description="One iteration of the loop; stages that are fresh are reused.",
+        ),
+    }
+    return dg.Definitions(
+        assets=[*source_assets(project), *stages],
+        asset_checks=[gate_checks(project, display)],
+        jobs=list(jobs.values()),
+        sensors=build_sensors(project, jobs),
+        executor=dg.in_process_executor,
+    )

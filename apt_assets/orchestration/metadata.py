@@ -1,0 +1,269 @@
+"""What a materialisation shows in Dagster: what it is, a look at its rows, plots, columns, links.
+
+Everything is read from the store, so a reused stage shows the same as a computed one.
+"""
+
+import base64
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from apt_assets.engine.plan import Planner, Unsettled
+from apt_assets.engine.stage import STAGES
+from apt_assets.project import Project
+from apt_assets.report import markdown
+from apt_assets.report.findings import Store, closed_labels, with_cases
+from apt_assets.report.results import passages_of, start_of
+from apt_assets.report.show import MAIN_TABLE
+from apt_assets.report.tables import interval
+from apt_assets.settings.iterations import BASE
+from resources.store.artifacts import Manifest
+
+if TYPE_CHECKING:
+    import polars as pl
+
+ROWS, CHARACTERS = 8, 120  # of a preview
+ORIGIN = ("kind", "prompt", "chosen", "rejected", "grade", "case", "rank", "similarity")
+
+
+def metadata(
+    project: Project, planner: Planner, iteration: str, status: str, manifest: Manifest, seconds: float
+) -> dict[str, Any]:
+    """All of it: reused or computed, preview, plots, links, counts, work, cost, identity, columns."""
+    store = Store(project, planner)
+    shown: dict[str, Any] = {"status": status}
+    if not manifest.collected:
+        try:
+            shown.update(of_table(project, manifest))
+            shown.update(plots(store, iteration, manifest))
+            if manifest.stage == "preference_pairs":
+                shown["where_pairs_come_from"] = dg.MetadataValue.md(origins(store, iteration))
+        except Exception as error:  # a look at a stage must not fail it
+            shown["preview"] = f"cannot be shown: {type(error).__name__}: {error}"
+    shown["links"] = dg.MetadataValue.md(links(iteration, manifest))
+    if manifest.run_id:
+        shown["computed_by_run"] = dg.MetadataValue.dagster_run(manifest.run_id)
+    if {"policy", "previous_adapter"} & set(STAGES[manifest.stage].inputs):
+        earlier = promoted_before(store, iteration)
+        shown["starts_from"] = f"adapter of iteration {earlier}" if earlier else start_of(planner)
+        if earlier:
+            shown["previous_adapter"] = dg.MetadataValue.url(page("adapter_checkpoint", earlier))
+    if manifest.not_repeatable:
+        shown["not_repeatable"] = manifest.not_repeatable
+    for kind, done in manifest.work.items():
+        if kind == "steps":
+            shown["steps"] = done
+        else:
+            shown[f"{kind}_reused"], shown[f"{kind}_computed"] = done["reused"], done["computed"]
+    return shown | {
+        **facts(manifest),
+        "seconds_to_compute": manifest.seconds,
+        "seconds_now": round(seconds, 3),
+        "computed_for": manifest.iteration,
+        "fingerprint": manifest.fingerprint,
+        "inputs": manifest.inputs,
+    }
+
+
+def facts(manifest: Manifest) -> dict[str, Any]:
+    """The stage's counts and rates; of scores the means, which Dagster draws by partition, and a table."""
+    found = {name: fact for name, fact in manifest.facts.items() if name != "vectors_mark"}
+    if "general" not in found:
+        return found
+    shares = {
+        **{
+            f"{split}_{kind}": share
+            for split in ("validation", "test")
+            for kind, share in found["domain"][split].items()
+        },
+        **{f"general_{task}": scored["accuracy"] for task, scored in found["general"].items()},
+    }
+    rows = [(name, interval(share), share["n"]) for name, share in shares.items()]
+    means = {name: share["mean"] for name, share in shares.items() if share["n"]}
+    perplexities = {f"word_perplexity_{task}": its["word_perplexity"] for task, its in passages_of(found).items()}
+    return {
+        "scores": dg.MetadataValue.md(as_markdown(("percent", "mean [95 % interval]", "rows"), rows)),
+        **means,
+        **perplexities,
+    }
+
+
+def promoted_before(store: Store, iteration: str) -> str | None:
+    try:
+        return store.planner.promoted_before(iteration)
+    except Unsettled:
+        return None
+
+
+# -- rows and columns ------------------------------------------------------------------------------
+
+
+def of_table(project: Project, manifest: Manifest) -> dict[str, Any]:
+    """Number of rows, the first of them, the columns and where those come from, of a stage's main table."""
+    name = MAIN_TABLE.get(manifest.stage, manifest.stage)
+    if f"{name}.parquet" not in manifest.files:
+        return {}
+    from resources.store.tables import read_table
+    from schemas.lineage import LINEAGE
+    from schemas.tables import TABLES
+
+    rows = read_table(project.store.folder(manifest) / f"{name}.parquet")
+    sources = LINEAGE.get(manifest.stage, {})
+    lineage = {column: [dg.TableColumnDep(*source.split(".")) for source in given] for column, given in sources.items()}
+    shown = {
+        "dagster/row_count": rows.height,
+        "preview": dg.MetadataValue.md(preview(rows)),
+        "dagster/column_schema": dg.TableSchema(
+            [
+                dg.TableColumn(
+                    column,
+                    str(field.dtype),
+                    description=field.description,
+                    constraints=dg.TableColumnConstraints(nullable=field.nullable, unique=field.unique),
+                )
+                for column, field in TABLES[name].to_schema().columns.items()
+            ]
+        ),
+    }
+    return shown | ({"dagster/column_lineage": dg.TableColumnLineage(lineage)} if lineage else {})
+
+
+def preview(rows: "pl.DataFrame") -> str:
+    """The first rows as a Markdown table; what is in a cell stays text."""
+    more = f"\n\n{rows.height - ROWS} more rows: `apt-assets show`" if rows.height > ROWS else ""
+    return as_markdown(rows.columns, rows.head(ROWS).rows()) + more
+
+
+def as_markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    return markdown.table(columns, [[as_cell(value) for value in row] for row in rows])
+
+
+def as_cell(value: Any) -> str:
+    """A value as inline code, in which Markdown and HTML are text; numbers as they are."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if not isinstance(value, str):
+        return "" if value is None else str(value)
+    short = value if len(value) <= CHARACTERS else value[: CHARACTERS - 1] + "…"
+    plain = "".join(c if c.isprintable() else " " for c in short).replace("`", "'").replace("|", "¦")
+    return f"`{plain}`" if plain.strip() else ""
+
+
+# -- plots -----------------------------------------------------------------------------------------
+
+
+def plots(store: Store, iteration: str, manifest: Manifest) -> dict[str, Any]:
+    """The stage's plots, as images in Markdown."""
+    return {
+        name: dg.MetadataValue.md(f"![{name}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})")
+        for name, svg in drawn(store, iteration, manifest)
+    }
+
+
+def drawn(store: Store, iteration: str, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """(name, SVG) of each plot of a stage."""
+    from apt_assets.drawing import plots
+    from apt_assets.method.measures import by_label, confusion, grade_counts
+    from resources.store.tables import read_table
+
+    def table(name: str, given: Manifest = manifest) -> "pl.DataFrame":
+        return read_table(store.project.store.folder(given) / f"{name}.parquet")
+
+    match manifest.stage:
+        case "eval_predictions":
+            yield "grade_histogram", plots.grade_histogram({iteration: grade_counts(table("eval_predictions"))})
+        case "adapter_checkpoint":
+            yield "training", plots.training_curves({iteration: table("training_log").to_dicts()})
+        case "benchmark_scores" | "base_scores":
+            items, labels = table("domain_items"), labels_of(store, iteration)
+            if labels and items.height:
+                yield "gold_and_said", plots.confusion_table(confusion(items, labels), iteration)
+            base = store.planner.stage(BASE, "base_scores").manifest
+            if manifest.stage == "base_scores" or base is None or base.collected:
+                return
+            if labels:
+                rates = by_label(table("domain_items", base), items, store.project.experiment.assessor.bad_below)
+                yield "by_label", plots.label_rates(rates, BASE, iteration)
+            entries = [{"iteration": BASE, "scores": base.facts}, *scored_until(store, iteration, manifest)]
+            yield "domain_and_general", plots.scores_by_iteration(entries)
+
+
+def scored_until(store: Store, iteration: str, manifest: Manifest) -> list[dict[str, Any]]:
+    """{iteration, scores} of the iterations up to this one that are scored."""
+    found = []
+    for key in store.project.store.iterations(store.project.experiment.name):
+        if key < iteration and (scored := store.planner.stage(key, "benchmark_scores").manifest):
+            found.append({"iteration": key, "scores": scored.facts})
+    return [*found, {"iteration": iteration, "scores": manifest.facts}]
+
+
+def labels_of(store: Store, iteration: str) -> list[str]:
+    """The labels that compete with each other, if the task is closed."""
+    keys = store.project.store.iterations(store.project.experiment.name)
+    return closed_labels(store, keys if iteration == BASE else [iteration])
+
+
+def origins(store: Store, iteration: str) -> str:
+    """Pairs of each kind with the bad case, the answer, its grade and the similarity that led to them, and
+    links to the tables these stand in, and to the adapter that answered."""
+    pairs = store.table(iteration, "preference_pairs")
+    if pairs is None:
+        return "; ".join(store.notes)
+    rows = with_cases(store, iteration, pairs)
+    columns = [name for name in ORIGIN if name in rows.columns]
+    earlier = promoted_before(store, iteration)
+    start = start_of(store.planner)
+    without = "none, the base model" if start == "the base model" else start
+    answered_by = f"[iteration {earlier}]({page('adapter_checkpoint', earlier)})" if earlier else without
+    tables = ("eval_predictions", "bad_cases", "neighbors")
+    linked = ", ".join(f"[{name}]({page(name, iteration)})" for name in tables)
+    shown = as_markdown(columns, rows.select(columns).rows())
+    return f"{shown}\n\nMore in {linked}. Adapter that answered: {answered_by}."
+
+
+# -- links -----------------------------------------------------------------------------------------
+
+
+def page(asset: str, iteration: str) -> str:
+    """Where the Dagster UI shows a partition of an asset."""
+    return f"/assets/{asset}" if iteration == BASE else f"/assets/{asset}?partition={iteration}"
+
+
+def links(iteration: str, manifest: Manifest) -> str:
+    """The partitions that this one was made from, and those made from it."""
+    stage = STAGES[manifest.stage]
+    above = [name for name in stage.input_stages() if name in STAGES and name != "gate"]
+    below = [s.name for s in STAGES.values() if stage.name in s.input_stages() and s.name != "gate"]
+    parts = []
+    for what, names in (("made from", above), ("used by", below)):
+        if names:
+            shown = (f"[{name}]({page(name, iteration if STAGES[name].partitioned else BASE)})" for name in names)
+            parts.append(f"{what} {', '.join(shown)}")
+    return "; ".join(parts) or "nothing in the graph"
+
+
+def check_metadata(check: dict[str, Any], iteration: str, *, gate_passed: bool) -> dict[str, Any]:
+    """What a gate check shows: the comparison in a sentence, what follows from it, and its numbers."""
+    from apt_assets.method.gate import Check
+
+    scores, pairs, training = (
+        f"[{what}]({page(stage, iteration)})"
+        for what, stage in (
+            ("scores", "benchmark_scores"),
+            ("pairs", "preference_pairs"),
+            ("training", "adapter_checkpoint"),
+        )
+    )
+    follows = "The adapter is promoted: the next iteration starts from it."
+    if not gate_passed:
+        follows = (
+            "Nothing is promoted: the loop stops, and what was promoted before stays in use. To go on, land new data "
+            f"(`apt-assets land FILE`), or change a setting and run again. Its {scores}, {pairs} and {training} tell "
+            "why it fell short; `apt-assets report` shows what was lost, row by row."
+        )
+    return {
+        "comparison": Check(**check).sentence(),
+        "what_follows": dg.MetadataValue.md(follows),
+        **check,
+    }

@@ -1,0 +1,123 @@
+"""The model card of an exported adapter or model: what it is, from what, how good, and how to load it."""
+
+from typing import Any
+
+import yaml
+
+from apt_assets.engine.plan import Planner
+from apt_assets.project import Project
+from apt_assets.report.markdown import table
+from apt_assets.report.results import facts, passages_of, start_of
+from apt_assets.report.tables import interval
+from apt_assets.settings.iterations import BASE
+
+
+def model_card(project: Project, planner: Planner, key: str, *, merged: bool) -> str:
+    """README.md of an exported folder, with the front matter of the Hugging Face hub.
+
+    Everything in it is read from manifests: scores with 95 % intervals, data and pairs by count and
+    digest, settings, library versions, and the gate's verdict.
+    """
+    experiment = project.experiment
+    front = {
+        "base_model": experiment.policy.model,
+        "library_name": "transformers" if merged else "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["apt-assets", "dpo", "trl", *([] if merged else ["lora"])],
+    }
+    parts = [
+        f"---\n{yaml.safe_dump(front, sort_keys=True)}---",
+        f"# {experiment.name}, iteration {key}",
+        f"{'The merged model' if merged else 'The LoRA adapter'} after preference training (DPO + NLL) on what the "
+        f"policy of iteration {key} got wrong in the domain `{experiment.name}`. {verdict(planner, key)}",
+        f"## Load it\n\n{how_to_load(project, merged)}",
+        f"## Scores\n\n{scores(planner, key)}",
+        f"## Data\n\n{data(planner, key)}",
+        f"## Training\n\n{training(planner, key)}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def verdict(planner: Planner, key: str) -> str:
+    found = planner.verdict(key)
+    if found is None:
+        return "Its gate has not decided yet."
+    return f"The gate {'promoted' if found['passed'] else 'REFUSED'} it."
+
+
+def how_to_load(project: Project, merged: bool) -> str:
+    policy = project.experiment.policy
+    lines = ["from transformers import AutoModelForCausalLM, AutoTokenizer", ""]
+    if merged:
+        lines += ['model = AutoModelForCausalLM.from_pretrained("this folder")']
+        lines += ['tokenizer = AutoTokenizer.from_pretrained("this folder")']
+    else:
+        lines[0:0] = ["from peft import PeftModel"]
+        lines += [f"base = AutoModelForCausalLM.from_pretrained({str(project.models.base_model)!r})"]
+        lines += ['model = PeftModel.from_pretrained(base, "this folder")']
+        lines += [f"tokenizer = AutoTokenizer.from_pretrained({str(project.models.base_model)!r})"]
+    system = (
+        f"It was trained and scored with the system prompt {policy.system_prompt!r}. " if policy.system_prompt else ""
+    )
+    return "```python\n" + "\n".join(lines) + f"\n```\n\n{system}Weights: {policy.dtype}."
+
+
+def scores(planner: Planner, key: str) -> str:
+    """What the loop started from against this one; shares in percent with 95 % Wilson intervals."""
+    found = {BASE: facts(planner, BASE, "base_scores"), key: facts(planner, key, "benchmark_scores")}
+    rows = []
+    for label, path in (
+        ("domain, test, exact %", ("domain", "test", "exact")),
+        ("domain, test, graded 4 or 5 %", ("domain", "test", "lenient")),
+        ("domain, validation, graded 4 or 5 %", ("domain", "validation", "lenient")),
+        *((f"{task} %", ("general", task, "accuracy")) for task in found[BASE].get("general", {}) if task != "all"),
+    ):
+        rows.append([label, *(interval(dig(scored, path)) if scored else "-" for scored in found.values())])
+    for task in passages_of(found[BASE]):
+        values = (passages_of(scored).get(task) for scored in found.values())
+        rows.append([f"{task}, word perplexity", *(f"{v['word_perplexity']:.1f}" if v else "-" for v in values)])
+    return table(["benchmark", start_of(planner).removeprefix("the "), "this"], rows) + (
+        "\n\nIntervals in brackets. Validation decides the gate, test is reported and decides nothing."
+    )
+
+
+def data(planner: Planner, key: str) -> str:
+    rows = []
+    for stage, names in (
+        ("domain_dataset", ("train", "validation", "test")),
+        ("eval_predictions", ("rows",)),
+        ("bad_cases", ("rows",)),
+        ("preference_pairs", ("rows", "bad_case", "similar", "counterfactual", "replay")),
+    ):
+        manifest = planner.stage(key, stage).manifest
+        if manifest:
+            facts = {**manifest.facts, **manifest.facts.get("kinds", {})}
+            counts = ", ".join(f"{name} {facts[name]}" for name in names if name in facts)
+            rows.append([stage, counts, f"`{manifest.data_version[:16]}`"])
+    return table(["artifact", "rows", "digest"], rows)
+
+
+def training(planner: Planner, key: str) -> str:
+    manifest = planner.stage(key, "adapter_checkpoint").manifest
+    assert manifest is not None, "whoever exports has looked"
+    earlier, begun = planner.promoted_before(key), start_of(planner) == "the initial adapter"
+    settings = [
+        [f"`{name}`", str(value)]
+        for name, value in sorted(manifest.settings.items())
+        if not (begun and name.startswith("training.lora_"))
+    ]
+    settings += [["peak learning rate of this iteration", str(manifest.facts.get("learning_rate"))]]
+    settings += [["optimiser steps", str(manifest.facts.get("steps"))]]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest.libraries.items()))
+    first = "the initial adapter, whose rank, alpha and targets it has" if begun else "a fresh adapter"
+    start = f"the adapter of iteration {earlier}" if earlier else first
+    return (
+        f"{table(['setting', 'value'], settings)}\n\nContinued from {start}. {versions}. "
+        f"Adapter `{manifest.data_version[:16]}`, fingerprint `{manifest.fingerprint[:16]}`, made {manifest.created}."
+    )
+
+
+def dig(found: dict[str, Any], path: tuple[str, ...]) -> Any:
+    for name in path:
+        found = found[name]
+    return found

@@ -1,0 +1,59 @@
+"""What people read of a project, as plain data: scores, gates and seconds by iteration."""
+
+from typing import Any
+
+from apt_assets.engine.plan import Planner, Unsettled, stages_of
+from apt_assets.project import Project
+from apt_assets.settings.iterations import BASE
+
+
+def results(project: Project) -> dict[str, Any]:
+    """{experiment, iterations: [{iteration, stages: {name: {status, causes, seconds}}, scores,
+    bad_cases, pairs, gate}]}, base first. Scores are shares with 95 % Wilson intervals; seconds are
+    null for an artifact that an earlier iteration computed."""
+    planner = project.planner()
+    entries = []
+    seen: set[tuple[str, str]] = set()
+    for key in [BASE, *project.store.iterations(project.experiment.name)]:
+        stages: dict[str, Any] = {}
+        for name in stages_of(key):
+            plan = planner.stage(key, name)
+            seconds = None
+            if plan.manifest and (name, plan.manifest.fingerprint) not in seen:
+                seconds = plan.manifest.seconds
+                seen.add((name, plan.manifest.fingerprint))
+            stages[name] = {"status": plan.status, "causes": plan.causes, "seconds": seconds}
+        entry: dict[str, Any] = {"iteration": key, "stages": stages}
+        entry["scores"] = facts(planner, key, "base_scores" if key == BASE else "benchmark_scores")
+        if key != BASE:
+            entry["bad_cases"] = facts(planner, key, "bad_cases").get("rows")
+            entry["pairs"] = facts(planner, key, "preference_pairs").get("rows")
+            entry["gate"] = planner.verdict(key)
+            entry["starts_from"] = starts_from(planner, key)
+        entries.append(entry)
+    return {"experiment": project.experiment.name, "iterations": entries}
+
+
+def starts_from(planner: Planner, key: str) -> str | None:
+    try:
+        return planner.promoted_before(key) or BASE
+    except Unsettled:
+        return None
+
+
+def start_of(planner: Planner) -> str:
+    """What the loop starts from, in words: as base_scores have it, or else as it is set."""
+    from apt_assets.method.gate import start_in_words
+
+    scored = facts(planner, BASE, "base_scores")
+    return scored.get("start") or start_in_words(None if scored else planner.experiment.policy.initial_adapter)
+
+
+def facts(planner: Planner, iteration: str, stage: str) -> dict[str, Any]:
+    manifest = planner.stage(iteration, stage).manifest
+    return manifest.facts if manifest else {}
+
+
+def passages_of(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """task -> {word_perplexity, se, words, n}; none in scores that an older version kept."""
+    return dict(scores.get("passages", {}))

@@ -1,0 +1,89 @@
+"""Rows of a stage, for people to look at."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from apt_assets.engine.stage import STAGES
+from apt_assets.project import Project
+from apt_assets.settings.experiment import UsageError
+from apt_assets.settings.iterations import BASE, key_of
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# Which table of a stage is meant when only the stage is named.
+MAIN_TABLE = {
+    "domain_dataset": "train",
+    "retrieval_index": "pool",
+    "adapter_checkpoint": "training_log",
+    "benchmark_scores": "domain_items",
+    "base_scores": "domain_items",
+}
+
+
+def parse_key(iteration: str) -> str:
+    """ "1", "0001" or "base" as a key. Raises UsageError for anything else."""
+    if iteration == BASE:
+        return BASE
+    if not (iteration.isascii() and iteration.isdigit() and 0 < int(iteration) <= 9999):
+        raise UsageError(f"iteration: give a number such as 1, or base; got {iteration!r}")
+    return key_of(int(iteration))
+
+
+def rows_of(project: Project, name: str, iteration: str, limit: int) -> tuple[list[str], list[tuple[Any, ...]], int]:
+    """(columns, first rows, number of rows) of a stage or of one of its tables.
+
+    Raises UsageError if there is no such stage, table or iteration, naming those there are.
+    """
+    from resources.store.tables import read_table
+
+    key = parse_key(iteration)
+    manifests = {s: project.store.pointed(project.experiment.name, key, s) for s in STAGES}
+    present = {s: m for s, m in manifests.items() if m is not None}
+    if not present:
+        opened = ", ".join(project.store.iterations(project.experiment.name)) or "none"
+        raise UsageError(
+            f"iteration {key} of {project.experiment.name} has nothing yet (opened: {opened}): "
+            "`apt-assets run` computes it"
+        )
+    tables = {
+        file.removesuffix(".parquet"): m for m in present.values() for file in m.files if file.endswith(".parquet")
+    }
+    table = MAIN_TABLE.get(name, name)
+    if name in present and f"{table}.parquet" in present[name].files:
+        rows = read_table(project.artifact(present[name]) / f"{table}.parquet")
+    elif name in tables:
+        rows = read_table(project.artifact(tables[name]) / f"{name}.parquet")
+    elif name in present:
+        folder, files = project.artifact(present[name]), present[name].files
+        content = {k: v for f in files if f.endswith(".json") for k, v in json.loads((folder / f).read_text()).items()}
+        return ["key", "value"], [(k, json.dumps(v)) for k, v in content.items()][:limit], len(content)
+    else:
+        raise UsageError(f"{name!r} of {key} is not there; there are: {', '.join([*present, *sorted(tables)])}")
+    if "record" in rows.columns:
+        rows = with_lines(project, rows).sort("file", "line")
+    return rows.columns, rows.head(limit).rows(), rows.height
+
+
+def with_lines(project: Project, rows: "pl.DataFrame") -> "pl.DataFrame":
+    """Provenance or quarantine with the line on which each row stands now, in place of its record.
+
+    Looked up in the landed files and not kept: a shuffled file is the same data, but its lines moved.
+    Of rows that say the same the first line; 0 means the file as a whole, null that the row is gone.
+    """
+    import polars as pl
+
+    from apt_assets.landing.records import read_landed, records_of
+
+    standing = {"record": pl.String, "line": pl.Int64}
+    found = [pl.DataFrame(schema={**standing, "file": pl.String})]
+    for file in rows["file"].unique().sort():
+        path = project.landing / file
+        for part in read_landed(path) if path.is_file() else ():
+            bad = list(zip(records_of(part.rejects), (reject.line for reject in part.rejects), strict=True))
+            for here in (part.rows.select(*standing), pl.DataFrame(bad, standing, orient="row")):
+                found.append(here.with_columns(file=pl.lit(file)))
+    lines = pl.concat(found).group_by("file", "record").agg(pl.col("line").min())
+    place = rows.columns.index("record")
+    rows = rows.join(lines, on=["file", "record"], how="left", maintain_order="left")
+    return rows.insert_column(place, rows.drop_in_place("line")).drop("record")

@@ -1,0 +1,64 @@
+"""What the command line prints: tables, scores, and words on the side."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from apt_assets.landing.folder import UNSHOWN
+from apt_assets.project import Project
+
+
+def say(line: str) -> None:
+    """Progress goes to stderr, results to stdout."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(escaped(cell) for cell in row))
+    # A file or a pipe gets whole lines; a terminal gets its own width.
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+
+
+def escaped(cell: str) -> Any:
+    """The cell as it is, but that no escape sequence in a row reaches the terminal."""
+    from rich.text import Text
+
+    return Text(UNSHOWN.sub(lambda found: found[0] if found[0] in "\n\t" else repr(found[0])[1:-1], cell))
+
+
+def print_results(found: dict[str, Any]) -> None:
+    from apt_assets.report.tables import SCORE_COLUMNS, general_rows, left_out, score_rows, second_rows
+
+    keys = [entry["iteration"] for entry in found["iterations"]]
+    found = found | {"iterations": shown_of(found)}
+    print_table(SCORE_COLUMNS, score_rows(found))
+    print_table(*general_rows(found))
+    print("Shares in percent with 95 % intervals; test is reported only, validation decides the gate.")
+    print_table(*second_rows(found))
+    if line := left_out(keys, "--json has all"):
+        print(line)
+
+
+def shown_of(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entries of `results` that a terminal has room for."""
+    from apt_assets.report.tables import recent
+
+    kept = set(recent([entry["iteration"] for entry in found["iterations"]]))
+    return [entry for entry in found["iterations"] if entry["iteration"] in kept]
+
+
+def print_unused(project: Project) -> None:
+    """Say which landed files no iteration uses yet, and what to do."""
+    from apt_assets.loop.next_run import unused
+
+    opened = project.store.iterations(project.experiment.name)
+    if opened and (names := unused(project, opened)):
+        print(f"{', '.join(names)}: in no iteration yet; `apt-assets run` opens iteration {len(opened) + 1} with it")

@@ -1,0 +1,420 @@
+"""The experiment file: every setting of a run, typed, with its meaning, default and provenance.
+
+Provenance of a default is one of: paper (arXiv 2506.03483, known through its abstract and
+reviews), IRPO (arXiv 2404.19733), measured (docs/lab-log.md), choice (ours; the paper does not let
+us know it).
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class UsageError(Exception):
+    """Bad usage or bad input: the message says what to change; the command line exits with 2."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+def is_section(kind: Any) -> bool:
+    """Whether a setting's type is a section of settings."""
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def native_dtype(device: str) -> str:
+    """bfloat16 on GPUs and on CPUs with bfloat16 instructions, else float32.
+
+    Elsewhere a CPU emulates bfloat16: eight times slower than float32 on AVX2 (docs/lab-log.md).
+    """
+    if device != "cpu":
+        return "bfloat16"
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return "float32"
+    native = re.search(r"\b(avx512_bf16|amx_bf16)\b|^Features.*\bbf16\b", flags, re.MULTILINE)
+    return "bfloat16" if native else "float32"
+
+
+class Data(Section):
+    """Where data lands, and how it is split for ever by content hash of the prompt."""
+
+    landing: str | None = Field(None, description="Folder of landed files; default landing/.")
+    validation: Fraction = Field(0.05, description="Share of prompts that decide the gate (choice).")
+    test: Fraction = Field(0.05, description="Share of prompts that are reported only (choice).")
+
+    near_duplicate_words: int | None = Field(
+        5,
+        ge=2,
+        description="A training question that is a held-out one but for a word, and has its answer, is left out "
+        "if both have at least so many words (measured); null: none is.",
+    )
+
+    @model_validator(mode="after")
+    def leaves_rows_to_train_on(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation + test must be below 1: no row would be left to train on")
+        return self
+
+
+class Server(Section):
+    """A server with OpenAI's completions interface (docs/adr/0009-generation-back-ends.md). Its key, if it
+    wants one, is in $APT_SERVER_KEY."""
+
+    url: str | None = Field(None, pattern=r"^https?://", description="Up to and with /v1.")
+    engine: str | None = Field(
+        None, description="What runs there, in words (software, version, dtype). Change it with the server: answers do."
+    )
+    concurrency: int = Field(16, ge=1, description="Questions under way at once.")
+    timeout: float = Field(120, gt=0, description="Seconds to wait for an answer before it is asked again.")
+
+
+class PolicySettings(Section):
+    """The base model and how it answers. Decoding is greedy."""
+
+    model: str = Field("embedded", description="embedded, a folder with safetensors, or a hub id.")
+    revision: str | None = Field(None, description="Of a hub id: a commit, tag or branch; null: main.")
+    initial_adapter: str | None = Field(
+        None,
+        description="A folder with a LoRA adapter that the loop starts from, in place of the bare base model: a "
+        "specialist made elsewhere; null: the base model (choice).",
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="Of the frozen weights; auto: bfloat16 where the hardware multiplies it, else float32."
+    )
+    quantization: Literal["none", "nf4"] = Field(
+        "none", description="nf4: frozen weights in 4 bits (QLoRA, arXiv 2305.14314); a GPU and the extra qlora."
+    )
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Which of several GPUs: $CUDA_VISIBLE_DEVICES.")
+    backend: Literal["transformers", "vllm", "openai"] = Field(
+        "transformers", description="What answers; training and scoring are done here. openai: `server`."
+    )
+    server: Server = Server()
+    system_prompt: str | None = Field(None, description="Put before every question.")
+    max_new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens.")
+    batch_tokens: int = Field(1024, ge=64, description="Tokens in one pass while answering or scoring.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def name_the_dtype(cls, values: Any) -> Any:
+        """What `auto` is on this machine: results differ, so the fingerprint must hold the dtype itself."""
+        if isinstance(values, dict) and values.get("dtype", "auto") == "auto":
+            return {**values, "dtype": native_dtype(values.get("device", "cpu"))}
+        return values
+
+    @model_validator(mode="after")
+    def fits_together(self) -> Self:
+        for key, value in (("dtype", "float16"), ("quantization", "nf4"), ("backend", "vllm")):
+            if self.device == "cpu" and getattr(self, key) == value:
+                raise ValueError(f"{key}: {value} needs a GPU: set device to cuda, or leave {key} out")
+        if self.quantization == "nf4" and self.dtype != "bfloat16":
+            raise ValueError("quantization: nf4 needs dtype bfloat16, in which TRL then trains the adapter")
+        if (self.backend == "openai") != (self.server.url is not None):
+            raise ValueError("backend: openai and server.url go together: set both or neither")
+        return self
+
+
+class Mining(Section):
+    """Which training questions an iteration asks."""
+
+    questions: int | None = Field(1000, ge=1, description="Drawn afresh each iteration; null: all.")
+    seed: int = Field(17, description="Of that draw, and of `retrieval.choose`: random.")
+
+
+Thresholds = Annotated[list[Fraction], Field(min_length=4, max_length=4)]
+Kind = Literal["labels", "exact", "numeric", "set_f1", "overlap", "rubric"]
+RUBRIC = """\
+You grade an answer to a question from 1 to 5 against the correct answer.
+5: says the same as the correct answer, and nothing that is wrong.
+4: right; differs from the correct answer in form, or leaves out something that does not matter.
+3: partly right, or right but hedged, so that nobody could act on it.
+2: about the question, but wrong.
+1: empty, off the question, or not an answer."""
+
+
+def ascending(thresholds: list[float]) -> list[float]:
+    if thresholds != sorted(thresholds):
+        raise ValueError("thresholds must ascend: they are the least scores of grades 2, 3, 4 and 5")
+    return thresholds
+
+
+class NumericSettings(Section):
+    """A number with its unit. Tolerances are around the gold's value; the larger one counts."""
+
+    relative_tolerance: float = Field(0.01, ge=0, description="Share of the gold's value (choice).")
+    absolute_tolerance: float = Field(0.0, ge=0, description="In the gold's unit (choice).")
+    units: Literal["convert", "same", "ignore"] = Field(
+        "convert", description="convert: 1.5 g is 1500 mg; same: as the gold writes it; ignore: the value alone counts."
+    )
+
+
+class SetF1Settings(Section):
+    """The items of a list, in any order."""
+
+    separator: str = Field(r"[,;\n]", description="Regular expression that stands between items.")
+    thresholds: Annotated[Thresholds, AfterValidator(ascending)] = Field(
+        [0.25, 0.5, 0.85, 1.0], description="Least F1 of grades 2, 3, 4 and 5 (choice)."
+    )
+
+    @field_validator("separator")
+    @classmethod
+    def is_an_expression(cls, separator: str) -> str:
+        try:
+            empty = re.compile(separator).fullmatch("")
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if empty:
+            raise ValueError("must not match nothing: every character would be an item")
+        return separator
+
+
+class OverlapSettings(Section):
+    """How much text answer and gold share."""
+
+    metric: Literal["rouge_l", "chrf"] = Field("rouge_l", description="rouge_l: of words; chrf: of characters.")
+    thresholds: Annotated[Thresholds, AfterValidator(ascending)] = Field(
+        [0.2, 0.4, 0.6, 0.8], description="Least score, 0-1, of grades 2, 3, 4 and 5 (choice)."
+    )
+
+
+class RubricSettings(Section):
+    """A language model as assessor: behind an OpenAI-compatible endpoint, or on this machine.
+
+    The API key is in an environment variable and never in a file. What stands from `key_variable` on
+    decides no grade.
+    """
+
+    endpoint: str | None = Field(
+        None, description="What stands before /chat/completions, such as https://host/v1; null: a local model."
+    )
+    model: str | None = Field(
+        None, description="Its name at the endpoint; or, as in policy.model: embedded, a folder or a hub id."
+    )
+    text: str = Field(RUBRIC, min_length=1, description="The rubric.")
+    samples: Literal[1, 3, 5, 7, 9] = Field(3, description="Grades of a row in `unsure`; their median counts (choice).")
+    unsure: list[Annotated[int, Field(ge=1, le=5)]] | Literal["auto"] = Field(
+        "auto", description="Grades that are asked for again; auto: bad_below and the one below it."
+    )
+    temperature: float = Field(0.7, ge=0, le=2, description="Of the further samples; the first is greedy (choice).")
+    reply_tokens: int = Field(512, ge=16, description="Longest reply, in tokens.")
+    key_variable: str = Field("OPENAI_API_KEY", description="Environment variable that holds the API key.")
+    requests_per_minute: float | None = Field(60.0, gt=0, description="Rate limit; null: none.")
+    in_flight: int = Field(8, ge=1, le=64, description="Requests at a time.")
+    timeout: float = Field(60.0, gt=0, description="Of one attempt, in seconds.")
+    max_attempts: int = Field(5, ge=1, description="Attempts for one grade.")
+
+    @field_validator("endpoint")
+    @classmethod
+    def has_no_secret(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and not re.fullmatch(r"https?://[^@?#\s]+", endpoint):
+            raise ValueError("must be http(s)://host/path, without a user, a password or a query")
+        return endpoint
+
+
+class CombinedSettings(Section):
+    """The weighted mean of several assessors' grades, rounded; a half is rounded down."""
+
+    weights: dict[Kind, Annotated[float, Field(gt=0)]] = Field({}, description="Kind -> weight, such as {labels: 2}.")
+
+
+class AssessorSettings(Section):
+    """Grades 1-5. Each kind's own rubric stands in its file in resources/assessors/."""
+
+    kind: Kind | Literal["combined"] = Field("labels", description="How answers are graded.")
+    bad_below: int = Field(4, ge=2, le=5, description="A lower grade is a bad case (paper).")
+    labels: list[str] | Literal["auto"] = Field(
+        "auto", description="Competing answers; auto: the distinct golds, if at most 100 of them."
+    )
+    numeric: NumericSettings = NumericSettings()
+    set_f1: SetF1Settings = SetF1Settings()
+    overlap: OverlapSettings = OverlapSettings()
+    rubric: RubricSettings = RubricSettings()
+    combined: CombinedSettings = CombinedSettings()
+
+    @model_validator(mode="after")
+    def has_what_its_kind_needs(self) -> Self:
+        kinds = kinds_of(self)
+        if not kinds:
+            raise ValueError("kind combined needs assessor.combined.weights, such as {labels: 2, overlap: 1}")
+        if "rubric" in kinds:
+            if not self.rubric.model:
+                raise ValueError("kind rubric needs assessor.rubric.model")
+            if self.rubric.unsure == "auto":
+                # The grades themselves: the threshold must count where it decides a grade, and only there.
+                near = self.rubric.model_copy(update={"unsure": [self.bad_below - 1, self.bad_below]})
+                return self.model_copy(update={"rubric": near})
+        return self
+
+
+def kinds_of(assessor: Any) -> dict[str, float]:
+    """Weight of each kind that grades, by AssessorSettings or a stage's view of them."""
+    return dict(assessor.combined.weights) if assessor.kind == "combined" else {assessor.kind: 1.0}
+
+
+class Retrieval(Section):
+    """Similar cases: nearest training rows of each bad case, cosine similarity."""
+
+    choose: Literal["similar", "random"] = Field(
+        "similar",
+        description="random: as many rows drawn by hash in their place, to tell what similarity adds (choice).",
+    )
+    encoder: str = Field("embedded", description="embedded, or a sentence-transformers folder or id.")
+    per_case: int = Field(2, ge=0, description="Neighbours per bad case, k (choice).")
+    batch_size: int = Field(64, ge=1, description="Texts embedded at once.")
+
+
+class Pairs(Section):
+    """Which rows become preference pairs."""
+
+    max_bad_cases: int | None = Field(None, ge=1, description="Most bad cases used; null: all (choice).")
+    replay: Literal["answered_right", "pool"] = Field(
+        "answered_right",
+        description="Where replay rows (NLL only) come from: questions that the policy answered right, or any training "
+        "row that is no pair, drawn afresh each iteration by mining.seed (choice).",
+    )
+    replay_share: float | None = Field(
+        1.0, ge=0, description="Most replay rows per pair; 0: none; null: all there are (measured)."
+    )
+    counterfactual: Literal["none", "perturbed", "sampled"] = Field(
+        "none",
+        description="Wrong answer to reject where a similar case was answered right. perturbed: the gold, changed; "
+        "sampled: the policy's, at `temperature`, if one of four is wrong; none: such a case is replay (choice).",
+    )
+    temperature: float = Field(1.0, gt=0, description="Of the sampled answers (choice).")
+
+    @property
+    def every_row(self) -> bool:
+        """Whether all training rows are trained on, whatever the policy answers."""
+        return self.replay == "pool" and self.replay_share is None
+
+
+UNUSED_BY_SFT = ("loss", "beta", "nll_weight", "reference")
+
+
+class Training(Section):
+    """LoRA, by TRL. Objective dpo: DPO + NLL on pairs. Objective sft: plain fine-tuning, the NLL of the chosen
+    answers alone; it does not use loss, beta, nll_weight and reference, so their values do not count then. An
+    adapter that is trained further, `policy.initial_adapter` or a promoted one, keeps the rank, alpha and targets
+    that it has: those here are of a fresh one."""
+
+    objective: Literal["dpo", "sft"] = Field(
+        "dpo",
+        description="dpo: preference training (paper); sft: fine-tuning, which gained more in our study "
+        "(docs/evidence.md).",
+    )
+    loss: Literal["sigmoid", "sigmoid_norm"] = Field(
+        "sigmoid",
+        description="sigmoid: DPO; sigmoid_norm: DPO on log-ratios per token, which wants a larger beta (choice).",
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="Peak, of the first iteration (measured).")
+    learning_rate_decay: float = Field(0.5, gt=0, le=1, description="Factor per iteration (measured).")
+    beta: float = Field(0.1, gt=0, description="DPO temperature (IRPO).")
+    nll_weight: float = Field(1.0, ge=0, description="Weight of the NLL of the chosen answer (IRPO).")
+    reference: Literal["previous", "base"] = Field(
+        "previous", description="Reference model; base: the base model without any adapter (choice)."
+    )
+    lora_rank: int = Field(
+        16, ge=1, description="r of every layer in lora_targets; an initial adapter keeps its own (choice)."
+    )
+    lora_alpha: int = Field(32, ge=1, description="LoRA scale is alpha / r; an initial adapter keeps its own (choice).")
+    lora_targets: Annotated[list[str], Field(min_length=1)] | Literal["all-linear"] = Field(
+        "all-linear",
+        description="Names of linear layers, such as q_proj; all-linear: all but the output head; an initial adapter "
+        "keeps its own (choice).",
+    )
+    batch_size: int = Field(8, ge=1, description="Pairs per optimiser step.")
+    epochs: int = Field(
+        1, ge=1, description="Passes over the pairs; of a few hundred rows four gained more (docs/evidence.md)."
+    )
+    warmup_steps: int = Field(5, ge=0, description="Linear warm-up; then linear decay to 0.")
+    max_length: int = Field(512, ge=8, description="Longest prompt + answer, in tokens; longer is cut.")
+    seed: int = Field(17, description="Of initialisation and order.")
+
+    @model_validator(mode="after")
+    def forget_what_sft_does_not_use(self) -> Self:
+        """The fingerprint must hold what decides the adapter, and only that."""
+        if self.objective == "dpo":
+            return self
+        fields = type(self).model_fields
+        return self.model_copy(update={name: fields[name].default for name in UNUSED_BY_SFT})
+
+
+class Benchmarks(Section):
+    """What decides promotion beside the domain's own validation rows."""
+
+    folder: str = Field("tasks", description="Folder of lm-eval YAML tasks, one file per task.")
+    tasks: dict[str, Annotated[int, Field(ge=1)] | None] = Field(
+        {"last_word": 200, "preposition": 150, "ending": 90, "passages": 40},
+        description="Task -> how many of its items, the first ones; null: all (choice: what scores fast).",
+    )
+
+
+class Gate(Section):
+    """When an adapter may be promoted."""
+
+    domain_tolerance: Fraction = Field(0.0, description="Accuracy it may lose to the promoted (choice).")
+    general_tolerance: Fraction = Field(
+        0.05, description="Accuracy it may lose to the base model or initial adapter (choice)."
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the paired bootstrap.")
+    resamples: int = Field(2000, ge=100, description="Of the paired bootstrap.")
+
+
+class Loop(Section):
+    """When the loop ends by itself."""
+
+    max_iterations: int = Field(2, ge=1, le=9999, description="Most iterations on the same landed files (choice).")
+
+
+class Experiment(Section):
+    """One experiment file. Every section may be left out; `name` may not."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+    owners: list[Annotated[str, Field(pattern=r"^(team:[\w-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$")]] = Field(
+        [], description="Shown in Dagster as the owners of all assets: an e-mail address or team:NAME."
+    )
+    data: Data = Data()
+    policy: PolicySettings = PolicySettings()
+    mining: Mining = Mining()
+    assessor: AssessorSettings = AssessorSettings()
+    retrieval: Retrieval = Retrieval()
+    pairs: Pairs = Pairs()
+    training: Training = Training()
+    benchmarks: Benchmarks = Benchmarks()
+    gate: Gate = Gate()
+    loop: Loop = Loop()
+
+    @field_validator("pairs")
+    @classmethod
+    def can_be_sampled(cls, pairs: Pairs, info: ValidationInfo) -> Pairs:
+        policy = info.data.get("policy")
+        if policy is not None and pairs.counterfactual == "sampled" and policy.backend != "transformers":
+            raise ValueError(
+                "pairs.counterfactual: sampled needs policy.backend: transformers, which seeds each answer"
+            )
+        return pairs
+
+    def leaves(self, path: str) -> dict[str, Any]:
+        """The values at a dotted path, by full key: one for a value, all of them for a section."""
+        value: Any = self
+        for part in path.split("."):
+            value = getattr(value, part)
+        if isinstance(value, Section):
+            return {f"{path}.{key}": child for key, child in value.model_dump().items()}
+        return {path: value}

@@ -1,0 +1,1 @@
+"""What lies outside the store, by content: models, code, tasks."""

@@ -1,0 +1,1 @@
+"""The embedded default: what is downloaded, and what is made up."""

@@ -1,0 +1,1 @@
+"""A causal language model: loading, answering, scoring, here or on a server."""

@@ -1,0 +1,73 @@
+"""A LoRA adapter that was made elsewhere: whether the loop can go on training it, on this model.
+
+Read are its configuration and the header of its weights; of the model only the shape is built.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from resources.model.capabilities import linear_layers, skeleton
+
+# What makes a LoRA the one it is. Whatever else peft can do to a model changes the base model's own weights, or
+# adds some that training, answering and export here do not handle.
+LORA = (
+    "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
+    "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "fan_in_fan_out",
+)  # fmt: skip
+# What only tells of its making, or decides nothing by itself.
+ASIDE = (
+    "peft_type", "task_type", "init_lora_weights", "auto_mapping", "base_model_name_or_path", "revision",
+    "inference_mode", "peft_version", "megatron_core", "qalora_group_size", "runtime_config",
+)  # fmt: skip
+# Values of init_lora_weights that leave the base model's weights as they are.
+BEGINNINGS = (True, False, None, "gaussian", "orthogonal")
+
+
+def problem_with(folder: Path, model_dir: Path) -> str | None:
+    """Why the adapter of `folder` cannot be trained further on the model of `model_dir`; None: it can."""
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        return f"adapter_config.json is not JSON ({error})"
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        found = config.get("peft_type") if isinstance(config, dict) else None
+        return f"peft_type in adapter_config.json is {found}, not LORA"
+    if config.get("task_type") not in ("CAUSAL_LM", None):
+        return f"task_type in adapter_config.json is {config['task_type']}, not CAUSAL_LM"
+    if config.get("init_lora_weights") not in BEGINNINGS:
+        return f"init_lora_weights is {config['init_lora_weights']}, which changes the base model's own weights"
+    for name in sorted(config.keys() - {*LORA, *ASIDE}):
+        if config[name] and config[name] != "none":
+            return f"it uses {name}, and not only a LoRA"
+    return misfit(config, folder / "adapter_model.safetensors", model_dir)
+
+
+def misfit(config: dict[str, Any], weights: Path, model_dir: Path) -> str | None:
+    """What of the weights' names and shapes is not as a LoRA of this configuration has it on the model."""
+    import torch
+    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
+
+    model = skeleton(model_dir)
+    linear = set(linear_layers(model))
+    try:
+        with torch.device("meta"):
+            lora = LoraConfig(**{name: config[name] for name in LORA if name in config}, init_lora_weights=False)
+            adapted = get_peft_model(model, lora)
+    except Exception as error:  # whatever peft says to a configuration that it cannot take
+        return f"peft cannot put it on that model ({error})"
+    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    needed = {name: list(weight.shape) for name, weight in state.items()}
+    try:
+        with safe_open(weights, "pt") as file:
+            found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except SafetensorError as error:
+        return f"adapter_model.safetensors cannot be read ({error})"
+    adapted_layers = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in needed}
+    if others := sorted(adapted_layers - linear):
+        return f"it adapts {others[0]}, which is the output head or no linear layer"
+    for name in sorted(needed.keys() | found.keys()):
+        if needed.get(name) != found.get(name):
+            return f"{name} has the shape {found.get(name)} where that model needs {needed.get(name)}"
+    return None

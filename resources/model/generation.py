@@ -1,0 +1,326 @@
+"""Answer questions, many at a time, each at its own pace: greedily, or as resources/model/sampling.py chooses.
+
+Every pass of the model has up to `batch_tokens` tokens: the last token of each answer in the making,
+and as many new questions, longest first, as still fit. An answer that ends makes room at once. What all
+questions begin with (chat template, system prompt) is computed once. The scheduling is that of
+inference servers (Orca, Yu et al. 2022; chunks of prompts between decoding steps: Sarathi, Agrawal et
+al. 2023, arXiv 2308.16369); the layers are transformers' own, on packed rows (resources/model/packing.py).
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from resources.model.packing import (
+    UNIT,
+    Group,
+    Ids,
+    Pack,
+    Row,
+    attend_group,
+    attention,
+    by_prefix,
+    group_rows,
+    round_up,
+    settle_places,
+    shape_free,
+)
+from resources.model.policy import beginning, encode
+
+if TYPE_CHECKING:
+    import torch
+
+    from resources.model.policy import Policy
+
+    Choose = Callable[[Sequence["Answer"], "torch.Tensor"], "torch.Tensor"]
+
+ROW_SHARE = 4  # at most batch_tokens / ROW_SHARE answers are in the making
+COMMIT_ROWS = 32  # answers between two calls of on_batch
+CACHE_WIDTH = 64  # tokens; questions of one length rounded up to it have their keys and values in one tensor
+
+
+def greedy(rows: "Sequence[Answer]", logits: "torch.Tensor") -> "torch.Tensor":
+    """The likeliest next token of each answer in the making, (rows,). logits: (rows, vocabulary)."""
+    return logits.argmax(-1)
+
+
+def generate(
+    policy: "Policy",
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    batch_tokens: int,
+    choose: "Choose" = greedy,
+    progress: Callable[[int], None] = lambda done: None,
+    on_batch: Callable[[list[int], list[str]], None] = lambda places, answers: None,
+) -> list[str]:
+    """Answer every prompt; answers come in the order of `prompts`, special tokens removed.
+
+    An answer ends at one of the model's end tokens (generation_config.eos_token_id) or after
+    `max_new_tokens`; nothing else of the generation config is used. On a CPU in float32 an answer
+    depends on its prompt alone, to the last bit of its logits, and not on what else is asked; elsewhere
+    every pass has the same shapes (resources.model.packing.shape_free). tests/test_embedded.py holds it to
+    that.
+
+    `choose` must tell each answer's token by that answer and its logits alone, so that this holds.
+
+    `on_batch` gets the positions and answers of a few dozen answers that ended; `progress` the number
+    of answers done.
+    """
+    encoded = [encode(policy, prompt) for prompt in prompts]
+    answers = [""] * len(prompts)
+    ended: list[int] = []
+    done = 0
+    for prefix, places in by_prefix(encoded, beginning(policy)):
+        questions = [(place, encoded[place][len(prefix) :]) for place in places]
+        run = Run(policy, prefix, questions, max_new_tokens, batch_tokens, choose)
+        while run.waiting or run.running:
+            for place, ids in run.turn():
+                answers[place] = policy.tokenizer.decode(ids, skip_special_tokens=True).strip()
+                ended.append(place)
+            if len(ended) >= COMMIT_ROWS or not (run.waiting or run.running):
+                on_batch(ended, [answers[place] for place in ended])
+                done += len(ended)
+                progress(done)
+                ended = []
+    return answers
+
+
+def inference(function: Any) -> Any:
+    """torch.inference_mode() as a decorator that imports torch only when called."""
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        import torch
+
+        with torch.inference_mode():
+            return function(*arguments)
+
+    return call
+
+
+@dataclass
+class Cache:
+    """Keys and values of the answers whose questions have one rounded length, behind the prefix.
+
+    keys, values: by layer, (slots, groups, seen, size). The answers in the making have the first slots.
+    """
+
+    seen: int
+    slots: int
+    rows: "list[Answer]" = field(default_factory=list)
+    keys: "dict[int, torch.Tensor]" = field(default_factory=dict)
+    values: "dict[int, torch.Tensor]" = field(default_factory=dict)
+
+    def open(self, layer: int, prefix: "tuple[torch.Tensor, torch.Tensor]") -> None:
+        """Make room, with the prefix in every slot."""
+        for states, head in zip((self.keys, self.values), prefix, strict=True):
+            groups, length, size = head.shape
+            states[layer] = head.new_zeros(self.slots, groups, self.seen, size)
+            states[layer][:, :, :length] = head
+
+    def remove(self, slot: int) -> None:
+        """Free a slot; the last answer moves into it."""
+        last = len(self.rows) - 1
+        if slot != last:
+            for states in (*self.keys.values(), *self.values.values()):
+                states[slot] = states[last]
+            self.rows[slot] = self.rows[last]
+        self.rows.pop()
+
+
+@dataclass
+class Answer:
+    """An answer in the making. place: of its prompt. length: tokens in the cache, the prefix included."""
+
+    place: int
+    length: int
+    said: Ids = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class New:
+    """A question in its first pass: where it begins there, and the place of its answer."""
+
+    ids: Ids
+    start: int
+    cache: Cache
+    slot: int
+
+
+class Run:
+    """Answers to the questions that begin with one prefix."""
+
+    def __init__(
+        self,
+        policy: "Policy",
+        prefix: Ids,
+        questions: list[tuple[int, Ids]],
+        max_new_tokens: int,
+        batch_tokens: int,
+        choose: "Choose",
+    ):
+        self.model, self.prefix, self.choose = policy.model, len(prefix), choose
+        self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
+        end = policy.model.generation_config.eos_token_id
+        end = policy.tokenizer.eos_token_id if end is None else end
+        self.end = set(end) if isinstance(end, list) else {end}
+        self.waiting = deque(sorted(questions, key=lambda question: (-len(question[1]), question[0])))
+        self.most = max(batch_tokens // ROW_SHARE, 1)
+        self.caches: dict[int, Cache] = {}
+        for _, ids in questions:
+            width = round_up(len(ids), CACHE_WIDTH)
+            cache = self.caches.setdefault(width, Cache(self.prefix + width + max_new_tokens, 0))
+            cache.slots = min(cache.slots + 1, self.most)
+        self.constant = not shape_free(policy.model)
+        self.kept = self.run_prefix(prefix)
+
+    @property
+    def running(self) -> int:
+        return sum(len(cache.rows) for cache in self.caches.values())
+
+    @inference
+    def run_prefix(self, prefix: Ids) -> "list[tuple[torch.Tensor, torch.Tensor]]":
+        """Keys and values of the prefix by layer, (groups, prefix, size) each; none for no prefix."""
+        if not prefix:
+            return []
+        pack = PrefixPack(prefix, [], device=self.model.device)
+        self.forward(pack, pack.ids, pack.positions, [0])
+        return pack.kept
+
+    @inference
+    def turn(self) -> list[tuple[int, Ids]]:
+        """One pass: every answer in the making gets a token, and new ones their first. (place, token ids)
+        of those that ended."""
+        import torch
+
+        # Where shapes must not change, questions and answers in the making have passes of their own, of one
+        # size each, and new questions wait until half of the places are free.
+        admit = bool(self.waiting) and (not self.constant or self.running <= self.most // 2)
+        apart = self.constant and admit
+        old = [(cache, len(cache.rows)) for cache in self.caches.values() if cache.rows and not apart]
+        going = [row for cache, _ in old for row in cache.rows]
+        ids, positions = [row.said[-1] for row in going], [row.length for row in going]
+        keep = list(range(len(going)))
+        new: list[New] = []
+        while admit and self.waiting and self.fits(len(ids)):
+            place, question = self.waiting.popleft()
+            cache = self.caches[round_up(len(question), CACHE_WIDTH)]
+            new.append(New(question, len(ids), cache, len(cache.rows)))
+            cache.rows.append(Answer(place, self.prefix + len(question)))
+            ids += question
+            positions += range(self.prefix, self.prefix + len(question))
+            keep.append(len(ids) - 1)
+        size = round_up(len(ids), UNIT)
+        if self.constant:
+            size = max(size, self.batch_tokens if admit else self.most)
+        filler = [0] * (size - len(ids))
+        turn = Turn(self, old, new, size)
+        device = self.model.device
+        logits = self.forward(
+            turn, torch.tensor([ids + filler], device=device), torch.tensor([positions + filler], device=device), keep
+        )
+        for row in going:
+            row.length += 1
+        rows = [*going, *(one.cache.rows[one.slot] for one in new)]
+        for row, token in zip(rows, self.choose(rows, logits).tolist(), strict=True):
+            row.said.append(token)
+        return self.collect()
+
+    def fits(self, tokens: int) -> bool:
+        """Whether the next question fits in a pass; one that is longer than a pass gets one of its own."""
+        more = len(self.waiting[0][1])
+        return self.running < self.most and (tokens + more <= self.batch_tokens or tokens == 0)
+
+    def forward(self, layout: Any, ids: "torch.Tensor", positions: "torch.Tensor", keep: list[int]) -> "torch.Tensor":
+        """Logits at the positions `keep`, (positions, vocabulary)."""
+        import torch
+
+        filled = max(round_up(len(keep), UNIT), self.most if self.constant else 0)
+        places = torch.tensor(keep + keep[-1:] * (filled - len(keep)), device=self.model.device)
+        output = self.model(
+            input_ids=ids, position_ids=positions, layout=layout, use_cache=False, logits_to_keep=places
+        )
+        return output.logits[0, : len(keep)]
+
+    def collect(self) -> list[tuple[int, Ids]]:
+        """Take out the answers that ended."""
+        ended = []
+        for cache in self.caches.values():
+            for slot in reversed(range(len(cache.rows))):
+                row = cache.rows[slot]
+                if row.said[-1] in self.end or len(row.said) == self.max_new_tokens:
+                    ended.append((row.place, row.said))
+                    cache.remove(slot)
+            if not cache.rows:
+                cache.keys, cache.values = {}, {}
+        return sorted(ended)
+
+
+class PrefixPack(Pack):
+    """A prefix alone, whose keys and values are kept layer by layer."""
+
+    def __init__(self, *arguments: Any, **named: Any):
+        super().__init__(*arguments, **named)
+        self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def attend(
+        self, layer: int, query: "torch.Tensor", key: "torch.Tensor", value: "torch.Tensor", scale: float
+    ) -> "torch.Tensor":
+        self.kept.append((key[:, : self.prefix], value[:, : self.prefix]))
+        return super().attend(layer, query, key, value, scale)
+
+
+class Turn:
+    """One pass: first a token of each answer in the making, cache by cache, then the new questions."""
+
+    def __init__(self, run: Run, old: list[tuple[Cache, int]], new: list[New], size: int):
+        import torch
+
+        device = run.model.device
+        self.kept, self.prefix = run.kept, run.prefix
+        self.old = []
+        places = torch.zeros(size, dtype=torch.long, device=device)
+        first = 0
+        for cache, rows in old:
+            lengths = torch.tensor([row.length for row in cache.rows[:rows]], device=device)
+            unseen = torch.arange(cache.seen, device=device)[None] > lengths[:, None]
+            mask = torch.zeros(rows, 1, 1, cache.seen, device=device)
+            mask.masked_fill_(unseen[:, None, None], float("-inf"))
+            self.old.append((cache, slice(first, first + rows), torch.arange(rows, device=device), lengths, mask))
+            first += rows
+        places[:first] = torch.arange(first, device=device)
+        self.new: list[tuple[Group, Cache, torch.Tensor]] = []
+        by_start = {one.start: one for one in new}
+        groups = group_rows([Row(one.ids) for one in new], list(by_start), run.prefix, device)
+        settle_places(groups, places, first)
+        for group in groups:
+            its = [by_start[start] for start in group.index[:, 0].tolist()]
+            # One padded width, so one rounded length, so one cache.
+            self.new.append((group, its[0].cache, torch.tensor([one.slot for one in its], device=device)))
+        self.places = places
+
+    def attend(
+        self, layer: int, query: "torch.Tensor", key: "torch.Tensor", value: "torch.Tensor", scale: float
+    ) -> "torch.Tensor":
+        import torch
+
+        done = []
+        prefix = self.kept[layer] if self.kept else (key[:, :0], value[:, :0])
+        for cache, tokens, slots, lengths, mask in self.old:
+            rows = len(slots)
+            cache.keys[layer][slots, :, lengths] = key[:, tokens].transpose(0, 1)
+            cache.values[layer][slots, :, lengths] = value[:, tokens].transpose(0, 1)
+            asked = query[:, tokens].transpose(0, 1)[:, :, None]
+            seen = attention(asked, cache.keys[layer][:rows], cache.values[layer][:rows], mask, scale)
+            done.append(seen.flatten(0, 1))
+        for group, cache, slots in self.new:
+            if layer not in cache.keys:
+                cache.open(layer, prefix)
+            until = self.prefix + group.index.shape[1]
+            cache.keys[layer][slots, :, self.prefix : until] = key[:, group.index].transpose(0, 1)
+            cache.values[layer][slots, :, self.prefix : until] = value[:, group.index].transpose(0, 1)
+            done.append(attend_group(group, query, key, value, prefix, scale).flatten(0, 1))
+        return torch.cat(done)[self.places]

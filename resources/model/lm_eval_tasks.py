@@ -1,0 +1,260 @@
+"""The general benchmark: local lm-eval tasks, scored through a policy that is already loaded.
+
+Tasks are YAML files of the folder `benchmarks.tasks`, in lm-eval's own format. A `data_files` name
+is looked up beside the YAML and then in the embedded data. lm-eval's own caches are not used: their
+keys hold no model identity.
+"""
+
+import copy
+import json
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from resources.model.scoring import Question, Scores, score_answers
+from resources.store.digest import digest_json
+
+if TYPE_CHECKING:
+    from resources.model.policy import Policy
+
+COMMIT_ITEMS = 200  # items scored between two commits: lm-eval takes about a second to set up
+FEWSHOT_SEED = 1234  # simple_evaluate's
+CHOICE, ROLLING = "multiple_choice", "loglikelihood_rolling"  # the output types that are supported
+
+
+class TaskError(ValueError):
+    """A task file cannot be used; the message names the file and what is missing."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: lm-eval's configuration with absolute data files, and the items to score.
+
+    rolling: its items are passages whose every token is scored, not questions with choices.
+    keys: one per item, in order: the digest of the configuration and the item, so that an item is
+    scored again only if its text or the way it is asked changed.
+    """
+
+    name: str
+    config: dict[str, Any]
+    keys: tuple[str, ...]
+
+    @property
+    def rolling(self) -> bool:
+        return bool(self.config["output_type"] == ROLLING)
+
+
+def load_tasks(folder: Path, items: dict[str, int | None], data: Path) -> list[Task]:
+    """The named tasks, sorted by name, each with its first `items[name]` items (None: all).
+
+    Raises TaskError for a task that is missing, or neither multiple-choice nor rolling, or not on local JSON
+    lines.
+    """
+    return [load_task(folder / f"{name}.yaml", items[name], data) for name in sorted(items)]
+
+
+def load_task(path: Path, items: int | None, data: Path) -> Task:
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
+        raise TaskError(f"no task file {path}; the folder has: {there or 'none'}")
+    config = read_yaml(path)
+    files = (config.get("dataset_kwargs") or {}).get("data_files")
+    if config.get("output_type") not in (CHOICE, ROLLING) or not isinstance(files, dict):
+        raise TaskError(
+            f"{path}: needs output_type multiple_choice or loglikelihood_rolling, and dataset_kwargs.data_files"
+        )
+    split = config.get("test_split")
+    if split not in files:
+        raise TaskError(f"{path}: test_split {split!r} is not one of dataset_kwargs.data_files: {', '.join(files)}")
+    _, *found = task_files(path, data)
+    for name, file in zip(files.values(), found, strict=True):
+        if not file.is_file():
+            raise TaskError(
+                f"{path}: data file {name} is neither in {path.parent} nor in {data} "
+                "(`make embedded` fetches the sets of the default tasks)"
+            )
+    lines = found[list(files).index(split)].read_text(encoding="utf-8").splitlines()
+    asked = [line for line in lines if line.strip()][:items]
+    if items is not None and len(asked) < items:
+        raise TaskError(f"{path}: has {len(asked)} items, but benchmarks.tasks asks for {items}")
+    keys = tuple(digest_json([config, line]) for line in asked)
+    absolute = {name: str(file.resolve()) for name, file in zip(files, found, strict=True)}
+    config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": absolute}
+    return Task(path.stem, config, keys)
+
+
+def task_files(path: Path, data: Path) -> list[Path]:
+    """A task's YAML file and its data files, each beside the YAML or else in `data`; they may be missing."""
+    try:
+        names = list(((read_yaml(path).get("dataset_kwargs") or {}).get("data_files") or {}).values())
+    except (OSError, AttributeError, yaml.YAMLError):
+        return [path]
+    return [path, *(path.parent / n if (path.parent / n).is_file() else data / n for n in names)]
+
+
+def task_identity(path: Path, data: Path, digest: Callable[[Path], str]) -> Any:
+    """What a task is, by content: its configuration as parsed, so that a comment is no change, and the
+    digests of its data files. A file that is missing or not YAML has an identity too: it cannot be scored."""
+    _, *files = task_files(path, data)
+    try:
+        config = json.loads(json.dumps(read_yaml(path), default=str))
+    except (OSError, yaml.YAMLError) as error:
+        config = f"unreadable: {type(error).__name__}"
+    return [config, [digest(file) if file.is_file() else "missing" for file in files]]
+
+
+def read_yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def score_items(
+    policy: "Policy",
+    task: Task,
+    items: Sequence[int],
+    *,
+    batch_tokens: int,
+    on_batch: Callable[[Sequence[int], list[dict[str, Any]]], None],
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Score the items at the given positions; `on_batch` gets positions and scores of each few hundred of
+    them (`of_choices` or `of_passage`), in ascending order, `progress` the number scored after each pass.
+
+    Raises RuntimeError for log-likelihoods that are not finite.
+    """
+    score = of_passage if task.rolling else of_choices
+    items = sorted(items)  # lm-eval reads them in this order, but numbers them in the order given
+    for start in range(0, len(items), COMMIT_ITEMS):
+        part = items[start : start + COMMIT_ITEMS]
+
+        def so_far(done: int, start: int = start) -> None:
+            progress(start + done)
+
+        scored = {int(sample["doc_id"]): score(sample) for sample in evaluate(policy, task, part, batch_tokens, so_far)}
+        on_batch(part, [scored[item] for item in part])
+
+
+def of_choices(sample: dict[str, Any]) -> dict[str, Any]:
+    """{correct, margin, gold} of one of lm-eval's samples.
+
+    An item is correct if its gold choice has the highest log-likelihood per character (lm-eval's
+    acc_norm). gold is the gold's log-likelihood per character, margin that minus the best other
+    choice's, in nats.
+    """
+    choices = sample["doc"]["choices"]
+    scores = [float(response[0]) for response in sample["filtered_resps"]]
+    per_character = [s / max(len(c), 1) for s, c in zip(scores, choices, strict=True)]
+    place = int(sample["target"])
+    gold = finite(per_character[place])
+    margin = finite(gold - max(s for i, s in enumerate(per_character) if i != place))
+    return {"correct": bool(sample["acc_norm"]), "margin": margin, "gold": gold}
+
+
+def of_passage(sample: dict[str, Any]) -> dict[str, Any]:
+    """{nats, words}: minus the log-likelihood of the whole text, and how many words lm-eval counts in it.
+
+    exp(sum of nats / sum of words) over a task's items is lm-eval's word_perplexity.
+    """
+    from lm_eval.api.task import Task as LmEvalTask
+
+    (response,) = sample["filtered_resps"]
+    return {"nats": -finite(float(response)), "words": int(LmEvalTask.count_words(sample["target"]))}
+
+
+def finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise RuntimeError("the policy gives log-likelihoods that are not finite: its weights are damaged")
+    return value
+
+
+def evaluate(
+    policy: "Policy",
+    task: Task,
+    items: list[int],
+    batch_tokens: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[dict[str, Any]]:
+    """lm-eval's samples of the given items of one task."""
+    # Local tasks only: without this, lm-eval and datasets ask the hub before they look at a file.
+    os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+    class PackedLM(HFLM):
+        """lm-eval's own requests, truncation, windows and metrics; the choices of an item are scored as
+        branches of its context, so that its log-likelihoods do not depend on which others are scored."""
+
+        def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            self.items = [request.doc_id for request in requests]
+            return super().loglikelihood(requests, disable_tqdm=True)
+
+        def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
+            windows = [
+                (place, *make_disjoint_window(window))
+                for place, request in enumerate(requests)
+                for window in get_rolling_token_windows(
+                    token_list=self.tok_encode(request.args[0]),
+                    prefix_token=self.prefix_token_id,
+                    max_seq_len=self.max_length,
+                    context_len=1,
+                )
+            ]
+            self.items = [requests[place].doc_id for place, _, _ in windows]
+            scored = self._loglikelihood_tokens([(None, context, answer) for _, context, answer in windows])
+            totals = [0.0] * len(requests)
+            for (place, _, _), (log_probability, _) in zip(windows, scored, strict=True):
+                totals[place] += log_probability
+            return totals
+
+        def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False, override_bs: Any = None) -> Any:
+            asked: dict[Any, list[int]] = {}
+            for place, (item, (_, context, answer)) in enumerate(zip(self.items, requests, strict=True)):
+                kept = tuple(context[-(self.max_length + 1 - len(answer)) :])
+                asked.setdefault((item, kept), []).append(place)
+            questions = [
+                Question(list(context), tuple(requests[i][2] for i in its)) for (_, context), its in asked.items()
+            ]
+            results: list[Any] = [None] * len(requests)
+            by_question, done = list(asked.values()), set()
+
+            def on_batch(numbers: list[int], scored: list[Scores]) -> None:
+                for number, scores in zip(numbers, scored, strict=True):
+                    for place, score in zip(by_question[number], scores, strict=True):
+                        results[place] = score
+                        done.add(self.items[place])
+                progress(len(done))
+
+            score_answers(policy.model, questions, batch_tokens=batch_tokens, on_batch=on_batch)
+            return results
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # HFLM sets the padding side that it needs on the tokenizer it is given.
+    side = policy.tokenizer.padding_side
+    # datasets keys its cache on path and modification time: a cache of its own, gone afterwards, cannot
+    # hand out what a file used to hold.
+    with tempfile.TemporaryDirectory() as cache:
+        config = copy.deepcopy(task.config)
+        config["dataset_kwargs"]["cache_dir"] = cache
+        loaded = TaskManager(include_defaults=False).load([config])
+        for each in loaded["tasks"].values():
+            each.set_fewshot_seed(FEWSHOT_SEED)
+        try:
+            # What simple_evaluate calls; it would go on to spend a second on listing installed packages.
+            result = lm_eval.evaluate(
+                lm=PackedLM(pretrained=policy.model, tokenizer=policy.tokenizer),
+                task_dict=loaded,
+                samples={config["task"]: items},
+                bootstrap_iters=0,
+            )
+        finally:
+            policy.tokenizer.padding_side = side
+    assert result is not None, "lm-eval returns None only off the main rank"
+    return result["samples"][config["task"]]

@@ -1,0 +1,180 @@
+"""Answers from a server with OpenAI's completions interface, such as vLLM's or llama.cpp's.
+
+The server is asked for a model by a name that is a digest of content: of the base model's files and the
+adapter's (docs/adr/0009-generation-back-ends.md). So an answer cannot come to be taken for another
+adapter's: a server that was not given this very adapter does not know the name. Questions go as token ids,
+so that what the policy reads does not depend on the server's chat template.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from resources.model import http
+from resources.model.policy import encode
+from resources.store.digest import digest_json
+
+if TYPE_CHECKING:
+    import requests
+
+    from resources.model.policy import Reader
+
+COMMIT_ROWS = 32  # answers between two calls of on_batch
+RETRIES = 4  # after 429, 408, a 5xx, a timeout or no connection
+BACKOFF = 0.5  # seconds, doubled at each retry, unless the server says when
+RETRIED = (408, 429, 500, 502, 503, 504)
+KEY_VARIABLE = "APT_SERVER_KEY"
+
+
+class ServerError(RuntimeError):
+    """The server cannot be reached, does not have the model, or answers wrongly; the message says which,
+    without the key."""
+
+    def __init__(self, message: str):
+        super().__init__(http.without_key(message, http.key_in(KEY_VARIABLE)))
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server, and the model that is asked of it: `name`, which is `base` with the adapter of `adapter_folder`."""
+
+    url: str
+    base: str
+    name: str
+    base_folder: Path
+    adapter_folder: Path | None
+    concurrency: int
+    timeout: float
+
+
+def served_name(base_model: str, adapter: dict[str, str] | None) -> str:
+    """The name of a base model with an adapter, by their digests."""
+    return f"apt-{digest_json([base_model, adapter])[:24]}"
+
+
+def generate_served(
+    reader: "Reader",
+    served: Served,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    progress: Callable[[int], None] = lambda done: None,
+    on_batch: Callable[[list[int], list[str]], None] = lambda places, answers: None,
+) -> list[str]:
+    """Answer every prompt greedily; answers come in the order of `prompts`.
+
+    `on_batch` gets the positions and answers of a few dozen that ended; `progress` the number done. Raises
+    ServerError, after `on_batch` got every answer that came.
+    """
+    answers = [""] * len(prompts)
+    ended: list[int] = []
+    failure: ServerError | None = None
+    done, stop = 0, Event()
+
+    def ask(prompt: str) -> str | None:
+        return None if stop.is_set() else complete(session, served, encode(reader, prompt), max_new_tokens)
+
+    with open_session(served) as session, ThreadPoolExecutor(served.concurrency) as pool:
+        require_model(session, served)
+        waiting = {pool.submit(ask, prompt): place for place, prompt in enumerate(prompts)}
+        try:
+            for count, future in enumerate(as_completed(waiting), start=1):
+                place = waiting[future]
+                try:
+                    said = future.result()
+                except ServerError as error:
+                    failure = failure or error
+                    stop.set()
+                    said = None
+                if said is not None:
+                    answers[place] = said
+                    ended.append(place)
+                if ended and (len(ended) >= COMMIT_ROWS or count == len(waiting)):
+                    on_batch(ended, [answers[place] for place in ended])
+                    done += len(ended)
+                    progress(done)
+                    ended = []
+        finally:
+            stop.set()  # also after Ctrl-C: what has not been asked yet is not asked any more
+    if failure is not None:
+        raise failure
+    return answers
+
+
+def open_session(served: Served) -> "requests.Session":
+    """With retries. The key of a server that wants one is in $APT_SERVER_KEY."""
+    from urllib3 import Retry
+
+    retries = Retry(
+        total=RETRIES, backoff_factor=BACKOFF, status_forcelist=RETRIED, allowed_methods=None, raise_on_status=False
+    )
+    return http.open_session(http.key_in(KEY_VARIABLE), served.concurrency, retries)
+
+
+def call(session: "requests.Session", served: Served, method: str, path: str, **body: Any) -> Any:
+    """The JSON of a reply. Raises ServerError."""
+    import requests
+
+    url = served.url.rstrip("/") + path
+    try:
+        # The key goes to the address that the experiment names, and nowhere else.
+        reply = session.request(method, url, json=body or None, timeout=served.timeout, allow_redirects=False)
+    except requests.RequestException as error:
+        raise ServerError(f"{url}: no answer after {RETRIES + 1} tries: {error}") from None
+    if reply.status_code >= 300:
+        raise ServerError(f"{url}: {reply.status_code} {reply.reason}: {excerpt(reply.text)}")
+    try:
+        return reply.json()
+    except requests.JSONDecodeError:
+        return {}  # vLLM says in plain text that it loaded an adapter
+
+
+def excerpt(text: str) -> str:
+    """Its beginning, cut where the key is no longer in it: half a key is a secret too."""
+    return http.without_key(text, http.key_in(KEY_VARIABLE))[:300]
+
+
+def require_model(session: "requests.Session", served: Served) -> None:
+    """Make sure that the server has the model, loading the adapter if it has the base. Raises ServerError."""
+    known = [model.get("id") for model in call(session, served, "GET", "/models").get("data", [])]
+    if served.name in known:
+        return
+    advice = (
+        f"serve {served.base_folder} under the name {served.base}; for vLLM: VLLM_ALLOW_RUNTIME_LORA_UPDATING=True "
+        f"vllm serve {served.base_folder} --served-model-name {served.base} --enable-lora"
+    )
+    if served.base not in known:
+        raise ServerError(f"{served.url} has no model {served.base}, only {', '.join(map(str, known))}: {advice}")
+    try:
+        call(session, served, "POST", "/load_lora_adapter", lora_name=served.name, lora_path=str(served.adapter_folder))
+    except ServerError as error:
+        raise ServerError(
+            f"{served.url} did not load the adapter {served.adapter_folder} as {served.name}, which must be done by "
+            f"hand if it cannot be asked to ({error}); {advice}"
+        ) from None
+
+
+def complete(session: "requests.Session", served: Served, ids: list[int], max_new_tokens: int) -> str:
+    """The greedy answer to one question. Raises ServerError, also for the answer of another model."""
+    reply = call(
+        session,
+        served,
+        "POST",
+        "/completions",
+        model=served.name,
+        prompt=ids,
+        max_tokens=max_new_tokens,
+        temperature=0,
+        # Some servers take what they are not told from the model's generation_config.json.
+        top_p=1,
+        repetition_penalty=1,
+    )
+    if reply.get("model") != served.name:
+        raise ServerError(f"{served.url} answered with the model {reply.get('model')!r}, asked for {served.name!r}")
+    try:
+        return reply["choices"][0]["text"].strip()
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise ServerError(f"{served.url} answered without choices[0].text: {excerpt(str(reply))}") from None

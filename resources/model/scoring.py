@@ -1,0 +1,125 @@
+"""Log-probabilities of answers under a causal language model, each question computed once.
+
+All answers to a question are branches of one row (resources/model/packing.py), and only the positions that
+predict an answer token go through the output head.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from resources.model.packing import UNIT, Ids, Pack, Row, by_prefix, round_up, shape_free
+
+if TYPE_CHECKING:
+    import torch
+
+TARGET_SHARE = 4  # a pass scores at most batch_tokens / TARGET_SHARE positions: the head is the widest matrix
+
+
+@dataclass(frozen=True)
+class Question:
+    """Token ids of a context, which must not be empty, and of the answers to be scored after it."""
+
+    context: Ids
+    answers: tuple[Ids, ...]
+
+    @property
+    def row(self) -> Row:
+        # The last token of an answer predicts nothing that is asked for.
+        return Row(self.context, tuple(answer[:-1] for answer in self.answers))
+
+    @property
+    def targets(self) -> int:
+        return sum(map(len, self.answers))
+
+
+Scores = list[tuple[float, bool]]  # of each answer: log-probability in nats, and whether it is the greedy one
+
+
+def score_answers(
+    model: Any,
+    questions: Sequence[Question],
+    *,
+    batch_tokens: int,
+    prefix: Ids | None = None,
+    on_batch: Callable[[list[int], list[Scores]], None] = lambda places, scores: None,
+) -> list[Scores]:
+    """The Scores of every question, in order. `on_batch` gets positions and scores of each pass.
+
+    prefix: what contexts usually begin with; computed once a pass for those that do. A pass has up to
+    `batch_tokens` tokens, or one question that is longer. On a CPU in float32, a question's scores
+    depend on the question alone, to the last bit; elsewhere all passes have the same shapes
+    (resources.model.packing.shape_free).
+    """
+    import torch
+
+    found: list[Scores] = [[] for _ in questions]
+    size, most = (0, 0) if shape_free(model) else (batch_tokens, batch_tokens // TARGET_SHARE)
+    for beginning, places in passes(questions, prefix or [], batch_tokens):
+        asked = [questions[place] for place in places]
+        rows = [Row(q.context[len(beginning) :], q.row.branches) for q in asked]
+        pack = Pack(beginning, rows, size, model.device)
+        states, targets = predicting(pack, rows, asked)
+        keep = states + states[-1:] * (max(most, round_up(len(states), UNIT)) - len(states))
+        with torch.inference_mode():
+            logits = model(
+                input_ids=pack.ids,
+                position_ids=pack.positions,
+                layout=pack,
+                use_cache=False,
+                logits_to_keep=torch.tensor(keep, device=model.device),
+            ).logits[0, : len(states)]
+            log_probs, greedy = of_targets(logits.float(), torch.tensor(targets, device=model.device))
+        scores = by_answer(asked, log_probs, greedy)
+        for place, its in zip(places, scores, strict=True):
+            found[place] = its
+        on_batch(places, scores)
+    return found
+
+
+def passes(questions: Sequence[Question], prefix: Ids, batch_tokens: int) -> Iterator[tuple[Ids, list[int]]]:
+    """(prefix, positions) of each pass, longest questions first."""
+    for beginning, places in by_prefix([question.context for question in questions], prefix):
+        batch: list[int] = []
+        tokens = targets = 0
+        for place in sorted(places, key=lambda place: (-questions[place].row.length, place)):
+            more, wanted = questions[place].row.length - len(beginning), questions[place].targets
+            full = len(beginning) + tokens + more > batch_tokens or targets + wanted > batch_tokens // TARGET_SHARE
+            if batch and full:
+                yield beginning, batch
+                batch, tokens, targets = [], 0, 0
+            batch.append(place)
+            tokens, targets = tokens + more, targets + wanted
+        yield beginning, batch
+
+
+def predicting(pack: Pack, rows: Sequence[Row], questions: Sequence[Question]) -> tuple[list[int], list[int]]:
+    """(where in the pack the state stands that predicts each answer token, the tokens), answer by answer."""
+    states, targets = [], []
+    for row, start, question in zip(rows, pack.starts, questions, strict=True):
+        first = start + len(row.stem)
+        last = first - 1
+        for branch, answer in zip(row.branches, question.answers, strict=True):
+            states += [last, *range(first, first + len(branch))]
+            targets += answer
+            first += len(branch)
+    return states, targets
+
+
+def of_targets(logits: "torch.Tensor", targets: "torch.Tensor") -> tuple[list[float], list[bool]]:
+    """Log-probability of each target, and whether no other token is likelier."""
+    chosen = logits.gather(1, targets[:, None])[:, 0]
+    return (chosen - logits.logsumexp(-1)).tolist(), (chosen == logits.amax(-1)).tolist()
+
+
+def by_answer(questions: Sequence[Question], log_probs: list[float], greedy: list[bool]) -> list[Scores]:
+    """Sums over the tokens of each answer."""
+    found, place = [], 0
+    for question in questions:
+        scores = []
+        for answer in question.answers:
+            end = place + len(answer)
+            scores.append((sum(log_probs[place:end]), all(greedy[place:end])))
+            place = end
+        found.append(scores)
+    return found

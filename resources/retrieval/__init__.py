@@ -1,0 +1,1 @@
+"""Texts -> vectors in LanceDB -> the most similar ones."""

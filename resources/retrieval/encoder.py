@@ -1,0 +1,73 @@
+"""The sentence encoder: texts in, unit vectors out, each depending on its text alone."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resources.model.packing import round_up
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Encoder:
+    """A sentence-transformers model; vectors are float32 with length 1."""
+
+    def __init__(self, folder: Path, *, device: str = "cpu", batch_size: int = 64):
+        from sentence_transformers import SentenceTransformer
+
+        attention = {"attn_implementation": "eager"} if device == "cpu" else {}
+        self._model = SentenceTransformer(
+            str(folder),
+            device=device,
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True, **attention},
+        )
+        self._batch_size = batch_size
+        # Texts of one length share a batch, so none is padded, and a vector depends on its text alone, to
+        # the last bit: on a CPU whatever the number of rows (resources.model.packing.shape_free), elsewhere
+        # because all batches are filled up to the same.
+        self._unit = 8 if device == "cpu" else batch_size
+
+    @property
+    def dimensions(self) -> int:
+        return int(self._model.get_embedding_dimension() or 0)
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        progress: Callable[[int], None] = lambda done: None,
+        on_batch: Callable[[list[int], "np.ndarray"], None] = lambda rows, vectors: None,
+    ) -> "np.ndarray":
+        """(texts, dimensions), in the order of `texts`. `on_batch` gets positions and vectors."""
+        import numpy as np
+
+        vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
+        limit = self._model.max_seq_length or 512
+        lengths = [min(len(ids), limit) for ids in self._model.tokenizer(list(texts))["input_ids"]] if texts else []
+        done = 0
+        for rows in batches_by_length(lengths, self._batch_size):
+            filled = rows + rows[:1] * (round_up(len(rows), self._unit) - len(rows))
+            vectors[rows] = self._model.encode(
+                [texts[i] for i in filled],
+                batch_size=self._batch_size,
+                normalize_embeddings=True,
+                convert_to_numpy=True,
+                show_progress_bar=False,
+            )[: len(rows)]
+            on_batch(rows, vectors[rows])
+            done += len(rows)
+            progress(done)
+        return vectors
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Positions by batch, longest first: of one length only, at most `batch_size` of them."""
+    by_length: dict[int, list[int]] = {}
+    for position, length in enumerate(lengths):
+        by_length.setdefault(length, []).append(position)
+    for length in sorted(by_length, reverse=True):
+        rows = by_length[length]
+        for start in range(0, len(rows), batch_size):
+            yield rows[start : start + batch_size]

@@ -1,0 +1,280 @@
+"""Vectors by text, in LanceDB: each text embedded once, whatever experiment, pool or iteration asks.
+
+    <name>.lance          text, vector and check of every row; grows by one fragment per commit
+    <name>.checked.json   which of its files were read and found to be right, by content
+    <name>.lock           one writer at a time
+
+A row's *check* is a digest of its text and vector. A new fragment is compared with the checks of its
+rows once, and its file's digest is noted. As long as the noted files have the digests they had, their
+rows need not be read again; when one has not, every row of the table is compared anew. Rows that do
+not match, and files that cannot be read, are as good as absent: their texts are embedded again.
+"""
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resources.retrieval.lance_rows import (
+    BROKEN,
+    Checked,
+    blocks,
+    compare,
+    is_of,
+    read_places,
+    rewrite,
+    table_rows,
+    table_schema,
+    take,
+)
+from resources.store.artifacts import CorruptArtifact
+from resources.store.digest import digest_json, list_files
+from resources.store.sealed import Damaged, read_sealed, write_sealed
+
+if TYPE_CHECKING:
+    import lancedb
+    import numpy as np
+    import polars as pl
+
+    from resources.retrieval.encoder import Encoder
+
+COMMIT_ROWS = 1024  # vectors between two commits to LanceDB, each of which makes a file
+EMBED_ROWS = 65_536  # texts handed to the encoder at once: not all new vectors need be in memory
+
+Digests = Callable[[Sequence[Path]], list[str]]
+
+
+def table_name(context: dict[str, Any]) -> str:
+    """The table of one encoder. context: all that decides a vector but its text."""
+    return f"vectors-{digest_json(context)[:16]}"
+
+
+def absent(texts: Sequence[str], rows: "pl.DataFrame") -> list[str]:
+    """The distinct texts that no row has, in their order."""
+    import polars as pl
+
+    wanted = pl.DataFrame({"text": texts}, schema={"text": pl.String}).unique("text", maintain_order=True)
+    return wanted.join(rows, on="text", how="anti", maintain_order="left")["text"].to_list()
+
+
+class VectorTable:
+    """The rows of one encoder. digests: sha256 of files; it may remember those of unchanged ones."""
+
+    def __init__(self, database: Path, name: str, digests: Digests):
+        self.database, self.name, self._digests = database, name, digests
+        self.folder = database / f"{name}.lance"
+        self._note = database / f"{name}.checked.json"
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def missing(self, texts: Sequence[str]) -> int:
+        """How many distinct texts have no vector yet. Reads neither vectors nor files' digests: damage
+        that nobody noticed so far is not noticed here."""
+        table = self._open()
+        return len(set(texts)) if table is None else len(absent(texts, read_places(table, ["text"], self._noted())))
+
+    def rows(self, *columns: str) -> "pl.DataFrame":
+        """`place` and `columns` (text, check) of every row that is right."""
+        return self._look(*columns)[0]
+
+    def vectors(self, places: "np.ndarray") -> "np.ndarray":
+        """(places, dimensions), in the order of `places`, which `rows` gave. Raises CorruptArtifact."""
+        with self._reading() as table:
+            return take(table, places)
+
+    def blocks(self, places: "np.ndarray") -> Iterator[tuple["np.ndarray", "np.ndarray"]]:
+        """The vectors at `places`, which `rows` gave, ascending: (positions in `places`, (positions,
+        dimensions)), some thousand at a time. Raises CorruptArtifact if they are not all there."""
+        found = 0
+        with self._reading() as table:
+            for positions, matrix in blocks(table, places, self._noted().lost):
+                found += len(positions)
+                yield positions, matrix
+            if found != len(places):
+                raise KeyError(f"{len(places) - found} rows are gone")
+
+    def mark(self) -> dict[str, Any]:
+        """The state of the table after `fill`, for `unchanged_since`."""
+        known = self._noted()
+        return known.mark(len(known.files))
+
+    def unchanged_since(self, mark: dict[str, Any]) -> bool:
+        """Whether all that was there at `mark` still is, by the digests of the files: LanceDB is not
+        even loaded. False may also mean that something else was damaged."""
+        return mark["files"] > 0 and self._unchanged().mark(mark["files"]) == mark
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def fill(
+        self,
+        texts: Sequence[str],
+        open_encoder: "Callable[[], Encoder]",
+        check: Callable[[], None] = lambda: None,
+        progress: Callable[[int, int], None] = lambda done, of: None,
+    ) -> int:
+        """Embed and keep the texts that have no vector; returns how many. They are kept every few
+        batches, after `check`, which may raise. The encoder is loaded only if something is missing.
+        `progress` gets (texts embedded, of how many)."""
+        with self._writing():
+            rows, known = self._look("text")
+            wanted = absent(texts, rows)
+            if wanted:
+                self._embed(wanted, open_encoder(), check, progress)
+                _, known = self._compared()  # reads back the new rows, and only them
+            self._remember(known)
+        return len(wanted)
+
+    def _embed(
+        self, texts: list[str], encoder: "Encoder", check: Callable[[], None], progress: Callable[[int, int], None]
+    ) -> None:
+        import numpy as np
+
+        table = self._open_or_create(encoder.dimensions)
+        waiting: list[tuple[str, np.ndarray]] = []
+
+        def keep() -> None:
+            check()
+            if waiting:
+                vectors = np.stack([vector for _, vector in waiting])
+                table.add(table_rows([text for text, _ in waiting], vectors, self.name))
+                waiting.clear()
+
+        for start in range(0, len(texts), EMBED_ROWS):
+            part = texts[start : start + EMBED_ROWS]
+
+            def on_batch(rows: list[int], vectors: "np.ndarray", part: list[str] = part) -> None:
+                waiting.extend((part[i], vector) for i, vector in zip(rows, vectors, strict=True))
+                if len(waiting) >= COMMIT_ROWS:
+                    keep()
+
+            def on_progress(done: int, start: int = start) -> None:
+                progress(start + done, len(texts))
+
+            encoder.embed(part, on_progress, on_batch)
+        keep()
+
+    def keep_only(self, checks: Set[str], *, really: bool) -> tuple[int, int]:
+        """Write the table anew without the rows that have none of these checks, once they are more than
+        half; fewer are not worth it. Returns (rows removed, their bytes), also if not `really`.
+
+        Only while nobody reads: the files of older versions of the table are removed.
+        """
+        import polars as pl
+
+        with self._writing():
+            table = self._open()
+            if table is None:
+                return 0, 0
+            rows, known = self._look("check")
+            kept = rows.filter(pl.col("check").is_in(checks)).unique("check")
+            dropped = table.count_rows() - kept.height
+            if 2 * dropped <= table.count_rows():
+                return 0, 0
+            before = sum(path.stat().st_size for path in list_files(self.folder))
+            if really:
+                self._note.unlink(missing_ok=True)
+                rewrite(self.database, self.name, kept["place"].to_numpy(), known.lost)
+                self._remember(self._compared()[1])
+            return dropped, before * dropped // (dropped + kept.height)
+
+    # -- what is right ---------------------------------------------------------------------------
+
+    def _look(self, *columns: str) -> tuple["pl.DataFrame", Checked]:
+        """(place and `columns` of the rows that are right, what is known then)."""
+        import polars as pl
+
+        table, known = self._compared()
+        if table is None:
+            return pl.DataFrame(schema={"place": pl.UInt64, **dict.fromkeys(columns, pl.String)}), known
+        rows = read_places(table, columns, known)
+        # Another process may have added rows since the files were listed.
+        return rows.filter(pl.col("place") < known.fragments << 32), known
+
+    def _compared(self) -> "tuple[lancedb.table.Table | None, Checked]":
+        """(the table, what is known of all of it). Rows that were compared before are not again, unless
+        a file changed: then all are."""
+        known = self._unchanged()
+        # Digests before rows: of what is damaged in between, the digest is found wrong the next time.
+        new = sorted(self._data_files() - {name for name, _ in known.files})
+        files = [[name, digest] for name, digest in zip(new, self._digest(new), strict=True)]
+        table = self._open()
+        if table is None:
+            return None, Checked()
+        return table, compare(table, known, [*known.files, *files]) if files else known
+
+    def _data_files(self) -> set[str]:
+        return {path.relative_to(self.folder).as_posix() for path in list_files(self.folder / "data")}
+
+    def _digest(self, names: Sequence[str]) -> list[str]:
+        return self._digests([self.folder / name for name in names])
+
+    def _noted(self) -> Checked:
+        try:
+            return Checked(**read_sealed(self._note, self.name))
+        except (OSError, Damaged, TypeError):
+            return Checked()
+
+    def _unchanged(self) -> Checked:
+        """What was noted, if the noted files are as they were; else nothing is known."""
+        known = self._noted()
+        try:
+            now = self._digest([name for name, _ in known.files])
+            version = self._version()
+        except OSError:
+            return Checked()
+        # Of a newer version than the noted one nobody has said yet that it is right: its rows will be compared.
+        same_or_newer = version == known.version or (known.version and version and version[0] < known.version[0])
+        return known if same_or_newer and now == [digest for _, digest in known.files] else Checked()
+
+    def _version(self) -> list[str]:
+        """[name, sha256] of the newest of LanceDB's manifests, whose names count down; [] if there is none."""
+        newest = min((path for path in list_files(self.folder / "_versions")), default=None)
+        return [] if newest is None else [newest.name, *self._digest([f"_versions/{newest.name}"])]
+
+    def _remember(self, known: Checked) -> None:
+        known = replace(known, version=self._version())
+        if known != self._noted():
+            write_sealed(self._note, self.name, asdict(known))
+
+    # -- the table -------------------------------------------------------------------------------
+
+    def _open(self) -> "lancedb.table.Table | None":
+        """The table as it is now; None if there is none, or none of this name that can be opened."""
+        import lancedb
+
+        try:
+            table = lancedb.connect(self.database).open_table(self.name)
+            return table if is_of(table, self.name) else None
+        except BROKEN:
+            return None
+
+    def _open_or_create(self, dimensions: int) -> "lancedb.table.Table":
+        import lancedb
+
+        table = self._open()
+        if table is None:
+            if self.folder.exists():  # damaged; gc removes it
+                self.folder.rename(self.database / f"damaged-{time.time_ns()}-{self.name}.lance")
+            table = lancedb.connect(self.database).create_table(self.name, schema=table_schema(dimensions, self.name))
+        return table
+
+    @contextmanager
+    def _reading(self) -> Iterator["lancedb.table.Table"]:
+        table = self._open()
+        if table is None:
+            raise CorruptArtifact(f"retrieval_index: {self.name} in {self.database} cannot be opened")
+        try:
+            yield table
+        except (KeyError, *BROKEN) as error:
+            raise CorruptArtifact(f"retrieval_index: {self.name} in {self.database}: {error}") from None
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One writer per table; the kernel lets go of it when the writer dies."""
+        self.database.mkdir(parents=True, exist_ok=True)
+        with (self.database / f"{self.name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield

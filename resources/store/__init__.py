@@ -1,0 +1,1 @@
+"""Artifacts, rows and locks on disk: content-addressed, verified, never half-written."""

@@ -1,0 +1,60 @@
+"""Digests of files that were read before and have not changed since."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from resources.store.digest import digest_file, digest_json, list_files
+from resources.store.sealed import Damaged, read_sealed, write_sealed
+
+
+class FileDigests:
+    """File digests remembered between processes by (inode, size, mtime, ctime), all in nanoseconds.
+
+    ctime cannot be set by a program, so an overwrite in place is noticed even if its size and mtime
+    are put back. Without this, `plan` would hash every model file at every call. A damaged memory is
+    forgotten.
+    """
+
+    def __init__(self, memory: Path):
+        self._memory = memory
+        try:
+            self._known: dict[str, Any] = read_sealed(memory, memory.name)
+        except (OSError, Damaged):
+            self._known = {}
+
+    def file(self, path: Path) -> str:
+        """Digest of one file; read only if it changed since it was last digested."""
+        return self.files([path])[0]
+
+    def files(self, paths: Sequence[Path]) -> list[str]:
+        """Digests of files; what is new is remembered with one write."""
+        digests, changed = [], False
+        for path in paths:
+            stat = path.stat()
+            seen = [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+            known = self._known.get(str(path))
+            if known is None or known[:4] != seen:
+                known, changed = [*seen, digest_file(path)], True
+                self._known[str(path)] = known
+            digests.append(known[4])
+        if changed:
+            self._save()
+        return digests
+
+    def derived(self, path: Path, what: str, work_out: Callable[[Path], str]) -> str:
+        """Another digest of the file's content, `what` naming it; worked out once per content."""
+        key = f"{what}:{self.file(path)}"
+        if key not in self._known:
+            self._known[key] = work_out(path)
+            self._save()
+        return self._known[key]
+
+    def folder(self, folder: Path) -> str:
+        """Digest of a folder: names and contents of all its files. Raises OSError if it is missing."""
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no such folder: {folder}")
+        return digest_json({str(p.relative_to(folder)): self.file(p) for p in list_files(folder)})
+
+    def _save(self) -> None:
+        write_sealed(self._memory, self._memory.name, self._known)

@@ -1,0 +1,42 @@
+"""JSON files that carry a digest of what they say and of what they are about.
+
+A bit that flipped, a field that was edited, a file that was cut short and one that was copied to another
+place all read as Damaged. Writing is atomic: a reader sees the old or the new content.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from resources.store.digest import digest_json, write_atomically
+
+CHECK = "check"
+
+
+class Damaged(ValueError):
+    """A file is not what was written; the message names it and says how."""
+
+
+def write_sealed(path: Path, about: str, content: dict[str, Any]) -> None:
+    """Write `content` to `path`. about: what the file is of, such as its place in the store."""
+    write_atomically(path, json.dumps({**content, CHECK: check_of(about, content)}, indent=1, ensure_ascii=False))
+
+
+def read_sealed(path: Path, about: str, *, check_since: int = 0) -> dict[str, Any]:
+    """What `write_sealed` wrote. Raises OSError if there is no file, Damaged if it is not that content.
+
+    check_since: files of a lower `version` (none counts as 1) had no check, and are taken as they are.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        content = {key: value for key, value in found.items() if key != CHECK}
+        unchecked = CHECK not in found and content.get("version", 1) < check_since
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise Damaged(f"{path}: not the JSON that was written ({error})") from None
+    if not unchecked and found.get(CHECK) != check_of(about, content):
+        raise Damaged(f"{path}: does not match its check")
+    return content
+
+
+def check_of(about: str, content: dict[str, Any]) -> str:
+    return digest_json([about, content])

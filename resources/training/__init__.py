@@ -1,0 +1,1 @@
+"""Preference training and fine-tuning with LoRA, by TRL."""

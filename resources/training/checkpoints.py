@@ -1,0 +1,131 @@
+"""How far a training got, so that one that was killed goes on where it was, to the last bit.
+
+    <folder>/step-<steps>/   parameters, optimizer and random generator as safetensors; trainer_state.json,
+                             schedule.json; checkpoint.json, the digests of these files, sealed
+
+transformers' own checkpoints hold pickles (optimizer.pt, scheduler.pt, rng_state.pth), so the Trainer's
+three methods that read them are replaced on the trainer by ours; what it does with a checkpoint, such as
+passing over the batches that were trained on, stays its own.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from resources.store.artifacts import sync
+from resources.store.digest import digest_file, list_files
+from resources.store.sealed import Damaged, read_sealed, write_sealed
+
+SECONDS = 60.0  # between two checkpoints: what a kill costs at most
+DONE = "checkpoint.json"
+
+
+class Checkpoints:
+    """The checkpoints of one training, of which the newest is kept.
+
+    folder: for what decides the training, and nothing else; need not be there. check: called before one is
+    kept, may raise.
+    """
+
+    def __init__(self, folder: Path, check: Callable[[], None] = lambda: None):
+        self.folder, self._check = folder, check
+        self._last = time.monotonic()
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint that is whole."""
+        return next((path for path in sorted(self.folder.glob("step-*"), reverse=True) if is_whole(path)), None)
+
+    def resume(self, trainer: Any) -> str | None:
+        """Make the trainer read our files; returns what `trainer.train` is to resume from, if anything is there."""
+        trainer._load_from_checkpoint = lambda folder, model=None: load_parameters(trainer, Path(folder))
+        trainer._load_optimizer_and_scheduler = lambda folder: load_optimizer(trainer, Path(folder))
+        trainer._load_rng_state = lambda folder: load_generator(Path(folder))
+        newest = self.newest()
+        return None if newest is None else str(newest)
+
+    def after_step(self, trainer: Any) -> None:
+        """Keep a checkpoint if the last one is old enough. Call it when the step has been logged."""
+        if time.monotonic() - self._last < SECONDS:
+            return
+        self._check()
+        older = list(self.folder.glob("*"))
+        name = f"step-{trainer.state.global_step:09d}"
+        partial = self.folder / f"partial-{name}"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save(trainer, partial)
+        files = list_files(partial)
+        for path in files:
+            sync(path)
+        write_sealed(partial / DONE, name, {"files": {path.name: digest_file(path) for path in files}})
+        partial.replace(self.folder / name)
+        for path in older:
+            shutil.rmtree(path, ignore_errors=True)
+        self._last = time.monotonic()
+
+
+def is_whole(folder: Path) -> bool:
+    try:
+        files = read_sealed(folder / DONE, folder.name)["files"]
+        return all(digest_file(folder / name) == digest for name, digest in files.items())
+    except (OSError, Damaged):
+        return False
+
+
+def save(trainer: Any, folder: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    trained = {name: p.detach().cpu().contiguous() for name, p in parameters(trainer).items()}
+    save_file(trained, folder / "parameters.safetensors")
+    state = trainer.optimizer.state_dict()["state"]
+    moments = {f"{number}.{name}": value.detach().cpu() for number, s in state.items() for name, value in s.items()}
+    save_file(moments, folder / "optimizer.safetensors")
+    generators = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        generators["cuda"] = torch.cuda.get_rng_state()
+    save_file(generators, folder / "generator.safetensors")
+    (folder / "schedule.json").write_text(json.dumps(trainer.lr_scheduler.state_dict()))
+    trainer.state.save_to_json(str(folder / "trainer_state.json"))
+
+
+def parameters(trainer: Any) -> dict[str, Any]:
+    return {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+def load_parameters(trainer: Any, folder: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    saved = load_file(folder / "parameters.safetensors")
+    with torch.no_grad():
+        for name, parameter in parameters(trainer).items():
+            parameter.copy_(saved[name])
+
+
+def load_optimizer(trainer: Any, folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in load_file(folder / "optimizer.safetensors").items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = value
+    trainer.optimizer.load_state_dict({**trainer.optimizer.state_dict(), "state": state})
+    schedule = json.loads((folder / "schedule.json").read_text())
+    trainer.lr_scheduler.load_state_dict(schedule)
+    # The schedule sets the rate of a step at the end of the one before.
+    for group, rate in zip(trainer.optimizer.param_groups, schedule["_last_lr"], strict=True):
+        group["lr"] = rate
+
+
+def load_generator(folder: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    generators = load_file(folder / "generator.safetensors")
+    torch.set_rng_state(generators["cpu"])
+    if "cuda" in generators:
+        torch.cuda.set_rng_state(generators["cuda"])

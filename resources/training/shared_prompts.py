@@ -1,0 +1,104 @@
+"""TRL's DPOTrainer with each prompt computed once, and reference log-probs that are given.
+
+TRL's batch holds every pair as two sequences, prompt + chosen and prompt + rejected. Here the model's
+backbone is called on packed rows instead (resources/model/packing.py): what all sequences of the batch begin
+with once, what a pair's two have in common once, and no padding. What it returns has the shape that TRL
+asked for, so TRL's losses, metrics, logging, callbacks and checkpoints are its own.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+from resources.model.packing import Pack, Row, common_prefix
+
+if TYPE_CHECKING:
+    import torch
+
+
+def share_prompts(backbone: Any) -> None:
+    """Let a backbone that is called with (2 x pairs, length) ids and mask compute shared tokens once.
+
+    Padding must stand on the right and the second half hold the pairs' other answers, as in TRL's
+    batches. The hidden states of padding, and of the last token of each sequence, which predicts
+    nothing, are those of some other token.
+    """
+    original = backbone.forward
+
+    def forward(self: Any, input_ids: "torch.Tensor", attention_mask: "torch.Tensor", **others: Any) -> Any:
+        lengths = attention_mask.sum(1).tolist()
+        sequences = [ids[:length] for ids, length in zip(input_ids.tolist(), lengths, strict=True)]
+        pack, places = pack_pairs(sequences, input_ids.shape[1], input_ids.device)
+        output = original(input_ids=pack.ids, position_ids=pack.positions, layout=pack, **others)
+        output.last_hidden_state = output.last_hidden_state[0][places]
+        return output
+
+    backbone.forward = MethodType(forward, backbone)
+
+
+def pack_pairs(sequences: list[list[int]], length: int, device: Any) -> "tuple[Pack, torch.Tensor]":
+    """The pack of pairs (i, i + half), and (sequences, length): where each token's state stands in it."""
+    import torch
+
+    half = len(sequences) // 2
+    # The last token predicts nothing, so nobody needs its state.
+    sequences = [ids[:-1] for ids in sequences]
+    prefix = common_prefix(sequences)
+    pairs = [(one[prefix:], other[prefix:]) for one, other in zip(sequences, sequences[half:], strict=False)]
+    stems = [common_prefix(pair) for pair in pairs]
+    rows = [
+        Row(one[:stem], tuple(rest for rest in (one[stem:], other[stem:]) if rest))
+        for (one, other), stem in zip(pairs, stems, strict=True)
+    ]
+    pack = Pack(sequences[0][:prefix], rows, device=device)
+    places = torch.zeros(len(sequences), length, dtype=torch.long)
+    places[:, :prefix] = torch.arange(prefix)
+    for number, (start, stem) in enumerate(zip(pack.starts, stems, strict=True)):
+        first = start + stem
+        for place, ids in ((number, sequences[number]), (number + half, sequences[number + half])):
+            places[place, prefix : prefix + stem] = torch.arange(start, start + stem)
+            rest = len(ids) - prefix - stem
+            places[place, prefix + stem : len(ids)] = torch.arange(first, first + rest)
+            first += rest
+    return pack, places.to(device)
+
+
+def give_reference(trainer: Any, chosen: list[float], rejected: list[float]) -> None:
+    """Train against these reference log-probs, one of each per row of the training set, and compute none.
+
+    The columns are the ones TRL makes itself for `precompute_ref_log_probs`; its own cache of them is
+    keyed by a digest that a fresh LoRA changes, so it would not be found again.
+    """
+    trainer.train_dataset = trainer.train_dataset.add_column("ref_chosen_logps", chosen).add_column(
+        "ref_rejected_logps", rejected
+    )
+    trainer.precompute_ref_logps = True
+
+
+def leave_out_rejected(trainer: Any) -> None:
+    """Make every rejected answer empty, for a loss that does not use it.
+
+    The second sequence of a pair is then the prompt, all of which the first one has too, and TRL's head
+    scores none of it: a step costs what the chosen answers alone cost.
+    """
+    data = trainer.train_dataset
+    trainer.train_dataset = data.map(lambda _: {"rejected_ids": []}, features=data.features)
+
+
+@contextlib.contextmanager
+def completion_positions_only() -> Iterator[None]:
+    """Let TRL's fused head score completion tokens only, also on a CPU.
+
+    TRL 1.16 does so on GPUs (`compact` in trl.trainer.utils) and scores every position elsewhere,
+    for the sake of compilers that need fixed shapes. On a CPU the head is then most of a step. The
+    masked positions contribute zero either way. Raises AttributeError if TRL no longer has the switch.
+    """
+    from trl.trainer import utils
+
+    original = utils._use_triton
+    utils._use_triton = lambda device: True
+    try:
+        yield
+    finally:
+        utils._use_triton = original

@@ -1,0 +1,295 @@
+"""The trainer: DPO + NLL, or plain fine-tuning (SFT), with LoRA, by TRL's DPOTrainer.
+
+dpo: loss = -log sigmoid(beta * (log-ratio of chosen - log-ratio of rejected)) + w * NLL(chosen)
+sft: loss = NLL(chosen)
+
+The NLL is a mean over the tokens of a batch's chosen answers, in nats, as in TRL's SFTTrainer. A log-ratio
+is a sum over an answer's tokens, or with sigmoid_norm their mean. It is against the reference model: the
+previous policy, which is the adapter as it was before the first step, or the base model. Its
+log-probabilities are computed once, before training; sft needs none.
+
+Sources: DPO, Rafailov et al. 2023, eq. 7; length-normalised, Lambert et al. 2024 (arXiv 2411.15124); the NLL
+term, Pang et al. 2024 (arXiv 2404.19733).
+"""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from resources.model.policy import Policy, beginning, load_base, messages
+from resources.model.scoring import Question, Scores, score_answers
+from resources.store.rows import Compute
+from resources.training.checkpoints import Checkpoints
+from resources.training.shared_prompts import (
+    completion_positions_only,
+    give_reference,
+    leave_out_rejected,
+    share_prompts,
+)
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """Settings of one training run; learning_rate is the peak of this very run."""
+
+    learning_rate: float
+    beta: float
+    nll_weight: float
+    reference: Literal["previous", "base"]
+    lora_rank: int
+    lora_alpha: int
+    batch_size: int
+    epochs: int
+    warmup_steps: int
+    max_length: int
+    batch_tokens: int
+    seed: int
+    dtype: str
+    device: str
+    quantization: str = "none"
+    lora_targets: str | list[str] = "all-linear"
+    objective: Literal["dpo", "sft"] = "dpo"
+    loss: Literal["sigmoid", "sigmoid_norm"] = "sigmoid"
+
+
+# Gets a function that computes the pairs at the positions it is given; returns the value of every pair.
+Fill = Callable[[Compute], Sequence[Any]]
+
+
+def train_adapter(
+    model_dir: Path,
+    previous_adapter: Path | None,
+    pairs: "pl.DataFrame",
+    system_prompt: str | None,
+    recipe: TrainingRecipe,
+    out: Path,
+    progress: Callable[[int, int], None] = lambda step, total: None,
+    fill_reference: Fill | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> "pl.DataFrame":
+    """Train on `pairs` (prompt, chosen, rejected) from `previous_adapter`, or from a fresh LoRA if None.
+
+    Writes adapter_model.safetensors and adapter_config.json to `out` and returns the TrainingLog.
+    Raises ValueError if there is no pair, or none with a prompt shorter than `max_length` tokens.
+    `progress` gets (optimiser step, of how many). `fill_reference` may know log-probabilities of the
+    reference model, [chosen, rejected] in nats for each pair; it is asked for all of them, under sft for
+    none. `checkpoints`: where it keeps how far it is, and goes on from.
+    """
+    from resources.training.fused_lora import fuse_lora
+
+    trainer = make_trainer(model_dir, previous_adapter, pairs, system_prompt, recipe, out, progress)
+    fuse_lora(trainer.model)
+    if recipe.objective == "sft":
+        known = [[0.0, 0.0]] * len(trainer.train_dataset)  # TRL computes log-ratios all the same
+    else:
+        compute = reference_log_probs(trainer, system_prompt, recipe)
+        values = (fill_reference or compute_all(pairs.height))(compute)
+        known = [values[row] for row in trainer.train_dataset["row"]]
+    give_reference(trainer, [chosen for chosen, _ in known], [rejected for _, rejected in known])
+    share_prompts(trainer.model.get_base_model().base_model)
+    with completion_positions_only():
+        trainer.train(resume_from_checkpoint=checkpoints and keep_checkpoints(trainer, checkpoints))
+    # Not trainer.save_model: that also writes training_args.bin, which is a pickle.
+    trainer.model.save_pretrained(out, selected_adapters=["default"])
+    (out / "README.md").unlink(missing_ok=True)
+    shutil.rmtree(out / "trainer")  # its output_dir, in which it keeps nothing
+    forget_base_path(out / "adapter_config.json")
+    return training_log(trainer.state.log_history, recipe.objective)
+
+
+def make_trainer(
+    model_dir: Path,
+    previous_adapter: Path | None,
+    pairs: "pl.DataFrame",
+    system_prompt: str | None,
+    recipe: TrainingRecipe,
+    out: Path,
+    progress: Callable[[int, int], None],
+) -> Any:
+    """TRL's DPOTrainer for this recipe; its training set keeps each pair's position as `row`."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig, PeftModel
+    from transformers import PrinterCallback, TrainerCallback
+    from trl import DPOConfig, DPOTrainer
+
+    if pairs.height == 0:
+        raise ValueError("there is no preference pair to train on")
+    sft = recipe.objective == "sft"
+    if sft:
+        # How TRL tokenises a pair's prompt depends on both answers.
+        pairs = pairs.with_columns(rejected="chosen")
+    model, tokenizer = load_base(model_dir, recipe.dtype, recipe.quantization, recipe.device)
+    # A fresh adapter starts as the identity, so its "previous policy" is the base model as well.
+    lora = None
+    if previous_adapter is None:
+        lora = LoraConfig(
+            r=recipe.lora_rank,
+            lora_alpha=recipe.lora_alpha,
+            target_modules=recipe.lora_targets,
+            task_type="CAUSAL_LM",
+        )
+    else:
+        model = PeftModel.from_pretrained(model, str(previous_adapter), is_trainable=True)
+        # peft would ask the hub for the model that an adapter names, to see whether its vocabulary was another one.
+        model.peft_config["default"].base_model_name_or_path = None
+
+    class Report(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            progress(state.global_step, state.max_steps)
+
+    arguments = DPOConfig(
+        output_dir=str(out / "trainer"),
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=recipe.warmup_steps,
+        per_device_train_batch_size=recipe.batch_size,
+        num_train_epochs=recipe.epochs,
+        max_length=recipe.max_length,
+        beta=recipe.beta,
+        loss_type=["sft"] if sft else [recipe.loss, "sft"],
+        loss_weights=[1.0] if sft else [1.0, recipe.nll_weight],
+        seed=recipe.seed,
+        use_cpu=recipe.device == "cpu",
+        bf16=recipe.dtype == "bfloat16" and recipe.device != "cpu",
+        fp16=recipe.dtype == "float16",
+        # Answers are short, so memory is not what limits; recomputing would cost a third more time.
+        gradient_checkpointing=False,
+        save_strategy="no",
+        report_to=[],
+        logging_steps=1,
+        disable_tqdm=True,
+    )
+    torch.manual_seed(recipe.seed)
+    examples = as_conversations(pairs, system_prompt, tokenizer)
+    trainer = DPOTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list([{**example, "row": row} for row, example in enumerate(examples)]),
+        processing_class=tokenizer,
+        peft_config=lora,
+        callbacks=[Report()],
+    )
+    if len(trainer.train_dataset) == 0:
+        raise ValueError(f"every prompt has training.max_length = {recipe.max_length} tokens or more: raise it")
+    if sft:
+        leave_out_rejected(trainer)
+    # It prints every logged step as a dict; the training log has them as a table.
+    trainer.remove_callback(PrinterCallback)
+    # TRL's frozen copy of the previous adapter: what it would say is computed before training.
+    if "ref" in trainer.model.peft_config:
+        trainer.model.delete_adapter("ref")
+    return trainer
+
+
+def keep_checkpoints(trainer: Any, checkpoints: Checkpoints) -> str | None:
+    """Keep a checkpoint now and then; returns the one to go on from, if there is one."""
+    from transformers import TrainerCallback
+
+    class Keep(TrainerCallback):
+        # A step is logged after its end; its checkpoint has to know that.
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+            if "loss" in logs:
+                checkpoints.after_step(trainer)
+
+    trainer.add_callback(Keep())
+    return checkpoints.resume(trainer)
+
+
+def reference_log_probs(trainer: Any, system_prompt: str | None, recipe: TrainingRecipe) -> Compute:
+    """A function that computes [log p(chosen), log p(rejected)] in nats under the reference model, for
+    the pairs at the given positions; [0, 0] for a pair that TRL leaves out. Good before the first step."""
+
+    def compute(missing: list[int], commit: Callable[[Sequence[int], Sequence[Any]], None]) -> None:
+        kept = {example["row"]: example for example in trainer.train_dataset}
+        asked = [row for row in missing if row in kept]
+        if cut := sorted(set(missing) - set(asked)):
+            commit(cut, [[0.0, 0.0]] * len(cut))
+
+        def on_batch(places: list[int], scores: list[Scores]) -> None:
+            commit([asked[place] for place in places], [[log_prob for log_prob, _ in pair] for pair in scores])
+
+        base = trainer.model.disable_adapter() if recipe.reference == "base" else contextlib.nullcontext()
+        with base:
+            score_answers(
+                trainer.model,
+                [as_question(kept[row], recipe.max_length) for row in asked],
+                batch_tokens=recipe.batch_tokens,
+                prefix=beginning(Policy(trainer.model, trainer.processing_class, system_prompt)),
+                on_batch=on_batch,
+            )
+
+    return compute
+
+
+def as_question(example: dict[str, Any], max_length: int) -> Question:
+    """TRL's token ids of a pair, cut at the end as TRL's collator cuts them."""
+    room = max_length - len(example["prompt_ids"])
+    return Question(example["prompt_ids"], (example["chosen_ids"][:room], example["rejected_ids"][:room]))
+
+
+def compute_all(pairs: int) -> Fill:
+    """A Fill that knows nothing yet."""
+
+    def fill(compute: Compute) -> list[Any]:
+        values: list[Any] = [None] * pairs
+
+        def commit(places: Sequence[int], computed: Sequence[Any]) -> None:
+            for place, value in zip(places, computed, strict=True):
+                values[place] = value
+
+        compute(list(range(pairs)), commit)
+        return values
+
+    return fill
+
+
+def as_conversations(pairs: "pl.DataFrame", system_prompt: str | None, tokenizer: Any) -> list[dict[str, Any]]:
+    """TRL's explicit-prompt preference format: conversational, or plain text without a template."""
+    rows = pairs.select("prompt", "chosen", "rejected").iter_rows(named=True)
+    if tokenizer.chat_template is None:
+        lead = f"{system_prompt}\n" if system_prompt else ""
+        return [{"prompt": f"{lead}{r['prompt']}\n", "chosen": r["chosen"], "rejected": r["rejected"]} for r in rows]
+    return [
+        {
+            "prompt": messages(r["prompt"], system_prompt),
+            "chosen": [{"role": "assistant", "content": r["chosen"]}],
+            "rejected": [{"role": "assistant", "content": r["rejected"]}],
+        }
+        for r in rows
+    ]
+
+
+def forget_base_path(config: Path) -> None:
+    """Take the base model's path out of an adapter's configuration: a path is not content."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    # peft writes a set in hash order, which differs from process to process.
+    content = {key: sorted(value) if isinstance(value, list) else value for key, value in content.items()}
+    config.write_text(json.dumps({**content, "base_model_name_or_path": None}, indent=1, sort_keys=True))
+
+
+def training_log(history: list[dict[str, float]], objective: str) -> "pl.DataFrame":
+    import polars as pl
+
+    from schemas.tables import TrainingLog
+
+    columns = {
+        "step": "step",
+        "loss": "loss",
+        "margin": "rewards/margins",
+        "reward_accuracy": "rewards/accuracies",
+        "grad_norm": "grad_norm",
+        "learning_rate": "learning_rate",
+    }
+    if objective == "sft":
+        # TRL logs rewards, of answers that were left out.
+        columns = {name: key for name, key in columns.items() if not key.startswith("rewards/")}
+    steps = [{name: entry[key] for name, key in columns.items()} for entry in history if "loss" in entry]
+    return pl.DataFrame(steps, schema=TrainingLog.empty().schema)
