@@ -16,10 +16,11 @@ demo: embedded  ## set up, land the embedded domain, run base scores and two ite
 test: embedded  ## set up and run the tests
 	$(BIN)/python -m pytest
 
-lint: setup  ## format check, lint, types
+lint: setup  ## format check, lint, types, and that imports run one way
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 ui: embedded  ## open Dagster on http://127.0.0.1:3000
 	$(BIN)/apt-assets land --experiment $(EXPERIMENT) .apt/cache/icd10.jsonl

@@ -5,14 +5,14 @@ the store, `landing/` the landed files, `dagster_home/` Dagster's own records.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import apt_assets.assets.order  # noqa: F401 - declares the stages
-from apt_assets.engine.plan import Planner
 from apt_assets.landing.folder import LandingFolder
+from apt_assets.promotion import LoopPlanner
 from apt_assets.settings.experiment import REPOSITORY, Experiment, UsageError
 from apt_assets.settings.iterations import BASE
 from apt_assets.settings.reader import find_experiment, load_experiment
@@ -34,6 +34,7 @@ class Project:
     home: Path
     experiment_file: Path | None = None
     experiment_digest: str | None = None
+    forced: set[tuple[str, str]] = field(default_factory=set)  # (iteration, stage) to compute although it may be fresh
 
     @classmethod
     def open(cls, experiment: Path | None = None) -> "Project":
@@ -156,10 +157,10 @@ class Project:
 
     # -- plans -------------------------------------------------------------------------------------
 
-    def planner(self) -> Planner:
+    def planner(self) -> LoopPlanner:
         """A planner over the state of now; take a new one after anything has changed."""
         self._code.refresh()
-        return Planner(self.experiment, self.store, self)
+        return LoopPlanner(self.experiment, self.store, self, self.forced)
 
     def open_iteration(self, iteration: str, *, anew: bool = False) -> None:
         """Fix which landed files an iteration uses, if that is not fixed yet or is to be fixed anew."""

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 import apt_assets.assets.order  # noqa: F401 - declares the stages
-from apt_assets.engine.execute import NothingToTrain, run_stage
+from apt_assets.engine.execute import NothingToDo, run_stage
 from apt_assets.engine.plan import Planner, stages_of
 from apt_assets.engine.stage import STAGES
 from apt_assets.engine.step import StageBlocked
@@ -368,7 +368,7 @@ class Engine:
             for name in planned:
                 try:
                     run_stage(self.world, decision.key, name, run_id="r")
-                except (NothingToTrain, StageBlocked):
+                except (NothingToDo, StageBlocked):
                     break
         raise AssertionError("the loop does not end")
 

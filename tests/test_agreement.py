@@ -15,7 +15,7 @@ from apt_assets.engine.display import Display
 from apt_assets.engine.plan import stages_of
 from apt_assets.orchestration.definitions import build_definitions
 from apt_assets.orchestration.instance import Dagster
-from apt_assets.orchestration.ledger import IN_GRAPH, Ledger
+from apt_assets.orchestration.ledger import Ledger, in_graph
 from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from apt_assets.settings.iterations import BASE
@@ -85,7 +85,7 @@ class World:
                 asset
                 for change in changes
                 if change.kind in ("inputs", "identities")
-                for asset in IN_GRAPH.get(change.name.split("/")[0], (change.name.split("/")[0],))
+                for asset in in_graph(change.name.split("/")[0])
             }
             where = f"{name} of {key}: plan {plan.status} {plan.causes}, Dagster {status} {code} {data}"
             if plan.status == "fresh":

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apt_assets.landing.records import contents_of, read_landed
+from apt_assets.landing.records import SPLITS, contents_of, read_landed
 from apt_assets.method.domain import build_domain
-from apt_assets.method.splits import SPLITS, row_id, row_ids, splits_of
+from apt_assets.method.splits import row_id, row_ids, splits_of
 from apt_assets.settings.iterations import is_key, key_of, number_of
 from resources.store.digest import digest_json, digest_rows
 from resources.store.rows import RowTable

@@ -1,11 +1,14 @@
 from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
+from apt_assets.rows.graded import ANSWERED
 
 
 @stage(
     inputs=["eval_predictions"],
     settings=["assessor.bad_below", "pairs.max_bad_cases"],
     libraries=["polars"],
+    outputs=["bad_cases.parquet"],
+    lineage={name: [f"eval_predictions.{name}"] for name in ANSWERED},
     group="mining",
     kinds=["polars"],
 )

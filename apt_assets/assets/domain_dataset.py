@@ -7,6 +7,8 @@ from apt_assets.settings.experiment import UsageError
     inputs=["landing_files"],
     settings=["data.validation", "data.test", "data.near_duplicate_words"],
     libraries=["polars", "pyarrow"],
+    outputs=["train.parquet", "validation.parquet", "test.parquet", "provenance.parquet", "quarantine.parquet"],
+    main_table="train",
     group="data",
     kinds=["polars", "pandera"],
 )

@@ -7,6 +7,15 @@ from resources.store.artifacts import CorruptArtifact
     inputs=["iteration", "bad_cases", "retrieval_index", "domain_dataset/train.parquet"],
     settings=["retrieval.per_case", "retrieval.choose", "mining.seed"],
     libraries=["lancedb", "polars", "numpy"],
+    outputs=["neighbors.parquet"],
+    lineage={
+        "row_id": ["retrieval_index.row_id"],
+        "case_id": ["bad_cases.row_id"],
+        "rank": ["bad_cases.prompt", "retrieval_index.check"],
+        "similarity": ["bad_cases.prompt", "retrieval_index.check"],
+        "prompt": ["domain_dataset.prompt"],
+        "answer": ["domain_dataset.answer"],
+    },
     group="retrieval",
     kinds=["lancedb", "polars"],
 )

@@ -25,9 +25,11 @@ def verify(project: Any, manifest: Manifest) -> None:
 
 @stage(
     inputs=["domain_dataset/train.parquet"],
-    settings=["policy.device", "retrieval.batch_size"],
-    identities=["encoder"],
-    libraries=["sentence-transformers", "transformers", "torch", "lancedb", "polars"],
+    rows=[VECTORS],
+    libraries=["lancedb", "polars"],
+    outputs=["pool.parquet"],
+    main_table="pool",
+    lineage={"row_id": ["domain_dataset.row_id"], "check": ["domain_dataset.prompt"]},
     work=work,
     verify=verify,
     group="retrieval",

@@ -20,6 +20,7 @@ from itertools import islice
 
 import polars as pl
 
+from apt_assets.method.grades import is_bad, is_right
 from resources.assessors.labels import normalise_answer
 from resources.assessors.numeric import NUMBER, known, unit_size
 
@@ -45,8 +46,8 @@ def first_wrong(
         if rows.is_empty():
             break
         graded = rows.with_columns(pl.Series("grade", grade(rows), dtype=pl.Int8))
-        found.append(graded.filter(pl.col("grade") < bad_below).select("row_id", "rejected", "grade"))
-        rows = graded.filter(pl.col("grade") >= bad_below).drop("rejected", "grade")
+        found.append(graded.filter(is_bad(pl.col("grade"), bad_below)).select("row_id", "rejected", "grade"))
+        rows = graded.filter(is_right(pl.col("grade"), bad_below)).drop("rejected", "grade")
     return pl.concat(found)
 
 
@@ -77,7 +78,7 @@ def confusions(predictions: pl.DataFrame, labels: Iterable[str], bad_below: int)
     predictions: graded. labels: normalised, as in LabelMatch.
     """
     closed, counts = set(labels), {"": Counter[str]()}
-    wrong = predictions.filter(pl.col("grade") < bad_below)
+    wrong = predictions.filter(is_bad(pl.col("grade"), bad_below))
     for gold, said in wrong.select("answer", "prediction").iter_rows():
         if (label := normalise_answer(said)) in closed:
             for of in ("", normalise_answer(gold)):

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from apt_assets.method.grades import is_right
+
 
 @dataclass(frozen=True)
 class Check:
@@ -51,6 +53,7 @@ def decide(
     *,
     promoted: str,
     start: str,
+    bad_below: int,
     domain_tolerance: float,
     general_tolerance: float,
     confidence: float,
@@ -60,9 +63,9 @@ def decide(
 
     Domain tables are DomainItems, general tables GeneralItems; rows are paired by item, and an item
     that only one side has is left out. `promoted` names what the domain check compares with, `start` what
-    the general one does.
+    the general one does. `bad_below`: see method/grades.py.
     """
-    domain = pair(validation(candidate_domain), validation(promoted_domain), ["row_id"])
+    domain = pair(validation(candidate_domain, bad_below), validation(promoted_domain, bad_below), ["row_id"])
     general = pair(
         candidate_general.with_columns(pl.col("correct").alias("right")),
         start_general.with_columns(pl.col("correct").alias("right")),
@@ -97,9 +100,9 @@ def share(values: pl.Series) -> float:
     return int(values.sum()) / max(len(values), 1)
 
 
-def validation(domain: pl.DataFrame) -> pl.DataFrame:
+def validation(domain: pl.DataFrame, bad_below: int) -> pl.DataFrame:
     chosen = domain.filter(pl.col("split") == "validation")
-    return chosen.with_columns((pl.col("grade") >= 4).alias("right"))
+    return chosen.with_columns(is_right(pl.col("grade"), bad_below).alias("right"))
 
 
 def pair(candidate: pl.DataFrame, reference: pl.DataFrame, keys: list[str]) -> pl.DataFrame:

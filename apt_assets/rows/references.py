@@ -1,10 +1,11 @@
-"""Log-probabilities under the reference model, by pair; and the recipe that training and they share."""
+"""Log-probabilities under the reference model, by pair."""
 
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.view import View
-from apt_assets.rows.policy import policy_context
+from apt_assets.rows import policy
 from resources.store.digest import digest_json
+from resources.store.kinds import RowKind
 from resources.store.rows import RowTable
 
 if TYPE_CHECKING:
@@ -12,19 +13,25 @@ if TYPE_CHECKING:
 
     from resources.training.trainer import TrainingRecipe
 
+REFERENCES = RowKind(
+    "references",
+    table="references",
+    settings=(*policy.SETTINGS, "policy.system_prompt", "policy.batch_tokens", "training.max_length"),
+    identities=("base_model",),
+    libraries=(*policy.LIBRARIES, "trl"),
+    given=("adapter",),
+    code=(__name__,),
+)
+
 
 def reference_rows(view: View) -> RowTable:
     """Log-probabilities of chosen and rejected answers under the reference model, by pair."""
-    settings = view.settings.training
-    context = {
-        **policy_context(view, view.previous_adapter() if settings.reference == "previous" else None),
-        "trl": view.stage.library_versions(("trl",)),
-        "system_prompt": view.settings.policy.system_prompt,
-        "batch_tokens": view.settings.policy.batch_tokens,
-        "max_length": settings.max_length,
-        "code": view.code("resources.training.trainer", "resources.training.trainer"),
-    }
-    return view.row_table("references", context)
+    return view.rows(REFERENCES, adapter=reference_adapter(view))
+
+
+def reference_adapter(view: View) -> policy.Adapter | None:
+    """Of the reference model: the policy's, or none."""
+    return policy.adapter_of(view, "policy") if view.settings.training.reference == "previous" else None
 
 
 def recipe_of(training: Any, policy: Any, learning_rate: float) -> "TrainingRecipe":

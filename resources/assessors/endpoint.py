@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
-from resources.assessors import Grade, Row, Ungradable
+from resources.assessors import Grade, Row, Ungradable, Variant
 from resources.assessors.labels import exact
 from resources.assessors.rubric import Prompt, build_prompt, read_grade
-from resources.model.http import open_session, without_key
+from resources.model.http import key_in, open_session, without_key
+from resources.store.kinds import RowKind
 
 if TYPE_CHECKING:
     import requests
@@ -156,3 +157,37 @@ def wait_of(response: "requests.Response") -> float:
         return float(response.headers.get("retry-after", 0))
     except ValueError:
         return 0.0
+
+
+# What decides a grade, and what only says how the endpoint is reached.
+ASKED = ("endpoint", "model", "text", "samples", "unsure", "temperature", "reply_tokens")
+REACHED = ("key_variable", "requests_per_minute", "in_flight", "timeout", "max_attempts")
+ROWS = RowKind(
+    "grades by rubric of an endpoint",
+    table="grades",
+    settings=tuple(f"assessor.rubric.{name}" for name in ASKED),
+    free=tuple(f"assessor.rubric.{name}" for name in REACHED),
+    code=(__name__,),
+)
+
+
+def open_endpoint(scope: Any) -> EndpointRubric:
+    """The key is read from the environment here and nowhere else."""
+    settings = scope.settings.assessor.rubric
+    return EndpointRubric(
+        url=settings.endpoint,
+        model=settings.model,
+        rubric=settings.text,
+        samples=settings.samples,
+        unsure=settings.unsure,
+        temperature=settings.temperature,
+        reply_tokens=settings.reply_tokens,
+        key=key_in(settings.key_variable),
+        timeout=settings.timeout,
+        max_attempts=settings.max_attempts,
+        requests_per_minute=settings.requests_per_minute,
+        in_flight=settings.in_flight,
+    )
+
+
+ENDPOINT = Variant(ROWS, open_endpoint)

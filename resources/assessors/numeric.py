@@ -14,9 +14,26 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from resources.assessors import FAST, Grade, Row, Ungradable
+from pydantic import Field
+
+from resources.assessors import FAST, AssessorKind, Grade, Row, Ungradable, Variant
+from resources.section import Section
+from resources.store.kinds import RowKind
+
+ROWS = RowKind("grades by numeric", table="grades", settings=("assessor.numeric",), code=(__name__,))
+
+
+class NumericSettings(Section):
+    """A number with its unit. Tolerances are around the gold's value; the larger one counts."""
+
+    relative_tolerance: float = Field(0.01, ge=0, description="Share of the gold's value (choice).")
+    absolute_tolerance: float = Field(0.0, ge=0, description="In the gold's unit (choice).")
+    units: Literal["convert", "same", "ignore"] = Field(
+        "convert", description="convert: 1.5 g is 1500 mg; same: as the gold writes it; ignore: the value alone counts."
+    )
+
 
 EQUAL = 1e-9  # relative; what is left after a conversion in floating point
 NUMBER = re.compile(
@@ -151,3 +168,10 @@ def unit_size(unit: str) -> tuple[float, str]:
                 return PREFIX_NAMES[prefix], base
     singular = unit.casefold().removesuffix("s")
     return OTHERS.get(singular, (1.0, singular))
+
+
+def open_numeric(scope: Any) -> Numeric:
+    return Numeric(**scope.settings.assessor.numeric.model_dump())
+
+
+KIND = AssessorKind((Variant(ROWS, open_numeric),), settings=NumericSettings)

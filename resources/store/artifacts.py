@@ -73,6 +73,7 @@ class Manifest:
     collected: bool = False
     not_repeatable: list[str] = field(default_factory=list)
     cpu_seconds: float = 0.0  # 0: made before it was measured
+    engine: int = 1  # version of the engine that made it; 1 did not write it down
 
 
 class ArtifactStore:
