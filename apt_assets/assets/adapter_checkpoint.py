@@ -44,7 +44,7 @@ def adapter_checkpoint(step: Step) -> None:
     pairs = step.read("preference_pairs", "training_pairs")
 
     def references(compute: Compute) -> Sequence[Any]:
-        return step.fill(reference_rows(step), pair_keys(pairs), compute, ("reference model", "pairs")).values
+        return step.fill(reference_rows(step), pair_keys(pairs), compute, "reference model", "pairs").values
 
     previous = step.previous_adapter()
     log = train_adapter(

@@ -7,6 +7,7 @@ from apt_assets.rows.vectors import vectors_of
 from resources.retrieval.encoder import Encoder
 from resources.retrieval.retriever import make_pool, verify_pool
 from resources.store.artifacts import Manifest
+from resources.store.rows import Batches
 
 
 def work(view: View) -> dict[str, int]:
@@ -39,12 +40,12 @@ def retrieval_index(step: Step) -> None:
     """
     rows, table = step.read("domain_dataset", "train"), vectors_of(step)
     settings = {"device": step.settings.policy.device, "batch_size": step.settings.retrieval.batch_size}
-    computed = table.fill(
-        rows["prompt"].to_list(),
-        lambda: Encoder(step.outside("encoder"), **settings),
-        step.check,
-        step.progress("embedding", 0, "texts"),
-    )
+
+    def embed(texts: list[str]) -> Batches[Any]:
+        vectors = Encoder(step.outside("encoder"), **settings).embed(texts)
+        return step.shown(vectors, len(texts), "embedding", "texts")
+
+    computed = table.fill(rows["prompt"].to_list(), embed, step.check)
     step.count("embeddings", reused=rows.height - computed, computed=computed)
     step.write(make_pool(table, rows), "pool")
     step.facts.update(rows=rows.height, vectors=table.name, vectors_mark=table.mark())

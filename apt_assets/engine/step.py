@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from apt_assets.engine.view import View
 from apt_assets.settings.iterations import BASE
 from resources.store.artifacts import CorruptArtifact, Manifest
 from resources.store.digest import digest_json
-from resources.store.rows import Compute, Filled, RowTable
+from resources.store.rows import Batches, Compute, Filled, RowTable, Value
 
 if TYPE_CHECKING:
     import polars as pl
@@ -58,34 +59,36 @@ class Step(View):
                 f"{self.plan.stage} of {self.plan.iteration}: {changed} changed while it ran; run it again"
             )
 
-    def fill(
-        self, table: RowTable, keys: Sequence[str], compute: Compute, shown: tuple[str, str] | None = None
-    ) -> Filled:
-        """The rows of `keys`, from the table or computed; each batch is kept at once.
+    def fill(self, table: RowTable, keys: Sequence[str], compute: Compute, what: str, unit: str) -> Filled:
+        """The rows of `keys`, from the table or computed; each batch is kept at once. what, unit: for people, who are
+        shown how many are kept."""
 
-        shown: (what, unit) to show how many are kept; None for a `compute` that shows more itself.
-        """
+        def watched(missing: list[int]) -> Batches[Any]:
+            return self.shown(self.checked(compute(missing)), len(missing), what, unit)
 
-        def guarded(missing: list[int], commit: Any) -> None:
-            progress = self.progress(shown[0], len(missing), shown[1]) if shown else lambda done: None
-            kept = 0
-
-            def commit_if_unchanged(positions: Sequence[int], values: Sequence[Any]) -> None:
-                nonlocal kept
-                self.check()
-                commit(positions, values)
-                kept += len(positions)
-                progress(kept)
-
-            compute(missing, commit_if_unchanged)
-
-        filled = table.fill(keys, guarded)
+        filled = table.fill(keys, watched)
         if filled.damaged:
             where = {"iteration": self.plan.iteration, "stage": self.plan.stage}
             reason = [f"{filled.damaged} damaged lines of {table.kind}/{table.digest[:8]}.jsonl were computed again"]
             self.project.store.journal("quarantined", **where, reason=reason)
         self.count(table.kind, reused=filled.reused, computed=filled.computed)
         return filled
+
+    def checked(self, batches: Batches[Value]) -> Batches[Value]:
+        """The same batches, as long as nothing outside has changed. Raises StageBlocked."""
+        with closing(batches):
+            for batch in batches:
+                self.check()
+                yield batch
+
+    def shown(self, batches: Batches[Value], total: int, what: str, unit: str) -> Batches[Value]:
+        """The same batches, each counted for people when the next is asked for, so once it is kept."""
+        progress, done = self.progress(what, total, unit), 0
+        with closing(batches):
+            for positions, values in batches:
+                yield positions, values
+                done += len(positions)
+                progress(done)
 
     def count(self, kind: str, *, reused: int, computed: int) -> None:
         """Add rows to what this stage did."""
@@ -106,7 +109,7 @@ class Step(View):
         assert self.plan.fingerprint is not None
         return self.project.store.unfinished(self.plan.fingerprint)
 
-    def progress(self, what: str, total: int, unit: str = "rows") -> Callable[..., None]:
+    def progress(self, what: str, total: int, unit: str) -> Callable[..., None]:
         """A callback (done, of=total) that shows how far a part of the stage is, ten times a second at most."""
         started, show = time.monotonic(), throttled(self.show, 0.1)
 

@@ -12,7 +12,7 @@ from apt_assets.engine.view import Adapter, View
 from apt_assets.rows.grades import grade_keys, grade_rows, grade_tables
 from apt_assets.rows.policy import open_policy, policy_context
 from resources.store.digest import digest_rows
-from resources.store.rows import RowTable
+from resources.store.rows import Batches, RowTable, renumber
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from apt_assets.engine.step import Step
 
 
-def answerer(step: "Step", adapter: Adapter | None) -> Callable[..., list[str]]:
-    """What answers as the base model with `adapter`, by `policy.backend`: a function (prompts, *, progress,
-    on_batch) -> answers in their order. `progress` gets the number of answers done; `on_batch` positions and
-    answers, as they come."""
+def answerer(step: "Step", adapter: Adapter | None) -> Callable[[Sequence[str]], Batches[str]]:
+    """What answers prompts as the base model with `adapter`, by `policy.backend`: it yields their positions and the
+    answers as these come."""
     from resources.model.policy import Reader, load_tokenizer
 
     settings = step.settings.policy
@@ -92,15 +91,10 @@ def answer_and_grade(
 
     prompts, golds = questions["prompt"].to_list(), questions["answer"].to_list()
 
-    def answer(missing: list[int], commit: Any) -> None:
-        answerer(step, adapter)(
-            [prompts[i] for i in missing],
-            progress=step.progress(what, len(missing), "answers"),
-            on_batch=lambda rows, answers: commit([missing[i] for i in rows], answers),
-        )
+    def answer(missing: list[int]) -> Batches[str]:
+        return renumber(answerer(step, adapter)([prompts[i] for i in missing]), missing)
 
-    said = step.fill(answer_rows(step, adapter), answer_keys(prompts), answer).values
-
+    said = step.fill(answer_rows(step, adapter), answer_keys(prompts), answer, what, "answers").values
     graded = grade_rows(step, labels, prompts, golds, said, what)
     return (
         questions.select("row_id", "prompt", "answer")

@@ -6,14 +6,14 @@ plan, which looks up what is there and counts what is not. Both are reused row b
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from apt_assets.engine.view import Adapter, View
 from apt_assets.rows.answers import answer_context, answer_keys, answer_rows
 from apt_assets.rows.grades import grade_keys, grade_rows, grade_tables, known_grades
 from apt_assets.rows.policy import open_policy
 from resources.store.digest import digest_rows
-from resources.store.rows import RowTable
+from resources.store.rows import Batches, RowTable, renumber
 
 if TYPE_CHECKING:
     import polars as pl
@@ -133,21 +133,20 @@ def sample(step: "Step", rows: "pl.DataFrame", attempt: int) -> list[str | None]
     prompts, keys, settings = rows["prompt"].to_list(), sample_keys(rows, attempt), step.settings.policy
     adapter = step.previous_adapter()
 
-    def answer(missing: list[int], commit: Any) -> None:
+    def answer(missing: list[int]) -> Batches[str]:
         from resources.model.sampling import sample
 
-        sample(
+        answers = sample(
             open_policy(step, adapter),
             [prompts[i] for i in missing],
             seeds=[keys[i] for i in missing],
             temperature=step.settings.pairs.temperature,
             max_new_tokens=settings.max_new_tokens,
             batch_tokens=settings.batch_tokens,
-            progress=step.progress(f"sampling, try {attempt + 1}", len(missing), "answers"),
-            on_batch=lambda places, answers: commit([missing[i] for i in places], answers),
         )
+        return renumber(answers, missing)
 
-    return step.fill(sampled_rows(step, adapter), keys, answer).values
+    return step.fill(sampled_rows(step, adapter), keys, answer, f"sampling, try {attempt + 1}", "answers").values
 
 
 def sample_keys(rows: "pl.DataFrame", attempt: int) -> list[str]:

@@ -15,7 +15,7 @@ from apt_assets.engine.view import View
 from apt_assets.settings.experiment import UsageError, kinds_of
 from resources.assessors import Assessor, Row, Ungradable
 from resources.store.digest import digest_rows
-from resources.store.rows import RowTable
+from resources.store.rows import Batches, RowTable
 
 if TYPE_CHECKING:
     from apt_assets.engine.step import Step
@@ -33,7 +33,7 @@ def grade_rows(
     by_kind = []
     for kind, table in grade_tables(step, labels).items():
 
-        def grade(missing: list[int], commit: Any, kind: str = kind) -> None:
+        def grade(missing: list[int], kind: str = kind) -> Batches[list[Any]]:
             assessor = open_assessor(step, kind, labels)
             for start in range(0, len(missing), assessor.at_once):
                 part = missing[start : start + assessor.at_once]
@@ -41,9 +41,9 @@ def grade_rows(
                     graded = assessor.grade([Row(questions[i], answers[i], golds[i]) for i in part])
                 except Ungradable as error:
                     raise UsageError(str(error)) from error
-                commit(part, [list(one) for one in graded])
+                yield part, [list(one) for one in graded]
 
-        by_kind.append(step.fill(table, keys, grade, (f"{what}, {kind}", "grades")).values)
+        by_kind.append(step.fill(table, keys, grade, f"{what}, {kind}", "grades").values)
     return combine(by_kind, list(kinds_of(step.settings.assessor).values()))
 
 

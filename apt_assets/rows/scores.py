@@ -8,7 +8,7 @@ from apt_assets.engine.view import Adapter, View
 from apt_assets.rows.answers import answer_and_grade, work_to_answer
 from apt_assets.rows.grades import competing_labels
 from apt_assets.rows.policy import open_policy, policy_context
-from resources.store.rows import RowTable
+from resources.store.rows import Batches, RowTable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -50,13 +50,11 @@ def score_general(step: "Step", adapter: Adapter | None, tasks: "list[Task]") ->
     found = []
     for task in tasks:
 
-        def score(missing: list[int], commit: Any, task: "Task" = task) -> None:
-            progress = step.progress(task.name, len(missing), "items")
+        def score(missing: list[int], task: "Task" = task) -> Batches[dict[str, Any]]:
             tokens = step.settings.policy.batch_tokens
-            policy = open_policy(step, adapter)
-            score_items(policy, task, missing, batch_tokens=tokens, on_batch=commit, progress=progress)
+            return score_items(open_policy(step, adapter), task, missing, batch_tokens=tokens)
 
-        found.append((task, step.fill(table, task.keys, score).values))
+        found.append((task, step.fill(table, task.keys, score, task.name, "items").values))
     return as_tables(found)
 
 
