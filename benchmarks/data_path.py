@@ -38,6 +38,7 @@ from apt_assets.project import Project
 from apt_assets.rows.answers import answer_keys, answer_rows
 from apt_assets.settings.iterations import BASE
 from apt_assets.study.measured_on import machine
+from resources.store.rows import Batches
 from resources.store.tables import read_table, write_table
 from schemas.tables import Neighbors
 from tests import tiny
@@ -98,10 +99,10 @@ def make_up_answers(project: Project) -> None:
     train = view.read("domain_dataset", "train")
     golds = train["answer"].to_list()
 
-    def compute(missing: list[int], commit: Any) -> None:
+    def compute(missing: list[int]) -> Batches[str]:
         for start in range(0, len(missing), BATCH):
             part = missing[start : start + BATCH]
-            commit(part, [golds[i] if i % 4 else LABELS[i % len(LABELS)] for i in part])
+            yield part, [golds[i] if i % 4 else LABELS[i % len(LABELS)] for i in part]
 
     answer_rows(view, view.previous_adapter()).fill(answer_keys(train["prompt"].to_list()), compute)
 

@@ -313,15 +313,16 @@ class Engine:
             def fill(kind, context, rows, function):
                 text = step.plan.facts["code"][PIECE[kind]]
 
-                def rows_of(missing, commit):
+                def rows_of(missing):
                     for start in range(0, len(missing), 3):
                         part = missing[start : start + 3]
                         for i in part:
                             self.count([kind, context, text, rows[i]])
-                        commit(part, [function(rows[i]) for i in part])
+                        yield part, [function(rows[i]) for i in part]
 
                 keys = [digest_json(row) for row in rows]
-                values = step.fill(step.row_table(kind, {"context": context, "code": text}), keys, rows_of)
+                table = step.row_table(kind, {"context": context, "code": text})
+                values = step.fill(table, keys, rows_of, kind, "rows")
                 names = [row if isinstance(row, str) else json.dumps(row) for row in rows]
                 return dict(zip(names, values.values, strict=True))
 

@@ -29,7 +29,6 @@ from apt_assets.settings.reader import load_experiment
 from resources.assessors import Row
 from resources.assessors.numeric import NUMBER, Numeric
 from resources.assessors.set_f1 import SetF1
-from resources.model.generation import generate
 from resources.model.policy import load_policy
 from resources.store.tables import read_table
 from tests import tiny
@@ -201,7 +200,7 @@ BEFORE = ("domain_dataset", "retrieval_index", "policy", "eval_predictions", "ba
 def pairs_of(make_experiment, tmp_path, talker, policy):
     """A function (**sections) -> Made, in one store. The policy answers two thirds of the questions right."""
     prompts = [f"Colour of thing {n}?" for n in range(60)]
-    said = generate(policy, prompts, max_new_tokens=4, batch_tokens=1024)
+    said = tiny.answers(policy, prompts, max_new_tokens=4, batch_tokens=1024)
     golds = [said[n] if n % 3 else next(one for one in said[n:] + said if one != said[n]) for n in range(60)]
     rows = [{"prompt": prompt, "answer": gold} for prompt, gold in zip(prompts, golds, strict=True)]
     tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", rows)

@@ -10,11 +10,11 @@ from apt_assets.method.splits import row_id
 from apt_assets.settings.experiment import REPOSITORY, native_dtype
 from resources.demo.downloads import CHAPTERS, prepare
 from resources.model import generation
-from resources.model.generation import generate
 from resources.model.policy import load_policy
-from resources.model.scoring import Question, score_answers
+from resources.model.scoring import Question
 from resources.training.trainer import TrainingRecipe, train_adapter
 from schemas.tables import PreferencePairs
+from tests import tiny
 
 CACHE = REPOSITORY / ".apt" / "cache"
 
@@ -47,7 +47,7 @@ def test_answer_depends_on_its_prompt_alone_to_the_last_bit(icd10, monkeypatch):
 
     def ask(asked, batch_tokens):
         seen.clear()
-        answers = generate(policy, asked, max_new_tokens=4, batch_tokens=batch_tokens)
+        answers = tiny.answers(policy, asked, max_new_tokens=4, batch_tokens=batch_tokens)
         return answers, set(seen)
 
     together, bits = ask(prompts, 1024)
@@ -68,9 +68,9 @@ def test_scores_depend_on_their_question_alone_to_the_last_bit(icd10):
     tokens = policy.tokenizer
     choices = [tokens(f" {label}")["input_ids"] for label in sorted(CHAPTERS.values())[:4]]
     questions = [Question(tokens(row["prompt"])["input_ids"], tuple(choices)) for row in icd10[::600]]
-    together = score_answers(policy.model, questions, batch_tokens=1024)
-    assert score_answers(policy.model, questions[::-1], batch_tokens=300)[::-1] == together
-    assert score_answers(policy.model, questions[5:6], batch_tokens=1024) == together[5:6]
+    together = tiny.scores(policy.model, questions, batch_tokens=1024)
+    assert tiny.scores(policy.model, questions[::-1], batch_tokens=300)[::-1] == together
+    assert tiny.scores(policy.model, questions[5:6], batch_tokens=1024) == together[5:6]
 
 
 def test_trained_adapter_changes_the_answers_of_the_real_policy(icd10, tmp_path):
@@ -101,7 +101,7 @@ def test_trained_adapter_changes_the_answers_of_the_real_policy(icd10, tmp_path)
 
     def answers_that_are_labels(adapter):
         policy = load_policy(CACHE / "policy", adapter, dtype=native_dtype("cpu"), system_prompt="One word.")
-        answers = generate(policy, pairs["prompt"].to_list(), max_new_tokens=4, batch_tokens=1024)
+        answers = tiny.answers(policy, pairs["prompt"].to_list(), max_new_tokens=4, batch_tokens=1024)
         return sum(answer.casefold() in labels for answer in answers)
 
     assert answers_that_are_labels(tmp_path) >= answers_that_are_labels(None) + 5

@@ -24,7 +24,6 @@ from apt_assets.rows import answers as answering
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE
 from resources.model.adapter import problem_with
-from resources.model.generation import generate
 from resources.model.policy import load_policy
 from resources.store.digest import digest_file, digest_json
 from resources.training.trainer import train_adapter
@@ -79,7 +78,7 @@ def table(project, key, stage, file=None):
 def said_by(project, adapter, prompts):
     system_prompt = project.experiment.policy.system_prompt
     policy = load_policy(project.models.base_model, adapter, dtype="float32", system_prompt=system_prompt)
-    return generate(policy, prompts, max_new_tokens=4, batch_tokens=1024)
+    return tiny.answers(policy, prompts, max_new_tokens=4, batch_tokens=1024)
 
 
 def statuses(project):

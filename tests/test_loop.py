@@ -138,12 +138,11 @@ def test_new_data_after_a_refused_gate_goes_on_from_what_was_promoted(make_exper
 
 def land_what_the_policy_says_anyway(path):
     """Questions whose gold is the policy's own answer."""
-    from resources.model.generation import generate
     from resources.model.policy import load_policy
 
     project = Project.open(path)
     prompts = [row["prompt"] for row in tiny.domain_rows(30)]
-    said = generate(
+    said = tiny.answers(
         load_policy(project.models.base_model, dtype="float32"), prompts, max_new_tokens=4, batch_tokens=1024
     )
     rows = [{"prompt": p, "answer": a} for p, a in zip(prompts, said, strict=True) if a.strip("\x00 ")]

@@ -13,7 +13,6 @@ from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from apt_assets.settings.experiment import REPOSITORY, UsageError
 from resources.model.capabilities import lacking
-from resources.model.generation import generate
 from resources.model.policy import encode, load_policy
 from resources.training.trainer import make_trainer, train_adapter
 from tests import tiny
@@ -182,7 +181,7 @@ def test_more_than_one_gpu_in_sight_is_refused_with_the_way_to_choose_one(monkey
 def test_attention_that_packed_rows_do_not_know_is_refused(architecture, changes, what, tmp_path):
     policy = load_policy(make_model(tmp_path / "model", {**architecture, **changes}), dtype="float32")
     with pytest.raises(NotImplementedError, match=f"uses .*{what}.*, which is not supported"):
-        generate(policy, ["red"], max_new_tokens=2, batch_tokens=64)
+        tiny.answers(policy, ["red"], max_new_tokens=2, batch_tokens=64)
 
 
 def test_hub_id_that_is_not_on_this_machine_says_how_to_get_it(make_experiment):

@@ -20,7 +20,7 @@ from apt_assets.report.page import page
 from apt_assets.report.show import rows_of
 from resources.model.packing import common_prefix
 from resources.model.policy import encode, load_policy
-from resources.model.scoring import Question, score_answers
+from resources.model.scoring import Question
 from resources.store.tables import read_table
 from resources.training.shared_prompts import pack_pairs
 from resources.training.trainer import TrainingRecipe, as_conversations, make_trainer, train_adapter
@@ -223,7 +223,7 @@ def nll(project, rows, adapter):
     gold = [policy.tokenizer(answer + policy.tokenizer.eos_token)["input_ids"] for answer in rows["chosen"]]
     contexts = [encode(policy, prompt) for prompt in rows["prompt"]]
     questions = [Question(context, (ids,)) for context, ids in zip(contexts, gold, strict=True)]
-    scored = score_answers(policy.model, questions, batch_tokens=1024)
+    scored = tiny.scores(policy.model, questions, batch_tokens=1024)
     return -sum(log_prob for ((log_prob, _),) in scored) / len(scored)
 
 

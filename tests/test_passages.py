@@ -22,10 +22,8 @@ from tests import tiny
 
 def scored(policy, task, items=None, batch_tokens=256):
     found = {}
-    score_items(
-        policy, task, items or range(len(task.keys)), batch_tokens=batch_tokens,
-        on_batch=lambda places, values: found.update(zip(places, values, strict=True)),
-    )  # fmt: skip
+    for places, values in score_items(policy, task, items or range(len(task.keys)), batch_tokens=batch_tokens):
+        found.update(zip(places, values, strict=True))
     return found
 
 

@@ -7,7 +7,7 @@ from apt_assets.engine.stage import Look, Plot, stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
 from apt_assets.rows.policy import adapter_of
-from apt_assets.rows.references import REFERENCES, pair_keys, recipe_of, reference_rows
+from apt_assets.rows.references import REFERENCES, pair_keys, recipe_of, reference_rows, references_of
 from apt_assets.settings.iterations import ADAPTER_PARTS
 from resources.store.rows import Compute
 
@@ -51,15 +51,17 @@ def adapter_checkpoint(step: Step) -> None:
     recipe = recipe_of(settings, policy, rate)
     pairs = step.read("preference_pairs", "training_pairs")
 
+    made_of = (step.outside("base_model"), policy.system_prompt)
+
     def references(compute: Compute) -> Sequence[Any]:
-        return step.fill(reference_rows(step), pair_keys(pairs), compute, ("reference model", "pairs")).values
+        return references_of(step, pairs, recipe, made_of, compute)
 
     previous = adapter_of(step, "policy")
     log = train_adapter(
-        step.outside("base_model"),
+        made_of[0],
         None if previous is None else previous.folder,
         pairs,
-        policy.system_prompt,
+        made_of[1],
         recipe,
         step.out,
         step.progress("training", 0, "steps"),

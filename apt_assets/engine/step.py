@@ -61,14 +61,16 @@ class Step(View):
             )
 
     def fill(
-        self, kind: RowKind, keys: Sequence[str], compute: RowCompute, what: str, unit: str = "rows", **given: Any
+        self, kind: RowKind, keys: Sequence[str], compute: RowCompute, what: str, unit: str, **given: Any
     ) -> Filled:
         """The rows of `keys`, kept or computed; each batch is kept at once. `compute` gets what the kind may see and
         the positions that are missing. given: see RowKind. what, unit: for people, who are shown how many are kept."""
         table, scope = self.rows(kind, **given), self.scope(kind, **given)
-        filled = table.fill(
-            keys, lambda missing: self.watch(compute(scope, missing), len(missing), what, unit), anew=self.anew
-        )
+
+        def watched(missing: list[int]) -> Batches[Any]:
+            return self.shown(self.checked(compute(scope, missing)), len(missing), what, unit)
+
+        filled = table.fill(keys, watched, anew=self.anew)
         if filled.damaged:
             where = {"iteration": self.plan.iteration, "stage": self.plan.stage}
             reason = [f"{filled.damaged} damaged lines of {table.kind}/{table.digest[:8]}.jsonl were computed again"]
@@ -76,13 +78,18 @@ class Step(View):
         self.count(table.kind, reused=filled.reused, computed=filled.computed)
         return filled
 
-    def watch(self, batches: Batches[Value], total: int, what: str, unit: str = "rows") -> Batches[Value]:
-        """The same batches, each handed on only if nothing outside has changed, and counted once the next is asked
-        for: then it is kept. Raises StageBlocked."""
+    def checked(self, batches: Batches[Value]) -> Batches[Value]:
+        """The same batches, as long as nothing outside has changed. Raises StageBlocked."""
+        with closing(batches):
+            for batch in batches:
+                self.check()
+                yield batch
+
+    def shown(self, batches: Batches[Value], total: int, what: str, unit: str) -> Batches[Value]:
+        """The same batches, each counted for people when the next is asked for, so once it is kept."""
         progress, done = self.progress(what, total, unit), 0
         with closing(batches):
             for positions, values in batches:
-                self.check()
                 yield positions, values
                 done += len(positions)
                 progress(done)
@@ -106,7 +113,7 @@ class Step(View):
         assert self.plan.fingerprint is not None
         return self.project.store.unfinished(self.plan.fingerprint)
 
-    def progress(self, what: str, total: int, unit: str = "rows") -> Callable[..., None]:
+    def progress(self, what: str, total: int, unit: str) -> Callable[..., None]:
         """A callback (done, of=total) that shows how far a part of the stage is, ten times a second at most."""
         started, show = time.monotonic(), throttled(self.show, 0.1)
 

@@ -18,6 +18,7 @@ from resources.model.packing import common_prefix
 from resources.model.policy import encode
 from resources.model.scoring import Question, Scores, score_answers
 from resources.store.kinds import RowKind
+from resources.store.rows import collect
 
 if TYPE_CHECKING:
     from resources.model.policy import Policy
@@ -38,7 +39,7 @@ class LocalRubric:
         scores = score_answers(
             self.grader.model, questions, batch_tokens=self.batch_tokens, prefix=self.prefix(reserved)
         )
-        grades = [median_grade(its) for its in scores]
+        grades = [median_grade(its) for its in collect(len(rows), scores)]
         return [Grade(grade, exact(row.prediction, row.gold)) for row, grade in zip(rows, grades, strict=True)]
 
     def prefix(self, reserved: Sequence[str]) -> list[int]:

@@ -28,6 +28,7 @@ from resources.model.packing import (
     shape_free,
 )
 from resources.model.policy import beginning, encode
+from resources.store.rows import Batches
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     Choose = Callable[[Sequence["Answer"], "torch.Tensor"], "torch.Tensor"]
 
 ROW_SHARE = 4  # at most batch_tokens / ROW_SHARE answers are in the making
-COMMIT_ROWS = 32  # answers between two calls of on_batch
+COMMIT_ROWS = 32  # answers that are yielded together, or a few more
 CACHE_WIDTH = 64  # tokens; questions of one length rounded up to it have their keys and values in one tensor
 
 
@@ -53,10 +54,8 @@ def generate(
     max_new_tokens: int,
     batch_tokens: int,
     choose: "Choose" = greedy,
-    progress: Callable[[int], None] = lambda done: None,
-    on_batch: Callable[[list[int], list[str]], None] = lambda places, answers: None,
-) -> list[str]:
-    """Answer every prompt; answers come in the order of `prompts`, special tokens removed.
+) -> Batches[str]:
+    """Answer every prompt, special tokens removed; yields a few dozen answers at a time, as they end.
 
     An answer ends at one of the model's end tokens (generation_config.eos_token_id) or after
     `max_new_tokens`; nothing else of the generation config is used. On a CPU in float32 an answer
@@ -65,27 +64,18 @@ def generate(
     that.
 
     `choose` must tell each answer's token by that answer and its logits alone, so that this holds.
-
-    `on_batch` gets the positions and answers of a few dozen answers that ended; `progress` the number
-    of answers done.
     """
     encoded = [encode(policy, prompt) for prompt in prompts]
-    answers = [""] * len(prompts)
-    ended: list[int] = []
-    done = 0
     for prefix, places in by_prefix(encoded, beginning(policy)):
         questions = [(place, encoded[place][len(prefix) :]) for place in places]
         run = Run(policy, prefix, questions, max_new_tokens, batch_tokens, choose)
+        ended: dict[int, str] = {}
         while run.waiting or run.running:
             for place, ids in run.turn():
-                answers[place] = policy.tokenizer.decode(ids, skip_special_tokens=True).strip()
-                ended.append(place)
+                ended[place] = policy.tokenizer.decode(ids, skip_special_tokens=True).strip()
             if len(ended) >= COMMIT_ROWS or not (run.waiting or run.running):
-                on_batch(ended, [answers[place] for place in ended])
-                done += len(ended)
-                progress(done)
-                ended = []
-    return answers
+                yield list(ended), list(ended.values())
+                ended = {}
 
 
 def inference(function: Any) -> Any:

@@ -6,7 +6,7 @@ adapter's: a server that was not given this very adapter does not know the name.
 so that what the policy reads does not depend on the server's chat template.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from resources.model import http
 from resources.model.policy import encode
 from resources.store.digest import digest_json
+from resources.store.rows import Batches
 
 if TYPE_CHECKING:
     import requests
 
     from resources.model.policy import Reader
 
-COMMIT_ROWS = 32  # answers between two calls of on_batch
+COMMIT_ROWS = 32  # answers that are yielded together
 RETRIES = 4  # after 429, 408, a 5xx, a timeout or no connection
 BACKOFF = 0.5  # seconds, doubled at each retry, unless the server says when
 RETRIED = (408, 429, 500, 502, 503, 504)
@@ -55,24 +56,12 @@ def served_name(base_model: str, adapter: dict[str, str] | None) -> str:
     return f"apt-{digest_json([base_model, adapter])[:24]}"
 
 
-def generate_served(
-    reader: "Reader",
-    served: Served,
-    prompts: Sequence[str],
-    *,
-    max_new_tokens: int,
-    progress: Callable[[int], None] = lambda done: None,
-    on_batch: Callable[[list[int], list[str]], None] = lambda places, answers: None,
-) -> list[str]:
-    """Answer every prompt greedily; answers come in the order of `prompts`.
-
-    `on_batch` gets the positions and answers of a few dozen that ended; `progress` the number done. Raises
-    ServerError, after `on_batch` got every answer that came.
-    """
-    answers = [""] * len(prompts)
-    ended: list[int] = []
+def generate_served(reader: "Reader", served: Served, prompts: Sequence[str], *, max_new_tokens: int) -> Batches[str]:
+    """Answer every prompt greedily; yields a few dozen answers at a time, as they come. Raises ServerError, after
+    every answer that came was yielded."""
+    ended: dict[int, str] = {}
     failure: ServerError | None = None
-    done, stop = 0, Event()
+    stop = Event()
 
     def ask(prompt: str) -> str | None:
         return None if stop.is_set() else complete(session, served, encode(reader, prompt), max_new_tokens)
@@ -82,7 +71,6 @@ def generate_served(
         waiting = {pool.submit(ask, prompt): place for place, prompt in enumerate(prompts)}
         try:
             for count, future in enumerate(as_completed(waiting), start=1):
-                place = waiting[future]
                 try:
                     said = future.result()
                 except ServerError as error:
@@ -90,18 +78,14 @@ def generate_served(
                     stop.set()
                     said = None
                 if said is not None:
-                    answers[place] = said
-                    ended.append(place)
+                    ended[waiting[future]] = said
                 if ended and (len(ended) >= COMMIT_ROWS or count == len(waiting)):
-                    on_batch(ended, [answers[place] for place in ended])
-                    done += len(ended)
-                    progress(done)
-                    ended = []
+                    yield list(ended), list(ended.values())
+                    ended = {}
         finally:
-            stop.set()  # also after Ctrl-C: what has not been asked yet is not asked any more
+            stop.set()  # also if nobody takes more answers: what has not been asked yet is not asked any more
     if failure is not None:
         raise failure
-    return answers
 
 
 def open_session(served: Served) -> "requests.Session":

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from resources.model.generation import Answer, generate
+from resources.store.rows import Batches
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,7 @@ ROWS = 64  # distributions at once, which bounds their memory
 
 def sample(
     policy: "Policy", prompts: Sequence[str], *, seeds: Sequence[str], temperature: float, **named: Any
-) -> list[str]:
+) -> Batches[str]:
     """Answers as `generate` gives them, sampled. seeds: of each prompt. temperature: above 0. named: of `generate`."""
 
     def choose(rows: Sequence[Answer], logits: "torch.Tensor") -> "torch.Tensor":
