@@ -37,7 +37,7 @@ def source_assets(project: Project) -> list[Any]:
 
 
 def source_asset(project: Project, source: Source) -> Any:
-    about = {"name": source.name, "group_name": source.group, "description": source.description}
+    about: Any = {"name": source.name, "group_name": source.group, "description": source.description}
     if not source.partitioned:
 
         @dg.observable_source_asset(**about)

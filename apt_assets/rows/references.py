@@ -40,8 +40,8 @@ def reference_adapter(view: View) -> policy.Adapter | None:
 def references_of(
     step: "Step", pairs: "pl.DataFrame", recipe: "TrainingRecipe", made_of: tuple[Path, str | None], compute: Compute
 ) -> list[list[float]]:
-    """[log p(chosen), log p(rejected)] in nats of every pair. compute: of the trainer that was made of this recipe, this
-    base model and this system prompt."""
+    """[log p(chosen), log p(rejected)] in nats of every pair. compute: of the trainer that was made of this recipe,
+    base model and system prompt."""
     return step.fill(
         REFERENCES,
         pair_keys(pairs),

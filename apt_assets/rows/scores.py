@@ -1,6 +1,7 @@
 """Scores of the general tasks' items, by item."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.scope import RowScope
@@ -27,7 +28,7 @@ SCORES = RowKind(
 )
 
 
-def score(scope: RowScope, task: "Task", items: list[int]) -> Batches[dict[str, Any]]:
+def score(task: "Task", scope: RowScope, items: list[int]) -> Batches[dict[str, Any]]:
     from resources.model.lm_eval_tasks import score_items
 
     opened = policy.open_policy(scope)
@@ -48,7 +49,7 @@ def score_general(
         filled = step.fill(
             SCORES,
             task.keys,
-            lambda scope, missing, task=task: score(scope, task, missing),
+            partial(score, task),
             task.name,
             "items",
             adapter=adapter,

@@ -7,7 +7,7 @@ us know it).
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
@@ -126,7 +126,10 @@ class Mining(Section):
     seed: int = Field(17, description="Of that draw, and of `retrieval.choose`: random.")
 
 
-Kind = Literal[tuple(ASSESSORS)]  # type: ignore[valid-type]
+if TYPE_CHECKING:
+    Kind = str
+else:
+    Kind = Literal[tuple(ASSESSORS)]
 
 
 class CombinedSettings(Section):
@@ -160,13 +163,16 @@ class AssessorBase(Section):
         return self
 
 
-# Each assessor's own section, under its name.
-AssessorSettings: Any = create_model(
-    "AssessorSettings",
-    __base__=AssessorBase,
-    __doc__=AssessorBase.__doc__,
-    **{name: (one.settings, one.settings()) for name, one in ASSESSORS.items() if one.settings is not None},
-)
+if TYPE_CHECKING:
+    AssessorSettings = Any
+else:
+    # Each assessor's own section, under its name.
+    AssessorSettings = create_model(
+        "AssessorSettings",
+        __base__=AssessorBase,
+        __doc__=AssessorBase.__doc__,
+        **{name: (one.settings, one.settings()) for name, one in ASSESSORS.items() if one.settings is not None},
+    )
 
 
 def kinds_of(assessor: Any) -> dict[str, float]:
@@ -299,7 +305,7 @@ class Experiment(Section):
     data: Data = Data()
     policy: PolicySettings = PolicySettings()
     mining: Mining = Mining()
-    assessor: AssessorSettings = AssessorSettings()  # type: ignore[valid-type]
+    assessor: AssessorSettings = AssessorSettings()
     retrieval: Retrieval = Retrieval()
     pairs: Pairs = Pairs()
     training: Training = Training()
