@@ -341,6 +341,6 @@ def test_people_are_shown_counterfactual_pairs(pairs_of):
     manifest = made.outcomes["preference_pairs"].manifest
     assert manifest.facts["kinds"]["counterfactual"] == count
     found = pair_origins(Store(made.project, planner), "0001")
-    assert f"{count} counterfactual" in "".join(pairs({"pairs": {"0001": found}}))
+    assert f"{count} counterfactual" in pairs({"pairs": {"0001": found}})[0]["counts"]
     shown = metadata(made.project, planner, "0001", "computed", manifest, 0.0)
     assert "`counterfactual`" in shown["where_pairs_come_from"].md_str

@@ -1,5 +1,9 @@
+import math
+
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from apt_assets.method.gate import decide, paired_bootstrap
 from apt_assets.method.mining import draw_questions, select_bad_cases
@@ -124,6 +128,18 @@ def test_bootstrap_interval_holds_the_difference_and_is_repeatable():
 def test_wilson_interval_of_no_trials_says_nothing_is_known():
     assert wilson(0, 0) == {"mean": 0.0, "low": 0.0, "high": 1.0, "se": None, "n": 0}
     assert wilson(50, 100)["low"] == pytest.approx(0.4038, abs=1e-4)
+
+
+@given(st.integers(1, 3000), st.floats(0, 1))
+def test_wilson_interval_is_that_of_its_formula(trials, share):
+    """Wilson 1927, doi 10.2307/2276774."""
+    right, z = round(share * trials), 1.959964
+    mean = right / trials
+    middle = (mean + z * z / (2 * trials)) / (1 + z * z / trials)
+    reach = z * math.sqrt(mean * (1 - mean) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)
+    found = wilson(right, trials)
+    assert (found["low"], found["high"]) == pytest.approx((middle - reach, middle + reach), abs=1e-6)
+    assert 0 <= found["low"] <= found["mean"] == mean <= found["high"] <= 1
 
 
 @pytest.mark.parametrize(

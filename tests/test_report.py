@@ -11,12 +11,14 @@ from xml.etree import ElementTree
 import numpy as np
 import polars as pl
 import pytest
+from jinja2 import UndefinedError
 
 from apt_assets.drawing import plots
 from apt_assets.method.measures import by_label, confusion, grade_counts
 from apt_assets.method.weaknesses import changed_items, changed_rows, cluster_groups, label_groups, weaknesses
 from apt_assets.report.findings import findings
-from apt_assets.report.page import page, write_report
+from apt_assets.report.html import render
+from apt_assets.report.page import STATES, page, write_report
 from apt_assets.settings.experiment import RubricSettings
 from resources.store.tables import read_table
 from schemas.tables import DomainItems, GeneralItems, Predictions
@@ -136,6 +138,11 @@ def test_whoever_trains_on_pairs_is_told_that_a_study_compares_recipes(project):
     assert "apt-assets study" in page(found)
     tuned = [one | ({"value": "sft"} if one["key"] == "training.objective" else {}) for one in found["settings"]]
     assert "apt-assets study" not in page({**found, "settings": tuned})
+
+
+def test_value_that_a_page_names_and_nobody_gave_is_an_error():
+    with pytest.raises(UndefinedError, match="'landed' is undefined"):
+        render("empty_report.html", title="t", subtitle="s", experiment="")
 
 
 @pytest.mark.parametrize(("landed", "steps"), [(False, 2), (True, 1)])
@@ -273,6 +280,36 @@ def test_held_out_rows_of_a_label_decide_before_mined_ones_do():
     (found,) = weaknesses(mined, {f"{1:016x}": "a"}, 4, heldout)
     assert found["state"] == "remains"
     assert (found["heldout"]["before"]["mean"], found["heldout"]["after"]["n"]) == (1.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "state"),
+    [((0, 4), (0, 4), "not confirmed"), ((1, 4), (0, 4), "cured"), ((0, 4), (1, 4), "worse"), ((0, 4), (0, 0), None)],
+)
+def test_weakness_that_no_held_out_row_ever_showed_is_not_called_cured(before, after, state):
+    mined = {"0001": answers((1, "a", "x", 1))}
+
+    def heldout(bad, of):
+        return answers(*((n, "a", "x", 1) if n < bad else (n, "a", "a", 5) for n in range(of)))
+
+    (found,) = weaknesses(mined, {f"{1:016x}": "a"}, 4, (heldout(*before), heldout(*after)))
+    assert found["state"] == (state or "not asked again")
+
+
+def test_weakness_that_came_and_went_between_iterations_is_not_called_cured():
+    mined = {"0001": answers((1, "a", "a", 5)), "0002": answers((2, "a", "x", 1)), "0003": answers((3, "a", "a", 5))}
+    (found,) = weaknesses(mined, label_groups(pl.concat(mined.values())), 4)
+    assert found["state"] == "not confirmed"
+
+
+def test_every_state_of_a_weakness_has_its_meaning_on_the_page(project):
+    found = findings(project)
+    found["weaknesses"] = [found["weaknesses"][0] | {"state": state} for state in STATES]
+    text = " ".join(Tags(page(found)).text.split())
+    assert (
+        f"{len(STATES)} weaknesses found, by gold label: 1 worse, 1 remains, 1 better, 1 cured, 1 not confirmed" in text
+    )
+    assert "not confirmed: no bad answer before, and none after" in text
 
 
 def test_clusters_of_a_free_form_task_are_named_by_their_own_words():

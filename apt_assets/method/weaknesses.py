@@ -87,9 +87,10 @@ def weaknesses(
     bad case. rates: iteration -> {asked, bad}, of the group's mined questions. again: of its bad cases
     those that a later iteration asked again: {asked, right}, by the last answer. heldout: {before,
     after}, shares of bad answers with 95 % Wilson intervals. state: cured (fewer answers are bad than
-    before, and at most CURED_BELOW), better (fewer), remains (as many), worse, or not asked again; judged by
-    the held-out rows, else by the last iteration that asked a question of the group. examples: rows of
-    {iteration, question, gold, answer, grade, last_answer, last_grade}, the worst first.
+    before, and at most CURED_BELOW), better (fewer), remains (as many), worse, not confirmed (none was bad before,
+    none is now), or not asked again; judged by the held-out rows, else by the first and the last iteration that
+    asked a question of the group. examples: rows of {iteration, question, gold, answer, grade, last_answer,
+    last_grade}, the worst first.
     """
     if not mined:
         return []
@@ -134,7 +135,9 @@ def state_of(entry: dict[str, Any]) -> str:
         before, after = shares[0], shares[-1]
     else:
         return "not asked again"
-    if after and after >= before:
+    if not before and not after:
+        return "not confirmed"
+    if after >= before:
         return "worse" if after > before else "remains"
     return "cured" if after <= CURED_BELOW else "better"
 
