@@ -28,9 +28,9 @@ def work(view: View) -> dict[str, int]:
 @stage(
     inputs=["heldout_rows"],
     rows=[*answers.KINDS, *grades.KINDS, SCORES],
-    settings=["policy.backend", *grades.SETTINGS, "assessor.bad_below", "benchmarks.tasks"],
+    settings=["policy.backend", *grades.SETTINGS, "benchmarks.tasks"],
     identities=["base_model", "initial_adapter", "benchmark_tasks"],
-    libraries=["polars"],
+    libraries=["polars", "scipy"],
     outputs=[*OUTPUTS, "start.json"],
     main_table="domain_items",
     plots=[CONFUSION],

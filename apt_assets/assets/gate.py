@@ -13,7 +13,7 @@ from apt_assets.settings.iterations import BASE
         "base_scores/start.json",
         "reference_scores",
     ],
-    settings=["gate", "assessor.bad_below"],
+    settings=["gate"],
     libraries=["polars", "numpy"],
     outputs=["verdict.json"],
     group="evaluation",
@@ -35,7 +35,6 @@ def gate(step: Step) -> None:
         step.read("base_scores", "general_items"),
         promoted=start if compared_with == (BASE, "base_scores") else "the promoted adapter",
         start=start,
-        bad_below=step.settings.assessor.bad_below,
         **step.settings.gate.model_dump(),
     )
     (step.out / "verdict.json").write_text(json.dumps(verdict, indent=1))

@@ -20,7 +20,7 @@ from itertools import islice
 
 import polars as pl
 
-from apt_assets.method.grades import is_bad, is_right
+from apt_assets.method.grades import is_bad
 from resources.assessors.labels import normalise_answer
 from resources.assessors.numeric import NUMBER, known, unit_size
 
@@ -47,7 +47,7 @@ def first_wrong(
             break
         graded = rows.with_columns(pl.Series("grade", grade(rows), dtype=pl.Int8))
         found.append(graded.filter(is_bad(pl.col("grade"), bad_below)).select("row_id", "rejected", "grade"))
-        rows = graded.filter(is_right(pl.col("grade"), bad_below)).drop("rejected", "grade")
+        rows = graded.filter(~is_bad(pl.col("grade"), bad_below)).drop("rejected", "grade")
     return pl.concat(found)
 
 

@@ -53,7 +53,6 @@ def decide(
     *,
     promoted: str,
     start: str,
-    bad_below: int,
     domain_tolerance: float,
     general_tolerance: float,
     confidence: float,
@@ -63,9 +62,9 @@ def decide(
 
     Domain tables are DomainItems, general tables GeneralItems; rows are paired by item, and an item
     that only one side has is left out. `promoted` names what the domain check compares with, `start` what
-    the general one does. `bad_below`: see method/grades.py.
+    the general one does.
     """
-    domain = pair(validation(candidate_domain, bad_below), validation(promoted_domain, bad_below), ["row_id"])
+    domain = pair(validation(candidate_domain), validation(promoted_domain), ["row_id"])
     general = pair(
         candidate_general.with_columns(pl.col("correct").alias("right")),
         start_general.with_columns(pl.col("correct").alias("right")),
@@ -100,9 +99,9 @@ def share(values: pl.Series) -> float:
     return int(values.sum()) / max(len(values), 1)
 
 
-def validation(domain: pl.DataFrame, bad_below: int) -> pl.DataFrame:
+def validation(domain: pl.DataFrame) -> pl.DataFrame:
     chosen = domain.filter(pl.col("split") == "validation")
-    return chosen.with_columns(is_right(pl.col("grade"), bad_below).alias("right"))
+    return chosen.with_columns(is_right(pl.col("grade")).alias("right"))
 
 
 def pair(candidate: pl.DataFrame, reference: pl.DataFrame, keys: list[str]) -> pl.DataFrame:

@@ -5,6 +5,8 @@ from typing import Any
 
 import polars as pl
 
+from apt_assets.method.grades import is_right
+
 
 def wilson(successes: int, trials: int) -> dict[str, Any]:
     """A share with its 95 % Wilson interval and its standard error: {mean, low, high, se, n}.
@@ -25,7 +27,7 @@ def summarise(domain: pl.DataFrame, general: pl.DataFrame, passages: pl.DataFram
     """{domain: {split: {exact, lenient}}, general: {task: {accuracy, margin, gold, se}, all: ...},
     passages: {task: {word_perplexity, se, words, n}}}, of DomainItems, GeneralItems and PassageItems.
 
-    exact: equal after normalisation. lenient: grade 4 or 5. gold: mean log-likelihood of the gold
+    exact: equal after normalisation. lenient: graded right (method/grades.py). gold: mean log-likelihood of the gold
     choice, margin: of it minus the best other one, nats per character. se: standard errors, of the two
     {margin, gold}; None for fewer than two items.
     """
@@ -34,7 +36,7 @@ def summarise(domain: pl.DataFrame, general: pl.DataFrame, passages: pl.DataFram
         rows = domain.filter(pl.col("split") == split)
         result["domain"][split] = {
             "exact": wilson(int(rows["exact"].sum()), rows.height),
-            "lenient": wilson(int((rows["grade"] >= 4).sum()), rows.height),
+            "lenient": wilson(int(is_right(rows["grade"]).sum()), rows.height),
         }
     for task in [*sorted(general["task"].unique()), "all"]:
         rows = general if task == "all" else general.filter(pl.col("task") == task)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from apt_assets.method.grades import is_bad, is_right
 from apt_assets.method.measures import with_label
 from apt_assets.method.scores import wilson
 
@@ -96,7 +97,9 @@ def weaknesses(
         return []
     keyed = pl.DataFrame({"row_id": list(groups), "group": list(groups.values())}, schema=["row_id", "group"])
     rows = pl.concat([table.with_columns(iteration=pl.lit(key)) for key, table in mined.items()])
-    rows = rows.join(keyed, on="row_id").with_columns(bad=pl.col("grade") < bad_below).sort("iteration", "row_id")
+    rows = (
+        rows.join(keyed, on="row_id").with_columns(bad=is_bad(pl.col("grade"), bad_below)).sort("iteration", "row_id")
+    )
     before, after = (bad_counts(table, bad_below) for table in heldout) if heldout else ({}, {})
     found = []
     for (name,), part in rows.group_by("group", maintain_order=True):
@@ -123,7 +126,7 @@ def weaknesses(
 
 def bad_counts(heldout: pl.DataFrame, bad_below: int) -> dict[str, tuple[int, int]]:
     """Gold label -> (badly answered, all) of held-out Predictions."""
-    counts = with_label(heldout).group_by("label").agg((pl.col("grade") < bad_below).sum().alias("bad"), pl.len())
+    counts = with_label(heldout).group_by("label").agg(is_bad(pl.col("grade"), bad_below).sum().alias("bad"), pl.len())
     return {label: (bad, rows) for label, bad, rows in counts.iter_rows()}
 
 
@@ -159,11 +162,11 @@ def changed_rows(before: pl.DataFrame, after: pl.DataFrame, examples: int = 5) -
     """What held-out domain rows (DomainItems) say of an iteration, by split: {part, items, right_before,
     forgotten, gained, examples}.
 
-    Right is a grade of 4 or 5. forgotten: right before and wrong after; gained: the other way round.
+    Right: see method/grades.py. forgotten: right before and wrong after; gained: the other way round.
     examples: forgotten rows as {question, gold, before, after, grade}.
     """
     both = before.join(after, on=["row_id", "split"], suffix="_after").sort("row_id")
-    was, now = pl.col("grade") >= 4, pl.col("grade_after") >= 4
+    was, now = is_right(pl.col("grade")), is_right(pl.col("grade_after"))
     found = []
     for split in ("validation", "test"):
         rows = both.filter(pl.col("split") == split)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from resources.look.artifacts import CorruptArtifact
 
 from apt_assets.engine.plan import stages_of
+from apt_assets.method.grades import is_bad
 from apt_assets.project import Project
 from apt_assets.report.look import ProjectLook
 from apt_assets.report.results import passages_of, results, start_of
@@ -104,7 +105,7 @@ def found_weaknesses(look: ProjectLook) -> list[dict[str, Any]]:
     if look.labels():
         heldout = (base, now) if base is not None and now is not None else None
         return weaknesses(mined, label_groups(questions), bad_below, heldout)
-    bad = set(rows.filter(pl.col("grade") < bad_below)["row_id"])
+    bad = set(rows.filter(is_bad(pl.col("grade"), bad_below))["row_id"])
     known, vectors = with_vectors(look, questions)
     if known.filter(pl.col("row_id").is_in(bad)).is_empty():
         return []

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from apt_assets.drawing import plots
+from apt_assets.engine.plan import in_order
+from apt_assets.engine.stage import STAGES
 from apt_assets.project import Project
 from apt_assets.report.findings import findings
 from apt_assets.report.html import Table, render, rows_of
@@ -112,20 +113,9 @@ def stale(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def figures(found: dict[str, Any]) -> dict[str, str]:
-    """Caption -> SVG, of all iterations."""
-    data, shown = found["plots"], f"iteration {found['shown']}"
-    drawn = {
-        "Domain against general ability": plots.scores_by_iteration([e for e in found["iterations"] if e["scores"]])
-    }
-    if data["grades"]:
-        drawn["Grades of the mined answers"] = plots.grade_histogram(data["grades"])
-    if data["curves"]:
-        drawn["Training"] = plots.training_curves(data["curves"])
-    if data["labels"]:
-        drawn[f"By gold label, held-out rows, base and {shown}"] = plots.label_rates(data["labels"], "base", shown)
-    if data["confusion"]:
-        drawn[f"Gold against said label, held-out rows, {shown}"] = plots.confusion_table(data["confusion"], shown)
-    return drawn
+    """Caption -> SVG of every plot that a stage declares: first what came out of the loop, then how."""
+    declared = {plot.name: plot for name in reversed(in_order()) for plot in STAGES[name].plots}
+    return {plot.title: plot.draw(found["plots"][name]) for name, plot in declared.items() if name in found["plots"]}
 
 
 def weaknesses(found: dict[str, Any]) -> dict[str, Any]:

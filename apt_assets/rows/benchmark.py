@@ -36,7 +36,7 @@ def score_policy(step: "Step", adapter: Adapter | None, heldout: "dict[str, pl.D
     step.write(domain, "domain_items")
     step.write(general, "general_items")
     step.write(passages, "passage_items")
-    scores = summarise(domain, general, passages, step.settings.assessor.bad_below)
+    scores = summarise(domain, general, passages)
     (step.out / "scores.json").write_text(json.dumps(scores, indent=1))
     step.facts.update(scores)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from apt_assets.engine.scope import RowScope
+from apt_assets.rows import policy
 from resources.store.kinds import RowKind
 from resources.store.rows import Batches
 
@@ -12,7 +13,7 @@ ANSWERS = RowKind(
     settings=("policy.server.url", "policy.server.engine", "policy.system_prompt", "policy.max_new_tokens"),
     free=("policy.server.concurrency", "policy.server.timeout"),
     identities=("base_model",),
-    libraries=("transformers",),
+    libraries=policy.LIBRARIES,
     given=("adapter",),
     code=(__name__,),
 )

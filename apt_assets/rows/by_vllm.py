@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from apt_assets.engine.scope import RowScope
+from apt_assets.rows import policy
 from resources.store.kinds import RowKind
 from resources.store.rows import Batches
 
@@ -12,7 +13,7 @@ ANSWERS = RowKind(
     # The back end brings in vLLM's own version (resources/store/kinds.py, CHOSEN).
     settings=("policy.backend", "policy.dtype", "policy.system_prompt", "policy.max_new_tokens"),
     identities=("base_model",),
-    libraries=("torch", "transformers"),
+    libraries=policy.LIBRARIES,
     given=("adapter",),
     code=(__name__,),
 )

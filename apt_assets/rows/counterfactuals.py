@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from apt_assets.engine.view import View
-from apt_assets.method.grades import is_right
+from apt_assets.method.grades import is_kept
 from apt_assets.rows.answers import answer_keys, answer_rows
 from apt_assets.rows.grades import grade_keys, grade_rows, grade_tables, known_grades
 from apt_assets.rows.policy import adapter_of
@@ -31,7 +31,7 @@ def counterfactuals(step: "Step", answered: "pl.DataFrame", labels: list[str]) -
     below, how = step.settings.assessor.bad_below, step.settings.pairs.counterfactual
     if how == "none":
         return None
-    right = answered.filter(is_right(answered["grade"], below)).select("row_id", "prompt", "answer")
+    right = answered.filter(is_kept(answered["grade"], below)).select("row_id", "prompt", "answer")
     propose = partial(sampling, step) if how == "sampled" else perturbing(step, labels)
 
     def grade(rows: "pl.DataFrame") -> list[int | None]:
@@ -79,7 +79,7 @@ def known_right(view: View, questions: "pl.DataFrame", labels: list[str], bad_be
     answers = pl.Series("prediction", [found.get(key) for key in keys], dtype=pl.String)
     known = questions.select("row_id", "prompt", "answer").with_columns(answers).drop_nulls("prediction")
     grades = known_grades(view, labels, *(known[column].to_list() for column in ("prompt", "answer", "prediction")))
-    return known.filter(is_right(pl.Series(grades, dtype=pl.Int8), bad_below)).drop("prediction")
+    return known.filter(is_kept(pl.Series(grades, dtype=pl.Int8), bad_below)).drop("prediction")
 
 
 def sampling(step: "Step", rows: "pl.DataFrame", attempt: int) -> list[str | None]:

@@ -77,7 +77,7 @@ ROWS = RowKind(
     table="grades",
     settings=("assessor.rubric.text", "policy.dtype", "policy.device", "policy.batch_tokens"),
     identities=("grader",),
-    libraries=("torch", "transformers"),
+    libraries=("torch", "transformers", "peft"),
     code=(__name__,),
 )
 
