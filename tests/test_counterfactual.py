@@ -311,19 +311,6 @@ def test_all_code_that_makes_a_wrong_answer_is_in_the_key_of_the_pairs(pairs_of,
     assert_in_closure(ran)
 
 
-def test_all_code_that_samples_is_in_the_key_of_the_samples(pairs_of, monkeypatch):
-    from apt_assets.rows import counterfactuals
-
-    ran, keys = {}, []
-    real = counterfactuals.sampled_rows
-    monkeypatch.setattr(counterfactuals, "sampled_rows", lambda *given: keys.append(real(*given)) or keys[0])
-    monkeypatch.setitem(STAGES, "preference_pairs", traced(STAGES["preference_pairs"], ran))
-    pairs_of(pairs={"counterfactual": "sampled"})
-    sampling = {"resources.model.sampling", "resources.model.generation"}
-    samples = {one for one in ran["preference_pairs"] if one.startswith("resources.") and "assessors" not in one}
-    assert sampling <= samples <= set(keys[0].context["code"])
-
-
 def test_sampling_from_a_server_is_refused_and_both_keys_are_named(make_experiment):
     server = {"backend": "openai", "server": {"url": "http://localhost:1/v1"}}
     with pytest.raises(UsageError, match=r"pairs\.counterfactual: sampled needs policy\.backend: transformers"):

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from resources.look.artifacts import Manifest
 
 from apt_assets.engine.plan import Unsettled
 from apt_assets.engine.stage import STAGES
@@ -20,6 +19,7 @@ from apt_assets.report.look import ProjectLook
 from apt_assets.report.results import passages_of, start_of
 from apt_assets.report.tables import interval
 from apt_assets.settings.iterations import BASE
+from resources.store.artifacts import Manifest
 
 if TYPE_CHECKING:
     import polars as pl
@@ -109,8 +109,7 @@ def of_table(project: Project, manifest: Manifest) -> dict[str, Any]:
     if f"{name}.parquet" not in manifest.files:
         return {}
 
-    from resources.look.tables import read_table
-
+    from resources.store.tables import read_table
     from schemas.tables import TABLES
 
     rows = read_table(project.store.folder(manifest) / f"{name}.parquet")

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from resources.look.artifacts import CorruptArtifact
-
 from apt_assets.engine.plan import stages_of
 from apt_assets.method.grades import is_bad
 from apt_assets.project import Project
@@ -15,6 +13,7 @@ from apt_assets.report.look import ProjectLook
 from apt_assets.report.results import passages_of, results, start_of
 from apt_assets.settings.experiment import Experiment, Section
 from apt_assets.settings.iterations import BASE
+from resources.store.artifacts import CorruptArtifact
 
 if TYPE_CHECKING:
     import polars as pl

@@ -111,6 +111,20 @@ class ArtifactStore:
     def folder(self, manifest: Manifest) -> Path:
         return self.root / "objects" / manifest.data_version
 
+    def open(self, manifest):  # SHIM
+        return self.folder(manifest)
+
+    def rows(self, kind, context):  # SHIM
+        from resources.store.rows import RowTable
+
+        return RowTable(self.root / "rows", kind, context)
+
+    def vectors(self, name):  # SHIM
+        from resources.retrieval.vector_table import VectorTable
+        from resources.store.file_digests import FileDigests
+
+        return VectorTable(self.root / "lancedb", name, FileDigests(self.root.parent / "digests.json").files)
+
     def verify(self, manifest: Manifest) -> Path:
         """Digest every file of the artifact; returns its folder. Raises CorruptArtifact."""
         folder = self.folder(manifest)
