@@ -11,6 +11,7 @@ import pytest
 from apt_assets.engine.display import Display
 from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
+from resources.model import http
 from resources.model import openai_server as served
 from resources.model.openai_server import Served, ServerError, generate_served, served_name
 from resources.model.policy import Reader, load_policy, load_tokenizer
@@ -104,7 +105,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def model(folder, monkeypatch):
-    monkeypatch.setattr(served, "BACKOFF", 0)
+    monkeypatch.setattr(http, "FIRST_WAIT", 0.01)
     return Model(folder, served_name("base", None))
 
 
@@ -256,7 +257,7 @@ def test_loop_with_a_server_answers_as_without_one_and_asks_nothing_twice(make_e
 
 
 def test_run_that_its_server_left_goes_on_with_what_was_answered(make_experiment, tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(served, "BACKOFF", 0)
+    monkeypatch.setattr(http, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(served, "COMMIT_ROWS", 4)
     tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(60))
     base = Project.open(make_experiment(policy={"model": str(folder)})).identity("base_model")

@@ -113,6 +113,23 @@ def test_other_unit_is_one_of_the_golds_and_first_one_of_the_same_measure():
     assert not {"8 s", "8 words"} & texts
 
 
+@pytest.mark.parametrize(
+    ("gold", "others", "same"),
+    [
+        ("20 °C", {"20 °F", "20 K"}, set()),
+        ("300 K", {"300 °C", "300 °F"}, set()),
+        ("5 °C/min", {"5 °F/min"}, {"5 K/min"}),
+    ],
+)
+def test_temperature_in_another_unit_is_wrong_but_a_rate_in_kelvins_is_the_same(gold, others, same):
+    of_golds = units_of(["1 °C", "1 °F", "1 K", "1 °C/min", "1 °F/min", "1 K/min", "5 mg"])
+    texts = {text for row in range(40) for text in other_numbers(str(row), gold, of_golds)}
+    assert others <= texts
+    assert not same & texts
+    assert not {f"{gold.split()[0]} mg"} & texts
+    assert max(one.grade for one in Numeric(0.01, 0.0, "convert").grade([Row("", text, gold) for text in texts])) < 4
+
+
 def test_rows_differ_in_what_is_changed_first():
     firsts = {other_numbers(str(n), "8 kg", units_of(["5 mg"]))[0] for n in range(40)}
     assert {"80 kg", "0.8 kg", "8 mg"} < firsts

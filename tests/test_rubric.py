@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from apt_assets.settings.experiment import RUBRIC
-from resources.assessors import Row, Ungradable, endpoint, rubric
+from resources.assessors import Row, Ungradable, rubric
 from resources.assessors.endpoint import EndpointRubric
 from resources.assessors.rubric import build_prompt, mark_of, plain_text, read_grade
+from resources.model import http
 from tests.fake_endpoint import always, completion, naive, parrot, read_prompt, serve
 
 HOSTILE = json.loads(Path(__file__).with_name("data").joinpath("hostile_answers.json").read_text(encoding="utf-8"))
@@ -28,7 +29,7 @@ def grader(server, **changes):
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr(endpoint, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(http, "FIRST_WAIT", 0.01)
 
 
 # -- the prompt ----------------------------------------------------------------------------------
@@ -233,6 +234,12 @@ def test_requests_start_no_more_often_than_the_rate_limit_says():
     with serve(always(5)) as server:
         grader(server, requests_per_minute=1200).grade(rows)
         assert server.moments[-1] - server.moments[0] >= 0.2  # five intervals of 50 ms, less a delayed first
+
+
+def test_attempts_count_for_the_rate_limit():
+    with serve(failing((503, {}, ""), "I would rather not say.")) as server:
+        grader(server, requests_per_minute=300).grade([SKY])
+        assert server.moments[-1] - server.moments[0] >= 0.35  # two intervals of 200 ms, less a delayed first
 
 
 def test_grades_come_in_the_order_of_the_rows():

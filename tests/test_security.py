@@ -23,8 +23,7 @@ from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from apt_assets.settings.experiment import REPOSITORY, UsageError
 from apt_assets.world.models import PICKLED
-from resources.assessors import endpoint
-from resources.model import openai_server as served
+from resources.model import http
 from tests import tiny
 from tests.fake_endpoint import always, serve
 
@@ -285,7 +284,7 @@ REPLIES = {
 
 @pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES)
 def test_key_of_a_grader_is_sent_and_written_nowhere(reply, make_experiment, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(endpoint, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(http, "FIRST_WAIT", 0.01)
     monkeypatch.setenv("GRADER_KEY", KEY + "\n")  # as `export GRADER_KEY="$(cat file)"` with Windows' line ends may
     tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(30))
     with serve(always(5) if reply is None else lambda body: reply) as server:
@@ -347,7 +346,7 @@ def listen():
 def test_key_of_a_policy_s_server_is_written_nowhere_and_sent_to_no_other_host(
     status, listen, make_experiment, tmp_path, capfd, monkeypatch
 ):
-    monkeypatch.setattr(served, "BACKOFF", 0)
+    monkeypatch.setattr(http, "FIRST_WAIT", 0.01)
     monkeypatch.setenv("APT_SERVER_KEY", KEY)
     tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(30))
     there, elsewhere = listen(Talkative), listen(Elsewhere)
