@@ -17,6 +17,8 @@ from resources.model.openai_server import Served, ServerError, generate_served, 
 from resources.model.policy import Reader, load_policy, load_tokenizer
 from tests import tiny, waiting
 
+pytestmark = pytest.mark.slow("model")
+
 PROMPTS = [f"Colour of thing {n}?" for n in range(40)]
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from tests import tiny, waiting
 
+pytestmark = pytest.mark.slow("processes")
+
 APT = [sys.executable, "-m", "apt_assets.cli"]
 
 

@@ -13,9 +13,13 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from apt_assets.project import Project
 from apt_assets.settings.iterations import BASE
 from tests import tiny, waiting
+
+pytestmark = pytest.mark.slow("daemon")
 
 
 class Ui:

@@ -16,6 +16,8 @@ from resources.model.scoring import Question, score_answers
 from resources.training.trainer import TrainingRecipe, train_adapter
 from schemas.tables import PreferencePairs
 
+pytestmark = pytest.mark.real
+
 CACHE = REPOSITORY / ".apt" / "cache"
 
 

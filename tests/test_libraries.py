@@ -19,7 +19,7 @@ from tests import tiny
 from tests.test_models import make_model
 from tests.test_trainer import RECIPE, pairs, train
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("loop")
 
 # -- transformers --------------------------------------------------------------------------------------
 

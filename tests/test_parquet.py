@@ -69,6 +69,7 @@ def test_reader_that_crashes_in_the_middle_of_a_batch_gives_no_half_batch(decode
 FOR_EVER = "signal.pause()"
 
 
+@pytest.mark.slow("processes")
 @pytest.mark.parametrize("forever", ["while True: pass", FOR_EVER])
 def test_reader_that_never_ends_is_ended(decoder, monkeypatch, forever):
     monkeypatch.setattr(parquet, "LONGEST_WAIT", 3.0)
@@ -80,6 +81,7 @@ def test_reader_that_never_ends_is_ended(decoder, monkeypatch, forever):
     assert rejects == {0: "the file cannot be read on: nothing was read of it for 3 s"}
 
 
+@pytest.mark.slow("processes")
 def test_reader_that_the_machine_lets_wait_is_waited_for(decoder, monkeypatch, tmp_path):
     monkeypatch.setattr(parquet, "LONGEST_WAIT", 3.0)
     # The reader goes on when it was looked after, which is after so many seconds, and left alone.
