@@ -34,7 +34,7 @@ def pytest_deselected(items):
 
 
 def pytest_testnodedown(node):
-    LEFT_OUT.update(node.workeroutput)
+    LEFT_OUT.update(getattr(node, "workeroutput", {}))  # a process that crashed left none
 
 
 def pytest_terminal_summary(terminalreporter, config):
