@@ -15,7 +15,6 @@ from tests import tiny
 BOTH_TASKS = {"benchmarks": {"tasks": {"colours": None, "sayings": None}}}
 # Whatever needs one of these is as slow as it.
 SLOW_FIXTURES = {"finished": "loop", "states": "instance", "tiny_folder": "model", "talker": "model"}
-FAST = "not slow and not real"  # make check
 LEFT_OUT: dict = {}
 
 
@@ -38,7 +37,7 @@ def pytest_testnodedown(node):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    if config.option.markexpr == FAST and (kinds := LEFT_OUT.get("left out")):
+    if config.option.markexpr and (kinds := LEFT_OUT.get("left out")):
         shown = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         terminalreporter.write_line(f"left out: {sum(kinds.values())} tests ({shown}); `make test` runs all")
 
