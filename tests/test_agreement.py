@@ -21,6 +21,8 @@ from apt_assets.project import Project
 from apt_assets.settings.iterations import BASE
 from tests import tiny
 
+pytestmark = pytest.mark.slow("loop")
+
 
 class World:
     """A tiny project of its own, run up to date once, that a test edits."""

@@ -174,6 +174,7 @@ def traced(stage, ran):
     return dataclasses.replace(stage, compute=compute)
 
 
+@pytest.mark.slow("loop")
 def test_every_function_that_a_stage_runs_is_in_its_closure(make_experiment, tmp_path):
     """The whole loop under a tracer: what is called between a stage's begin and end must be in the
     digest of the stage's code, or belong to the machinery."""

@@ -123,6 +123,7 @@ def computed(project: Path) -> Path:
     return project
 
 
+@pytest.mark.slow("processes")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_blocks_of_a_page_run_from_top_to_bottom(page, computed, tmp_path):
     exports: list[str] = []  # a reader types the blocks of a page into one shell

@@ -16,6 +16,8 @@ from resources.training.trainer import TrainingRecipe, train_adapter
 from schemas.tables import PreferencePairs
 from tests import tiny
 
+pytestmark = pytest.mark.real
+
 CACHE = REPOSITORY / ".apt" / "cache"
 
 

@@ -8,6 +8,8 @@ from resources.model.policy import load_policy
 from resources.model.scoring import Question
 from tests import tiny
 
+pytestmark = pytest.mark.slow("model")
+
 
 @pytest.fixture(scope="module")
 def prompts():

@@ -18,6 +18,8 @@ from apt_assets.project import Project
 from apt_assets.world.code import CodeDigests
 from tests import tiny
 
+pytestmark = pytest.mark.slow("loop")
+
 ROWS = 60
 
 

@@ -30,6 +30,8 @@ from resources.training.trainer import train_adapter
 from tests import tiny
 from tests.test_trainer import RECIPE, pairs
 
+pytestmark = pytest.mark.slow("loop")
+
 PARTS = ("adapter_config.json", "adapter_model.safetensors")
 # The steps are so small that what is trained is what it starts from. The targets are those of a fresh adapter.
 SETTINGS = {

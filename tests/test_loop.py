@@ -9,6 +9,8 @@ from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from tests import tiny
 
+pytestmark = pytest.mark.slow("loop")
+
 
 def stages(pairs, iteration):
     return {stage for key, stage in pairs if key == iteration}

@@ -18,6 +18,8 @@ from resources.training.trainer import make_trainer, train_adapter
 from tests import tiny
 from tests.test_trainer import RECIPE, pairs
 
+pytestmark = pytest.mark.slow("loop")
+
 # What their config.json says, sizes apart.
 LLAMA_2 = {
     "model_type": "llama", "hidden_act": "silu", "num_attention_heads": 4, "num_key_value_heads": 4,

@@ -28,6 +28,8 @@ from schemas.tables import TABLES
 from tests import tiny
 from tests.test_trainer import RECIPE, train
 
+pytestmark = pytest.mark.slow("loop")
+
 SFT = TrainingRecipe(**{**RECIPE.__dict__, "objective": "sft", "epochs": 2})
 SYSTEM = "Be brief."
 

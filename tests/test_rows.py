@@ -1,8 +1,8 @@
 """Rows that were computed once: reused, kept batch by batch, and never trusted when damaged."""
 
+import fcntl
 import json
 import multiprocessing
-import time
 
 import pytest
 
@@ -175,11 +175,15 @@ def test_key_that_would_not_be_found_again_is_refused(table):
         table.fill(['a"b'], computing([]))
 
 
-def fill_slowly(root, log_path):
+def fill_together(root, log_path, asked):
+    """Fill, and compute only when all three processes have asked for the lock."""
+    flock = fcntl.flock
+    fcntl.flock = lambda *given: asked.release() or flock(*given)
+
     def compute(missing):
         with log_path.open("a") as log:
             log.write("".join(f"{i}\n" for i in missing))
-        time.sleep(0.3)
+        assert all(asked.acquire(timeout=60) for _ in range(3))
         yield missing, [str(i) for i in missing]
 
     RowTable(root, "answers", {"policy": "m1"}).fill([str(i) for i in range(20)], compute)
@@ -187,7 +191,8 @@ def fill_slowly(root, log_path):
 
 def test_two_processes_at_once_compute_each_row_once(tmp_path):
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=fill_slowly, args=(tmp_path, tmp_path / "log")) for _ in range(3)]
+    given = (tmp_path, tmp_path / "log", context.Semaphore(0))
+    workers = [context.Process(target=fill_together, args=given) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:

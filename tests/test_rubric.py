@@ -1,7 +1,7 @@
 """Grading by a language model: what it reads, how its reply is read, and how an endpoint may fail."""
 
 import json
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -156,11 +156,12 @@ def test_failure_that_may_pass_is_tried_again(reply):
 
 
 def test_request_that_takes_too_long_is_tried_again():
-    slow = [True]
+    asked, again = iter([1, 2]), threading.Event()
 
     def answer(body):
-        if slow and slow.pop():
-            time.sleep(0.6)
+        if next(asked) == 1:
+            again.wait(60)
+        again.set()
         return always(4)(body)
 
     with serve(answer) as server:
@@ -219,8 +220,10 @@ def test_without_a_key_no_header_is_sent_and_401_says_what_to_set():
 
 
 def test_requests_overlap_but_not_more_than_in_flight():
+    three = threading.Barrier(3)
+
     def answer(body):
-        time.sleep(0.05)
+        three.wait(60)
         return always(5)(body)
 
     rows = [SKY._replace(question=f"Question {n}?") for n in range(12)]
@@ -243,9 +246,13 @@ def test_attempts_count_for_the_rate_limit():
 
 
 def test_grades_come_in_the_order_of_the_rows():
+    answered = {grade: threading.Event() for grade in range(1, 7)}
+    answered[6].set()
+
     def answer(body):
         said = int(read_prompt(body)[1])
-        time.sleep(0.02 * (5 - said))
+        assert answered[said + 1].wait(60)
+        answered[said].set()
         return always(said)(body)
 
     with serve(answer) as server:

@@ -86,6 +86,7 @@ def test_each_kind_of_pickle_would_be_found(tmp_path):
     assert pickles_in(tmp_path) == ["old", "plain", "weights.bin", "zipped"]
 
 
+@pytest.mark.slow("loop")
 def test_two_iterations_run_where_every_function_that_reads_or_writes_a_file_of_pickles_raises(tiny_folder, tmp_path):
     tiny.land_hostile(tmp_path)
     loop = f"""
@@ -100,6 +101,7 @@ print(run_loop(tiny.open_project(home, folder), 2, Display()).reason)
     assert done.stdout.strip() == "all of the iterations up to 0002 are up to date", done.stderr[-3000:]
 
 
+@pytest.mark.slow("processes")
 @pytest.mark.parametrize(
     "call", ["pickle.loads(b'')", "pickle.Unpickler(None)", "torch.load('x')", "joblib.load('x')", "dill.loads(b'')"]
 )
@@ -282,6 +284,7 @@ REPLIES = {
 }
 
 
+@pytest.mark.slow("loop")
 @pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES)
 def test_key_of_a_grader_is_sent_and_written_nowhere(reply, make_experiment, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(http, "FIRST_WAIT", 0.01)
@@ -342,6 +345,7 @@ def listen():
         server.server_close()
 
 
+@pytest.mark.slow("loop")
 @pytest.mark.parametrize("status", [401, 400, 500, 307])
 def test_key_of_a_policy_s_server_is_written_nowhere_and_sent_to_no_other_host(
     status, listen, make_experiment, tmp_path, capfd, monkeypatch
@@ -360,6 +364,7 @@ def test_key_of_a_policy_s_server_is_written_nowhere_and_sent_to_no_other_host(
     assert places_of(KEY, tmp_path) == []
 
 
+@pytest.mark.slow("loop")
 def test_key_that_cannot_be_sent_is_not_quoted(listen, make_experiment, tmp_path, capfd, monkeypatch):
     """http.client names the whole header in its error."""
     monkeypatch.setenv("APT_SERVER_KEY", f"{KEY}\nsecond line")

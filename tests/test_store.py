@@ -1,7 +1,7 @@
 import fcntl
 import json
 import multiprocessing
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -71,7 +71,7 @@ def test_failed_computation_leaves_nothing_behind(store):
 def hold_lock(root, started):
     with ArtifactStore(root).locks.take("one"):
         started.set()
-        time.sleep(60)
+        multiprocessing.parent_process().join()
 
 
 def test_lock_of_a_killed_holder_is_free(store):
@@ -180,14 +180,16 @@ def test_locks_of_two_stores_in_one_process_are_two_locks(tmp_path):
     assert not one.locks.taken("run-2")
 
 
-def test_process_that_waits_for_a_lock_whose_file_gc_removes_locks_the_new_file(store):
+def test_process_that_waits_for_a_lock_whose_file_gc_removes_locks_the_new_file(store, monkeypatch):
     path = store.root / "locks" / "run-1"
     path.parent.mkdir(parents=True)
     with ThreadPoolExecutor() as pool:
         with path.open("w") as other:
             fcntl.flock(other, fcntl.LOCK_EX)
+            asked, flock = threading.Event(), fcntl.flock
+            monkeypatch.setattr(fcntl, "flock", lambda *given: asked.set() or flock(*given))
             waiting = pool.submit(store.locks.keep, "run-1")
-            time.sleep(0.3)
+            assert asked.wait(30), "it has opened the file"
             path.unlink()
         waiting.result(30)
     assert store.locks.taken("run-1")
