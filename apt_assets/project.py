@@ -20,9 +20,10 @@ from apt_assets.world.code import CodeDigests, source_digests
 from apt_assets.world.models import Models
 from apt_assets.world.tasks import Tasks
 from resources.retrieval.vector_table import VectorTable
-from resources.store.artifacts import ArtifactStore, Manifest
 from resources.store.digest import digest_file, digest_json
 from resources.store.file_digests import FileDigests
+from resources.store.local import LocalStore
+from resources.store.manifest import Manifest
 
 # The code this process runs: a file edited later is not what it has imported.
 SOURCES_AT_START = source_digests(REPOSITORY)
@@ -65,8 +66,8 @@ class Project:
         return self.store.root / "rows"
 
     @cached_property
-    def store(self) -> ArtifactStore:
-        return ArtifactStore(self.home / ".apt" / "store")
+    def store(self) -> LocalStore:
+        return LocalStore(self.home / ".apt" / "store")
 
     @cached_property
     def _digests(self) -> FileDigests:

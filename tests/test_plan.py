@@ -11,7 +11,7 @@ from apt_assets.engine.plan import Planner, in_order, stages_of
 from apt_assets.engine.stage import STAGES
 from apt_assets.settings.experiment import Experiment
 from apt_assets.settings.iterations import BASE
-from resources.store.artifacts import ArtifactStore
+from resources.store.local import LocalStore
 
 
 class World:
@@ -43,7 +43,7 @@ class Bench:
     """Fills a store as a run would, with artifacts whose content the test decides."""
 
     def __init__(self, root):
-        self.store, self.world = ArtifactStore(root), World()
+        self.store, self.world = LocalStore(root), World()
         self.experiment = Experiment(name="t")
         self.content: dict[str, str] = {}
         self.refused: set[str] = set()

@@ -6,13 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from resources.store.artifacts import ArtifactStore, CorruptArtifact
 from resources.store.file_digests import FileDigests
+from resources.store.local import LocalStore
+from resources.store.manifest import CorruptArtifact
 
 
 @pytest.fixture
 def store(tmp_path):
-    return ArtifactStore(tmp_path / "store")
+    return LocalStore(tmp_path / "store")
 
 
 def commit(store, content="rows", fingerprint="f1"):
@@ -69,7 +70,7 @@ def test_failed_computation_leaves_nothing_behind(store):
 
 
 def hold_lock(root, started):
-    with ArtifactStore(root).locks.take("one"):
+    with LocalStore(root).locks.take("one"):
         started.set()
         time.sleep(60)
 
@@ -172,7 +173,7 @@ def test_line_after_a_torn_one_in_the_journal_can_be_read(store):
 
 
 def test_locks_of_two_stores_in_one_process_are_two_locks(tmp_path):
-    one, other = ArtifactStore(tmp_path / "one"), ArtifactStore(tmp_path / "other")
+    one, other = LocalStore(tmp_path / "one"), LocalStore(tmp_path / "other")
     one.locks.keep("run-1")
     other.locks.keep("run-1")
     assert one.locks.taken("run-1")

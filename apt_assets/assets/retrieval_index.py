@@ -6,7 +6,7 @@ from apt_assets.engine.view import View
 from apt_assets.rows.vectors import vectors_of
 from resources.retrieval.encoder import Encoder
 from resources.retrieval.retriever import make_pool, verify_pool
-from resources.store.artifacts import Manifest
+from resources.store.manifest import Manifest
 
 
 def work(view: View) -> dict[str, int]:

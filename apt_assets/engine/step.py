@@ -11,8 +11,8 @@ from apt_assets.engine.progress import Progress, Show, throttled
 from apt_assets.engine.stage import STAGES
 from apt_assets.engine.view import View
 from apt_assets.settings.iterations import BASE
-from resources.store.artifacts import CorruptArtifact, Manifest
 from resources.store.digest import digest_json
+from resources.store.manifest import CorruptArtifact, Manifest
 from resources.store.rows import Compute, Filled, RowTable
 
 if TYPE_CHECKING:

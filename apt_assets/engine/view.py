@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from apt_assets.engine.stage import STAGES, Stage
 from apt_assets.settings.experiment import Section
 from apt_assets.settings.iterations import ADAPTER_PARTS, BASE
-from resources.store.artifacts import Manifest
+from resources.store.manifest import Manifest
 from resources.store.rows import RowTable
 
 if TYPE_CHECKING:

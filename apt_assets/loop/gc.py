@@ -19,8 +19,8 @@ from apt_assets.engine.stage import STAGES
 from apt_assets.project import Project
 from apt_assets.settings.iterations import BASE
 from resources.store import locks
-from resources.store.artifacts import Manifest
 from resources.store.digest import list_files
+from resources.store.manifest import Manifest
 
 # Small, and what the chain of promotions is read from.
 ALWAYS = ("policy", "gate", "promoted_adapter", "base_scores")

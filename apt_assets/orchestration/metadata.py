@@ -18,7 +18,7 @@ from apt_assets.report.results import passages_of, start_of
 from apt_assets.report.show import MAIN_TABLE
 from apt_assets.report.tables import interval
 from apt_assets.settings.iterations import BASE
-from resources.store.artifacts import Manifest
+from resources.store.manifest import Manifest
 
 if TYPE_CHECKING:
     import polars as pl

@@ -17,7 +17,7 @@ from apt_assets.project import Project
 from apt_assets.report.results import passages_of, results, start_of
 from apt_assets.settings.experiment import Experiment, Section, UsageError
 from apt_assets.settings.iterations import BASE
-from resources.store.artifacts import CorruptArtifact, Manifest
+from resources.store.manifest import CorruptArtifact, Manifest
 
 if TYPE_CHECKING:
     import polars as pl

@@ -24,7 +24,7 @@ import yaml
 
 from benchmarks.incremental.pipeline import pipeline
 from benchmarks.incremental.world import REPOSITORY
-from resources.store.artifacts import ArtifactStore
+from resources.store.local import LocalStore
 
 DVC = REPOSITORY / ".venv-dvc" / "bin" / "dvc"
 STATE = ("out", ".dvc", ".dvcignore", "dvc.yaml", "dvc.lock", "__pycache__")
@@ -153,7 +153,7 @@ class Ours(Tool):
         from apt_assets.settings.iterations import key_of
         from resources.store.tables import read_table
 
-        store = ArtifactStore(self.folder / "home" / ".apt" / "store")
+        store = LocalStore(self.folder / "home" / ".apt" / "store")
         key = iteration if iteration == "base" else key_of(int(iteration))
         stage = {"adapter": "adapter_checkpoint", "scores": "base_scores" if key == "base" else "benchmark_scores"}
         manifest = store.pointed("race", key, stage.get(output, output))
