@@ -213,7 +213,7 @@ def test_answer_of_another_model_is_refused(folder, model, reader):
 def predictions(project):
     manifests = [project.store.pointed("tiny", "0001", stage) for stage in ("eval_predictions", "benchmark_scores")]
     files = ("eval_predictions.parquet", "domain_items.parquet")
-    return [pl.read_parquet(project.store.folder(m) / file) for m, file in zip(manifests, files, strict=True)]
+    return [pl.read_parquet(project.store.open(m) / file) for m, file in zip(manifests, files, strict=True)]
 
 
 def test_loop_with_a_server_answers_as_without_one_and_asks_nothing_twice(make_experiment, tmp_path, folder):

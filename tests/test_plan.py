@@ -11,7 +11,7 @@ from apt_assets.engine.plan import Planner, in_order, stages_of
 from apt_assets.engine.stage import STAGES
 from apt_assets.settings.experiment import Experiment
 from apt_assets.settings.iterations import BASE
-from resources.store.local import LocalStore
+from tests.stores import local_store
 
 
 class World:
@@ -43,7 +43,7 @@ class Bench:
     """Fills a store as a run would, with artifacts whose content the test decides."""
 
     def __init__(self, root):
-        self.store, self.world = LocalStore(root), World()
+        self.store, self.world = local_store(root), World()
         self.experiment = Experiment(name="t")
         self.content: dict[str, str] = {}
         self.refused: set[str] = set()
@@ -197,7 +197,7 @@ def test_artifact_gone_from_the_store_is_computed_again(bench):
     import shutil
 
     manifest = bench.status("0001", "bad_cases").manifest
-    shutil.rmtree(bench.store.folder(manifest))
+    shutil.rmtree(bench.store.open(manifest))
     assert bench.status("0001", "bad_cases").causes == ["its artifact is gone from the store"]
     assert ("0001", "bad_cases") in bench.run()
 

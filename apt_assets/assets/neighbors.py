@@ -20,7 +20,7 @@ def neighbors(step: Step) -> None:
 
     index, pool = step.manifest("retrieval_index"), step.read("retrieval_index", "pool")
     cases, rows = step.read("bad_cases"), step.read("domain_dataset", "train")
-    table = step.project.vector_table(index.facts["vectors"])
+    table = step.project.store.vectors(index.facts["vectors"])
     try:
         found = similar_cases(table, pool, cases, rows, per_case=step.settings.retrieval.per_case)
     except CorruptArtifact as error:

@@ -16,11 +16,11 @@ def work(view: View) -> dict[str, int]:
 def verify(project: Any, manifest: Manifest) -> None:
     from resources.store.tables import read_table
 
-    table = project.vector_table(manifest.facts["vectors"])
+    table = project.store.vectors(manifest.facts["vectors"])
     if not table.unchanged_since(manifest.facts["vectors_mark"]):
         reason = [f"files of {table.name} are not as they were noted: every row is compared anew"]
         project.store.journal("compared", iteration=manifest.iteration, stage=manifest.stage, reason=reason)
-        verify_pool(table, read_table(project.store.folder(manifest) / "pool.parquet"))
+        verify_pool(table, read_table(project.store.open(manifest) / "pool.parquet"))
 
 
 @stage(

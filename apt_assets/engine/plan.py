@@ -20,8 +20,8 @@ from apt_assets.engine.stage import STAGES, Stage
 from apt_assets.settings.experiment import Experiment
 from apt_assets.settings.iterations import ADAPTER_PARTS, BASE, key_of, number_of
 from resources.store.digest import digest_json
-from resources.store.local import LocalStore
 from resources.store.manifest import CorruptArtifact, Manifest
+from resources.store.store import Store
 
 Status = Literal["fresh", "stale", "missing", "waiting", "refused", "stopped"]
 # Raised when artifacts get another meaning without their inputs, settings or code saying so. 1: the first. 2: code
@@ -121,7 +121,7 @@ class Planner:
     """
 
     experiment: Experiment
-    store: LocalStore
+    store: Store
     world: World
     _plans: dict[tuple[str, str], StagePlan] = field(default_factory=dict)
     _verdicts: dict[str, dict[str, Any] | None] = field(default_factory=dict)

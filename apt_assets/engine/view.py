@@ -147,7 +147,7 @@ class View:
 
     def row_table(self, kind: str, context: dict[str, Any]) -> RowTable:
         """The rows of `kind` that were computed under `context`."""
-        table = RowTable(self.project.rows, kind, context)
+        table = self.project.store.rows(kind, context)
         name = f"{kind}/{table.digest}"
         if name not in self.row_tables:
             self.row_tables.append(name)
@@ -162,7 +162,7 @@ class View:
         return Adapter(self._open(manifest), {name: manifest.files[name] for name in ADAPTER_PARTS})
 
     def _open(self, manifest: Manifest) -> Path:
-        return self.project.store.folder(manifest)
+        return self.project.store.open(manifest)
 
     def _declared(self, *names: str) -> None:
         if not any(name in self.stage.inputs for name in names):

@@ -108,7 +108,7 @@ def of_table(project: Project, manifest: Manifest) -> dict[str, Any]:
     from schemas.lineage import LINEAGE
     from schemas.tables import TABLES
 
-    rows = read_table(project.store.folder(manifest) / f"{name}.parquet")
+    rows = read_table(project.store.open(manifest) / f"{name}.parquet")
     sources = LINEAGE.get(manifest.stage, {})
     lineage = {column: [dg.TableColumnDep(*source.split(".")) for source in given] for column, given in sources.items()}
     shown = {
@@ -168,7 +168,7 @@ def drawn(store: Store, iteration: str, manifest: Manifest) -> Iterator[tuple[st
     from resources.store.tables import read_table
 
     def table(name: str, given: Manifest = manifest) -> "pl.DataFrame":
-        return read_table(store.project.store.folder(given) / f"{name}.parquet")
+        return read_table(store.project.store.open(given) / f"{name}.parquet")
 
     match manifest.stage:
         case "eval_predictions":

@@ -216,7 +216,7 @@ def with_vectors(store: Store, keys: list[str], questions: "pl.DataFrame") -> tu
         if manifest is None or pool is None:
             continue
         try:
-            table = store.project.vector_table(manifest.facts["vectors"])
+            table = store.project.store.vectors(manifest.facts["vectors"])
             known = questions.join(places(table, pool), on="row_id").sort("row_id")
             return known, table.vectors(known["place"].to_numpy())
         except CorruptArtifact as error:

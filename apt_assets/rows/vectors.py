@@ -13,4 +13,4 @@ def vectors_of(view: View) -> VectorTable:
         "libraries": view.stage.library_versions(("sentence-transformers", "transformers", "torch")),
         "code": view.code("resources.retrieval.encoder"),
     }
-    return view.project.vector_table(table_name(context))
+    return view.project.store.vectors(table_name(context))

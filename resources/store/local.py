@@ -6,6 +6,8 @@
     snapshots/<experiment>/<iteration>.json          the landed files an iteration uses
     unfinished/<fingerprint>/      what a long computation keeps until its artifact is committed
     quarantine/                    artifacts, manifests and snapshots that were not what was written
+    rows/<kind>/<context digest>.jsonl   rows that were computed once (resources/store/rows.py)
+    lancedb/                       vectors (resources/retrieval/vector_table.py)
     locks/, temporary/, journal.jsonl
 
 A commit writes to temporary/, syncs, renames into objects/, and only then writes the trace, then
@@ -15,53 +17,57 @@ and snapshots are sealed (resources/store/records.py).
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from resources.store import collect
 from resources.store.digest import digest_file, digest_json, list_files, sync
 from resources.store.journal import Journal
-from resources.store.locks import Locks
+from resources.store.locks import FileLocks
 from resources.store.manifest import CorruptArtifact, Manifest
 from resources.store.records import Records
+from resources.store.rows import RowTable
 from resources.store.sealed import Damaged
+from resources.store.store import Collected, Kept
+
+if TYPE_CHECKING:
+    from resources.retrieval.vector_table import VectorTable
 
 
 class LocalStore:
-    """One folder on one file system. Safe for several processes: see `locks`."""
+    """A Store (resources/store/store.py, which says what each method does) in the folder `root`.
 
-    def __init__(self, root: Path):
+    vector_table: makes the table of a name in a folder of LanceDB's. It is handed in because a table of vectors knows
+    encoders, and a store does not.
+    """
+
+    def __init__(self, root: Path, vector_table: "Callable[[Path, str], VectorTable]"):
         self.root = root
-        self.locks = Locks(root / "locks")
+        self.locks = FileLocks(root / "locks")
+        self._vector_table = vector_table
         self._journal = Journal(root / "journal.jsonl")
         self._records = Records(root, self._journal)
 
     # -- reading ---------------------------------------------------------------------------------
 
     def lookup(self, stage: str, fingerprint: str) -> Manifest | None:
-        """The manifest that this fingerprint gave, if its files are there; content is not read."""
         manifest = self._records.manifest(self._records.trace_path(stage, fingerprint))
         if manifest is None or manifest.fingerprint != fingerprint:
             return None
         return manifest if manifest.collected or self.complete(manifest) else None
 
-    def manifest(self, path: Path) -> Manifest | None:
-        """What a trace or pointer says; None if there is none, or none that was written as it is."""
-        return self._records.manifest(path)
-
     def complete(self, manifest: Manifest) -> bool:
-        """Whether all files of an artifact are there; their content is not read."""
-        folder = self.folder(manifest)
+        folder = self.open(manifest)
         return all((folder / name).is_file() for name in manifest.files)
 
-    def folder(self, manifest: Manifest) -> Path:
+    def open(self, manifest: Manifest) -> Path:
         return self.root / "objects" / manifest.data_version
 
     def verify(self, manifest: Manifest) -> Path:
-        """Digest every file of the artifact; returns its folder. Raises CorruptArtifact."""
-        folder = self.folder(manifest)
+        folder = self.open(manifest)
         for name, expected in manifest.files.items():
             path = folder / name
             if not path.is_file() or digest_file(path) != expected:
@@ -69,38 +75,27 @@ class LocalStore:
         return folder
 
     def pointed(self, experiment: str, iteration: str, stage: str) -> Manifest | None:
-        """What this stage of this iteration last was, fresh or not."""
         return self._records.manifest(self._records.pointer_path(experiment, iteration, stage))
 
     def unreadable(self, experiment: str, iteration: str, stage: str) -> bool:
-        """Whether something is pointed at that `pointed` cannot tell: a damaged manifest, or one of a store of
-        another version."""
         return self._records.damage(self._records.pointer_path(experiment, iteration, stage)) is not None
 
     def iterations(self, experiment: str) -> list[str]:
-        """Keys of the iterations that were opened, in order."""
         return sorted(path.stem for path in (self.root / "snapshots" / experiment).glob("*.json"))
 
     def experiments(self) -> list[str]:
-        """Names of the experiments that have opened an iteration or run a stage in this store."""
         folders = [self.root / kind for kind in ("snapshots", "pointers")]
         return sorted({path.name for folder in folders if folder.is_dir() for path in folder.iterdir()})
 
     def started(self, experiment: str, iteration: str) -> bool:
-        """Whether anything of the iteration was ever computed or reused."""
         return any((self.root / "pointers" / experiment / iteration).glob("*.json"))
 
     def events(self, *kinds: str) -> Iterator[dict[str, Any]]:
-        """The journal's events, or those of these kinds, oldest first; torn lines are passed over."""
         return self._journal.events(*kinds)
 
     # -- snapshots -------------------------------------------------------------------------------
 
     def snapshot(self, experiment: str, iteration: str) -> list[str] | None:
-        """Names of the landed files that the iteration uses; None if it was not opened yet.
-
-        A damaged snapshot is read from the journal. Raises CorruptArtifact if it is not there either.
-        """
         try:
             return self._records.snapshot(self._records.snapshot_path(experiment, iteration))
         except FileNotFoundError:
@@ -120,8 +115,6 @@ class LocalStore:
         self._put_snapshot(experiment, iteration, files)
 
     def restore_snapshots(self, experiment: str) -> None:
-        """Write again, from the journal, the snapshots that are damaged, and those that are gone although
-        something was computed for their iteration. Raises CorruptArtifact for one that it does not know."""
         folder = self.root / "pointers" / experiment
         computed = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         known = self.iterations(experiment)
@@ -148,12 +141,10 @@ class LocalStore:
     # -- writing ---------------------------------------------------------------------------------
 
     def journal(self, event: str, **fields: Any) -> None:
-        """Append one event."""
         self._journal.note(event, **fields)
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
-        """An empty folder on the store's file system; removed on the way out, whatever happened."""
         parent = self.root / "temporary"
         parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=parent))
@@ -163,10 +154,9 @@ class LocalStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     def commit(self, workspace: Path, **known: Any) -> Manifest:
-        """Make the files of `workspace` an artifact; `known` are the other fields of its Manifest."""
         files = {str(p.relative_to(workspace)): digest_file(p) for p in list_files(workspace)}
         manifest = Manifest(files=files, data_version=digest_json(files), **known)
-        target = self.folder(manifest)
+        target = self.open(manifest)
         if target.exists():
             try:
                 self.verify(manifest)
@@ -194,17 +184,22 @@ class LocalStore:
         return self.root / "unfinished" / fingerprint
 
     def point(self, experiment: str, iteration: str, manifest: Manifest) -> None:
-        """Record that `manifest` is what its stage of this iteration is now."""
         self._records.put(self._records.pointer_path(experiment, iteration, manifest.stage), asdict(manifest))
 
     def forget(self, manifest: Manifest) -> None:
-        """Drop the trace: its stage is computed again when next asked for."""
         self._records.trace_path(manifest.stage, manifest.fingerprint).unlink(missing_ok=True)
 
-    def mark_collected(self, manifest: Manifest) -> None:
-        self._records.mark_collected(manifest)
-
     def quarantine(self, manifest: Manifest, reason: str) -> None:
-        """Move a damaged artifact out of the way, so that it is recomputed and can be looked at."""
-        if not self._records.set_aside(self.folder(manifest), stage=manifest.stage, reason=[reason]):
+        if not self._records.set_aside(self.open(manifest), stage=manifest.stage, reason=[reason]):
             self.journal("lost", stage=manifest.stage, reason=[reason])
+
+    # -- rows and vectors, and what nothing needs --------------------------------------------------
+
+    def rows(self, kind: str, context: dict[str, Any]) -> RowTable:
+        return RowTable(self.root / "rows", kind, context)
+
+    def vectors(self, name: str) -> "VectorTable":
+        return self._vector_table(self.root / "lancedb", name)
+
+    def remove_unneeded(self, kept: Kept, *, really: bool) -> Collected:
+        return collect.remove_unneeded(self._records, self.vectors, kept, really=really)
