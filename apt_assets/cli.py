@@ -12,7 +12,7 @@ from apt_assets.project import Project
 from apt_assets.report.terminal import print_results, print_table, print_unused, say, shown_of
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.reader import DEFAULT_EXPERIMENT, find_experiment
-from resources.store.artifacts import CorruptArtifact
+from resources.store.manifest import CorruptArtifact
 
 app = typer.Typer(
     no_args_is_help=True,

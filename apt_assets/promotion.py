@@ -11,7 +11,7 @@ from typing import Any
 from apt_assets.engine.plan import BELOW, Planner, Status, Unsettled
 from apt_assets.engine.stage import Stage
 from apt_assets.settings.iterations import BASE, key_of, number_of
-from resources.store.artifacts import CorruptArtifact
+from resources.store.manifest import CorruptArtifact
 
 
 @dataclass

@@ -189,8 +189,8 @@ def measure(rows: int) -> dict[str, Any]:
         cases, domain = (planner.stage(KEY, name).manifest for name in ("bad_cases", "domain_dataset"))
         assert cases is not None
         assert domain is not None
-        train = read_table(store.folder(domain) / "train.parquet")
-        make_up(project, "neighbors", neighbors_of(read_table(store.folder(cases) / "bad_cases.parquet"), train))
+        train = read_table(store.open(domain) / "train.parquet")
+        make_up(project, "neighbors", neighbors_of(read_table(store.open(cases) / "bad_cases.parquet"), train))
         asked = train.height
         del train
         run("preference_pairs")

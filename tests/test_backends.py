@@ -230,7 +230,7 @@ def test_answers_that_nobody_takes_any_more_are_not_asked_for(folder, model, rea
 def predictions(project):
     manifests = [project.store.pointed("tiny", "0001", stage) for stage in ("eval_predictions", "benchmark_scores")]
     files = ("eval_predictions.parquet", "domain_items.parquet")
-    return [pl.read_parquet(project.store.folder(m) / file) for m, file in zip(manifests, files, strict=True)]
+    return [pl.read_parquet(project.store.open(m) / file) for m, file in zip(manifests, files, strict=True)]
 
 
 def test_loop_with_a_server_answers_as_without_one_and_asks_nothing_twice(make_experiment, tmp_path, folder):

@@ -245,7 +245,7 @@ class Made:
         self.pairs = self.read("preference_pairs")
 
     def read(self, stage, file=None):
-        return read_table(self.project.store.folder(self.outcomes[stage].manifest) / f"{file or stage}.parquet")
+        return read_table(self.project.store.open(self.outcomes[stage].manifest) / f"{file or stage}.parquet")
 
     def kind(self, kind):
         return self.pairs.filter(pl.col("kind") == kind)

@@ -6,11 +6,11 @@ import xml.etree.ElementTree as ElementTree
 
 import dagster as dg
 import pytest
+from schemas.lineage import LINEAGE
 
 from apt_assets.engine.stage import STAGES
 from apt_assets.orchestration.metadata import as_cell, check_metadata, metadata
 from apt_assets.settings.iterations import BASE
-from schemas.lineage import LINEAGE
 from schemas.tables import TABLES
 
 MAIN = {name: TABLES[{"domain_dataset": "train", "retrieval_index": "pool"}.get(name, name)] for name in (
@@ -74,7 +74,7 @@ def test_pairs_tell_the_bad_case_the_answer_and_the_similarity_they_came_by(proj
 
     text = shown(project, "preference_pairs")["where_pairs_come_from"].value
     head, _, *rows = [line[2:-2].split(" | ") for line in text.splitlines() if line.startswith("|")]
-    pairs = read_table(project.store.folder(project.planner().stage("0001", "preference_pairs").manifest) /
+    pairs = read_table(project.store.open(project.planner().stage("0001", "preference_pairs").manifest) /
                        "preference_pairs.parquet")  # fmt: skip
     cases = dict(pairs.filter(kind="bad_case").select("row_id", "prompt").iter_rows())
     for row in rows:
@@ -133,7 +133,7 @@ def test_a_refused_gate_says_what_fell_short_and_what_to_do():
 
 def test_a_damaged_table_does_not_fail_the_stage_that_shows_it(project):
     manifest = project.planner().stage("0001", "bad_cases").manifest
-    file = project.store.folder(manifest) / "bad_cases.parquet"
+    file = project.store.open(manifest) / "bad_cases.parquet"
     whole = file.read_bytes()
     file.chmod(0o644)
     file.write_bytes(b"broken")

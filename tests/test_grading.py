@@ -58,7 +58,7 @@ def mine(make_experiment, tmp_path):
 def grades_of(project, manifest):
     from resources.store.tables import read_table
 
-    return read_table(project.store.folder(manifest) / "eval_predictions.parquet")["grade"].to_list()
+    return read_table(project.store.open(manifest) / "eval_predictions.parquet")["grade"].to_list()
 
 
 def rubric(server, **more):

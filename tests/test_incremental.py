@@ -70,7 +70,7 @@ class Lab:
         from resources.store.tables import read_table
 
         manifest = self.project.store.pointed("tiny", "0001", "domain_dataset")
-        return read_table(self.project.store.folder(manifest) / f"{split}.parquet")["prompt"].to_list()
+        return read_table(self.project.store.open(manifest) / f"{split}.parquet")["prompt"].to_list()
 
     def planned(self, **changes):
         """What `plan` says beforehand that the edit will cost, where it is exact."""
@@ -168,7 +168,7 @@ def test_row_lost_from_lancedb_is_noticed_by_the_stage_that_needs_it_and_embedde
 
     name = lab.project.store.pointed("tiny", "0001", "retrieval_index").facts["vectors"]
     lost = lab.rows("train")[0]
-    lancedb.connect(lab.project.lancedb).open_table(name).delete(f"text = '{lost}'")
+    lancedb.connect(lab.project.store.root / "lancedb").open_table(name).delete(f"text = '{lost}'")
     assert lab.run() == ({}, set()), "nobody needs it"
     lab.set(retrieval={"per_case": 2})
     done, computed = lab.run()
@@ -178,25 +178,28 @@ def test_row_lost_from_lancedb_is_noticed_by_the_stage_that_needs_it_and_embedde
 
 
 def test_gc_removes_vectors_of_withdrawn_rows_and_tables_of_pools_as_there_used_to_be(lab):
-    from apt_assets.loop.gc import Collected, collect_vectors, needs
+    from apt_assets.loop.gc import what_to_keep
+    from resources.store.collect import remove_vectors
+    from resources.store.store import Collected
 
     def collect(dry_run):
         # Not the whole of gc: this process holds the lock of its run.
-        found = Collected()
-        collect_vectors(lab.project, needs(lab.project, 1)[0], found, dry_run=dry_run)
+        store, found = lab.project.store, Collected()
+        kept = what_to_keep(lab.project, 1).vectors
+        remove_vectors(store.root / "lancedb", store.vectors, kept, found, really=not dry_run)
         return found
 
     before = set(lab.rows("train"))
     tiny.write_jsonl(lab.data, tiny.domain_rows(ROWS // 4))
     lab.run()
-    (lab.project.lancedb / "index-0123456789abcdef.lance").mkdir()
+    (lab.project.store.root / "lancedb" / "index-0123456789abcdef.lance").mkdir()
     gone = len(before - set(lab.rows("train")))
     assert gone > len(before) / 2
     would = collect(dry_run=True)
     assert would.removed == {"vector tables": 1, "vectors": gone}
     assert collect(dry_run=False) == would
     assert would.bytes > 0
-    assert not (lab.project.lancedb / "index-0123456789abcdef.lance").exists()
+    assert not (lab.project.store.root / "lancedb" / "index-0123456789abcdef.lance").exists()
     assert lab.run() == ({}, set())
 
 

@@ -67,12 +67,12 @@ def test_damaged_artifacts_are_noticed_and_only_they_are_computed_again(project)
 
     run(project, 1)
     pointed = {name: project.store.pointed("tiny", "0001", name) for name in ("bad_cases", "adapter_checkpoint")}
-    (project.store.folder(pointed["bad_cases"]) / "bad_cases.parquet").write_bytes(b"not parquet")
-    weights = project.store.folder(pointed["adapter_checkpoint"]) / "adapter_model.safetensors"
+    (project.store.open(pointed["bad_cases"]) / "bad_cases.parquet").write_bytes(b"not parquet")
+    weights = project.store.open(pointed["adapter_checkpoint"]) / "adapter_model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    shutil.rmtree(project.lancedb)
+    shutil.rmtree(project.store.root / "lancedb")
     result, _ = run(project, 1)
     assert result.passed, result.reason
     assert stages(result.computed, "0001") == {"bad_cases", "adapter_checkpoint", "retrieval_index"}
@@ -106,7 +106,7 @@ def test_evaluation_rows_reach_neither_pool_nor_neighbours_nor_pairs(project):
 
     def ids(iteration, stage, table):
         manifest = project.store.pointed("tiny", iteration, stage)
-        return set(read_table(project.store.folder(manifest) / f"{table}.parquet")["row_id"])
+        return set(read_table(project.store.open(manifest) / f"{table}.parquet")["row_id"])
 
     held_out = ids("0001", "domain_dataset", "validation") | ids("0001", "domain_dataset", "test")
     assert len(held_out) > 10

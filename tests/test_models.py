@@ -93,7 +93,7 @@ def test_ready_experiment_runs_the_whole_loop_on_a_tiny_model_of_its_architectur
     result = run_loop(project, 1, Display())
     # What the gate says of a random model is not what this is about.
     assert {name for key, name in result.computed if key == "0001"} >= set(stages_of("0001")) - {"promoted_adapter"}
-    adapter = project.store.folder(project.store.pointed(content["name"], "0001", "adapter_checkpoint"))
+    adapter = project.store.open(project.store.pointed(content["name"], "0001", "adapter_checkpoint"))
     assert any(
         tensor.any() for name, tensor in load_file(adapter / "adapter_model.safetensors").items() if "_B." in name
     )

@@ -198,7 +198,7 @@ def project(fine_tuned, tiny_folder):
 
 def stored(project, stage, file=None):
     manifest = project.store.pointed("tiny", "0001", stage)
-    return read_table(project.store.folder(manifest) / f"{file or stage}.parquet")
+    return read_table(project.store.open(manifest) / f"{file or stage}.parquet")
 
 
 def stale(project):
@@ -231,7 +231,7 @@ def nll(project, rows, adapter):
 
 def test_sft_lowers_the_nll_of_pool_rows_that_the_policy_was_not_asked(project):
     rows = stored(project, "preference_pairs").filter(pl.col("grade").is_null())
-    adapter = project.store.folder(project.store.pointed("tiny", "0001", "adapter_checkpoint"))
+    adapter = project.store.open(project.store.pointed("tiny", "0001", "adapter_checkpoint"))
     assert nll(project, rows, adapter) < nll(project, rows, None) - 1
 
 
@@ -274,7 +274,7 @@ def test_report_show_and_export_cope_with_rows_that_the_policy_was_not_asked(pro
     assert height == len(rows)
     assert None in {row[columns.index("grade")] for row in rows}
     manifest = project.store.pointed("tiny", "0001", "preference_pairs")
-    write_pairs(project, project.store.folder(manifest) / "preference_pairs.parquet", tmp_path / "out")
+    write_pairs(project, project.store.open(manifest) / "preference_pairs.parquet", tmp_path / "out")
     assert '"grade": null' in (tmp_path / "out" / "train.jsonl").read_text()
 
 

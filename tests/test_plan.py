@@ -12,7 +12,7 @@ from apt_assets.engine.stage import SOURCES, STAGES
 from apt_assets.promotion import LoopPlanner
 from apt_assets.settings.experiment import Experiment
 from apt_assets.settings.iterations import ADAPTER_PARTS, BASE
-from resources.store.artifacts import ArtifactStore
+from tests.stores import local_store
 
 
 class World:
@@ -44,7 +44,7 @@ class Bench:
     """Fills a store as a run would, with artifacts whose content the test decides."""
 
     def __init__(self, root):
-        self.store, self.world = ArtifactStore(root), World()
+        self.store, self.world = local_store(root), World()
         self.experiment = Experiment(name="t")
         self.content: dict[str, str] = {}
         self.refused: set[str] = set()
@@ -200,7 +200,7 @@ def test_artifact_gone_from_the_store_is_computed_again(bench):
     import shutil
 
     manifest = bench.status("0001", "bad_cases").manifest
-    shutil.rmtree(bench.store.folder(manifest))
+    shutil.rmtree(bench.store.open(manifest))
     assert bench.status("0001", "bad_cases").causes == ["its artifact is gone from the store"]
     assert ("0001", "bad_cases") in bench.run()
 

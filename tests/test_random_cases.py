@@ -64,7 +64,7 @@ def near(make_experiment, tmp_path):
             outcomes[name] = run_stage(project, "0001", name, run_id="r")
 
         def read(stage, file=None):
-            return read_table(project.store.folder(outcomes[stage].manifest) / f"{file or stage}.parquet")
+            return read_table(project.store.open(outcomes[stage].manifest) / f"{file or stage}.parquet")
 
         computed = [name for name, outcome in outcomes.items() if outcome.status == "computed"]
         return project, read, outcomes["neighbors"].manifest, computed

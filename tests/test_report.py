@@ -27,7 +27,7 @@ from tests import tiny
 
 def stored(project, key, stage, file=None):
     manifest = project.store.pointed("tiny", key, stage)
-    return read_table(project.store.folder(manifest) / f"{file or stage}.parquet")
+    return read_table(project.store.open(manifest) / f"{file or stage}.parquet")
 
 
 class Tags(HTMLParser):
@@ -190,7 +190,7 @@ def test_damaged_table_is_reported_and_the_rest_still_shown(finished, tiny_folde
     shutil.copytree(finished, tmp_path / "copy")
     project = tiny.open_project(tmp_path / "copy", tiny_folder)
     manifest = project.store.pointed("tiny", "0001", "preference_pairs")
-    (project.store.folder(manifest) / "preference_pairs.parquet").write_bytes(b"not parquet")
+    (project.store.open(manifest) / "preference_pairs.parquet").write_bytes(b"not parquet")
     found = findings(project)
     assert "0001" not in found["pairs"]
     assert found["pairs"]["0002"]["rows"]

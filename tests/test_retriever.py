@@ -10,8 +10,8 @@ from apt_assets.method.splits import row_id
 from resources.retrieval.encoder import Encoder
 from resources.retrieval.retriever import make_pool, nearest, similar_cases, verify_pool
 from resources.retrieval.vector_table import VectorTable
-from resources.store.artifacts import CorruptArtifact
 from resources.store.file_digests import FileDigests
+from resources.store.manifest import CorruptArtifact
 from resources.store.rows import collect
 from schemas.tables import BadCases, Examples
 

@@ -105,7 +105,7 @@ def test_damage_to_an_artifact_of_a_store_without_seals_is_noticed_and_made_good
     without_seals(engine.world.store.root)
     world = anew(engine)
     manifest = world.planner().stage("0001", "bad_cases").manifest
-    (world.store.folder(manifest) / "bad_cases.parquet").write_text("[]")
+    (world.store.open(manifest) / "bad_cases.parquet").write_text("[]")
     engine.run()
     assert {json.loads(work)[0] for work in engine.seen} == {"bad_cases"}
     assert engine.results() == expected

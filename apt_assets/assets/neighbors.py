@@ -1,6 +1,6 @@
 from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
-from resources.store.artifacts import CorruptArtifact
+from resources.store.manifest import CorruptArtifact
 
 
 @stage(

@@ -5,7 +5,7 @@ from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
 from apt_assets.rows.vectors import VECTORS, open_encoder, vectors_of
 from resources.retrieval.retriever import make_pool, verify_pool
-from resources.store.artifacts import Manifest
+from resources.store.manifest import Manifest
 from resources.store.rows import Batches
 
 

@@ -10,7 +10,7 @@ from apt_assets.engine.scope import UndeclaredRead
 from apt_assets.engine.stage import SOURCES, STAGES, not_repeatable
 from apt_assets.engine.step import Log, StageBlocked, Step
 from apt_assets.settings.iterations import BASE
-from resources.store.artifacts import CorruptArtifact, Manifest, now
+from resources.store.manifest import CorruptArtifact, Manifest, now
 
 if TYPE_CHECKING:
     from apt_assets.engine.plan import Planner

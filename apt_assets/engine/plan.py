@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from apt_assets.engine.stage import SOURCES, STAGES, Stage
 from apt_assets.settings.experiment import Experiment
 from apt_assets.settings.iterations import BASE, key_of
-from resources.store.artifacts import ArtifactStore, Manifest
 from resources.store.digest import digest_json
+from resources.store.manifest import Manifest
+from resources.store.store import Store
 
 if TYPE_CHECKING:
     from apt_assets.engine.world import World
@@ -104,7 +105,7 @@ class Planner:
     """
 
     experiment: Experiment
-    store: ArtifactStore
+    store: Store
     world: "World"
     forced: set[tuple[str, str]] = field(default_factory=set)
     _plans: dict[tuple[str, str], StagePlan] = field(default_factory=dict)

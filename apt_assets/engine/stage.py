@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from apt_assets.engine.view import View
     from apt_assets.engine.world import World
     from apt_assets.settings.experiment import Experiment
-    from resources.store.artifacts import Manifest
+    from resources.store.manifest import Manifest
 
 
 class Look(Protocol):

@@ -12,8 +12,8 @@ from apt_assets.engine.scope import RowScope
 from apt_assets.engine.stage import SOURCES, STAGES
 from apt_assets.engine.view import View
 from apt_assets.settings.iterations import BASE
-from resources.store.artifacts import CorruptArtifact, Manifest
 from resources.store.kinds import RowKind
+from resources.store.manifest import CorruptArtifact, Manifest
 from resources.store.rows import Batches, Filled, Value
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from apt_assets.engine.scope import RowScope, Scope, UndeclaredRead
 from apt_assets.engine.stage import SOURCES, STAGES, Stage
 from apt_assets.settings.iterations import BASE
-from resources.store.artifacts import Manifest
 from resources.store.kinds import RowKind
+from resources.store.manifest import Manifest
 from resources.store.rows import RowTable
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class View(Scope):
         return manifest
 
     def _open(self, manifest: Manifest) -> Path:
-        return self.project.store.folder(manifest)
+        return self.project.store.open(manifest)
 
 
 def identities_of(stage: Stage) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from apt_assets.engine.plan import Planner
     from apt_assets.settings.experiment import Experiment
-    from resources.store.artifacts import ArtifactStore
+    from resources.store.store import Store
 
 
 class World(Protocol):
@@ -16,7 +16,7 @@ class World(Protocol):
     def experiment(self) -> "Experiment": ...
 
     @property
-    def store(self) -> "ArtifactStore": ...
+    def store(self) -> "Store": ...
 
     @property
     def landing(self) -> Path:

@@ -19,7 +19,7 @@ from apt_assets.report.look import ProjectLook
 from apt_assets.report.results import passages_of, start_of
 from apt_assets.report.tables import interval
 from apt_assets.settings.iterations import BASE
-from resources.store.artifacts import Manifest
+from resources.store.manifest import Manifest
 
 if TYPE_CHECKING:
     import polars as pl
@@ -112,7 +112,7 @@ def of_table(project: Project, manifest: Manifest) -> dict[str, Any]:
     from resources.store.tables import read_table
     from schemas.tables import TABLES
 
-    rows = read_table(project.store.folder(manifest) / f"{name}.parquet")
+    rows = read_table(project.store.open(manifest) / f"{name}.parquet")
     lineage = {
         name: [dg.TableColumnDep(*source.split(".")) for source in given] for name, given in stage.lineage.items()
     }

@@ -13,7 +13,7 @@ from apt_assets.report.look import ProjectLook
 from apt_assets.report.results import passages_of, results, start_of
 from apt_assets.settings.experiment import Experiment, Section
 from apt_assets.settings.iterations import BASE
-from resources.store.artifacts import CorruptArtifact
+from resources.store.manifest import CorruptArtifact
 
 if TYPE_CHECKING:
     import polars as pl
@@ -122,7 +122,7 @@ def with_vectors(look: ProjectLook, questions: "pl.DataFrame") -> tuple["pl.Data
         if manifest is None or pool is None:
             continue
         try:
-            table = look.project.vector_table(manifest.facts["vectors"])
+            table = look.project.store.vectors(manifest.facts["vectors"])
             known = questions.join(places(table, pool), on="row_id").sort("row_id")
             return known, table.vectors(known["place"].to_numpy())
         except CorruptArtifact as error:

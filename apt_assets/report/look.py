@@ -15,7 +15,7 @@ from apt_assets.project import Project
 from apt_assets.promotion import LoopPlanner
 from apt_assets.settings.experiment import Experiment, UsageError
 from apt_assets.settings.iterations import BASE
-from resources.store.artifacts import CorruptArtifact, Manifest
+from resources.store.manifest import CorruptArtifact, Manifest
 
 if TYPE_CHECKING:
     import polars as pl

@@ -9,7 +9,7 @@ from apt_assets.project import Project
 from apt_assets.promotion import LoopPlanner
 from apt_assets.report.results import facts
 from apt_assets.settings.iterations import BASE
-from resources.store.artifacts import Manifest
+from resources.store.manifest import Manifest
 
 if TYPE_CHECKING:
     import polars as pl

@@ -30,8 +30,8 @@ from resources.retrieval.lance_rows import (
     table_schema,
     take,
 )
-from resources.store.artifacts import CorruptArtifact
 from resources.store.digest import digest_json, list_files
+from resources.store.manifest import CorruptArtifact
 from resources.store.rows import Batches
 from resources.store.sealed import Damaged, read_sealed, write_sealed
 
