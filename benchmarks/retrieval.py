@@ -264,7 +264,7 @@ def ask_lance(table: Any, queries: np.ndarray, settings: dict[str, int]) -> list
 def add_to_index(table: Any, numbers: list[int], vectors: np.ndarray) -> None:
     from resources.retrieval.lance_rows import table_rows
 
-    table.add(table_rows([text_of(n) for n in numbers], vectors))
+    table.add(table_rows([text_of(n) for n in numbers], vectors, TABLE))
     table.optimize()
 
 

@@ -21,7 +21,8 @@ def layers() -> list[tuple[str, list[str]]]:
     """(package, names of its parts from the top down, some of them "a | b": neither knows the other)."""
     declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     contracts = declared["tool"]["importlinter"]["contracts"]
-    return [(one["containers"][0], one["layers"]) for one in contracts if "containers" in one] + [("schemas", [""])]
+    rooms = [(one["containers"][0], one["layers"]) for one in contracts if "containers" in one]
+    return [(package, names) for package, names in rooms if "." not in package] + [("schemas", [""])]
 
 
 def about(module: str) -> str:

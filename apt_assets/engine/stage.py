@@ -2,6 +2,9 @@
 
 A stage is declared once, by `@stage` on its function in `apt_assets/assets/`, and what no stage makes by `@source`
 (`apt_assets/assets/sources.py`). The planner, the command line and the Dagster assets are derived from these.
+
+Everything else in the engine reads declarations, so nothing of it is imported here, and what a declared function gets
+is named in words: a Step (engine/step.py), a View (view.py), a Planner (plan.py), a World (world.py).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,12 +16,12 @@ from resources.store.kinds import Declaration, RowKind
 if TYPE_CHECKING:
     import polars as pl
 
-    from apt_assets.engine.plan import Planner
-    from apt_assets.engine.step import Step
-    from apt_assets.engine.view import View
-    from apt_assets.engine.world import World
     from apt_assets.settings.experiment import Experiment
     from resources.store.manifest import Manifest
+
+
+Compute = Callable[[Any], None]  # gets a Step
+Version = Callable[[Any, str], str]  # gets a Planner and the key of an iteration
 
 
 class Look(Protocol):
@@ -81,7 +84,7 @@ class Stage(Declaration):
     """
 
     name: str
-    compute: "Callable[[Step], None]"
+    compute: Compute
     inputs: tuple[str, ...]
     settings: tuple[str, ...]
     free: tuple[str, ...]
@@ -92,8 +95,8 @@ class Stage(Declaration):
     main_table: str | None
     lineage: Mapping[str, tuple[str, ...]]
     plots: tuple[Plot, ...]
-    work: "Callable[[View], dict[str, int]] | None"
-    verify: "Callable[[World, Manifest], None] | None"
+    work: Callable[[Any], dict[str, int]] | None
+    verify: "Callable[[Any, Manifest], None] | None"
     code: str
     group: str
     kinds: tuple[str, ...]
@@ -124,16 +127,16 @@ class Source:
     """
 
     name: str
-    version: "Callable[[Planner, str], str]"
-    producer: "Callable[[Planner, str], tuple[str, str] | None] | None"
-    outside: "Callable[[World, Planner, str], str] | None"
+    version: Version
+    producer: Callable[[Any, str], tuple[str, str] | None] | None
+    outside: Callable[[Any, Any, str], str] | None
     stands_for: tuple[str, ...]
     shown_as: tuple[str, ...]
     partitioned: bool
     group: str
     description: str
 
-    def came_from(self, planner: "Planner", iteration: str) -> tuple[str, str] | None:
+    def came_from(self, planner: Any, iteration: str) -> tuple[str, str] | None:
         """The (iteration, stage) that it is a result of; None: it comes from outside the store."""
         return None if self.producer is None else self.producer(planner, iteration)
 
@@ -156,12 +159,12 @@ def stage(
     main_table: str | None = None,
     lineage: Mapping[str, Iterable[str]] | None = None,
     plots: Iterable[Plot] = (),
-    work: "Callable[[View], dict[str, int]] | None" = None,
-    verify: "Callable[[World, Manifest], None] | None" = None,
+    work: Callable[[Any], dict[str, int]] | None = None,
+    verify: "Callable[[Any, Manifest], None] | None" = None,
     kinds: Iterable[str] = (),
     partitioned: bool = True,
     asset: bool = True,
-) -> "Callable[[Callable[[Step], None]], Callable[[Step], None]]":
+) -> Callable[[Compute], Compute]:
     """Declare the decorated function as the stage of its name; its docstring is the description.
 
     rows: kinds of row that it reads or computes: what they declare, it declares.
@@ -171,7 +174,7 @@ def stage(
     def with_those_of_rows(own: Iterable[str], field: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys([*own, *(name for kind in kinds_of_row for name in getattr(kind, field))]))
 
-    def declare(compute: "Callable[[Step], None]") -> "Callable[[Step], None]":
+    def declare(compute: Compute) -> Compute:
         STAGES[compute.__name__] = Stage(
             name=compute.__name__,
             compute=compute,
@@ -204,14 +207,14 @@ def source(
     *,
     group: str,
     partitioned: bool = False,
-    producer: "Callable[[Planner, str], tuple[str, str] | None] | None" = None,
-    outside: "Callable[[World, Planner, str], str] | None" = None,
+    producer: Callable[[Any, str], tuple[str, str] | None] | None = None,
+    outside: Callable[[Any, Any, str], str] | None = None,
     stands_for: Iterable[str] = (),
     shown_as: Iterable[str] | None = None,
-) -> "Callable[[Callable[[Planner, str], str]], Callable[[Planner, str], str]]":
+) -> Callable[[Version], Version]:
     """Declare the decorated function as the version of the source of its name; its docstring is the description."""
 
-    def declare(version: "Callable[[Planner, str], str]") -> "Callable[[Planner, str], str]":
+    def declare(version: Version) -> Version:
         named = name or version.__name__
         SOURCES[named] = Source(
             name=named,

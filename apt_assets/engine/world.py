@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from apt_assets.engine.plan import Planner
     from apt_assets.settings.experiment import Experiment
     from resources.store.store import Store
 
@@ -46,6 +45,6 @@ class World(Protocol):
         """The module that is not what this process runs, or not what was planned; None if all is as it was."""
         ...
 
-    def planner(self) -> "Planner":
-        """A planner over the state of now; take a new one after anything has changed."""
+    def planner(self) -> Any:
+        """A Planner (engine/plan.py) over the state of now; take a new one after anything has changed."""
         ...
