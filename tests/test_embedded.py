@@ -37,7 +37,7 @@ def test_answer_depends_on_its_prompt_alone_to_the_last_bit(icd10, monkeypatch):
     policy = load_policy(CACHE / "policy", dtype="float32", system_prompt="Name the ICD-10 chapter in one word.")
     prompts = [row["prompt"] for row in icd10[::400]]
     seen: set[bytes] = set()
-    original = generation.Run.forward
+    original = generation.Engine.forward
 
     def forward_and_keep(*arguments):
         """The logits of every token of every answer, by their bits."""
@@ -45,7 +45,7 @@ def test_answer_depends_on_its_prompt_alone_to_the_last_bit(icd10, monkeypatch):
         seen.update(hashlib.sha256(row.numpy().tobytes()).digest() for row in logits)
         return logits
 
-    monkeypatch.setattr(generation.Run, "forward", forward_and_keep)
+    monkeypatch.setattr(generation.Engine, "forward", forward_and_keep)
 
     def ask(asked, batch_tokens):
         seen.clear()
