@@ -40,8 +40,8 @@ def commit(store, content="first rows", fingerprint="f1", stage="bad_cases", **f
 def fill(table, keys, value="answer to {}"):
     """Fill the table, a row of `value` for each key; returns what came of it."""
 
-    def compute(missing, commit):
-        commit(missing, [value.format(keys[position]) for position in missing])
+    def compute(missing):
+        yield missing, [value.format(keys[position]) for position in missing]
 
     return table.fill(keys, compute)
 
