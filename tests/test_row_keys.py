@@ -13,6 +13,7 @@ import threading
 import types
 from functools import partial
 
+import polars as pl
 import pytest
 
 from apt_assets.engine.scope import RowScope, UndeclaredRead
@@ -150,13 +151,13 @@ def compute(kind, project, scope):
 
 def log_probs(project, scope):
     from resources.training.trainer import make_trainer, reference_log_probs
-    from tests.test_trainer import pairs
 
+    pairs = pl.DataFrame({"prompt": PROMPTS, "chosen": ["blue", "green"], "rejected": ["red", "black"]})
     experiment = project.experiment
     recipe = references.recipe_of(experiment.training, experiment.policy, 1e-3)
     folder, prompt = project.models.base_model, experiment.policy.system_prompt
     trainer = make_trainer(
-        folder, scope.given["adapter"].folder, pairs(2), prompt, recipe, project.home / "out", lambda *given: None
+        folder, scope.given["adapter"].folder, pairs, prompt, recipe, project.home / "out", lambda *given: None
     )
     asked = partial(reference_log_probs, trainer, prompt, recipe)
     return collect(2, references.log_probs(scope, recipe, (folder, prompt), asked, [0, 1]))

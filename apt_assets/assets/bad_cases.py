@@ -9,7 +9,7 @@ from apt_assets.rows.graded import ANSWERED
     libraries=["polars"],
     outputs=["bad_cases.parquet"],
     lineage={name: [f"eval_predictions.{name}"] for name in ANSWERED},
-    group="mining",
+    group="3_mining",
     kinds=["polars"],
 )
 def bad_cases(step: Step) -> None:

@@ -46,7 +46,7 @@ def label_rates(look: Look) -> dict[str, Any] | None:
     ],
     rows=[*answers.KINDS, *grades.KINDS, SCORES],
     settings=["policy.backend", *grades.SETTINGS, "benchmarks.tasks"],
-    identities=["benchmark_tasks"],
+    identities=["grader", "benchmark_tasks"],
     libraries=["polars", "scipy"],
     outputs=OUTPUTS,
     main_table="domain_items",
@@ -57,7 +57,7 @@ def label_rates(look: Look) -> dict[str, Any] | None:
         CONFUSION,
     ],
     work=work,
-    group="evaluation",
+    group="6_evaluation",
     kinds=["torch", "json"],
 )
 def benchmark_scores(step: Step) -> None:

@@ -9,7 +9,7 @@ from apt_assets.settings.experiment import UsageError
     libraries=["polars", "pyarrow"],
     outputs=["train.parquet", "validation.parquet", "test.parquet", "provenance.parquet", "quarantine.parquet"],
     main_table="train",
-    group="data",
+    group="1_data",
     kinds=["polars", "pandera"],
 )
 def domain_dataset(step: Step) -> None:

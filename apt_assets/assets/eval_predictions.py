@@ -35,12 +35,13 @@ def counts(look: Look) -> dict[str, dict[int, int]]:
     inputs=["iteration", "policy", "domain_dataset/train.parquet"],
     rows=[*answers.KINDS, *grades.KINDS],
     settings=["mining.questions", "mining.seed", "policy.backend", *grades.SETTINGS],
+    identities=["grader"],
     libraries=["polars"],
     outputs=["eval_predictions.parquet"],
     lineage=ANSWERED,
     plots=[Plot("grades", "Grades of the mined answers", counts, plots.grade_histogram)],
     work=work,
-    group="mining",
+    group="3_mining",
     kinds=["torch", "polars"],
 )
 def eval_predictions(step: Step) -> None:

@@ -16,7 +16,7 @@ from apt_assets.settings.iterations import BASE
     settings=["gate"],
     libraries=["polars", "numpy"],
     outputs=["verdict.json"],
-    group="evaluation",
+    group="6_evaluation",
     asset=False,
 )
 def gate(step: Step) -> None:

@@ -10,7 +10,7 @@ from apt_assets.engine.step import Step
     libraries=["polars", "pyarrow"],
     outputs=["validation.parquet", "test.parquet", "labels.json"],
     main_table="validation",
-    group="data",
+    group="6_evaluation",
     kinds=["polars", "pandera"],
     partitioned=False,
 )

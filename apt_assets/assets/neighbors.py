@@ -16,7 +16,7 @@ from resources.store.manifest import CorruptArtifact
         "prompt": ["domain_dataset.prompt"],
         "answer": ["domain_dataset.answer"],
     },
-    group="retrieval",
+    group="4_retrieval",
     kinds=["lancedb", "polars"],
 )
 def neighbors(step: Step) -> None:

@@ -13,7 +13,7 @@ from apt_assets.settings.iterations import ADAPTER_PARTS
     identities=["base_model"],
     passes_on=["base_model"],
     outputs=["policy.json", *ADAPTER_PARTS],
-    group="policy",
+    group="2_policy",
     kinds=["huggingface", "json"],
 )
 def policy(step: Step) -> None:

@@ -31,6 +31,7 @@ def work(view: View) -> dict[str, int]:
         "policy.backend",
         *grades.SETTINGS,
     ],
+    identities=["grader"],
     libraries=["polars"],
     outputs=["preference_pairs.parquet", "training_pairs.parquet"],
     lineage={
@@ -49,7 +50,7 @@ def work(view: View) -> dict[str, int]:
         "grade": ["bad_cases.grade", "neighbors.answer", "eval_predictions.grade"],
     },
     work=work,
-    group="training",
+    group="5_training",
     kinds=["torch", "polars"],
 )
 def preference_pairs(step: Step) -> None:

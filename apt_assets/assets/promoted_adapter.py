@@ -8,7 +8,7 @@ from apt_assets.settings.iterations import ADAPTER_PARTS
 @stage(
     inputs=["gate", *(f"adapter_checkpoint/{part}" for part in ADAPTER_PARTS)],
     outputs=ADAPTER_PARTS,
-    group="promotion",
+    group="7_promotion",
     kinds=["huggingface"],
 )
 def promoted_adapter(step: Step) -> None:

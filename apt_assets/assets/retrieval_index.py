@@ -26,13 +26,14 @@ def verify(project: Any, manifest: Manifest) -> None:
 @stage(
     inputs=["domain_dataset/train.parquet"],
     rows=[VECTORS],
+    identities=["encoder"],
     libraries=["lancedb", "polars"],
     outputs=["pool.parquet"],
     main_table="pool",
     lineage={"row_id": ["domain_dataset.row_id"], "check": ["domain_dataset.prompt"]},
     work=work,
     verify=verify,
-    group="retrieval",
+    group="4_retrieval",
     kinds=["lancedb", "huggingface"],
 )
 def retrieval_index(step: Step) -> None:

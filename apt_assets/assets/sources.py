@@ -42,14 +42,14 @@ def initial_adapter_now(world: "World", planner: Planner, iteration: str) -> str
 # -- outside the store -----------------------------------------------------------------------------------
 
 
-@source(group="data", shown_as=())
+@source(group="1_data", shown_as=())
 def iteration(planner: Planner, iteration: str) -> str:
     """The key of the iteration itself, by which it draws its questions."""
     return iteration
 
 
 @source(
-    group="data",
+    group="1_data",
     partitioned=True,
     outside=lambda world, planner, iteration: digest_json(world.landing_files(iteration)),
 )
@@ -60,19 +60,19 @@ def landing_files(planner: Planner, iteration: str) -> str:
     return digest_json(planner.landed(iteration))
 
 
-@source(group="data", outside=lambda world, planner, iteration: digest_json(world.landing_files(BASE)))
+@source(group="6_evaluation", outside=lambda world, planner, iteration: digest_json(world.landing_files(BASE)))
 def landing_folder(planner: Planner, iteration: str) -> str:
     """All files landed by now: what base_scores are of."""
     return digest_json(planner.landed(BASE))
 
 
-@source(group="policy")
+@source(group="2_policy")
 def base_model(planner: Planner, iteration: str) -> str:
     """The base model, by the content of its files: overwriting one in place shows up here."""
     return planner.world.identity("base_model")
 
 
-@source(group="policy")
+@source(group="6_evaluation")
 def initial_adapter(planner: Planner, iteration: str) -> str:
     """The adapter that the loop starts from (policy.initial_adapter), by the content of its two files; none: it
     starts from the base model.
@@ -80,19 +80,19 @@ def initial_adapter(planner: Planner, iteration: str) -> str:
     return planner.world.identity("initial_adapter")
 
 
-@source(group="retrieval")
+@source(group="4_retrieval")
 def encoder(planner: Planner, iteration: str) -> str:
     """The sentence encoder, by the content of its files."""
     return planner.world.identity("encoder")
 
 
-@source(group="mining")
+@source(group="6_evaluation")
 def grader(planner: Planner, iteration: str) -> str:
     """The local model that grades by a rubric, by the content of its files; none if none does."""
     return planner.world.identity("grader")
 
 
-@source(group="evaluation")
+@source(group="6_evaluation")
 def benchmark_tasks(planner: Planner, iteration: str) -> str:
     """The general tasks that the experiment names, and their data, by content."""
     return planner.world.identity("benchmark_tasks")
@@ -102,7 +102,7 @@ def benchmark_tasks(planner: Planner, iteration: str) -> str:
 
 
 @source(
-    group="policy", partitioned=True, producer=promoted, outside=initial_adapter_now, stands_for=["initial_adapter"]
+    group="2_policy", partitioned=True, producer=promoted, outside=initial_adapter_now, stands_for=["initial_adapter"]
 )
 def previous_adapter(planner: Planner, iteration: str) -> str:
     """The loop edge. Iteration t starts from the adapter that the last passed gate before t promoted, but an
@@ -119,13 +119,13 @@ def previous_adapter(planner: Planner, iteration: str) -> str:
     return digest_json([files[part] for part in ADAPTER_PARTS])
 
 
-@source(group="policy", shown_as=["previous_adapter"])
+@source(group="2_policy", shown_as=["previous_adapter"])
 def promoted_count(planner: Planner, iteration: str) -> str:
     """How many adapters were promoted before: what the learning rate decays by."""
     return str(of_the_loop(planner).promoted_count(iteration))
 
 
-@source(group="evaluation", partitioned=True, producer=scores_to_beat)
+@source(group="6_evaluation", partitioned=True, producer=scores_to_beat)
 def reference_scores(planner: Planner, iteration: str) -> str:
     """The other loop edge, made in the same way: the domain scores that the gate compares with, which are those
     of the adapter promoted before this iteration, or else base_scores.

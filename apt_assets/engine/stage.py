@@ -167,7 +167,8 @@ def stage(
 ) -> Callable[[Compute], Compute]:
     """Declare the decorated function as the stage of its name; its docstring is the description.
 
-    rows: kinds of row that it reads or computes: what they declare, it declares.
+    rows: kinds of row that it reads or computes: it declares their settings and libraries. Their identities it names
+        itself, unless an input passes them on.
     """
     kinds_of_row = tuple(rows)
 
@@ -181,7 +182,7 @@ def stage(
             inputs=tuple(inputs),
             settings=with_those_of_rows(settings, "settings"),
             free=with_those_of_rows(free, "free"),
-            identities=with_those_of_rows(identities, "identities"),
+            identities=tuple(identities),
             passes_on=tuple(passes_on),
             libraries=with_those_of_rows(libraries, "libraries"),
             outputs=tuple(outputs),
