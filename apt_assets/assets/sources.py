@@ -86,7 +86,7 @@ def encoder(planner: Planner, iteration: str) -> str:
     return planner.world.identity("encoder")
 
 
-@source(group="6_evaluation")
+@source(group="3_mining")
 def grader(planner: Planner, iteration: str) -> str:
     """The local model that grades by a rubric, by the content of its files; none if none does."""
     return planner.world.identity("grader")
