@@ -206,3 +206,26 @@ def assert_in_closure(ran):
     for name, called in ran.items():
         known = set(code.closure(STAGES[name].code))
         assert called - known == set(), name
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("import move, stage", "import move, stage, Plot"),
+        (
+            "\nfrom apt_assets.engine.machinery",
+            "\nfrom apt_assets.drawing import plots\nfrom apt_assets.engine.machinery",
+        ),
+    ],
+)
+def test_import_from_the_machinery_for_a_declaration_only_changes_nothing(tree, old, new):
+    before = closure(tree)
+    edit(tree, "apt_assets/stage.py", old, new)
+    edit(tree, "apt_assets/stage.py", "work=work", "work=work, plots=[Plot(plots)]")
+    assert closure(tree) == before
+
+
+def test_import_of_something_else_from_the_machinery_that_is_used_is_a_change(tree):
+    before = closure(tree)
+    edit(tree, "apt_assets/stage.py", "import move, stage", "import other as move, stage")
+    assert closure(tree) != before

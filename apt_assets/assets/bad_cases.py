@@ -1,6 +1,7 @@
 from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
-from apt_assets.rows.graded import ANSWERED
+
+COLUMNS = ("row_id", "prompt", "answer", "prediction", "grade", "exact")  # all are taken over
 
 
 @stage(
@@ -8,7 +9,7 @@ from apt_assets.rows.graded import ANSWERED
     settings=["assessor.bad_below", "pairs.max_bad_cases"],
     libraries=["polars"],
     outputs=["bad_cases.parquet"],
-    lineage={name: [f"eval_predictions.{name}"] for name in ANSWERED},
+    lineage={name: [f"eval_predictions.{name}"] for name in COLUMNS},
     group="3_mining",
     kinds=["polars"],
 )

@@ -161,7 +161,18 @@ def without_declarations(tree: ast.Module) -> ast.Module:
         if isinstance(body, list):
             node.body = [line for line in body if not is_text(line)]  # type: ignore[attr-defined]
     tree.body = [node for node in tree.body if not declares(node, named)]
+    forget_unused(tree)
     return tree
+
+
+def forget_unused(tree: ast.Module) -> None:
+    """Without the names that were imported from the boundary for declarations only: a plot needs some, and it
+    changes nothing that is computed."""
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and inside(node.module or "", BOUNDARY):
+            node.names = [alias for alias in node.names if (alias.asname or alias.name) in used]
+    tree.body = [node for node in tree.body if not isinstance(node, ast.ImportFrom) or node.names]
 
 
 def declares(node: ast.stmt, named: set[str]) -> bool:
