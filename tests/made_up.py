@@ -85,6 +85,9 @@ class Bench:
         content = json.dumps(plan.inputs) + plan.fingerprint
         with self.project.store.workspace() as folder:
             for file in files or {"content"}:
+                # What is promoted is the trained adapter itself, whatever the gate compared it with.
+                if name == "promoted_adapter":
+                    content = plan.inputs[f"adapter_checkpoint/{file}"]
                 # What the loop starts from, and how it does in general, does not depend on what has landed.
                 (folder / file).write_text("the same" if name == "base_scores" and "domain" not in file else content)
             if name == "gate":

@@ -12,7 +12,10 @@ from apt_assets.settings.experiment import REPOSITORY
 from apt_assets.world.code import BOUNDARY, KNOWN_AS, PACKAGES, CodeDigests, inside
 
 # What opens a stage's inputs for it, and decides nothing of what is in them.
-MACHINERY = (*BOUNDARY, "apt_assets.project", "apt_assets.world", "apt_assets.landing.folder")
+MACHINERY = (
+    *BOUNDARY, "apt_assets.project", "apt_assets.world", "apt_assets.landing.folder", "apt_assets.promotion",
+    "apt_assets.assets.sources",
+)  # fmt: skip
 SOURCES = {
     "resources/__init__.py": "",
     "resources/words.py": '''

@@ -337,14 +337,15 @@ def test_sampling_from_a_server_is_refused_and_both_keys_are_named(make_experime
 
 def test_people_are_shown_counterfactual_pairs(pairs_of):
     from apt_assets.orchestration.metadata import metadata
-    from apt_assets.report.findings import Store, pair_origins
+    from apt_assets.report.findings import pair_origins
+    from apt_assets.report.look import ProjectLook
     from apt_assets.report.page import pairs
 
     made = pairs_of(pairs={"counterfactual": "perturbed"})
     planner, count = made.project.planner(), made.kind("counterfactual").height
     manifest = made.outcomes["preference_pairs"].manifest
     assert manifest.facts["kinds"]["counterfactual"] == count
-    found = pair_origins(Store(made.project, planner), "0001")
+    found = pair_origins(ProjectLook(made.project, planner, ["0001"], "0001"), "0001")
     assert f"{count} counterfactual" in pairs({"pairs": {"0001": found}})[0]["counts"]
     shown = metadata(made.project, planner, "0001", "computed", manifest, 0.0)
     assert "`counterfactual`" in shown["where_pairs_come_from"].md_str

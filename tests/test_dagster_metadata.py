@@ -51,7 +51,7 @@ def test_tables_have_a_preview_a_row_count_and_columns_with_meanings(project, st
 @pytest.mark.parametrize(
     ("stage", "plots"),
     [
-        ("eval_predictions", {"grades"}),
+        ("eval_predictions", {"grade_histogram"}),
         ("adapter_checkpoint", {"curves"}),
         ("benchmark_scores", {"confusion", "labels", "domain_and_general"}),
     ],

@@ -20,7 +20,7 @@ from apt_assets.orchestration.run import run_loop
 from apt_assets.report.explain import as_text, explain
 from apt_assets.report.export import export
 from apt_assets.report.findings import findings
-from apt_assets.rows import answers as answering
+from apt_assets.rows import policy as policies
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE
 from resources.model.adapter import problem_with
@@ -170,7 +170,11 @@ def test_overwritten_in_place_makes_stale_what_starts_from_it_and_put_back_all_i
         (BASE, "base_scores"),
         ("0001", "policy"),
     }
-    assert set(statuses(project)) - set(changed) == {("0001", "domain_dataset"), ("0001", "retrieval_index")}
+    assert set(statuses(project)) - set(changed) == {
+        (BASE, "heldout_rows"),
+        ("0001", "domain_dataset"),
+        ("0001", "retrieval_index"),
+    }
     scores = table(project, BASE, "base_scores", "domain_items")["prediction"].to_list()
     run(project)
     assert table(project, BASE, "base_scores", "domain_items")["prediction"].to_list() != scores
@@ -194,7 +198,7 @@ def test_the_same_adapter_in_another_folder_is_the_same(home, tiny_folder, tmp_p
 def test_without_it_the_loop_starts_from_the_base_model_and_with_it_again_all_is_reused(home, tiny_folder):
     bare = open_project(home, tiny_folder, policy={"initial_adapter": None}, training={"lora_targets": "all-linear"})
     assert bare.identity("initial_adapter") == "none"
-    assert bare.planner().stage("0001", "policy").inputs == {"previous_adapter": "none"}
+    assert bare.planner().stage("0001", "policy").inputs["previous_adapter"] == "none"
     run(bare)
     assert [check["against"] for check in bare.planner().verdict("0001")["checks"]] == ["the base model"] * 2
     assert findings(bare)["start"] == "the base model"
@@ -204,8 +208,8 @@ def test_without_it_the_loop_starts_from_the_base_model_and_with_it_again_all_is
 
 @pytest.mark.parametrize(("key", "name"), [(BASE, "base_scores"), ("0001", "eval_predictions")])
 def test_overwritten_while_a_stage_runs_nothing_of_it_is_kept(key, name, project, home, tiny_folder, monkeypatch):
-    real = answering.open_policy
-    monkeypatch.setattr(answering, "open_policy", lambda *given: (real(*given), overwrite(home, tiny_folder, 3))[0])
+    real = policies.open_policy
+    monkeypatch.setattr(policies, "open_policy", lambda *given: (real(*given), overwrite(home, tiny_folder, 3))[0])
     (home / ".apt/store/rows").rename(home / "rows")
     project.store.forget(project.planner().stage(key, name).manifest)
     with pytest.raises(StageBlocked, match=r"initial_adapter changed while it ran"):

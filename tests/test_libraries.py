@@ -63,7 +63,7 @@ def test_attention_sinks_reach_the_attention_by_the_name_that_is_refused(tmp_pat
     }  # fmt: skip
     policy = load_policy(make_model(tmp_path / "model", gpt_oss), dtype="float32")
     with pytest.raises(NotImplementedError, match=r"uses s_aux, which is not supported"):
-        generate(policy, ["red"], max_new_tokens=2, batch_tokens=64)
+        list(generate(policy, ["red"], max_new_tokens=2, batch_tokens=64))
 
 
 def test_training_warns_of_nothing_but_what_is_silenced_and_that_still_needs_to_be(tiny_folder, tmp_path):
@@ -310,6 +310,6 @@ def test_texts_that_are_embedded_together_have_as_many_tokens_and_none_is_padded
     masks = []
     forward = encoder._model.forward
     encoder._model.forward = lambda given, **more: masks.append(given["attention_mask"]) or forward(given, **more)
-    encoder.embed(["one", "two", "three", *("x" * length for length in range(55, 75))])
+    list(encoder.embed(["one", "two", "three", *("x" * length for length in range(55, 75))]))
     assert len(masks) > 2
     assert all(bool(mask.all()) for mask in masks)

@@ -150,7 +150,7 @@ def test_other_lora_targets_train_anew_and_answer_nothing_anew(make_experiment, 
 def test_run_without_the_gpu_it_needs_is_refused_before_anything_is_computed(policy, make_experiment, tmp_path):
     tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(20))
     project = Project.open(make_experiment(policy={"device": "cuda", "dtype": "bfloat16", **policy}))
-    assert project.planner().stage("base", "base_scores").status == "missing"
+    assert project.planner().stage("base", "heldout_rows").status == "missing"
     with pytest.raises(UsageError, match=r"policy.device: cuda cannot be used here .*set it to cpu"):
         run_loop(project, 1, Display())
     assert project.store.pointed("tiny", "base", "base_scores") is None

@@ -74,7 +74,8 @@ def test_a_changed_passage_is_scored_again_alone(make_experiment, tmp_path):
 
     def score():
         project = Project.open(make_experiment(benchmarks=tasks))
-        run_stage(project, "base", "base_scores", run_id="by hand")
+        for name in ("heldout_rows", "base_scores"):
+            run_stage(project, "base", name, run_id="by hand")
         manifest = project.store.pointed("tiny", "base", "base_scores")
         return manifest.work["scores"], read_table(project.artifact(manifest) / "passage_items.parquet")
 

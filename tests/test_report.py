@@ -19,7 +19,7 @@ from apt_assets.method.weaknesses import changed_items, changed_rows, cluster_gr
 from apt_assets.report.findings import findings
 from apt_assets.report.html import render
 from apt_assets.report.page import STATES, page, write_report
-from apt_assets.settings.experiment import RubricSettings
+from resources.assessors.rubric import RubricSettings
 from resources.store.tables import read_table
 from schemas.tables import DomainItems, GeneralItems, Predictions
 from tests import tiny

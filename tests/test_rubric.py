@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from apt_assets.settings.experiment import RUBRIC
 from resources.assessors import Row, Ungradable, rubric
 from resources.assessors.endpoint import EndpointRubric
-from resources.assessors.rubric import build_prompt, mark_of, plain_text, read_grade
+from resources.assessors.rubric import RUBRIC, build_prompt, mark_of, plain_text, read_grade
 from resources.model import http
 from tests.fake_endpoint import always, completion, naive, parrot, read_prompt, serve
 

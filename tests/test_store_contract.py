@@ -328,7 +328,7 @@ def encoder(tiny_folder):
 
 def test_vectors_are_kept_by_table_and_embedded_once(store, place, encoder):
     texts = [f"question {n}" for n in range(10)]
-    assert store.vectors("vectors-x").fill(texts, lambda: encoder) == 10
+    assert store.vectors("vectors-x").fill(texts, encoder.embed) == 10
     table = place.open().vectors("vectors-x")
     assert (table.name, table.missing([*texts, "new"])) == ("vectors-x", 1)
     assert table.fill(texts, pytest.fail) == 0
@@ -353,7 +353,7 @@ def test_gc_keeps_what_is_needed_and_removes_the_rest_as_it_said_it_would(store,
     fill(store.rows("answers", {"policy": "m2"}), ["a"])
     texts = [f"question {n}" for n in range(10)]
     for name in ("vectors-x", "vectors-y", "vectors-z"):
-        store.vectors(name).fill(texts, lambda: encoder)
+        store.vectors(name).fill(texts, encoder.embed)
     checks = store.vectors("vectors-x").rows("text", "check")
     few = set(checks["check"].head(2))
     kept = Kept(

@@ -52,7 +52,12 @@ def label_rates(look: Look) -> dict[str, Any] | None:
     main_table="domain_items",
     lineage=ANSWERED,
     plots=[
-        Plot("domain_and_general", "Domain against general ability", Look.scores, plots.scores_by_iteration),
+        Plot(
+            "domain_and_general",
+            "Domain against general ability",
+            lambda look: look.scores(),
+            plots.scores_by_iteration,
+        ),
         Plot("labels", "By gold label, held-out rows", label_rates, lambda data: plots.label_rates(**data)),
         CONFUSION,
     ],

@@ -39,7 +39,7 @@ def counts(look: Look) -> dict[str, dict[int, int]]:
     libraries=["polars"],
     outputs=["eval_predictions.parquet"],
     lineage=ANSWERED,
-    plots=[Plot("grades", "Grades of the mined answers", counts, plots.grade_histogram)],
+    plots=[Plot("grade_histogram", "Grades of the mined answers", counts, plots.grade_histogram)],
     work=work,
     group="3_mining",
     kinds=["torch", "polars"],

@@ -25,7 +25,8 @@ def bring_up_to_date(project: Project, iterations: int, log: Callable[[str], Non
     Raises StageBlocked if an iteration does not come up to date, and whatever a stage raises.
     """
     if iterations == 0:
-        run_stage(project, BASE, "base_scores", run_id="study", log=log)
+        for name in stages_of(BASE):
+            run_stage(project, BASE, name, run_id="study", log=log)
         return
     for step in in_turn(project, iterations):
         if isinstance(step, Stuck):
