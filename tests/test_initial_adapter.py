@@ -1,5 +1,6 @@
 """A loop that starts from an adapter made elsewhere, in place of the bare base model."""
 
+import importlib
 import json
 import os
 import shutil
@@ -206,15 +207,35 @@ def test_without_it_the_loop_starts_from_the_base_model_and_with_it_again_all_is
     assert run(project).computed == []
 
 
-@pytest.mark.parametrize(("key", "name"), [(BASE, "base_scores"), ("0001", "eval_predictions")])
-def test_overwritten_while_a_stage_runs_nothing_of_it_is_kept(key, name, project, home, tiny_folder, monkeypatch):
-    real = policies.open_policy
-    monkeypatch.setattr(policies, "open_policy", lambda *given: (real(*given), overwrite(home, tiny_folder, 3))[0])
+@pytest.mark.parametrize(
+    ("key", "name", "module", "read"),
+    [
+        (BASE, "base_scores", policies, "open_policy"),
+        ("0001", "policy", importlib.import_module("apt_assets.assets.policy"), "initial_adapter"),
+    ],
+)
+def test_overwritten_while_a_stage_runs_nothing_of_it_is_kept(
+    key, name, module, read, project, home, tiny_folder, monkeypatch
+):
+    real = getattr(module, read)
+    monkeypatch.setattr(module, read, lambda *given: (real(*given), overwrite(home, tiny_folder, 3))[0])
     (home / ".apt/store/rows").rename(home / "rows")
     project.store.forget(project.planner().stage(key, name).manifest)
-    with pytest.raises(StageBlocked, match=r"initial_adapter changed while it ran"):
+    with pytest.raises(StageBlocked, match=r"(initial|previous)_adapter changed while it ran"):
         run_stage(project, key, name, run_id="r")
     assert not [path for path in (home / ".apt/store/rows").rglob("*.jsonl") if len(path.read_text().splitlines()) > 1]
+
+
+def test_overwritten_after_policy_took_it_over_what_answers_is_the_copy(project, home, tiny_folder, monkeypatch):
+    real = policies.open_policy
+    before = table(project, "0001", "eval_predictions", "eval_predictions")["prediction"].to_list()
+    monkeypatch.setattr(policies, "open_policy", lambda *given: (overwrite(home, tiny_folder, 3), real(*given))[1])
+    (home / ".apt/store/rows").rename(home / "rows")
+    project.store.forget(project.planner().stage("0001", "eval_predictions").manifest)
+    assert run_stage(project, "0001", "eval_predictions", run_id="r").status == "computed"
+    manifest = project.store.pointed("tiny", "0001", "eval_predictions")
+    read = pl.read_parquet(project.store.open(manifest) / "eval_predictions.parquet")
+    assert read["prediction"].to_list() == before
 
 
 # -- adapters that cannot be used ----------------------------------------------------------------------

@@ -61,7 +61,7 @@ def test_page_tells_the_counts_of_the_tables(finished, project):
     for key, table in mined.items():
         rates = [entry["rates"][key] for entry in found["weaknesses"] if key in entry["rates"]]
         assert sum(rate["bad"] for rate in rates) == table.filter(pl.col("grade") < 4).height
-        assert found["plots"]["grades"][key] == grade_counts(table)
+        assert found["plots"]["grade_histogram"][key] == grade_counts(table)
 
     (kept,) = [one for one in found["forgotten"] if (one["before"], one["after"]) == ("base", "0002")]
     before, after = (
@@ -167,7 +167,7 @@ def test_half_computed_project_shows_what_is_there_and_what_is_missing(tmp_path,
     found = write_report(project, tmp_path / "report.html")
     assert found["verdict"].startswith("No adapter is promoted yet")
     missing = {(one["iteration"], one["stage"]): one["status"] for one in found["stale"]}
-    assert missing["base", "base_scores"] == "missing"
+    assert missing["base", "heldout_rows"] == "missing"
     assert missing["0001", "neighbors"] == "missing"
     assert ("0001", "bad_cases") not in missing
     assert {entry["state"] for entry in found["weaknesses"]} == {"not asked again"}

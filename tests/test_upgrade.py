@@ -163,8 +163,10 @@ def test_store_of_an_earlier_engine_is_computed_once_more_for_that_reason_and_wh
     first = world.planner().stage("0001", "domain_dataset")
     assert (first.status, first.causes) == (
         "stale",
-        ["made by an earlier version (engine 2 -> 3): all is computed once more"],
+        ["made by an earlier version: all is computed once more", "engine: 2 -> 3"],
     )
+    waiting = world.planner().stage("0001", "eval_predictions")
+    assert (waiting.status, [str(change) for change in waiting.changes]) == ("waiting", ["engine: 2 -> 3"])
     collect_garbage(world, 1, dry_run=False)
     assert world.store.verify(promoted).is_dir(), "whoever serves it can go on"
     before = engine.results()

@@ -41,7 +41,7 @@ class Unsettled(Exception):
 class Change:
     """One fact behind a fingerprint that differs from the last time.
 
-    kind: settings, inputs, identities, libraries or code. old or new is None where it was not there.
+    kind: settings, inputs, identities, libraries, code or engine. old or new is None where it was not there.
     """
 
     kind: str
@@ -195,8 +195,7 @@ class Planner:
         changes = differences(last, facts)
         note = "" if changes else "its artifact is gone from the store"
         if last.engine != ENGINE_VERSION:
-            note = f"made by an earlier version (engine {last.engine} -> {ENGINE_VERSION}): all is computed once more"
-            changes = tuple(change for change in changes if change.kind != "code")
+            note = "made by an earlier version: all is computed once more"
         return StagePlan(*where, "stale", note, changes, fingerprint, facts, last)
 
     def _fingerprint(self, stage: Stage, facts: dict[str, Any]) -> str:
@@ -258,7 +257,10 @@ def in_order() -> list[str]:
 
 
 def differences(last: Manifest, facts: dict[str, Any], *, known_inputs_only: bool = False) -> tuple[Change, ...]:
-    """What differs between the facts behind `last` and those of now."""
+    """What differs between the facts behind `last` and those of now; of an earlier engine that alone, since all
+    that it noted has other names."""
+    if last.engine != ENGINE_VERSION:
+        return (Change("engine", "engine", str(last.engine), str(ENGINE_VERSION)),)
     changes = []
     for kind in ("settings", "inputs", "identities", "libraries", "code"):
         old, new = getattr(last, kind), facts[kind]
