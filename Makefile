@@ -7,7 +7,7 @@ PLATFORM := import platform, sys; print(sys.platform, platform.machine(), *sys.v
 # What torch asks for on PyPI beside what it needs on a CPU: none of it is locked.
 CUDA := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton
 
-.PHONY: demo test lint ui docs lock audit bench bench-incremental torture setup embedded clean
+.PHONY: demo test check lint ui docs lock audit bench bench-incremental torture setup embedded clean
 
 demo: embedded  ## set up, land the embedded domain, run base scores and two iterations
 	$(BIN)/apt-assets land --experiment $(EXPERIMENT) .apt/cache/icd10.jsonl
@@ -16,10 +16,14 @@ demo: embedded  ## set up, land the embedded domain, run base scores and two ite
 test: embedded  ## set up and run the tests
 	$(BIN)/python -m pytest
 
-lint: setup  ## format check, lint, types
+check: embedded lint  ## lint, types and the fast tests, under a minute; its last lines tell what they leave out
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not real'
+
+lint: setup  ## format check, lint, types, and that imports run one way
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 ui: embedded  ## open Dagster on http://127.0.0.1:3000
 	$(BIN)/apt-assets land --experiment $(EXPERIMENT) .apt/cache/icd10.jsonl

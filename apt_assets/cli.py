@@ -12,7 +12,7 @@ from apt_assets.project import Project
 from apt_assets.report.terminal import print_results, print_table, print_unused, say, shown_of
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.reader import DEFAULT_EXPERIMENT, find_experiment
-from resources.store.artifacts import CorruptArtifact
+from resources.store.manifest import CorruptArtifact
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,6 +47,13 @@ def run(
         int | None,
         typer.Option(min=1, max=9999, help="Bring iterations 1..N up to date; default: until the loop ends."),
     ] = None,
+    force: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STAGE[@ITERATION]",
+            help="Compute this stage although it is fresh, its rows too; of the last iteration if none is named.",
+        ),
+    ] = None,
     experiment: ExperimentOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -63,12 +70,14 @@ def run(
     project = Project.open(experiment)
     from apt_assets.engine.display import display
     from apt_assets.orchestration.run import run_loop
+    from apt_assets.report.show import stage_at
 
     shown = display(as_json=as_json)
     shown.line(f"experiment {project.experiment.name} ({project.experiment_file})")
     if not project.landed():
         where = f" --experiment {project.experiment_file}"
         raise UsageError(f"no data in {project.landing}: land some with `apt-assets land FILE{where}`")
+    project.forced |= {stage_at(project, named) for named in force or ()}
     try:
         result = run_loop(project, iterations, shown)
     finally:
@@ -105,7 +114,6 @@ def plan(
     that waits for another one took the last time.
     """
     project = Project.open(experiment)
-    import apt_assets.assets.order  # noqa: F401 - declares the stages
     from apt_assets.loop.next_run import End, next_run
     from apt_assets.loop.work import total, work_of
     from apt_assets.report.tables import recent, why
@@ -144,15 +152,11 @@ def explain(
 ) -> None:
     """Print the trace of a stage: what it was computed from, whether that still holds, its history."""
     project = Project.open(experiment)
-    from apt_assets.engine.stage import STAGES
     from apt_assets.report import explain as explaining
-    from apt_assets.report.show import parse_key
-    from apt_assets.settings.iterations import BASE
+    from apt_assets.report.show import parse_key, require_stage
 
     key = parse_key(iteration)
-    names = [name for name, one in STAGES.items() if one.partitioned == (key != BASE)]
-    if stage not in names:
-        raise UsageError(f"{stage!r} is not a stage of {key}; there are: {', '.join(names)}")
+    require_stage(key, stage)
     found = explaining.explain(project, stage, key)
     print(json.dumps(found) if as_json else explaining.as_text(found))
 
@@ -188,7 +192,6 @@ def gc(
 def status(experiment: ExperimentOption = None, as_json: JsonOption = False) -> None:
     """Show each iteration: the state of its stages, its scores and its gate."""
     project = Project.open(experiment)
-    import apt_assets.assets.order  # noqa: F401 - declares the stages
     from apt_assets.report.results import results
 
     found = results(project)

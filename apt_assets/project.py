@@ -5,14 +5,14 @@ the store, `landing/` the landed files, `dagster_home/` Dagster's own records.
 """
 
 import os
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import apt_assets.assets.order  # noqa: F401 - declares the stages
-from apt_assets.engine.plan import Planner
 from apt_assets.landing.folder import LandingFolder
+from apt_assets.promotion import LoopPlanner
 from apt_assets.settings.experiment import REPOSITORY, Experiment, UsageError
 from apt_assets.settings.iterations import BASE
 from apt_assets.settings.reader import find_experiment, load_experiment
@@ -20,9 +20,11 @@ from apt_assets.world.code import CodeDigests, source_digests
 from apt_assets.world.models import Models
 from apt_assets.world.tasks import Tasks
 from resources.retrieval.vector_table import VectorTable
-from resources.store.artifacts import ArtifactStore, Manifest
 from resources.store.digest import digest_file, digest_json
 from resources.store.file_digests import FileDigests
+from resources.store.local import LocalStore
+from resources.store.manifest import Manifest
+from resources.store.store import Store
 
 # The code this process runs: a file edited later is not what it has imported.
 SOURCES_AT_START = source_digests(REPOSITORY)
@@ -34,6 +36,7 @@ class Project:
     home: Path
     experiment_file: Path | None = None
     experiment_digest: str | None = None
+    forced: set[tuple[str, str]] = field(default_factory=set)  # (iteration, stage) to compute although it may be fresh
 
     @classmethod
     def open(cls, experiment: Path | None = None) -> "Project":
@@ -56,25 +59,13 @@ class Project:
     def landing(self) -> Path:
         return self.home / (self.experiment.data.landing or "landing")
 
-    @property
-    def lancedb(self) -> Path:
-        return self.store.root / "lancedb"
-
-    @property
-    def rows(self) -> Path:
-        return self.store.root / "rows"
-
     @cached_property
-    def store(self) -> ArtifactStore:
-        return ArtifactStore(self.home / ".apt" / "store")
+    def store(self) -> Store:
+        return LocalStore(self.home / ".apt" / "store", partial(VectorTable, digests=self._digests.files))
 
     @cached_property
     def _digests(self) -> FileDigests:
         return FileDigests(self.home / ".apt" / "digests.json")
-
-    def vector_table(self, name: str) -> VectorTable:
-        """The vectors of one encoder, by the name of their table."""
-        return VectorTable(self.lancedb, name, self._digests.files)
 
     def artifact(self, manifest: Manifest) -> Path:
         """Folder of an artifact for someone to look at, verified. Raises UsageError if gc removed its
@@ -156,10 +147,10 @@ class Project:
 
     # -- plans -------------------------------------------------------------------------------------
 
-    def planner(self) -> Planner:
+    def planner(self) -> LoopPlanner:
         """A planner over the state of now; take a new one after anything has changed."""
         self._code.refresh()
-        return Planner(self.experiment, self.store, self)
+        return LoopPlanner(self.experiment, self.store, self, self.forced)
 
     def open_iteration(self, iteration: str, *, anew: bool = False) -> None:
         """Fix which landed files an iteration uses, if that is not fixed yet or is to be fixed anew."""

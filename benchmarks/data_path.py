@@ -3,13 +3,13 @@
     python -m benchmarks.data_path [--rows 10000 100000 1000000]
 
 Each size runs in a process of its own, in a new folder: a made-up JSONL domain is landed, an iteration
-opened, planned and run through the real engine from `domain_dataset` to `preference_pairs`, with
-`mining.questions: null`, so that every training row is asked. No model is loaded: the answers are made up
-and put into the answers table through the table's own API, in batches of BATCH rows, and the index and the
-neighbours (one other row for each bad case) are made-up artifacts. Writes benchmarks/results/data_path.json
-and prints it as Markdown. Seconds are wall clock, and of all steps also the CPU's (of all threads), which
-another program on the machine disturbs less; memory is the largest resident set of the process
-(getrusage), in GB of 10^9 bytes, with the libraries it imports.
+opened, planned and run through the real engine: `heldout_rows`, and `domain_dataset` to `preference_pairs`,
+with `mining.questions: null`, so that every training row is asked. No model is loaded: the answers are made
+up and put into the answers table through the table's own API, in batches of BATCH rows, and the base scores,
+the index and the neighbours (one other row for each bad case) are made-up artifacts. Writes
+benchmarks/results/data_path.json and prints it as Markdown. Seconds are wall clock, and of all steps also the
+CPU's (of all threads), which another program on the machine disturbs less; memory is the largest resident set
+of the process (getrusage), in GB of 10^9 bytes, with the libraries it imports.
 """
 
 import argparse
@@ -31,13 +31,17 @@ import polars as pl
 import yaml
 
 from apt_assets.engine.execute import run_stage
+from apt_assets.engine.plan import ENGINE_VERSION
+from apt_assets.engine.stage import STAGES
 from apt_assets.engine.view import View
 from apt_assets.landing.land import land_files
 from apt_assets.loop.work import work_of
 from apt_assets.project import Project
 from apt_assets.rows.answers import answer_keys, answer_rows
+from apt_assets.rows.policy import adapter_of
 from apt_assets.settings.iterations import BASE
 from apt_assets.study.measured_on import machine
+from resources.store.rows import Batches
 from resources.store.tables import read_table, write_table
 from schemas.tables import Neighbors
 from tests import tiny
@@ -98,28 +102,28 @@ def make_up_answers(project: Project) -> None:
     train = view.read("domain_dataset", "train")
     golds = train["answer"].to_list()
 
-    def compute(missing: list[int], commit: Any) -> None:
+    def compute(missing: list[int]) -> Batches[str]:
         for start in range(0, len(missing), BATCH):
             part = missing[start : start + BATCH]
-            commit(part, [golds[i] if i % 4 else LABELS[i % len(LABELS)] for i in part])
+            yield part, [golds[i] if i % 4 else LABELS[i % len(LABELS)] for i in part]
 
-    answer_rows(view, view.previous_adapter()).fill(answer_keys(train["prompt"].to_list()), compute)
+    answer_rows(view, adapter_of(view, "policy")).fill(answer_keys(train["prompt"].to_list()), compute)
 
 
 def make_up(project: Project, name: str, table: pl.DataFrame | None = None, key: str = KEY) -> None:
-    """Commit a made-up artifact of a stage: the table, or files that say nothing."""
+    """Commit a made-up artifact of a stage: the table, or its files, which say nothing."""
     plan = project.planner().stage(key, name)
     assert plan.fingerprint is not None, plan.causes
     assert plan.facts is not None
     with project.store.workspace() as folder:
         if table is None:
-            for file in ("domain_items.parquet", "general_items.parquet"):
+            for file in STAGES[name].outputs:
                 (folder / file).write_text(name)
         else:
             write_table(table, folder / f"{name}.parquet")
         manifest = project.store.commit(
             folder, stage=name, fingerprint=plan.fingerprint, **plan.facts, facts={"rows": 1}, work={},
-            row_tables=[], iteration=key, seconds=0.0, run_id="", created="",
+            row_tables=[], iteration=key, seconds=0.0, run_id="", created="", engine=ENGINE_VERSION,
         )  # fmt: skip
     project.store.point(project.experiment.name, key, manifest)
 
@@ -162,9 +166,9 @@ def measure(rows: int) -> dict[str, Any]:
         project = make_project(home)
         write_domain(home / "domain.jsonl", rows)
 
-        def run(stage: str) -> None:
+        def run(stage: str, key: str = KEY) -> None:
             with timed(stage):
-                run_stage(project, KEY, stage, run_id="benchmark")
+                run_stage(project, key, stage, run_id="benchmark")
 
         before = peak_gb()
         with timed("land"):
@@ -174,6 +178,7 @@ def measure(rows: int) -> dict[str, Any]:
             project.landing_files(KEY)
         with timed("plan, nothing computed"):
             plan(project)
+        run("heldout_rows", BASE)
         make_up(project, "base_scores", key=BASE)
         run("domain_dataset")
         run("policy")
@@ -188,8 +193,8 @@ def measure(rows: int) -> dict[str, Any]:
         cases, domain = (planner.stage(KEY, name).manifest for name in ("bad_cases", "domain_dataset"))
         assert cases is not None
         assert domain is not None
-        train = read_table(store.folder(domain) / "train.parquet")
-        make_up(project, "neighbors", neighbors_of(read_table(store.folder(cases) / "bad_cases.parquet"), train))
+        train = read_table(store.open(domain) / "train.parquet")
+        make_up(project, "neighbors", neighbors_of(read_table(store.open(cases) / "bad_cases.parquet"), train))
         asked = train.height
         del train
         run("preference_pairs")

@@ -56,15 +56,13 @@ GRAM = 8  # words
 
 def scored(policy: Policy, task: Task) -> dict[str, Any]:
     """The task's part of scores.json."""
-    values: dict[int, Any] = {}
-
-    def keep(items: Any, its: list[dict[str, Any]]) -> None:
-        values.update(zip(items, its, strict=True))
+    values: list[Any] = []
+    tokens = Experiment(name="base").policy.batch_tokens
+    # All items are asked for, and they come in their order.
+    for _, its in score_items(policy, task, range(len(task.keys)), batch_tokens=tokens):
+        values += its
         print(f"{task.name}: {len(values)} of {len(task.keys)}", flush=True)
-
-    settings = Experiment(name="base").policy
-    score_items(policy, task, range(len(task.keys)), batch_tokens=settings.batch_tokens, on_batch=keep)
-    scores = summarise(DomainItems.empty(), *as_tables([(task, [values[n] for n in range(len(values))])]))
+    scores = summarise(DomainItems.empty(), *as_tables([(task, values)]))
     part: dict[str, Any] = scores["passages" if task.rolling else "general"][task.name]
     return part
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from apt_assets.engine.plan import stages_of
+from apt_assets.engine.plan import ENGINE_VERSION, stages_of
 from apt_assets.engine.stage import STAGES
 from apt_assets.loop.work import work_of
 from apt_assets.project import Project
@@ -72,16 +72,14 @@ def commit(project: Project, key: str, name: str) -> None:
     plan = project.planner().stage(key, name)
     assert plan.fingerprint is not None, (key, name, plan.causes)
     assert plan.facts is not None
-    files = {i.partition("/")[2] for s in STAGES.values() for i in s.inputs if i.startswith(f"{name}/")}
-    files |= {"domain_items.parquet"} if name == "base_scores" else set()
     with project.store.workspace() as folder:
-        for file in files or {"content"}:
+        for file in STAGES[name].outputs:
             (folder / file).write_text(plan.fingerprint)
         if name == "gate":
             (folder / "verdict.json").write_text(json.dumps({"passed": True, "reason": "made up", "checks": []}))
         manifest = project.store.commit(
             folder, stage=name, fingerprint=plan.fingerprint, **plan.facts, facts={"rows": 1}, work={},
-            row_tables=[], iteration=key, seconds=0.0, run_id="", created="",
+            row_tables=[], iteration=key, seconds=0.0, run_id="", created="", engine=ENGINE_VERSION,
         )  # fmt: skip
     project.store.point("plan", key, manifest)
 

@@ -40,6 +40,7 @@ from resources.retrieval.retriever import make_pool, nearest, similar_cases, ver
 from resources.retrieval.vector_table import VectorTable
 from resources.store.digest import list_files
 from resources.store.file_digests import FileDigests
+from resources.store.rows import Batches
 from resources.store.tables import read_table, write_table
 from schemas.tables import BadCases
 
@@ -93,15 +94,13 @@ def questions(start: int, end: int) -> pl.DataFrame:
 class Lookup:
     """In the place of the encoder: the vectors of the file."""
 
-    dimensions = DIMENSIONS
-
     def __init__(self, path: Path):
         self.vectors = np.load(path, mmap_mode="r")
 
-    def embed(self, texts: list[str], progress: Any, on_batch: Any) -> None:
+    def embed(self, texts: list[str]) -> Batches[np.ndarray]:
         for start in range(0, len(texts), 64):
             numbers = [int(text.split()[2]) for text in texts[start : start + 64]]
-            on_batch(list(range(start, start + len(numbers))), np.array(self.vectors[numbers]))
+            yield range(start, start + len(numbers)), list(np.array(self.vectors[numbers]))
 
 
 # -- in a process of its own -------------------------------------------------------------------------
@@ -133,7 +132,7 @@ def timed(function: Any, *given: Any) -> tuple[float, Any]:
 def store_pool(folder: Path, start: int, end: int) -> None:
     """What the stage retrieval_index does for rows 0..end, those from `start` on being new."""
     table, rows = open_table(folder), questions(0, end)
-    computed = table.fill(rows["prompt"].to_list(), lambda: Lookup(folder / "vectors.npy"))  # type: ignore[arg-type,return-value]
+    computed = table.fill(rows["prompt"].to_list(), Lookup(folder / "vectors.npy").embed)
     assert computed == end - start
     write_table(make_pool(table, rows), folder / "pool.parquet")
     (folder / "mark.json").write_text(json.dumps(table.mark()))
@@ -265,7 +264,7 @@ def ask_lance(table: Any, queries: np.ndarray, settings: dict[str, int]) -> list
 def add_to_index(table: Any, numbers: list[int], vectors: np.ndarray) -> None:
     from resources.retrieval.lance_rows import table_rows
 
-    table.add(table_rows([text_of(n) for n in numbers], vectors))
+    table.add(table_rows([text_of(n) for n in numbers], vectors, TABLE))
     table.optimize()
 
 

@@ -21,7 +21,8 @@ PUBLIC = {
     "apt_assets.landing.land": ("land_files",),
     "apt_assets.orchestration.run": ("run_loop", "LoopResult"),
     "apt_assets.engine.display": ("Display", "Lines", "display"),
-    "apt_assets.engine.plan": ("Planner.plan", "Planner.verdict"),
+    "apt_assets.engine.plan": ("Planner.plan",),
+    "apt_assets.promotion": ("LoopPlanner.verdict", "LoopPlanner.promoted_before"),
     "apt_assets.report.results": ("results",),
     "apt_assets.report.explain": ("explain",),
     "apt_assets.report.show": ("rows_of",),
@@ -157,16 +158,20 @@ def default_of(parameter: Any) -> str:
 
 def stages() -> str:
     import apt_assets.assets.order  # noqa: F401 - declares the stages
-    from apt_assets.engine.stage import STAGES, Stage
+    from apt_assets.engine.stage import SOURCES, STAGES, Source, Stage
 
     lines = ["# Stages", "", paragraphs(Stage), "", "They follow in the order in which data flows.", ""]
     for name, one in STAGES.items():
         per = "one for each iteration" if one.partitioned else "one for all iterations"
         lines += [f"## {name}", "", one.description, "", f"- {per}, in group *{one.group}*"]
-        for what in ("inputs", "settings", "identities", "libraries"):
+        for what in ("inputs", "settings", "identities", "libraries", "outputs"):
             if values := getattr(one, what):
                 lines.append(f"- {what}: {', '.join(f'`{value}`' for value in values)}")
         lines.append("")
+    lines += ["## Sources", "", paragraphs(Source), ""]
+    for name, source in SOURCES.items():
+        per = "for each iteration" if source.partitioned else "for all iterations"
+        lines.append(f"- `{name}` ({per}, group *{source.group}*): {source.description}")
     return "\n".join(lines)
 
 

@@ -1,1 +1,1 @@
-"""The project's tables: their schemas, and where their columns come from."""
+"""The project's tables: their schemas."""

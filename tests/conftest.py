@@ -1,5 +1,6 @@
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,33 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from tests import tiny
 
 BOTH_TASKS = {"benchmarks": {"tasks": {"colours": None, "sayings": None}}}
+# Whatever needs one of these is as slow as it.
+SLOW_FIXTURES = {"finished": "loop", "states": "instance", "tiny_folder": "model", "talker": "model"}
+LEFT_OUT: dict = {}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        needed = [kind for fixture, kind in SLOW_FIXTURES.items() if fixture in item.fixturenames]
+        if needed and not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.slow(needed[0]))
+
+
+def pytest_deselected(items):
+    """Count what is left out; a process of xdist tells the one that reports."""
+    kinds = Counter(mark.args[0] if (mark := item.get_closest_marker("slow")) else "real" for item in items)
+    getattr(items[0].config, "workeroutput", LEFT_OUT)["left out"] = dict(kinds)
+
+
+def pytest_testnodedown(node):
+    LEFT_OUT.update(getattr(node, "workeroutput", {}))  # a process that crashed left none
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.option.markexpr and (kinds := LEFT_OUT.get("left out")):
+        shown = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        terminalreporter.write_line(f"left out: {sum(kinds.values())} tests ({shown}); `make test` runs all")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ TURN = re.compile(r"<\|im_end\|>|<\|eot_id\|>|<\|endoftext\|>|\[/INST\]|</s>|<en
 
 
 class Server(ThreadingHTTPServer):
-    """answer: a function (request body) -> text of the reply, or (status, headers, text of the body).
+    """answer: a function (request body) -> text of the chat's reply, or (status, headers, text of the body).
 
     requests: bodies and headers, in order of arrival. moments: when they came, in seconds.
     """
@@ -43,13 +43,12 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.busy -= 1
         status, headers, text = (200, {}, completion(given)) if isinstance(given, str) else given
-        if self.path != "/v1/chat/completions":
+        if self.path not in ("/v1/chat/completions", "/v1/completions"):
             status, text = 404, "no such path"
         self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
         data = text.encode()
-        self.send_header("Content-Length", str(len(data)))
+        for name, value in {"Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
         self.end_headers()
         with suppress(ConnectionError):  # the client did not want to wait
             self.wfile.write(data)

@@ -13,12 +13,12 @@ from dagster._core.utils import make_new_run_id
 
 import apt_assets.assets.order  # noqa: F401 - declares the stages
 from apt_assets.engine.display import Display
-from apt_assets.engine.plan import stages_of
+from apt_assets.engine.plan import ENGINE_VERSION, stages_of
 from apt_assets.engine.stage import STAGES
 from apt_assets.orchestration.instance import Dagster
 from apt_assets.orchestration.sensors import drive, notice
 from apt_assets.project import Project
-from apt_assets.settings.iterations import BASE
+from apt_assets.settings.iterations import ADAPTER_PARTS, BASE
 from tests import tiny
 
 
@@ -81,9 +81,13 @@ class Bench:
     def commit(self, key, name, plan):
         parts = [part for stage in STAGES.values() for part in stage.inputs if part.startswith(f"{name}/")]
         files = {part.split("/")[1] for part in parts} | ({"domain_items.parquet"} if name == "base_scores" else set())
+        files |= set(ADAPTER_PARTS) if name == "promoted_adapter" else set()
         content = json.dumps(plan.inputs) + plan.fingerprint
         with self.project.store.workspace() as folder:
             for file in files or {"content"}:
+                # What is promoted is the trained adapter itself, whatever the gate compared it with.
+                if name == "promoted_adapter":
+                    content = plan.inputs[f"adapter_checkpoint/{file}"]
                 # What the loop starts from, and how it does in general, does not depend on what has landed.
                 (folder / file).write_text("the same" if name == "base_scores" and "domain" not in file else content)
             if name == "gate":
@@ -91,7 +95,7 @@ class Bench:
             facts = {"rows": self.bad_cases.get(key, 3)} if name == "bad_cases" else {}
             manifest = self.project.store.commit(
                 folder, stage=name, fingerprint=plan.fingerprint, **plan.facts, facts=facts, work={}, row_tables=[],
-                iteration=key, seconds=0.0, run_id="", created="now",
+                iteration=key, seconds=0.0, run_id="", created="now", engine=ENGINE_VERSION,
             )  # fmt: skip
         self.project.store.point("made-up", key, manifest)
 

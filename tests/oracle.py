@@ -12,17 +12,19 @@ import json
 from pathlib import Path
 
 import apt_assets.assets.order  # noqa: F401 - declares the stages
-from apt_assets.engine.execute import NothingToTrain, run_stage
-from apt_assets.engine.plan import Planner, stages_of
+from apt_assets.engine.execute import NothingToDo, run_stage
+from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stage import STAGES
 from apt_assets.engine.step import StageBlocked
 from apt_assets.landing.records import read_landed
 from apt_assets.loop.next_run import End, next_run
 from apt_assets.loop.turns import quarantine_damaged
 from apt_assets.project import Project
+from apt_assets.promotion import LoopPlanner
 from apt_assets.settings.experiment import Experiment
-from apt_assets.settings.iterations import BASE, key_of, number_of
+from apt_assets.settings.iterations import ADAPTER_PARTS, BASE, key_of, number_of
 from resources.store.digest import digest_json
+from resources.store.kinds import RowKind
 
 
 def small(value, size):
@@ -59,6 +61,12 @@ def domain_dataset(inputs, settings, outside, code, fill):
     return {**{f"{n}.parquet": part for n, part in parts.items()}, "provenance.parquet": sorted(inputs["rows"])}
 
 
+def heldout_rows(inputs, settings, outside, code, fill):
+    parts = split(inputs["rows"], settings)
+    golds = sorted({gold for _, gold in parts["train"]})
+    return {"validation.parquet": parts["validation"], "test.parquet": parts["test"], "labels.json": golds}
+
+
 def retrieval_index(inputs, settings, outside, code, fill):
     prompts = [p for p, _ in inputs["domain_dataset/train.parquet"]]
     return {
@@ -72,7 +80,9 @@ def retrieval_index(inputs, settings, outside, code, fill):
 
 
 def policy(inputs, settings, outside, code, fill):
-    return {"policy.json": [outside["base_model"], inputs["previous_adapter"], settings["policy.dtype"]]}
+    adapter, parts = inputs["previous_adapter"]
+    known = [outside["base_model"], adapter, settings["policy.dtype"], inputs["promoted_count"]]
+    return {"policy.json": known, **parts}
 
 
 def ask(policy_of, settings, code, part, fill):
@@ -150,7 +160,6 @@ def adapter_checkpoint(inputs, settings, outside, code, fill):
         [
             inputs["preference_pairs/training_pairs.parquet"],
             inputs["policy"],
-            inputs["promoted_count"],
             settings["training.objective"],
             settings["training.beta"],
             code["train"],
@@ -173,7 +182,8 @@ def scores(policy_of, settings, outside, code, parts, fill):
 
 def base_scores(inputs, settings, outside, code, fill):
     start = [outside["base_model"], outside["initial_adapter"], settings["policy.dtype"]]
-    found = scores(start, settings, outside, code, split(inputs["rows"], settings), fill)
+    parts = {n: inputs["heldout_rows"][f"{n}.parquet"] for n in ("validation", "test")}
+    found = scores(start, settings, outside, code, parts, fill)
     return {**found, "start.json": outside["initial_adapter"] == "none"}
 
 
@@ -202,12 +212,12 @@ def gate(inputs, settings, outside, code, fill):
 
 
 def promoted_adapter(inputs, settings, outside, code, fill):
-    return {"promotion.json": [inputs["iteration"], inputs["adapter_checkpoint"]]}
+    return {file: inputs[f"adapter_checkpoint/{file}"] for file in ADAPTER_PARTS}
 
 
 FUNCTIONS = {f.__name__: f for f in (
-    base_scores, domain_dataset, retrieval_index, policy, eval_predictions, bad_cases, neighbors, preference_pairs,
-    adapter_checkpoint, benchmark_scores, gate, promoted_adapter,
+    heldout_rows, base_scores, domain_dataset, retrieval_index, policy, eval_predictions, bad_cases, neighbors,
+    preference_pairs, adapter_checkpoint, benchmark_scores, gate, promoted_adapter,
 )}  # fmt: skip
 # Which pieces of code each stage can reach.
 CODE = {
@@ -253,7 +263,7 @@ class World(Project):
         return {piece: str(self.pieces[piece][0]) for piece in CODE.get(name, ())} if name in FUNCTIONS else {start: ""}
 
     def planner(self):
-        return Planner(self.experiment, self.store, self)
+        return LoopPlanner(self.experiment, self.store, self)
 
     def code_changed(self, start, planned):
         return None
@@ -295,7 +305,13 @@ class Engine:
         """The stages with their computation replaced."""
         return {
             name: dataclasses.replace(
-                stage, compute=self.computing(name), code=f"oracle:{name}", libraries=(), work=None, verify=None
+                stage,
+                compute=self.computing(name),
+                code=f"oracle:{name}",
+                libraries=(),
+                work=None,
+                verify=None,
+                outputs=(*stage.outputs, "index.json"),
             )
             for name, stage in STAGES.items()
         }
@@ -313,15 +329,18 @@ class Engine:
             def fill(kind, context, rows, function):
                 text = step.plan.facts["code"][PIECE[kind]]
 
-                def rows_of(missing, commit):
+                def rows_of(missing):
                     for start in range(0, len(missing), 3):
                         part = missing[start : start + 3]
                         for i in part:
                             self.count([kind, context, text, rows[i]])
-                        commit(part, [function(rows[i]) for i in part])
+                        yield part, [function(rows[i]) for i in part]
 
                 keys = [digest_json(row) for row in rows]
-                values = step.fill(step.row_table(kind, {"context": context, "code": text}), keys, rows_of)
+                of = RowKind(f"oracle's {kind}", table=kind, code=(), given=("context",))
+                values = step.fill(
+                    of, keys, lambda scope, missing: rows_of(missing), kind, "rows", context=[context, text]
+                )
                 names = [row if isinstance(row, str) else json.dumps(row) for row in rows]
                 return dict(zip(names, values.values, strict=True))
 
@@ -348,9 +367,11 @@ class Engine:
             folder = step.artifact(producer, file or None)
             return json.loads(folder.read_text()) if file else content_of(folder)
         if given == "reference_scores":
-            stage, where = step.planner.reference(step.plan.iteration)
-            return json.loads((step._open(step.manifest(stage, where)) / "domain_items.parquet").read_text())
-        return step.plan.inputs[given]
+            return json.loads(step.artifact(given, "domain_items.parquet").read_text())
+        version = step.plan.inputs[given]
+        if given == "previous_adapter":
+            return [version, content_of(step.artifact(given)) if step.producer(given) else {}]
+        return version
 
     def run(self):
         """Drive the loop to its end; returns how it ended."""
@@ -368,7 +389,7 @@ class Engine:
             for name in planned:
                 try:
                     run_stage(self.world, decision.key, name, run_id="r")
-                except (NothingToTrain, StageBlocked):
+                except (NothingToDo, StageBlocked):
                     break
         raise AssertionError("the loop does not end")
 
@@ -422,16 +443,17 @@ def scratch(world: World, snapshots: dict[str, list[str]]) -> dict:
         return {
             "iteration": key,
             "promoted_count": str(len(promoted)),
-            "previous_adapter": adapter_version(found[promoted[-1], "adapter_checkpoint"])
-            if promoted
-            else world.identity("initial_adapter"),
+            "previous_adapter": [adapter_version(adapter), adapter]
+            if (adapter := promoted and found[promoted[-1], "promoted_adapter"])
+            else [world.identity("initial_adapter"), {}],
             "reference_scores": found.get(
                 (promoted[-1], "benchmark_scores") if promoted else (BASE, "base_scores"), {}
             ).get("domain_items.parquet"),
         }[given]
 
-    compute(BASE, "base_scores", {"rows": world.landed_rows(world.landed())})
     promoted: list[str] = []
+    compute(BASE, "heldout_rows", {"rows": world.landed_rows(world.landed())})
+    compute(BASE, "base_scores", {"heldout_rows": found[BASE, "heldout_rows"]})
     ended = False
     digests = {key: world.landing_files(key) for key in snapshots}
     for key in sorted(snapshots):

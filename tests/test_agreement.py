@@ -15,11 +15,13 @@ from apt_assets.engine.display import Display
 from apt_assets.engine.plan import stages_of
 from apt_assets.orchestration.definitions import build_definitions
 from apt_assets.orchestration.instance import Dagster
-from apt_assets.orchestration.ledger import IN_GRAPH, Ledger
+from apt_assets.orchestration.ledger import Ledger, in_graph
 from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from apt_assets.settings.iterations import BASE
 from tests import tiny
+
+pytestmark = pytest.mark.slow("loop")
 
 
 class World:
@@ -85,7 +87,7 @@ class World:
                 asset
                 for change in changes
                 if change.kind in ("inputs", "identities")
-                for asset in IN_GRAPH.get(change.name.split("/")[0], (change.name.split("/")[0],))
+                for asset in in_graph(change.name.split("/")[0])
             }
             where = f"{name} of {key}: plan {plan.status} {plan.causes}, Dagster {status} {code} {data}"
             if plan.status == "fresh":
@@ -208,11 +210,11 @@ def test_dagster_and_plan_agree_after_every_kind_of_edit_and_after_the_run(world
         "gate": set(),  # only the gate itself, which is no asset: promoted_adapter waits for it
         "answer length": {(BASE, "base_scores"), ("0001", "eval_predictions")},
         "initial adapter": {(BASE, "base_scores"), ("0001", "policy")},
-        "rubric": {(BASE, "base_scores"), ("0001", "eval_predictions")},
+        "rubric": {(BASE, "heldout_rows"), ("0001", "eval_predictions")},
         "model": {(BASE, "base_scores"), ("0001", "policy")},
         "task": {(BASE, "base_scores"), ("0001", "benchmark_scores")},
         "shuffle": set(),
-        "edited row": {(BASE, "base_scores"), ("0001", "domain_dataset"), ("0002", "domain_dataset")},
+        "edited row": {(BASE, "heldout_rows"), ("0001", "domain_dataset"), ("0002", "domain_dataset")},
     }
     assert world.run()
     assert set(world.assert_agreement().values()) == {"fresh"}
@@ -224,7 +226,7 @@ def test_stage_computed_alone_leaves_what_does_not_depend_on_it_fresh_in_both(wo
     # A training row's metadata: the data set is new, none of the tables that anything reads is.
     world.edit_lines(lambda lines: [json.dumps({**json.loads(lines[0]), "source": "web"}), *lines[1:]])
     assert {n for (k, n), s in world.assert_agreement().items() if s == "stale" and k == "0001"} == {"domain_dataset"}
-    for key, name in ((BASE, "base_scores"), ("0001", "domain_dataset"), ("0002", "domain_dataset")):
+    for key, name in ((BASE, "heldout_rows"), ("0001", "domain_dataset"), ("0002", "domain_dataset")):
         outcome = run_stage(world.project, key, name, run_id="by hand")
         assert outcome.status == "computed" if key != "0002" else "hit"
     assert set(world.assert_agreement().values()) == {"fresh"}

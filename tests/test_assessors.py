@@ -82,6 +82,97 @@ def test_absolute_tolerance_is_in_the_gold_s_unit():
     assert grade(numeric(0, 0.5), "0.4", "0") == 4
 
 
+@pytest.mark.parametrize(
+    ("said", "gold", "expected"),
+    [
+        ("98.6 °F", "37 °C", 5),
+        ("310.15 K", "37 °C", 5),
+        ("37 °C", "98.6 °F", 5),
+        ("32 °F", "0 °C", 5),
+        ("273.15 kelvin", "0 °C", 5),
+        ("0 °C", "273.15 K", 5),
+        ("-459.67 °F", "0 K", 5),
+        ("-40 °F", "-40 °C", 5),
+        ("310150 mK", "37 °C", 5),
+        ("37 °C (98.6 °F)", "37 °C", 5),
+        ("99 °F", "37 °C", 4),
+        ("37", "37 °C", 3),
+        ("37 °C or 99 °F", "37 °C", 3),
+        ("100 °F", "37 °C", 2),
+        ("37 °F", "37 °C", 2),
+        ("37 K", "37 °C", 2),
+        ("310.15 °C", "37 °C", 2),
+        ("5 m", "5 K", 2),
+        ("a fever", "37 °C", 1),
+    ],
+)
+def test_temperature_is_a_point_on_its_scale(said, gold, expected):
+    assert grade(numeric(), said, gold) == expected
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "98.6 degrees Fahrenheit", "98.6 Degrees F.", "98.6 deg F", "98.6degF", "98.6 deg. f", "98.6℉",
+        "98.6 °Fahrenheit", "98.6° F", "98.6 fahrenheit", "98,6 Grad Fahrenheit", "37 degrees Celsius", "37 deg C",
+        "37℃", "37 ° c", "37 degrees centigrade", "37\u202f°C", "37 ºC", "37 ˚C", "37 °\N{CYRILLIC CAPITAL LETTER ES}",
+        "37 Grad Celsius", "37 degrés Celsius", "37 grados celsius", "37 gradi Celsius", "37 graus Celsius",
+        "37 graden Celsius", "37 Celsiusgrader", "37℃です", "37°C左右", "\uff13\uff17\u2103", "310.15 kelvins",
+        "310.15 degrees Kelvin", "310.15 °K", "310.15 \N{KELVIN SIGN}",
+    ],
+)  # fmt: skip
+def test_degrees_are_read_in_many_spellings(said):
+    assert grade(numeric(), said, "37 °C") == 5
+    assert grade(numeric(), "37 °C", said) == 5
+
+
+@pytest.mark.parametrize("said", ["37 degrees for C", "37° clockwise", "37 gradual", "37 decreases", "37 degrees off"])
+def test_word_that_begins_like_a_scale_is_none(said):
+    assert grade(numeric(), said, "37 °C") == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "gold", "expected"),
+    [
+        ("9 °F/min", "5 °C/min", 5),
+        ("9 degrees Fahrenheit per minute", "5 °C/min", 5),
+        ("5 K/min", "5 °C/min", 5),
+        ("300 °C per hour", "5 K/min", 5),
+        ("4.2 J per °C", "4.2 J/K", 5),
+        ("5.04 °C/min", "5 K/min", 4),
+        ("5 °F/min", "5 °C/min", 2),
+        ("278.15 K/min", "5 °C/min", 2),
+        ("5 °C", "5 °C/min", 2),
+    ],
+)
+def test_rate_of_a_temperature_counts_by_the_size_of_its_degree(said, gold, expected):
+    assert grade(numeric(), said, gold) == expected
+
+
+def test_tolerance_of_a_temperature_is_in_the_gold_s_unit():
+    assert [grade(numeric(0, 1), said, "0 °C") for said in ("33.8 °F", "273.9 K", "34 °F")] == [4, 4, 2]
+    assert [grade(numeric(0, 1), said, "32 °F") for said in ("0.5 °C", "0.6 °C", "273.8 K")] == [4, 2, 2]
+    assert [grade(numeric(0.01, 0), said, "300 K") for said in ("29.8 °C", "29.9 °C")] == [4, 2]
+    assert [grade(numeric(0.01, 0), said, "27 °C") for said in ("300.4 K", "300.5 K")] == [4, 2]
+
+
+def test_temperature_that_the_question_gives_may_be_repeated():
+    question = "What are 98.6 °F in Celsius?"
+    assert grade(numeric(), "98.6 °F are 37 °C", "37 °C", question) == 5
+    assert grade(numeric(), "98.6 degrees Fahrenheit", "37 °C", question) == 2
+    assert grade(numeric(), "5 °C", "5 K", "Which is colder, 5 K or 5 °C?") == 2
+
+
+def test_degrees_may_be_demanded_as_written_or_ignored():
+    assert [grade(numeric(units=units), "98.6 °F", "37 °C") for units in ("convert", "same", "ignore")] == [5, 2, 2]
+    assert [grade(numeric(units=units), "37 °F", "37 °C") for units in ("convert", "same", "ignore")] == [2, 2, 5]
+    assert grade(numeric(units="same"), "37 degrees Celsius", "37 ℃") == 5
+
+
+def test_small_k_is_a_large_one_where_thousands_are_meant():
+    assert grade(numeric(), "15k", "15K") == grade(numeric(), "15K", "15k") == 5
+
+
 def test_gold_without_one_number_is_an_error_that_names_the_row():
     for gold in ("a lot", "2 or 3"):
         with pytest.raises(Ungradable, match=f"{gold}.*How much"):

@@ -11,11 +11,14 @@ import pytest
 from apt_assets.engine.display import Display
 from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
+from resources.model import http
 from resources.model import openai_server as served
-from resources.model.generation import generate
 from resources.model.openai_server import Served, ServerError, generate_served, served_name
 from resources.model.policy import Reader, load_policy, load_tokenizer
-from tests import tiny
+from resources.store.rows import collect
+from tests import tiny, waiting
+
+pytestmark = pytest.mark.slow("model")
 
 PROMPTS = [f"Colour of thing {n}?" for n in range(40)]
 
@@ -33,7 +36,7 @@ class Model:
         self.load = lambda: AutoModelForCausalLM.from_pretrained(folder)
         self.models = {base: self.load()}
         self.before = lambda number: None
-        self.calls, self.keys, self.says = [], set(), None
+        self.arrived, self.calls, self.keys, self.says = [], [], set(), None
         self.one_at_a_time = threading.Lock()
 
     def load_lora_adapter(self, body):
@@ -73,6 +76,7 @@ def serving(model):
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            model.arrived.append(self.path)
             with model.one_at_a_time:
                 if self.path == "/v1/load_lora_adapter":
                     return self.reply(200, model.load_lora_adapter(body))
@@ -104,7 +108,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def model(folder, monkeypatch):
-    monkeypatch.setattr(served, "BACKOFF", 0)
+    monkeypatch.setattr(http, "FIRST_WAIT", 0.01)
     return Model(folder, served_name("base", None))
 
 
@@ -121,52 +125,50 @@ def of(url, model, folder, **changes):
 @pytest.fixture(scope="module")
 def expected(folder):
     policy = load_policy(folder, dtype="float32", system_prompt="Be brief.")
-    return generate(policy, PROMPTS, max_new_tokens=5, batch_tokens=512)
+    return tiny.answers(policy, PROMPTS, max_new_tokens=5, batch_tokens=512)
 
 
-class Kept(dict):
-    """What on_batch was given, by position."""
-
-    def add(self, places, answers):
-        self.update(zip(places, answers, strict=True))
+def kept_of(batches, kept):
+    """Put the answers into `kept` by position, as they come; returns how many were there after each batch."""
+    counts = []
+    for places, answers in batches:
+        kept.update(zip(places, answers, strict=True))
+        counts.append(len(kept))
+    return counts
 
 
 def test_served_answers_are_those_of_transformers_here_and_come_batch_by_batch(
     folder, model, reader, expected, monkeypatch
 ):
     monkeypatch.setenv("APT_SERVER_KEY", "secret")
-    kept, done = Kept(), []
+    kept = {}
     with serving(model) as url:
-        answers = generate_served(
-            reader, of(url, model, folder), PROMPTS, max_new_tokens=5, progress=done.append, on_batch=kept.add
-        )
-    assert answers == expected
-    assert len(set(answers)) > 5
+        done = kept_of(generate_served(reader, of(url, model, folder), PROMPTS, max_new_tokens=5), kept)
     assert kept == dict(enumerate(expected))
+    assert len(set(kept.values())) > 5
     assert done == [32, 40]
     assert model.keys == {"Bearer secret"}
 
 
 def test_busy_failing_and_slow_servers_are_asked_again(folder, model, reader, expected):
-    late = threading.Event()
-
     def before(number):
         if number == 7:
-            late.wait(1.5)  # longer than the time-out below
+            # Four are asked at a time: with the next one, some question was given up and is asked again.
+            assert waiting.until(lambda: len(model.arrived) > 6 + 4, 60)
         return {3: 429, 5: 500, 9: 503}.get(number)
 
     model.before = before
     with serving(model) as url:
         answers = generate_served(reader, of(url, model, folder, timeout=1), PROMPTS[:12], max_new_tokens=5)
-    assert answers == expected[:12]
+        assert collect(12, answers) == expected[:12]
     assert len(model.calls) >= 12 + 4
 
 
 def test_server_that_stops_answering_is_a_clear_error_and_what_it_said_is_kept(folder, model, reader, expected):
     model.before = lambda number: 503 if number > 10 else None
-    kept = Kept()
+    kept = {}
     with serving(model) as url, pytest.raises(ServerError, match=rf"{url}/completions: 503 .*not now"):
-        generate_served(reader, of(url, model, folder), PROMPTS, max_new_tokens=5, on_batch=kept.add)
+        kept_of(generate_served(reader, of(url, model, folder), PROMPTS, max_new_tokens=5), kept)
     assert 6 <= len(kept) <= 10
     assert all(expected[place] == answer for place, answer in kept.items())
     # Those under way are asked five times each; had nobody stopped, the other thirty would be too.
@@ -177,7 +179,7 @@ def test_server_that_is_not_there_is_named(folder, model, reader):
     with serving(model) as url:
         pass
     with pytest.raises(ServerError, match=rf"{url}/models: no answer after 5 tries"):
-        generate_served(reader, of(url, model, folder), PROMPTS, max_new_tokens=5)
+        collect(40, generate_served(reader, of(url, model, folder), PROMPTS, max_new_tokens=5))
 
 
 def test_server_without_the_model_is_told_what_to_serve_and_asked_nothing(folder, model, reader):
@@ -186,7 +188,7 @@ def test_server_without_the_model_is_told_what_to_serve_and_asked_nothing(folder
         serving(model) as url,
         pytest.raises(ServerError, match=f"no model {other}, only {model.base}: serve {folder}"),
     ):
-        generate_served(reader, of(url, model, folder, base=other, name=other), PROMPTS, max_new_tokens=5)
+        collect(40, generate_served(reader, of(url, model, folder, base=other, name=other), PROMPTS, max_new_tokens=5))
     assert model.calls == []
 
 
@@ -196,15 +198,30 @@ def test_server_that_cannot_load_the_adapter_is_told_to_load_it_by_hand(folder, 
 
     model.load_lora_adapter = refuse
     name = served_name("base", {"adapter_model.safetensors": "x"})
-    with serving(model) as url, pytest.raises(ServerError, match=f"did not load the adapter {tmp_path} as {name}"):
-        generate_served(reader, of(url, model, folder, name=name, adapter_folder=tmp_path), PROMPTS, max_new_tokens=5)
+    with serving(model) as url:
+        asked = of(url, model, folder, name=name, adapter_folder=tmp_path)
+        with pytest.raises(ServerError, match=f"did not load the adapter {tmp_path} as {name}"):
+            collect(40, generate_served(reader, asked, PROMPTS, max_new_tokens=5))
 
 
 def test_answer_of_another_model_is_refused(folder, model, reader):
-    model.says, kept = "gpt-99", Kept()
+    model.says, kept = "gpt-99", {}
     with serving(model) as url, pytest.raises(ServerError, match="answered with the model 'gpt-99'"):
-        generate_served(reader, of(url, model, folder), PROMPTS[:3], max_new_tokens=5, on_batch=kept.add)
+        kept_of(generate_served(reader, of(url, model, folder), PROMPTS[:3], max_new_tokens=5), kept)
     assert kept == {}
+
+
+def test_answers_that_nobody_takes_any_more_are_not_asked_for(folder, model, reader, monkeypatch):
+    monkeypatch.setattr(served, "COMMIT_ROWS", 4)
+    with serving(model) as url:
+        answers = generate_served(reader, of(url, model, folder), PROMPTS, max_new_tokens=5)
+        next(answers)
+        # Those under way come to their end; afterwards there is no thread left that would ask.
+        answers.close()
+        asked = len(model.calls)
+        assert asked < len(PROMPTS)
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+    assert len(model.calls) == asked
 
 
 # -- in the loop -----------------------------------------------------------------------------------------
@@ -213,7 +230,7 @@ def test_answer_of_another_model_is_refused(folder, model, reader):
 def predictions(project):
     manifests = [project.store.pointed("tiny", "0001", stage) for stage in ("eval_predictions", "benchmark_scores")]
     files = ("eval_predictions.parquet", "domain_items.parquet")
-    return [pl.read_parquet(project.store.folder(m) / file) for m, file in zip(manifests, files, strict=True)]
+    return [pl.read_parquet(project.store.open(m) / file) for m, file in zip(manifests, files, strict=True)]
 
 
 def test_loop_with_a_server_answers_as_without_one_and_asks_nothing_twice(make_experiment, tmp_path, folder):
@@ -242,7 +259,7 @@ def test_loop_with_a_server_answers_as_without_one_and_asks_nothing_twice(make_e
 
 
 def test_run_that_its_server_left_goes_on_with_what_was_answered(make_experiment, tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(served, "BACKOFF", 0)
+    monkeypatch.setattr(http, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(served, "COMMIT_ROWS", 4)
     tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(60))
     base = Project.open(make_experiment(policy={"model": str(folder)})).identity("base_model")

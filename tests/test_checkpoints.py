@@ -7,6 +7,8 @@ from resources.training.checkpoints import Checkpoints
 from resources.training.trainer import train_adapter
 from tests.test_trainer import RECIPE, pairs, train
 
+pytestmark = pytest.mark.slow("loop")
+
 
 class Killed(Exception):
     pass

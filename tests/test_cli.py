@@ -1,16 +1,18 @@
 """The command line as a user meets it: real processes, exit codes, output."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests import tiny
+from tests import tiny, waiting
+
+pytestmark = pytest.mark.slow("processes")
 
 APT = [sys.executable, "-m", "apt_assets.cli"]
 
@@ -197,19 +199,12 @@ def test_ui_serves_the_asset_graph_and_materialises_the_next_iteration(landed):
         request = urllib.request.Request(f"http://127.0.0.1:{port}/graphql", body, {"Content-Type": "application/json"})
         return json.load(urllib.request.urlopen(request, timeout=10))["data"]
 
-    def until(found, seconds):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            try:
-                if (value := found()) is not None:
-                    return value
-            except OSError:
-                pass
-            time.sleep(1)
-        raise AssertionError("it did not happen in time")
+    def nodes():
+        with contextlib.suppress(OSError):  # not up yet
+            return ask("{assetNodes {assetKey {path}}}")["assetNodes"]
 
     try:
-        keys = until(lambda: ask("{assetNodes {assetKey {path}}}")["assetNodes"] or None, 90)
+        keys = waiting.until(nodes, 90, pause=1)
         assert {"path": ["promoted_adapter"]} in [node["assetKey"] for node in keys]
         location = ask("{repositoriesOrError {... on RepositoryConnection {nodes {name location {name}}}}}")
         repository = location["repositoriesOrError"]["nodes"][0]
@@ -242,7 +237,7 @@ def test_ui_serves_the_asset_graph_and_materialises_the_next_iteration(landed):
             ]
             return status if status in ("SUCCESS", "FAILURE", "CANCELED") else None
 
-        assert until(ended, 240) == "SUCCESS"
+        assert waiting.until(ended, 240, pause=1) == "SUCCESS"
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)

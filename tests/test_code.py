@@ -12,7 +12,10 @@ from apt_assets.settings.experiment import REPOSITORY
 from apt_assets.world.code import BOUNDARY, KNOWN_AS, PACKAGES, CodeDigests, inside
 
 # What opens a stage's inputs for it, and decides nothing of what is in them.
-MACHINERY = (*BOUNDARY, "apt_assets.project", "apt_assets.world", "apt_assets.landing.folder")
+MACHINERY = (
+    *BOUNDARY, "apt_assets.project", "apt_assets.world", "apt_assets.landing.folder", "apt_assets.promotion",
+    "apt_assets.assets.sources",
+)  # fmt: skip
 SOURCES = {
     "resources/__init__.py": "",
     "resources/words.py": '''
@@ -174,6 +177,7 @@ def traced(stage, ran):
     return dataclasses.replace(stage, compute=compute)
 
 
+@pytest.mark.slow("loop")
 def test_every_function_that_a_stage_runs_is_in_its_closure(make_experiment, tmp_path):
     """The whole loop under a tracer: what is called between a stage's begin and end must be in the
     digest of the stage's code, or belong to the machinery."""
@@ -205,3 +209,26 @@ def assert_in_closure(ran):
     for name, called in ran.items():
         known = set(code.closure(STAGES[name].code))
         assert called - known == set(), name
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("import move, stage", "import move, stage, Plot"),
+        (
+            "\nfrom apt_assets.engine.machinery",
+            "\nfrom apt_assets.drawing import plots\nfrom apt_assets.engine.machinery",
+        ),
+    ],
+)
+def test_import_from_the_machinery_for_a_declaration_only_changes_nothing(tree, old, new):
+    before = closure(tree)
+    edit(tree, "apt_assets/stage.py", old, new)
+    edit(tree, "apt_assets/stage.py", "work=work", "work=work, plots=[Plot(plots)]")
+    assert closure(tree) == before
+
+
+def test_import_of_something_else_from_the_machinery_that_is_used_is_a_change(tree):
+    before = closure(tree)
+    edit(tree, "apt_assets/stage.py", "import move, stage", "import other as move, stage")
+    assert closure(tree) != before

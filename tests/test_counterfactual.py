@@ -29,7 +29,6 @@ from apt_assets.settings.reader import load_experiment
 from resources.assessors import Row
 from resources.assessors.numeric import NUMBER, Numeric
 from resources.assessors.set_f1 import SetF1
-from resources.model.generation import generate
 from resources.model.policy import load_policy
 from resources.store.tables import read_table
 from tests import tiny
@@ -112,6 +111,23 @@ def test_other_unit_is_one_of_the_golds_and_first_one_of_the_same_measure():
     texts = {text for row in "abcdefgh" for text in other_numbers(row, "8 kg", units_of(["5 mg", "2 s", "7 words"]))}
     assert "8 mg" in texts
     assert not {"8 s", "8 words"} & texts
+
+
+@pytest.mark.parametrize(
+    ("gold", "others", "same"),
+    [
+        ("20 °C", {"20 °F", "20 K"}, set()),
+        ("300 K", {"300 °C", "300 °F"}, set()),
+        ("5 °C/min", {"5 °F/min"}, {"5 K/min"}),
+    ],
+)
+def test_temperature_in_another_unit_is_wrong_but_a_rate_in_kelvins_is_the_same(gold, others, same):
+    of_golds = units_of(["1 °C", "1 °F", "1 K", "1 °C/min", "1 °F/min", "1 K/min", "5 mg"])
+    texts = {text for row in range(40) for text in other_numbers(str(row), gold, of_golds)}
+    assert others <= texts
+    assert not same & texts
+    assert not {f"{gold.split()[0]} mg"} & texts
+    assert max(one.grade for one in Numeric(0.01, 0.0, "convert").grade([Row("", text, gold) for text in texts])) < 4
 
 
 def test_rows_differ_in_what_is_changed_first():
@@ -201,7 +217,7 @@ BEFORE = ("domain_dataset", "retrieval_index", "policy", "eval_predictions", "ba
 def pairs_of(make_experiment, tmp_path, talker, policy):
     """A function (**sections) -> Made, in one store. The policy answers two thirds of the questions right."""
     prompts = [f"Colour of thing {n}?" for n in range(60)]
-    said = generate(policy, prompts, max_new_tokens=4, batch_tokens=1024)
+    said = tiny.answers(policy, prompts, max_new_tokens=4, batch_tokens=1024)
     golds = [said[n] if n % 3 else next(one for one in said[n:] + said if one != said[n]) for n in range(60)]
     rows = [{"prompt": prompt, "answer": gold} for prompt, gold in zip(prompts, golds, strict=True)]
     tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", rows)
@@ -229,7 +245,7 @@ class Made:
         self.pairs = self.read("preference_pairs")
 
     def read(self, stage, file=None):
-        return read_table(self.project.store.folder(self.outcomes[stage].manifest) / f"{file or stage}.parquet")
+        return read_table(self.project.store.open(self.outcomes[stage].manifest) / f"{file or stage}.parquet")
 
     def kind(self, kind):
         return self.pairs.filter(pl.col("kind") == kind)
@@ -312,19 +328,6 @@ def test_all_code_that_makes_a_wrong_answer_is_in_the_key_of_the_pairs(pairs_of,
     assert_in_closure(ran)
 
 
-def test_all_code_that_samples_is_in_the_key_of_the_samples(pairs_of, monkeypatch):
-    from apt_assets.rows import counterfactuals
-
-    ran, keys = {}, []
-    real = counterfactuals.sampled_rows
-    monkeypatch.setattr(counterfactuals, "sampled_rows", lambda *given: keys.append(real(*given)) or keys[0])
-    monkeypatch.setitem(STAGES, "preference_pairs", traced(STAGES["preference_pairs"], ran))
-    pairs_of(pairs={"counterfactual": "sampled"})
-    sampling = {"resources.model.sampling", "resources.model.generation"}
-    samples = {one for one in ran["preference_pairs"] if one.startswith("resources.") and "assessors" not in one}
-    assert sampling <= samples <= set(keys[0].context["code"])
-
-
 def test_sampling_from_a_server_is_refused_and_both_keys_are_named(make_experiment):
     server = {"backend": "openai", "server": {"url": "http://localhost:1/v1"}}
     with pytest.raises(UsageError, match=r"pairs\.counterfactual: sampled needs policy\.backend: transformers"):
@@ -334,14 +337,15 @@ def test_sampling_from_a_server_is_refused_and_both_keys_are_named(make_experime
 
 def test_people_are_shown_counterfactual_pairs(pairs_of):
     from apt_assets.orchestration.metadata import metadata
-    from apt_assets.report.findings import Store, pair_origins
+    from apt_assets.report.findings import pair_origins
+    from apt_assets.report.look import ProjectLook
     from apt_assets.report.page import pairs
 
     made = pairs_of(pairs={"counterfactual": "perturbed"})
     planner, count = made.project.planner(), made.kind("counterfactual").height
     manifest = made.outcomes["preference_pairs"].manifest
     assert manifest.facts["kinds"]["counterfactual"] == count
-    found = pair_origins(Store(made.project, planner), "0001")
-    assert f"{count} counterfactual" in "".join(pairs({"pairs": {"0001": found}}))
+    found = pair_origins(ProjectLook(made.project, planner, ["0001"], "0001"), "0001")
+    assert f"{count} counterfactual" in pairs({"pairs": {"0001": found}})[0]["counts"]
     shown = metadata(made.project, planner, "0001", "computed", manifest, 0.0)
     assert "`counterfactual`" in shown["where_pairs_come_from"].md_str

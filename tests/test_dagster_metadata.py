@@ -10,12 +10,12 @@ import pytest
 from apt_assets.engine.stage import STAGES
 from apt_assets.orchestration.metadata import as_cell, check_metadata, metadata
 from apt_assets.settings.iterations import BASE
-from schemas.lineage import LINEAGE
 from schemas.tables import TABLES
 
-MAIN = {name: TABLES[{"domain_dataset": "train", "retrieval_index": "pool"}.get(name, name)] for name in (
+MAIN = {name: TABLES[STAGES[name].main_table or name] for name in (
     "domain_dataset", "retrieval_index", "eval_predictions", "bad_cases", "neighbors", "preference_pairs",
-)} | {"adapter_checkpoint": TABLES["training_log"], "benchmark_scores": TABLES["domain_items"]}  # fmt: skip
+    "adapter_checkpoint", "benchmark_scores",
+)}  # fmt: skip
 
 
 def shown(project, stage, iteration="0001"):
@@ -30,11 +30,11 @@ def plot(value):
 
 @pytest.mark.parametrize("stage", [name for name in STAGES if name != "gate"])
 def test_every_stage_shows_what_it_was_made_from_and_its_identity(project, stage):
-    found = shown(project, stage, BASE if stage == "base_scores" else "0001")
+    found = shown(project, stage, "0001" if STAGES[stage].partitioned else BASE)
     assert found["fingerprint"]
     assert "cannot be shown" not in str(found.get("preview"))
     for name in STAGES[stage].input_stages():
-        if name in STAGES and name != "gate":
+        if name != "gate":
             assert f"[{name}](/assets/{name}" in found["links"].value
 
 
@@ -52,8 +52,8 @@ def test_tables_have_a_preview_a_row_count_and_columns_with_meanings(project, st
     ("stage", "plots"),
     [
         ("eval_predictions", {"grade_histogram"}),
-        ("adapter_checkpoint", {"training"}),
-        ("benchmark_scores", {"gold_and_said", "by_label", "domain_and_general"}),
+        ("adapter_checkpoint", {"curves"}),
+        ("benchmark_scores", {"confusion", "labels", "domain_and_general"}),
     ],
 )
 def test_plots_are_images_that_hold_the_numbers(project, stage, plots):
@@ -74,7 +74,7 @@ def test_pairs_tell_the_bad_case_the_answer_and_the_similarity_they_came_by(proj
 
     text = shown(project, "preference_pairs")["where_pairs_come_from"].value
     head, _, *rows = [line[2:-2].split(" | ") for line in text.splitlines() if line.startswith("|")]
-    pairs = read_table(project.store.folder(project.planner().stage("0001", "preference_pairs").manifest) /
+    pairs = read_table(project.store.open(project.planner().stage("0001", "preference_pairs").manifest) /
                        "preference_pairs.parquet")  # fmt: skip
     cases = dict(pairs.filter(kind="bad_case").select("row_id", "prompt").iter_rows())
     for row in rows:
@@ -89,7 +89,9 @@ def test_pairs_tell_the_bad_case_the_answer_and_the_similarity_they_came_by(proj
 
 
 def test_lineage_names_columns_that_exist_and_inputs_that_are_declared():
-    for stage, columns in LINEAGE.items():
+    told = {name: stage.lineage for name, stage in STAGES.items() if stage.lineage}
+    assert len(told) > 5
+    for stage, columns in told.items():
         for column, sources in columns.items():
             assert column in MAIN[stage].to_schema().columns, (stage, column)
             for source in sources:
@@ -133,7 +135,7 @@ def test_a_refused_gate_says_what_fell_short_and_what_to_do():
 
 def test_a_damaged_table_does_not_fail_the_stage_that_shows_it(project):
     manifest = project.planner().stage("0001", "bad_cases").manifest
-    file = project.store.folder(manifest) / "bad_cases.parquet"
+    file = project.store.open(manifest) / "bad_cases.parquet"
     whole = file.read_bytes()
     file.chmod(0o644)
     file.write_bytes(b"broken")

@@ -22,7 +22,7 @@ import yaml
 
 from apt_assets.settings.experiment import REPOSITORY, Experiment
 from apt_assets.settings.reader import load_experiment, valid_keys
-from docs import reference
+from docs import reference, rooms
 from tests import tiny
 
 GUIDE = sorted((REPOSITORY / "docs" / "guide").glob("*.md"))
@@ -123,6 +123,7 @@ def computed(project: Path) -> Path:
     return project
 
 
+@pytest.mark.slow("processes")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_blocks_of_a_page_run_from_top_to_bottom(page, computed, tmp_path):
     exports: list[str] = []  # a reader types the blocks of a page into one shell
@@ -222,6 +223,11 @@ def test_shell_block_names_commands_options_and_make_targets_that_exist(block):
         elif words and Path(words[0]).name == "apt-assets" and words[1:] != ["--help"]:
             arguments = words[1 : words.index(">")] if ">" in words else words[1:]
             group.commands[arguments[0]].make_context(arguments[0], arguments[1:])
+
+
+def test_picture_of_the_rooms_is_of_the_layers_and_words_of_today():
+    drawn = (REPOSITORY / "docs" / "rooms.svg").read_text(encoding="utf-8")
+    assert rooms.draw() == drawn, "python docs/rooms.py draws it anew"
 
 
 # -- messages ------------------------------------------------------------------------------------------

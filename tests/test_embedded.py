@@ -10,11 +10,13 @@ from apt_assets.method.splits import row_id
 from apt_assets.settings.experiment import REPOSITORY, native_dtype
 from resources.demo.downloads import CHAPTERS, prepare
 from resources.model import generation
-from resources.model.generation import generate
 from resources.model.policy import load_policy
-from resources.model.scoring import Question, score_answers
+from resources.model.scoring import Question
 from resources.training.trainer import TrainingRecipe, train_adapter
 from schemas.tables import PreferencePairs
+from tests import tiny
+
+pytestmark = pytest.mark.real
 
 CACHE = REPOSITORY / ".apt" / "cache"
 
@@ -35,7 +37,7 @@ def test_answer_depends_on_its_prompt_alone_to_the_last_bit(icd10, monkeypatch):
     policy = load_policy(CACHE / "policy", dtype="float32", system_prompt="Name the ICD-10 chapter in one word.")
     prompts = [row["prompt"] for row in icd10[::400]]
     seen: set[bytes] = set()
-    original = generation.Run.forward
+    original = generation.Engine.forward
 
     def forward_and_keep(*arguments):
         """The logits of every token of every answer, by their bits."""
@@ -43,11 +45,11 @@ def test_answer_depends_on_its_prompt_alone_to_the_last_bit(icd10, monkeypatch):
         seen.update(hashlib.sha256(row.numpy().tobytes()).digest() for row in logits)
         return logits
 
-    monkeypatch.setattr(generation.Run, "forward", forward_and_keep)
+    monkeypatch.setattr(generation.Engine, "forward", forward_and_keep)
 
     def ask(asked, batch_tokens):
         seen.clear()
-        answers = generate(policy, asked, max_new_tokens=4, batch_tokens=batch_tokens)
+        answers = tiny.answers(policy, asked, max_new_tokens=4, batch_tokens=batch_tokens)
         return answers, set(seen)
 
     together, bits = ask(prompts, 1024)
@@ -68,9 +70,9 @@ def test_scores_depend_on_their_question_alone_to_the_last_bit(icd10):
     tokens = policy.tokenizer
     choices = [tokens(f" {label}")["input_ids"] for label in sorted(CHAPTERS.values())[:4]]
     questions = [Question(tokens(row["prompt"])["input_ids"], tuple(choices)) for row in icd10[::600]]
-    together = score_answers(policy.model, questions, batch_tokens=1024)
-    assert score_answers(policy.model, questions[::-1], batch_tokens=300)[::-1] == together
-    assert score_answers(policy.model, questions[5:6], batch_tokens=1024) == together[5:6]
+    together = tiny.scores(policy.model, questions, batch_tokens=1024)
+    assert tiny.scores(policy.model, questions[::-1], batch_tokens=300)[::-1] == together
+    assert tiny.scores(policy.model, questions[5:6], batch_tokens=1024) == together[5:6]
 
 
 def test_trained_adapter_changes_the_answers_of_the_real_policy(icd10, tmp_path):
@@ -101,7 +103,7 @@ def test_trained_adapter_changes_the_answers_of_the_real_policy(icd10, tmp_path)
 
     def answers_that_are_labels(adapter):
         policy = load_policy(CACHE / "policy", adapter, dtype=native_dtype("cpu"), system_prompt="One word.")
-        answers = generate(policy, pairs["prompt"].to_list(), max_new_tokens=4, batch_tokens=1024)
+        answers = tiny.answers(policy, pairs["prompt"].to_list(), max_new_tokens=4, batch_tokens=1024)
         return sum(answer.casefold() in labels for answer in answers)
 
     assert answers_that_are_labels(tmp_path) >= answers_that_are_labels(None) + 5

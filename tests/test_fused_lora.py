@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 
 from resources.training.fused_lora import LoraProduct, fuse_lora
 
@@ -18,6 +17,8 @@ def calls(monkeypatch):
 
 def layers(**config):
     """The same two linear layers under LoRA, twice: (peft's own, fused)."""
+    from peft import LoraConfig, get_peft_model  # seconds
+
     made = []
     for fuse in (False, True):
         torch.manual_seed(0)

@@ -48,8 +48,8 @@ def test_gc_frees_older_iterations_and_old_settings_and_nothing_turns_stale(engi
     assert did.removed["artifacts"] > 0
     assert did.removed["traces"] > 0, "those of the other beta"
     assert statuses(world) == before
-    rows = {path.suffix: set() for path in (world.rows).glob("*/*.*")}
-    for path in world.rows.glob("*/*.*"):
+    rows = {path.suffix: set() for path in (world.store.root / "rows").glob("*/*.*")}
+    for path in (world.store.root / "rows").glob("*/*.*"):
         rows[path.suffix].add(path.stem)
     assert rows[".lock"] == rows[".jsonl"], "no lock of a removed row table is left"
     after = engine.results()
@@ -68,7 +68,7 @@ def test_collected_input_that_is_needed_again_is_computed_again_first(engine):
     collect_garbage(world, 1, dry_run=False)
     # Lose a small artifact of the first iteration: to make it again, collected ones have to come back.
     manifest = world.planner().stage("0001", "gate").manifest
-    shutil.rmtree(world.store.folder(manifest))
+    shutil.rmtree(world.store.open(manifest))
     outcome = run_stage(world, "0001", "gate", run_id="r")
     assert outcome.status == "computed"
     assert content_of(world.store.verify(outcome.manifest)) == expected["0001", "gate"]

@@ -5,8 +5,10 @@ import pytest
 from resources.model.generation import generate
 from resources.model.lm_eval_tasks import evaluate, load_task
 from resources.model.policy import load_policy
-from resources.model.scoring import Question, score_answers
+from resources.model.scoring import Question
 from tests import tiny
+
+pytestmark = pytest.mark.slow("model")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def chat(theirs, prompt):
 # 64 tokens: fewer than a prompt here, so each has a pass of its own; 160: a few at a time; 2048: all at once.
 @pytest.mark.parametrize("batch_tokens", [64, 160, 2048])
 def test_answers_equal_those_of_transformers_one_by_one(batch_tokens, policy, theirs, prompts):
-    ours = generate(policy, prompts, max_new_tokens=9, batch_tokens=batch_tokens)
+    ours = tiny.answers(policy, prompts, max_new_tokens=9, batch_tokens=batch_tokens)
     assert ours == one_by_one(theirs, [chat(theirs, prompt) for prompt in prompts], 9)
     assert len(set(ours)) > 5
 
@@ -61,7 +63,7 @@ def test_a_row_stops_at_its_own_end_token_and_gives_its_place_to_the_next(policy
     third = model.generate(**asked, max_new_tokens=3, do_sample=False)[0, -1].item()
     for config in (policy.model.generation_config, model.generation_config):
         monkeypatch.setattr(config, "eos_token_id", [third])
-    ours = generate(policy, prompts, max_new_tokens=40, batch_tokens=160)
+    ours = tiny.answers(policy, prompts, max_new_tokens=40, batch_tokens=160)
     assert ours == one_by_one(theirs, texts, 40)
     lengths = {len(answer) for answer in ours}
     assert len(lengths) > 1
@@ -69,7 +71,7 @@ def test_a_row_stops_at_its_own_end_token_and_gives_its_place_to_the_next(policy
 
 def test_policy_without_chat_template_reads_the_plain_prompt(policy, theirs, prompts, monkeypatch):
     monkeypatch.setattr(policy.tokenizer, "chat_template", None)
-    ours = generate(policy, prompts[:6], max_new_tokens=5, batch_tokens=256)
+    ours = tiny.answers(policy, prompts[:6], max_new_tokens=5, batch_tokens=256)
     assert ours == one_by_one(theirs, [f"Be brief.\n{prompt}\n" for prompt in prompts[:6]], 5, plain=True)
 
 
@@ -78,31 +80,30 @@ def test_prompts_that_do_not_begin_like_the_others_are_answered_too(policy, thei
     monkeypatch.setattr(policy.tokenizer, "chat_template", template)
     asked = ["an odd one", "one", "the odd other", "two"]
     texts = [f"{'Odd: ' if 'odd' in prompt else 'Even: '}{prompt}|" for prompt in asked]
-    ours = generate(policy, asked, max_new_tokens=6, batch_tokens=256)
+    ours = tiny.answers(policy, asked, max_new_tokens=6, batch_tokens=256)
     assert ours == one_by_one(theirs, texts, 6)
 
 
 def test_answers_are_handed_over_while_others_are_still_in_the_making(policy, prompts):
-    handed, counts = [], []
-    answers = generate(
-        policy, prompts * 4, max_new_tokens=4, batch_tokens=256, progress=counts.append,
-        on_batch=lambda places, some: handed.append(dict(zip(places, some, strict=True))),
-    )  # fmt: skip
+    answers = tiny.answers(policy, prompts * 4, max_new_tokens=4, batch_tokens=256)
+    handed = [
+        dict(zip(places, some, strict=True))
+        for places, some in generate(policy, prompts * 4, max_new_tokens=4, batch_tokens=256)
+    ]
     assert len(handed) > 1
     assert {place: answer for part in handed for place, answer in part.items()} == dict(enumerate(answers))
-    assert counts == sorted(counts)
-    assert counts[-1] == len(answers)
+    assert sum(map(len, handed)) == len(answers)
 
 
 def test_no_prompts_no_answers(policy):
-    assert generate(policy, [], max_new_tokens=4, batch_tokens=256) == []
+    assert tiny.answers(policy, [], max_new_tokens=4, batch_tokens=256) == []
 
 
 @pytest.mark.parametrize("batch_tokens", [128, 512])
 def test_bfloat16_answers_do_not_depend_on_what_else_is_asked(batch_tokens, folder, prompts):
     policy = load_policy(folder, dtype="bfloat16", system_prompt="Be brief.")
-    together = generate(policy, prompts * 3, max_new_tokens=9, batch_tokens=batch_tokens)
-    some = generate(policy, prompts[::-3], max_new_tokens=9, batch_tokens=batch_tokens)
+    together = tiny.answers(policy, prompts * 3, max_new_tokens=9, batch_tokens=batch_tokens)
+    some = tiny.answers(policy, prompts[::-3], max_new_tokens=9, batch_tokens=batch_tokens)
     assert some == together[: len(prompts)][::-3]
 
 
@@ -113,7 +114,7 @@ def test_scores_of_answers_equal_those_of_a_pass_of_their_own(policy, theirs):
     texts = [(f"Number {n}: ", ["one", "two three", "f" * (n % 4 + 1)]) for n in range(12)]
     ids = [(tokenizer(c)["input_ids"], tuple(tokenizer(a)["input_ids"] for a in answers)) for c, answers in texts]
     prefix = tokenizer("Number ")["input_ids"]
-    found = score_answers(policy.model, [Question(*pair) for pair in ids], batch_tokens=256, prefix=prefix)
+    found = tiny.scores(policy.model, [Question(*pair) for pair in ids], batch_tokens=256, prefix=prefix)
     for (context, answers), scores in zip(ids, found, strict=True):
         for answer, (log_prob, greedy) in zip(answers, scores, strict=True):
             with torch.no_grad():

@@ -1,23 +1,19 @@
 """How an experiment chooses, combines and caches its assessors."""
 
+import dataclasses
 import shutil
-import sys
-import threading
-from collections.abc import Callable
-from typing import NamedTuple
 
 import pytest
 
 import apt_assets.assets.order  # noqa: F401 - declares the stages
 from apt_assets.engine.execute import run_stage
 from apt_assets.project import Project
-from apt_assets.rows.grades import combine, grade_context, open_assessor
+from apt_assets.rows.grades import combine
 from apt_assets.settings.experiment import Experiment, UsageError
 from apt_assets.settings.reader import load_experiment
-from apt_assets.world.code import BOUNDARY, PACKAGES, inside
+from resources.assessors import in_parts
 from tests import tiny
 from tests.fake_endpoint import always, naive, serve
-from tests.test_code import owner
 
 # -- combined ------------------------------------------------------------------------------------
 
@@ -62,7 +58,7 @@ def mine(make_experiment, tmp_path):
 def grades_of(project, manifest):
     from resources.store.tables import read_table
 
-    return read_table(project.store.folder(manifest) / "eval_predictions.parquet")["grade"].to_list()
+    return read_table(project.store.open(manifest) / "eval_predictions.parquet")["grade"].to_list()
 
 
 def rubric(server, **more):
@@ -108,7 +104,7 @@ def test_rubric_grades_a_row_once_whatever_the_way_to_reach_the_endpoint(mine, m
         assert grades_of(project, first) == [1] * 12
         assert len(server.requests) == 12
         for changes in ({"in_flight": 2}, {"timeout": 9.0}, {"max_attempts": 2}, {"key_variable": "MY_KEY"}):
-            assert mine(**rubric(server, **changes))[1].work["grades"] == {"reused": 12, "computed": 0}, changes
+            assert mine(**rubric(server, **changes))[1] == first, changes
         assert len(server.requests) == 12
         for changes in ({"text": "Be kind."}, {"model": "n"}, {"samples": 5}, {"temperature": 1.0}):
             assert mine(**rubric(server, **changes))[1].work["grades"] == {"reused": 0, "computed": 12}, changes
@@ -131,12 +127,10 @@ def test_api_key_is_sent_and_written_nowhere(mine, monkeypatch, tmp_path):
 def test_what_was_graded_before_an_endpoint_failed_is_not_asked_for_again(mine, monkeypatch):
     from apt_assets.rows import grades as grading
 
-    def in_fours(*arguments):
-        assessor = open_assessor(*arguments)
-        assessor.at_once = 4
-        return assessor
+    def in_fours(assessor, rows):
+        return in_parts(dataclasses.replace(assessor, at_once=4), rows)
 
-    monkeypatch.setattr(grading, "open_assessor", in_fours)
+    monkeypatch.setattr(grading, "in_parts", in_fours)
 
     def answer(body):
         return (400, {}, "no more credit") if len(server.requests) == 10 else naive(body)
@@ -145,52 +139,6 @@ def test_what_was_graded_before_an_endpoint_failed_is_not_asked_for_again(mine, 
         with pytest.raises(UsageError, match="400: 'no more credit'"):
             mine(**rubric(server, in_flight=1))
         assert mine(**rubric(server, in_flight=1))[1].work["grades"] == {"reused": 8, "computed": 4}
-
-
-class Traced(NamedTuple):
-    """An assessor whose grading is watched."""
-
-    at_once: int
-    grade: Callable
-
-
-@pytest.mark.parametrize("kind", ["labels", "exact", "set_f1", "overlap", "endpoint", "local"])
-def test_all_code_that_grades_is_in_the_key_of_its_grades(mine, monkeypatch, tiny_folder, kind):
-    from apt_assets.rows import grades as grading
-
-    called, known = set(), set()
-
-    def profile(frame, event, _):
-        name = owner(frame)
-        if event == "call" and inside(name[0], PACKAGES) and not inside(name[0], BOUNDARY):
-            called.add(name[0])
-
-    def traced(step, *arguments):
-        assessor = open_assessor(step, *arguments)
-        real = assessor.grade
-
-        def grade(rows):
-            threading.setprofile(profile)
-            sys.setprofile(profile)
-            try:
-                return real(rows)
-            finally:
-                sys.setprofile(None)
-                threading.setprofile(None)
-
-        known.update(grade_context(step, *arguments)["code"])
-        return Traced(assessor.at_once, grade)
-
-    monkeypatch.setattr(grading, "open_assessor", traced)
-    with serve(always(2)) as server:
-        if kind == "endpoint":
-            mine(**rubric(server))
-        elif kind == "local":
-            mine(kind="rubric", rubric={"model": str(tiny_folder / "policy")})
-        else:
-            mine(kind=kind)
-    assert called
-    assert {one for one in called if one.rpartition(".")[2][0] not in "<_"} - known == set()
 
 
 def test_local_grader_that_is_overwritten_in_place_grades_anew(mine, tiny_folder, tmp_path):

@@ -13,10 +13,13 @@ import pytest
 import yaml
 
 from apt_assets.engine.display import Display
+from apt_assets.engine.execute import run_stage
 from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from apt_assets.world.code import CodeDigests
 from tests import tiny
+
+pytestmark = pytest.mark.slow("loop")
 
 ROWS = 60
 
@@ -68,7 +71,7 @@ class Lab:
         from resources.store.tables import read_table
 
         manifest = self.project.store.pointed("tiny", "0001", "domain_dataset")
-        return read_table(self.project.store.folder(manifest) / f"{split}.parquet")["prompt"].to_list()
+        return read_table(self.project.store.open(manifest) / f"{split}.parquet")["prompt"].to_list()
 
     def planned(self, **changes):
         """What `plan` says beforehand that the edit will cost, where it is exact."""
@@ -138,6 +141,7 @@ def test_run_that_changes_nothing_opens_dagster_only_if_its_log_changed_since(la
 def test_appended_rows_are_the_only_ones_answered_graded_and_embedded(lab):
     before = {split: set(lab.rows(split)) for split in ("train", "validation", "test")}
     tiny.write_jsonl(lab.data, tiny.domain_rows(ROWS + 6))
+    run_stage(lab.project, "base", "heldout_rows", run_id="r")
     planned = lab.planned()
     done, _ = lab.run()
     new = {split: len(set(lab.rows(split)) - rows) for split, rows in before.items()}
@@ -166,7 +170,7 @@ def test_row_lost_from_lancedb_is_noticed_by_the_stage_that_needs_it_and_embedde
 
     name = lab.project.store.pointed("tiny", "0001", "retrieval_index").facts["vectors"]
     lost = lab.rows("train")[0]
-    lancedb.connect(lab.project.lancedb).open_table(name).delete(f"text = '{lost}'")
+    lancedb.connect(lab.project.store.root / "lancedb").open_table(name).delete(f"text = '{lost}'")
     assert lab.run() == ({}, set()), "nobody needs it"
     lab.set(retrieval={"per_case": 2})
     done, computed = lab.run()
@@ -176,25 +180,28 @@ def test_row_lost_from_lancedb_is_noticed_by_the_stage_that_needs_it_and_embedde
 
 
 def test_gc_removes_vectors_of_withdrawn_rows_and_tables_of_pools_as_there_used_to_be(lab):
-    from apt_assets.loop.gc import Collected, collect_vectors, needs
+    from apt_assets.loop.gc import what_to_keep
+    from resources.store.collect import remove_vectors
+    from resources.store.store import Collected
 
     def collect(dry_run):
         # Not the whole of gc: this process holds the lock of its run.
-        found = Collected()
-        collect_vectors(lab.project, needs(lab.project, 1)[0], found, dry_run=dry_run)
+        store, found = lab.project.store, Collected()
+        kept = what_to_keep(lab.project, 1).vectors
+        remove_vectors(store.root / "lancedb", store.vectors, kept, found, really=not dry_run)
         return found
 
     before = set(lab.rows("train"))
     tiny.write_jsonl(lab.data, tiny.domain_rows(ROWS // 4))
     lab.run()
-    (lab.project.lancedb / "index-0123456789abcdef.lance").mkdir()
+    (lab.project.store.root / "lancedb" / "index-0123456789abcdef.lance").mkdir()
     gone = len(before - set(lab.rows("train")))
     assert gone > len(before) / 2
     would = collect(dry_run=True)
     assert would.removed == {"vector tables": 1, "vectors": gone}
     assert collect(dry_run=False) == would
     assert would.bytes > 0
-    assert not (lab.project.lancedb / "index-0123456789abcdef.lance").exists()
+    assert not (lab.project.store.root / "lancedb" / "index-0123456789abcdef.lance").exists()
     assert lab.run() == ({}, set())
 
 
@@ -247,7 +254,7 @@ def test_comments_and_docstrings_edited_everywhere_change_no_stage(tmp_path):
     edited = 0
     for path in tmp_path.rglob("*.py"):
         text = path.read_text()
-        spoken = text.replace('"""\n', ' Edited."""\n')
+        spoken = re.sub(r'^( *(?:""".+)?)"""$', r'\1 Edited."""', text, flags=re.MULTILINE)
         path.write_text("# edited\n" + re.sub(r"^( +)return\b", r"\1# why\n\1return", spoken, flags=re.MULTILINE))
         edited += path.read_text() != "# edited\n" + text
     assert edited > 30
@@ -302,7 +309,7 @@ def test_two_runs_at_once_do_each_unit_of_work_once(computed_home, tmp_path, mon
         said = process.communicate(timeout=300)[1]
         assert process.returncode == 0, said
     computed = [(e["iteration"], e["stage"]) for e in lab.journal() if e["event"] == "computed"]
-    assert len(computed) == len(set(computed)) == 12
+    assert len(computed) == len(set(computed)) == 13
     assert lab.run() == ({}, set())
 
 
@@ -337,9 +344,8 @@ def test_shuffled_file_costs_its_digest_and_nothing_else(lab):
 def test_stage_that_reads_what_it_does_not_declare_is_an_error_not_a_wrong_reuse(lab, monkeypatch):
     import dataclasses
 
-    from apt_assets.engine.execute import run_stage
+    from apt_assets.engine.scope import UndeclaredRead
     from apt_assets.engine.stage import STAGES
-    from apt_assets.engine.view import UndeclaredRead
 
     def reading(what):
         stage = dataclasses.replace(STAGES["bad_cases"], compute=what, libraries=("polars", "numpy"))
@@ -349,8 +355,8 @@ def test_stage_that_reads_what_it_does_not_declare_is_an_error_not_a_wrong_reuse
     for what, named in (
         (lambda step: step.settings.training.beta, "the setting training"),
         (lambda step: step.read("domain_dataset", "train"), "domain_dataset"),
-        (lambda step: step.base_model(), "base_model"),
-        (lambda step: step.previous_adapter(), "previous_adapter"),
+        (lambda step: step.outside("base_model"), "base_model"),
+        (lambda step: step.producer("previous_adapter"), "previous_adapter"),
         (lambda step: step.iteration, "iteration"),
         (lambda step: step.landed(), "landing_files"),
     ):

@@ -1,5 +1,6 @@
 """A loop that starts from an adapter made elsewhere, in place of the bare base model."""
 
+import importlib
 import json
 import os
 import shutil
@@ -20,16 +21,17 @@ from apt_assets.orchestration.run import run_loop
 from apt_assets.report.explain import as_text, explain
 from apt_assets.report.export import export
 from apt_assets.report.findings import findings
-from apt_assets.rows import answers as answering
+from apt_assets.rows import policy as policies
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE
 from resources.model.adapter import problem_with
-from resources.model.generation import generate
 from resources.model.policy import load_policy
 from resources.store.digest import digest_file, digest_json
 from resources.training.trainer import train_adapter
 from tests import tiny
 from tests.test_trainer import RECIPE, pairs
+
+pytestmark = pytest.mark.slow("loop")
 
 PARTS = ("adapter_config.json", "adapter_model.safetensors")
 # The steps are so small that what is trained is what it starts from. The targets are those of a fresh adapter.
@@ -79,7 +81,7 @@ def table(project, key, stage, file=None):
 def said_by(project, adapter, prompts):
     system_prompt = project.experiment.policy.system_prompt
     policy = load_policy(project.models.base_model, adapter, dtype="float32", system_prompt=system_prompt)
-    return generate(policy, prompts, max_new_tokens=4, batch_tokens=1024)
+    return tiny.answers(policy, prompts, max_new_tokens=4, batch_tokens=1024)
 
 
 def statuses(project):
@@ -169,7 +171,11 @@ def test_overwritten_in_place_makes_stale_what_starts_from_it_and_put_back_all_i
         (BASE, "base_scores"),
         ("0001", "policy"),
     }
-    assert set(statuses(project)) - set(changed) == {("0001", "domain_dataset"), ("0001", "retrieval_index")}
+    assert set(statuses(project)) - set(changed) == {
+        (BASE, "heldout_rows"),
+        ("0001", "domain_dataset"),
+        ("0001", "retrieval_index"),
+    }
     scores = table(project, BASE, "base_scores", "domain_items")["prediction"].to_list()
     run(project)
     assert table(project, BASE, "base_scores", "domain_items")["prediction"].to_list() != scores
@@ -193,7 +199,7 @@ def test_the_same_adapter_in_another_folder_is_the_same(home, tiny_folder, tmp_p
 def test_without_it_the_loop_starts_from_the_base_model_and_with_it_again_all_is_reused(home, tiny_folder):
     bare = open_project(home, tiny_folder, policy={"initial_adapter": None}, training={"lora_targets": "all-linear"})
     assert bare.identity("initial_adapter") == "none"
-    assert bare.planner().stage("0001", "policy").inputs == {"previous_adapter": "none"}
+    assert bare.planner().stage("0001", "policy").inputs["previous_adapter"] == "none"
     run(bare)
     assert [check["against"] for check in bare.planner().verdict("0001")["checks"]] == ["the base model"] * 2
     assert findings(bare)["start"] == "the base model"
@@ -201,15 +207,35 @@ def test_without_it_the_loop_starts_from_the_base_model_and_with_it_again_all_is
     assert run(project).computed == []
 
 
-@pytest.mark.parametrize(("key", "name"), [(BASE, "base_scores"), ("0001", "eval_predictions")])
-def test_overwritten_while_a_stage_runs_nothing_of_it_is_kept(key, name, project, home, tiny_folder, monkeypatch):
-    real = answering.open_policy
-    monkeypatch.setattr(answering, "open_policy", lambda *given: (real(*given), overwrite(home, tiny_folder, 3))[0])
+@pytest.mark.parametrize(
+    ("key", "name", "module", "read"),
+    [
+        (BASE, "base_scores", policies, "open_policy"),
+        ("0001", "policy", importlib.import_module("apt_assets.assets.policy"), "initial_adapter"),
+    ],
+)
+def test_overwritten_while_a_stage_runs_nothing_of_it_is_kept(
+    key, name, module, read, project, home, tiny_folder, monkeypatch
+):
+    real = getattr(module, read)
+    monkeypatch.setattr(module, read, lambda *given: (real(*given), overwrite(home, tiny_folder, 3))[0])
     (home / ".apt/store/rows").rename(home / "rows")
     project.store.forget(project.planner().stage(key, name).manifest)
-    with pytest.raises(StageBlocked, match=r"initial_adapter changed while it ran"):
+    with pytest.raises(StageBlocked, match=r"(initial|previous)_adapter changed while it ran"):
         run_stage(project, key, name, run_id="r")
     assert not [path for path in (home / ".apt/store/rows").rglob("*.jsonl") if len(path.read_text().splitlines()) > 1]
+
+
+def test_overwritten_after_policy_took_it_over_what_answers_is_the_copy(project, home, tiny_folder, monkeypatch):
+    real = policies.open_policy
+    before = table(project, "0001", "eval_predictions", "eval_predictions")["prediction"].to_list()
+    monkeypatch.setattr(policies, "open_policy", lambda *given: (overwrite(home, tiny_folder, 3), real(*given))[1])
+    (home / ".apt/store/rows").rename(home / "rows")
+    project.store.forget(project.planner().stage("0001", "eval_predictions").manifest)
+    assert run_stage(project, "0001", "eval_predictions", run_id="r").status == "computed"
+    manifest = project.store.pointed("tiny", "0001", "eval_predictions")
+    read = pl.read_parquet(project.store.open(manifest) / "eval_predictions.parquet")
+    assert read["prediction"].to_list() == before
 
 
 # -- adapters that cannot be used ----------------------------------------------------------------------

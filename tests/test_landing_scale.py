@@ -13,9 +13,9 @@ import unicodedata
 import pytest
 
 from apt_assets.landing import readers as reading
-from apt_assets.landing.records import contents_of, read_landed
+from apt_assets.landing.records import SPLITS, contents_of, read_landed
 from apt_assets.method.domain import build_domain
-from apt_assets.method.splits import SPLITS, row_id, row_ids, splits_of
+from apt_assets.method.splits import row_id, row_ids, splits_of
 from resources.store.digest import digest_json, digest_rows
 
 # Text that goes wrong somewhere: white space that only some libraries strip, case that folds to another

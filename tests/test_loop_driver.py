@@ -267,7 +267,7 @@ def test_run_key_is_new_also_when_an_old_run_was_deleted_from_the_history(starte
 @pytest.mark.parametrize("written", ["{torn", "{}", '{"passed": false, "reason": "edited"}'])
 def test_verdict_that_is_not_what_was_written_is_decided_again_and_opens_nothing(ended, written):
     manifest = ended.project.store.pointed("made-up", "0001", "gate")
-    (ended.project.store.folder(manifest) / "verdict.json").write_text(written)
+    (ended.project.store.open(manifest) / "verdict.json").write_text(written)
     request = ended.drive()
     assert asked(request) == ("iterate", "0001")
     assert request.tags["apt/why"] == "gate is stale: its verdict is damaged"

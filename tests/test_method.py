@@ -1,11 +1,17 @@
+import math
+
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from apt_assets.method.gate import decide, paired_bootstrap
+from apt_assets.method.measures import by_label
 from apt_assets.method.mining import draw_questions, select_bad_cases
 from apt_assets.method.pairing import build_pairs
-from apt_assets.method.scores import wilson
+from apt_assets.method.scores import summarise, wilson
 from apt_assets.method.splits import row_id
+from apt_assets.method.weaknesses import changed_rows
 from resources.store.tables import TableError, write_table
 from schemas.tables import TABLES, DomainItems
 
@@ -126,6 +132,18 @@ def test_wilson_interval_of_no_trials_says_nothing_is_known():
     assert wilson(50, 100)["low"] == pytest.approx(0.4038, abs=1e-4)
 
 
+@given(st.integers(1, 3000), st.floats(0, 1))
+def test_wilson_interval_is_that_of_its_formula(trials, share):
+    """Wilson 1927, doi 10.2307/2276774."""
+    right, z = round(share * trials), 1.959964
+    mean = right / trials
+    middle = (mean + z * z / (2 * trials)) / (1 + z * z / trials)
+    reach = z * math.sqrt(mean * (1 - mean) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)
+    found = wilson(right, trials)
+    assert (found["low"], found["high"]) == pytest.approx((middle - reach, middle + reach), abs=1e-6)
+    assert 0 <= found["low"] <= found["mean"] == mean <= found["high"] <= 1
+
+
 @pytest.mark.parametrize(
     ("row", "column"),
     [
@@ -143,3 +161,47 @@ def test_row_outside_its_schema_is_not_written_and_the_column_is_named(tmp_path,
 def test_same_row_twice_is_not_written(tmp_path):
     with pytest.raises(TableError, match="row_id"):
         write_table(table("train", [(row_id("q"), "q", "a")] * 2), tmp_path / "train.parquet")
+
+
+# -- another threshold than 4 --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bad_below", "bad", "kept"),
+    [(2, {1}, {4, 5}), (3, {1, 2}, {4, 5}), (4, {1, 2, 3}, {4, 5}), (5, {1, 2, 3, 4}, {5})],
+)
+def test_threshold_decides_what_is_mined_and_replayed_and_a_grade_of_three_may_be_neither(bad_below, bad, kept):
+    rows = [prediction(f"question {grade}", grade) for grade in range(1, 6)]
+    predictions = table("eval_predictions", rows)
+    cases = select_bad_cases(predictions, bad_below)
+    assert set(cases["grade"]) == bad
+    pairs = build_pairs(
+        cases,
+        predictions,
+        table("neighbors", []),
+        predictions.clear(),
+        bad_below=bad_below,
+        replay_share=None,
+    )
+    assert set(pairs.filter(pl.col("kind") == "bad_case")["grade"]) == bad
+    assert set(pairs.filter(pl.col("kind") == "replay")["grade"]) == kept
+
+
+def test_right_is_four_or_five_for_scores_gate_and_what_was_forgotten_whatever_is_mined():
+    graded = [(*prediction(f"v{grade}", grade), "validation") for grade in range(1, 6)]
+    rows = pl.DataFrame(graded, schema=DomainItems.empty().schema, orient="row")
+    assert summarise(rows, items([]), table("passage_items", []))["domain"]["validation"]["lenient"]["mean"] == 0.4
+    verdict_of_five = decide(
+        rows, rows, items([True]), items([True]), promoted="it", start="it",
+        domain_tolerance=0.0, general_tolerance=1.0, confidence=0.95, resamples=500,
+    )  # fmt: skip
+    assert verdict_of_five["checks"][0]["candidate"] == 0.4
+    worse = rows.with_columns(grade=pl.lit(3, pl.Int8))
+    assert changed_rows(rows, worse)[0]["forgotten"] == 2, "3 is not right, though it need not be bad"
+
+
+@pytest.mark.parametrize(("bad_below", "rate"), [(3, 0.4), (4, 0.6), (5, 0.8)])
+def test_threshold_decides_what_the_report_calls_bad_by_label(bad_below, rate):
+    rows = table("eval_predictions", [prediction(f"question {grade}", grade) for grade in range(1, 6)])
+    (label,) = by_label(rows, rows, bad_below)
+    assert label["bad_before"] == pytest.approx(rate)

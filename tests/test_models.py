@@ -13,11 +13,12 @@ from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from apt_assets.settings.experiment import REPOSITORY, UsageError
 from resources.model.capabilities import lacking
-from resources.model.generation import generate
 from resources.model.policy import encode, load_policy
 from resources.training.trainer import make_trainer, train_adapter
 from tests import tiny
 from tests.test_trainer import RECIPE, pairs
+
+pytestmark = pytest.mark.slow("loop")
 
 # What their config.json says, sizes apart.
 LLAMA_2 = {
@@ -92,7 +93,7 @@ def test_ready_experiment_runs_the_whole_loop_on_a_tiny_model_of_its_architectur
     result = run_loop(project, 1, Display())
     # What the gate says of a random model is not what this is about.
     assert {name for key, name in result.computed if key == "0001"} >= set(stages_of("0001")) - {"promoted_adapter"}
-    adapter = project.store.folder(project.store.pointed(content["name"], "0001", "adapter_checkpoint"))
+    adapter = project.store.open(project.store.pointed(content["name"], "0001", "adapter_checkpoint"))
     assert any(
         tensor.any() for name, tensor in load_file(adapter / "adapter_model.safetensors").items() if "_B." in name
     )
@@ -149,7 +150,7 @@ def test_other_lora_targets_train_anew_and_answer_nothing_anew(make_experiment, 
 def test_run_without_the_gpu_it_needs_is_refused_before_anything_is_computed(policy, make_experiment, tmp_path):
     tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(20))
     project = Project.open(make_experiment(policy={"device": "cuda", "dtype": "bfloat16", **policy}))
-    assert project.planner().stage("base", "base_scores").status == "missing"
+    assert project.planner().stage("base", "heldout_rows").status == "missing"
     with pytest.raises(UsageError, match=r"policy.device: cuda cannot be used here .*set it to cpu"):
         run_loop(project, 1, Display())
     assert project.store.pointed("tiny", "base", "base_scores") is None
@@ -182,7 +183,7 @@ def test_more_than_one_gpu_in_sight_is_refused_with_the_way_to_choose_one(monkey
 def test_attention_that_packed_rows_do_not_know_is_refused(architecture, changes, what, tmp_path):
     policy = load_policy(make_model(tmp_path / "model", {**architecture, **changes}), dtype="float32")
     with pytest.raises(NotImplementedError, match=f"uses .*{what}.*, which is not supported"):
-        generate(policy, ["red"], max_new_tokens=2, batch_tokens=64)
+        tiny.answers(policy, ["red"], max_new_tokens=2, batch_tokens=64)
 
 
 def test_hub_id_that_is_not_on_this_machine_says_how_to_get_it(make_experiment):

@@ -107,6 +107,7 @@ few_words = st.lists(st.sampled_from(["a", "b", "ab", "B", "é", "ß", "-"]), mi
 questions = st.lists(st.tuples(few_words, st.sampled_from(["x", "X", "y"])), max_size=12)
 
 
+@pytest.mark.slow("cases")
 @settings(max_examples=300, deadline=None)
 @given(questions, questions, st.integers(2, 4), st.sampled_from([1, 3, 50_000]))
 def test_rows_found_are_those_that_comparing_all_pairs_finds(train, held, shortest, block):

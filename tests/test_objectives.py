@@ -20,13 +20,15 @@ from apt_assets.report.page import page
 from apt_assets.report.show import rows_of
 from resources.model.packing import common_prefix
 from resources.model.policy import encode, load_policy
-from resources.model.scoring import Question, score_answers
+from resources.model.scoring import Question
 from resources.store.tables import read_table
 from resources.training.shared_prompts import pack_pairs
 from resources.training.trainer import TrainingRecipe, as_conversations, make_trainer, train_adapter
 from schemas.tables import TABLES
 from tests import tiny
 from tests.test_trainer import RECIPE, train
+
+pytestmark = pytest.mark.slow("loop")
 
 SFT = TrainingRecipe(**{**RECIPE.__dict__, "objective": "sft", "epochs": 2})
 SYSTEM = "Be brief."
@@ -196,7 +198,7 @@ def project(fine_tuned, tiny_folder):
 
 def stored(project, stage, file=None):
     manifest = project.store.pointed("tiny", "0001", stage)
-    return read_table(project.store.folder(manifest) / f"{file or stage}.parquet")
+    return read_table(project.store.open(manifest) / f"{file or stage}.parquet")
 
 
 def stale(project):
@@ -223,13 +225,13 @@ def nll(project, rows, adapter):
     gold = [policy.tokenizer(answer + policy.tokenizer.eos_token)["input_ids"] for answer in rows["chosen"]]
     contexts = [encode(policy, prompt) for prompt in rows["prompt"]]
     questions = [Question(context, (ids,)) for context, ids in zip(contexts, gold, strict=True)]
-    scored = score_answers(policy.model, questions, batch_tokens=1024)
+    scored = tiny.scores(policy.model, questions, batch_tokens=1024)
     return -sum(log_prob for ((log_prob, _),) in scored) / len(scored)
 
 
 def test_sft_lowers_the_nll_of_pool_rows_that_the_policy_was_not_asked(project):
     rows = stored(project, "preference_pairs").filter(pl.col("grade").is_null())
-    adapter = project.store.folder(project.store.pointed("tiny", "0001", "adapter_checkpoint"))
+    adapter = project.store.open(project.store.pointed("tiny", "0001", "adapter_checkpoint"))
     assert nll(project, rows, adapter) < nll(project, rows, None) - 1
 
 
@@ -272,7 +274,7 @@ def test_report_show_and_export_cope_with_rows_that_the_policy_was_not_asked(pro
     assert height == len(rows)
     assert None in {row[columns.index("grade")] for row in rows}
     manifest = project.store.pointed("tiny", "0001", "preference_pairs")
-    write_pairs(project, project.store.folder(manifest) / "preference_pairs.parquet", tmp_path / "out")
+    write_pairs(project, project.store.open(manifest) / "preference_pairs.parquet", tmp_path / "out")
     assert '"grade": null' in (tmp_path / "out" / "train.jsonl").read_text()
 
 

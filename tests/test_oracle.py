@@ -17,6 +17,8 @@ from apt_assets.engine.stage import STAGES
 from apt_assets.loop.gc import collect_garbage
 from tests.oracle import Engine, World, scratch
 
+pytestmark = pytest.mark.slow("cases")
+
 STORES, SEQUENCES = 20, 50  # sequences in each store: 1,000 in all
 
 

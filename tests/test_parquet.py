@@ -1,5 +1,6 @@
 """Parquet that is broken, swollen or made to break its reader: an error or rejected rows, and the good rows kept."""
 
+import os
 import textwrap
 import time
 
@@ -38,7 +39,7 @@ def decoder(tmp_path, monkeypatch):
     good = "stream.write_batch(pa.record_batch({'prompt': ['kept?'], 'answer': ['yes']}))"
 
     def replace(code):
-        script = "import os, resource, sys, time\nimport pyarrow as pa\nsend = sys.stdout.buffer\n"
+        script = "import os, resource, signal, sys\nimport pyarrow as pa\nsend = sys.stdout.buffer\n"
         script += "stream = pa.ipc.new_stream(send, pa.schema({'prompt': pa.string(), 'answer': pa.string()}))\n"
         (tmp_path / "decoder.py").write_text(f"{script}{good}\nsend.flush()\n{textwrap.dedent(code)}")
         monkeypatch.setattr(parquet, "__file__", str(tmp_path / "decoder.py"))
@@ -65,7 +66,11 @@ def test_reader_that_crashes_in_the_middle_of_a_batch_gives_no_half_batch(decode
     assert rejects == {0: "the file cannot be read on: its reader crashed (SIGKILL)"}
 
 
-@pytest.mark.parametrize("forever", ["while True: pass", "time.sleep(600)"])
+FOR_EVER = "signal.pause()"
+
+
+@pytest.mark.slow("processes")
+@pytest.mark.parametrize("forever", ["while True: pass", FOR_EVER])
 def test_reader_that_never_ends_is_ended(decoder, monkeypatch, forever):
     monkeypatch.setattr(parquet, "LONGEST_WAIT", 3.0)
     monkeypatch.setattr(parquet, "MOST_WAITS", 3)
@@ -76,16 +81,21 @@ def test_reader_that_never_ends_is_ended(decoder, monkeypatch, forever):
     assert rejects == {0: "the file cannot be read on: nothing was read of it for 3 s"}
 
 
-def test_reader_that_the_machine_lets_wait_is_waited_for(decoder, monkeypatch):
+@pytest.mark.slow("processes")
+def test_reader_that_the_machine_lets_wait_is_waited_for(decoder, monkeypatch, tmp_path):
     monkeypatch.setattr(parquet, "LONGEST_WAIT", 3.0)
-    prompts, rejects = read(decoder("time.sleep(5); os.kill(os.getpid(), 9)"))
+    # The reader goes on when it was looked after, which is after so many seconds, and left alone.
+    pipe, look = tmp_path / "looked", parquet.Watch.look
+    os.mkfifo(pipe)
+    monkeypatch.setattr(parquet.Watch, "look", lambda watch: (look(watch), pipe.write_text("")))
+    prompts, rejects = read(decoder(f"open({str(pipe)!r}).read(); os.kill(os.getpid(), 9)"))
     assert prompts == ["kept?"]
     assert "crashed (SIGKILL)" in rejects[0]
 
 
 def test_reading_that_is_given_up_leaves_no_process_behind(decoder):
     before = psutil.Process().children()
-    batches = parquet.read_batches(decoder("time.sleep(600)"))
+    batches = parquet.read_batches(decoder(FOR_EVER))
     started = time.monotonic()
     assert next(batches).num_rows == 1
     batches.close()

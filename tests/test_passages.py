@@ -22,10 +22,8 @@ from tests import tiny
 
 def scored(policy, task, items=None, batch_tokens=256):
     found = {}
-    score_items(
-        policy, task, items or range(len(task.keys)), batch_tokens=batch_tokens,
-        on_batch=lambda places, values: found.update(zip(places, values, strict=True)),
-    )  # fmt: skip
+    for places, values in score_items(policy, task, items or range(len(task.keys)), batch_tokens=batch_tokens):
+        found.update(zip(places, values, strict=True))
     return found
 
 
@@ -76,7 +74,8 @@ def test_a_changed_passage_is_scored_again_alone(make_experiment, tmp_path):
 
     def score():
         project = Project.open(make_experiment(benchmarks=tasks))
-        run_stage(project, "base", "base_scores", run_id="by hand")
+        for name in ("heldout_rows", "base_scores"):
+            run_stage(project, "base", name, run_id="by hand")
         manifest = project.store.pointed("tiny", "base", "base_scores")
         return manifest.work["scores"], read_table(project.artifact(manifest) / "passage_items.parquet")
 

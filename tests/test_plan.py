@@ -7,11 +7,12 @@ import sys
 import pytest
 
 import apt_assets.assets.order  # noqa: F401 - declares the stages
-from apt_assets.engine.plan import Planner, in_order, stages_of
-from apt_assets.engine.stage import STAGES
+from apt_assets.engine.plan import ENGINE_VERSION, in_order, stages_of
+from apt_assets.engine.stage import SOURCES, STAGES
+from apt_assets.promotion import LoopPlanner
 from apt_assets.settings.experiment import Experiment
-from apt_assets.settings.iterations import BASE
-from resources.store.artifacts import ArtifactStore
+from apt_assets.settings.iterations import ADAPTER_PARTS, BASE
+from tests.stores import local_store
 
 
 class World:
@@ -43,14 +44,14 @@ class Bench:
     """Fills a store as a run would, with artifacts whose content the test decides."""
 
     def __init__(self, root):
-        self.store, self.world = ArtifactStore(root), World()
+        self.store, self.world = local_store(root), World()
         self.experiment = Experiment(name="t")
         self.content: dict[str, str] = {}
         self.refused: set[str] = set()
         self.computed: list[tuple[str, str]] = []
 
     def planner(self):
-        return Planner(self.experiment, self.store, self.world)
+        return LoopPlanner(self.experiment, self.store, self.world)
 
     def set(self, section, **values):
         changed = getattr(self.experiment, section).model_copy(update=values)
@@ -71,6 +72,7 @@ class Bench:
     def compute(self, key, name, plan):
         files = {part.split("/")[1] for s in STAGES.values() for part in s.inputs if part.startswith(f"{name}/")}
         files |= {"domain_items.parquet"} if name == "base_scores" else set()
+        files |= set(ADAPTER_PARTS) if name == "promoted_adapter" else set()
         # Different inputs give different content, unless the test fixed the content of the stage.
         content = self.content.get(name, json.dumps(plan.inputs) + plan.fingerprint)
         with self.store.workspace() as folder:
@@ -81,7 +83,7 @@ class Bench:
                 (folder / "verdict.json").write_text(json.dumps({"passed": passed, "reason": "said the test"}))
             manifest = self.store.commit(
                 folder, stage=name, fingerprint=plan.fingerprint, **plan.facts, facts={}, work={}, row_tables=[],
-                iteration=key, seconds=0.0, run_id="r", created="now",
+                iteration=key, seconds=0.0, run_id="r", created="now", engine=ENGINE_VERSION,
             )  # fmt: skip
         self.store.point("t", key, manifest)
         self.computed.append((key, name))
@@ -151,10 +153,10 @@ def test_flipped_back_setting_reuses_everything(bench):
 
 def test_same_result_of_changed_input_cuts_off(tmp_path):
     bench = Bench(tmp_path)
-    bench.content = {"domain_dataset": "the same rows", "base_scores": "the same scores"}
+    bench.content = {"domain_dataset": "the same rows", "heldout_rows": "the same questions"}
     bench.run()
     bench.world.files = {"a.jsonl": "digest-of-shuffled-lines"}
-    assert {name for _, name in bench.run()} == {"base_scores", "domain_dataset"}
+    assert {name for _, name in bench.run()} == {"heldout_rows", "domain_dataset"}
 
 
 def test_stage_below_a_stale_one_waits_and_says_for_what(bench):
@@ -189,7 +191,8 @@ def test_new_data_after_a_refusal_continues_from_the_last_promoted_adapter(tmp_p
     bench.world.by_iteration["0003"] = {"a.jsonl": "digest-a", "b.jsonl": "digest-b"}
     bench.run(3)
     assert bench.planner().promoted_before("0003") == "0001"
-    assert bench.status("0003", "policy").inputs == {"previous_adapter": bench.planner().adapter_version("0002")}
+    adapter = SOURCES["previous_adapter"].version(bench.planner(), "0002")
+    assert bench.status("0003", "policy").inputs == {"previous_adapter": adapter, "promoted_count": "1"}
     assert "promoted_adapter" in names(bench.computed, "0003")
 
 
@@ -197,7 +200,7 @@ def test_artifact_gone_from_the_store_is_computed_again(bench):
     import shutil
 
     manifest = bench.status("0001", "bad_cases").manifest
-    shutil.rmtree(bench.store.folder(manifest))
+    shutil.rmtree(bench.store.open(manifest))
     assert bench.status("0001", "bad_cases").causes == ["its artifact is gone from the store"]
     assert ("0001", "bad_cases") in bench.run()
 
@@ -214,7 +217,7 @@ def test_planning_needs_neither_torch_nor_dagster():
     import sys
 
     code = (
-        "import sys, apt_assets.assets, apt_assets.engine.plan, apt_assets.project, apt_assets.cli;"
+        "import sys, apt_assets.assets.order, apt_assets.engine.plan, apt_assets.project, apt_assets.cli;"
         "print(sorted({'torch', 'dagster', 'polars', 'transformers', 'pandera'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apt_assets.landing.records import contents_of, read_landed
+from apt_assets.landing.records import SPLITS, contents_of, read_landed
 from apt_assets.method.domain import build_domain
-from apt_assets.method.splits import SPLITS, row_id, row_ids, splits_of
+from apt_assets.method.splits import row_id, row_ids, splits_of
 from apt_assets.settings.iterations import is_key, key_of, number_of
 from resources.store.digest import digest_json, digest_rows
 from resources.store.rows import RowTable
@@ -213,9 +213,9 @@ def test_kept_rows_come_back_whatever_their_values_and_are_computed_once(tmp_pat
     keys = list(values)
     asked = []
 
-    def compute(positions, commit):
+    def compute(positions):
         asked.extend(positions)
-        commit(positions, [values[keys[position]] for position in positions])
+        yield positions, [values[keys[position]] for position in positions]
 
     for _ in range(2):
         assert table.fill(keys, compute).values == [values[key] for key in keys]
@@ -228,7 +228,11 @@ def test_kept_rows_come_back_whatever_their_values_and_are_computed_once(tmp_pat
 def test_kept_rows_of_a_damaged_file_are_whole_or_absent(tmp_path_factory, seed, flips):
     table = RowTable(tmp_path_factory.mktemp("rows"), "answers", {})
     values = {f"k{n}": f"value {n}" * 3 for n in range(6)}
-    table.fill(list(values), lambda positions, commit: commit(positions, list(values.values())))
+
+    def compute(positions):
+        yield positions, list(values.values())
+
+    table.fill(list(values), compute)
     content, draw = bytearray(table.path.read_bytes()), random.Random(seed)
     for _ in range(flips):
         content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)

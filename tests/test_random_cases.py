@@ -64,7 +64,7 @@ def near(make_experiment, tmp_path):
             outcomes[name] = run_stage(project, "0001", name, run_id="r")
 
         def read(stage, file=None):
-            return read_table(project.store.folder(outcomes[stage].manifest) / f"{file or stage}.parquet")
+            return read_table(project.store.open(outcomes[stage].manifest) / f"{file or stage}.parquet")
 
         computed = [name for name, outcome in outcomes.items() if outcome.status == "computed"]
         return project, read, outcomes["neighbors"].manifest, computed
@@ -92,7 +92,8 @@ def test_random_cases_are_as_many_as_similar_ones_from_training_rows_only(near):
 
 def test_people_are_shown_random_cases_without_a_similarity(near):
     from apt_assets.orchestration.metadata import metadata, origins
-    from apt_assets.report.findings import Store, pair_origins
+    from apt_assets.report.findings import pair_origins
+    from apt_assets.report.look import ProjectLook
     from apt_assets.report.page import pairs
     from apt_assets.report.show import rows_of
 
@@ -103,7 +104,7 @@ def test_people_are_shown_random_cases_without_a_similarity(near):
     assert count == read("neighbors").height
     assert {row[columns.index("similarity")] for row in rows} == {None}
     assert "preview" in metadata(project, planner, "0001", "computed", manifest, 0.0)
-    found = pair_origins(Store(project, planner), "0001")
+    found = pair_origins(ProjectLook(project, planner, ["0001"], "0001"), "0001")
     assert {row["similarity"] for row in found["rows"]} == {None}
-    assert "similarity" in "".join(pairs({"pairs": {"0001": found}}))
-    assert "similar" in origins(Store(project, planner), "0001")
+    assert "similarity" in pairs({"pairs": {"0001": found}})[0]["rows"].columns
+    assert "similar" in origins(ProjectLook(project, planner, ["0001"], "0001"), "0001")

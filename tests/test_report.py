@@ -11,13 +11,15 @@ from xml.etree import ElementTree
 import numpy as np
 import polars as pl
 import pytest
+from jinja2 import UndefinedError
 
 from apt_assets.drawing import plots
 from apt_assets.method.measures import by_label, confusion, grade_counts
 from apt_assets.method.weaknesses import changed_items, changed_rows, cluster_groups, label_groups, weaknesses
 from apt_assets.report.findings import findings
-from apt_assets.report.page import page, write_report
-from apt_assets.settings.experiment import RubricSettings
+from apt_assets.report.html import render
+from apt_assets.report.page import STATES, page, write_report
+from resources.assessors.rubric import RubricSettings
 from resources.store.tables import read_table
 from schemas.tables import DomainItems, GeneralItems, Predictions
 from tests import tiny
@@ -25,7 +27,7 @@ from tests import tiny
 
 def stored(project, key, stage, file=None):
     manifest = project.store.pointed("tiny", key, stage)
-    return read_table(project.store.folder(manifest) / f"{file or stage}.parquet")
+    return read_table(project.store.open(manifest) / f"{file or stage}.parquet")
 
 
 class Tags(HTMLParser):
@@ -59,7 +61,7 @@ def test_page_tells_the_counts_of_the_tables(finished, project):
     for key, table in mined.items():
         rates = [entry["rates"][key] for entry in found["weaknesses"] if key in entry["rates"]]
         assert sum(rate["bad"] for rate in rates) == table.filter(pl.col("grade") < 4).height
-        assert found["plots"]["grades"][key] == grade_counts(table)
+        assert found["plots"]["grade_histogram"][key] == grade_counts(table)
 
     (kept,) = [one for one in found["forgotten"] if (one["before"], one["after"]) == ("base", "0002")]
     before, after = (
@@ -138,6 +140,11 @@ def test_whoever_trains_on_pairs_is_told_that_a_study_compares_recipes(project):
     assert "apt-assets study" not in page({**found, "settings": tuned})
 
 
+def test_value_that_a_page_names_and_nobody_gave_is_an_error():
+    with pytest.raises(UndefinedError, match="'landed' is undefined"):
+        render("empty_report.html", title="t", subtitle="s", experiment="")
+
+
 @pytest.mark.parametrize(("landed", "steps"), [(False, 2), (True, 1)])
 def test_empty_project_gives_a_page_that_says_what_to_run(tmp_path, tiny_folder, landed, steps):
     project = tiny.open_project(tmp_path, tiny_folder)
@@ -160,7 +167,7 @@ def test_half_computed_project_shows_what_is_there_and_what_is_missing(tmp_path,
     found = write_report(project, tmp_path / "report.html")
     assert found["verdict"].startswith("No adapter is promoted yet")
     missing = {(one["iteration"], one["stage"]): one["status"] for one in found["stale"]}
-    assert missing["base", "base_scores"] == "missing"
+    assert missing["base", "heldout_rows"] == "missing"
     assert missing["0001", "neighbors"] == "missing"
     assert ("0001", "bad_cases") not in missing
     assert {entry["state"] for entry in found["weaknesses"]} == {"not asked again"}
@@ -183,7 +190,7 @@ def test_damaged_table_is_reported_and_the_rest_still_shown(finished, tiny_folde
     shutil.copytree(finished, tmp_path / "copy")
     project = tiny.open_project(tmp_path / "copy", tiny_folder)
     manifest = project.store.pointed("tiny", "0001", "preference_pairs")
-    (project.store.folder(manifest) / "preference_pairs.parquet").write_bytes(b"not parquet")
+    (project.store.open(manifest) / "preference_pairs.parquet").write_bytes(b"not parquet")
     found = findings(project)
     assert "0001" not in found["pairs"]
     assert found["pairs"]["0002"]["rows"]
@@ -273,6 +280,36 @@ def test_held_out_rows_of_a_label_decide_before_mined_ones_do():
     (found,) = weaknesses(mined, {f"{1:016x}": "a"}, 4, heldout)
     assert found["state"] == "remains"
     assert (found["heldout"]["before"]["mean"], found["heldout"]["after"]["n"]) == (1.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "state"),
+    [((0, 4), (0, 4), "not confirmed"), ((1, 4), (0, 4), "cured"), ((0, 4), (1, 4), "worse"), ((0, 4), (0, 0), None)],
+)
+def test_weakness_that_no_held_out_row_ever_showed_is_not_called_cured(before, after, state):
+    mined = {"0001": answers((1, "a", "x", 1))}
+
+    def heldout(bad, of):
+        return answers(*((n, "a", "x", 1) if n < bad else (n, "a", "a", 5) for n in range(of)))
+
+    (found,) = weaknesses(mined, {f"{1:016x}": "a"}, 4, (heldout(*before), heldout(*after)))
+    assert found["state"] == (state or "not asked again")
+
+
+def test_weakness_that_came_and_went_between_iterations_is_not_called_cured():
+    mined = {"0001": answers((1, "a", "a", 5)), "0002": answers((2, "a", "x", 1)), "0003": answers((3, "a", "a", 5))}
+    (found,) = weaknesses(mined, label_groups(pl.concat(mined.values())), 4)
+    assert found["state"] == "not confirmed"
+
+
+def test_every_state_of_a_weakness_has_its_meaning_on_the_page(project):
+    found = findings(project)
+    found["weaknesses"] = [found["weaknesses"][0] | {"state": state} for state in STATES]
+    text = " ".join(Tags(page(found)).text.split())
+    assert (
+        f"{len(STATES)} weaknesses found, by gold label: 1 worse, 1 remains, 1 better, 1 cured, 1 not confirmed" in text
+    )
+    assert "not confirmed: no bad answer before, and none after" in text
 
 
 def test_clusters_of_a_free_form_task_are_named_by_their_own_words():

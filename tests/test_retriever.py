@@ -10,8 +10,9 @@ from apt_assets.method.splits import row_id
 from resources.retrieval.encoder import Encoder
 from resources.retrieval.retriever import make_pool, nearest, similar_cases, verify_pool
 from resources.retrieval.vector_table import VectorTable
-from resources.store.artifacts import CorruptArtifact
 from resources.store.file_digests import FileDigests
+from resources.store.manifest import CorruptArtifact
+from resources.store.rows import collect
 from schemas.tables import BadCases, Examples
 
 PROMPTS = [f"question about topic {n} and {n * 7}" for n in range(40)]
@@ -30,12 +31,11 @@ class MadeUp:
     def __init__(self):
         self.asked = []
 
-    def embed(self, texts, progress, on_batch):
+    def embed(self, texts):
         self.asked += texts
         for start in range(0, len(texts), 64):
             part = texts[start : start + 64]
-            on_batch(list(range(start, start + len(part))), np.stack([vector_of(text) for text in part]))
-            progress(start + len(part))
+            yield list(range(start, start + len(part))), [vector_of(text) for text in part]
 
 
 def vector_of(text):
@@ -43,6 +43,10 @@ def vector_of(text):
     given = np.random.default_rng(list(text.split("#")[0].encode())).integers(-2, 3, MadeUp.dimensions)
     vector = given.astype(np.float32) + np.float32(0.25)
     return vector / np.linalg.norm(vector)
+
+
+def embedded(encoder, texts):
+    return np.stack(collect(len(texts), encoder.embed(texts)))
 
 
 def open_table(folder, name="vectors-x"):
@@ -65,7 +69,7 @@ def cases(*prompts):
 
 
 def pool_of(table, rows, encoder=None):
-    table.fill(rows["prompt"].to_list(), lambda: encoder or MadeUp())
+    table.fill(rows["prompt"].to_list(), (encoder or MadeUp()).embed)
     return make_pool(table, rows)
 
 
@@ -124,7 +128,7 @@ def test_equally_similar_rows_are_taken_by_row_id_wherever_they_lie(tmp_path):
     for name, first in (("forwards", [*same, *other]), ("backwards", [*other, *same][::-1])):
         table = open_table(tmp_path, name)
         for start in range(0, 1000, 300):
-            table.fill(first[start : start + 300], MadeUp)
+            table.fill(first[start : start + 300], MadeUp().embed)
         results.append(similar_cases(table, make_pool(table, pool), asked, pool, per_case=4))
     assert results[0].equals(results[1])
     nearest_same = sorted(row_id(p) for p in same if p != "same#7")[:4]
@@ -166,9 +170,9 @@ def test_rows_outside_the_pool_are_no_neighbours_though_their_vectors_are_there(
 
 
 def test_vector_does_not_depend_on_what_else_is_embedded(encoder):
-    together = encoder.embed(PROMPTS)
-    backwards = encoder.embed(PROMPTS[::-1])[::-1]
-    alone = np.stack([encoder.embed([prompt])[0] for prompt in PROMPTS])
+    together = embedded(encoder, PROMPTS)
+    backwards = embedded(encoder, PROMPTS[::-1])[::-1]
+    alone = np.stack([embedded(encoder, [prompt])[0] for prompt in PROMPTS])
     assert (together == backwards).all()
     assert (together == alone).all()
 
@@ -212,10 +216,10 @@ def test_pool_with_few_new_rows_writes_and_compares_only_them(table, monkeypatch
 
 def test_text_is_embedded_once_for_whatever_pool_and_only_then_the_encoder_is_loaded(tmp_path, encoder):
     table = open_table(tmp_path)
-    assert (table.fill(PROMPTS[:20], lambda: encoder), table.missing(PROMPTS[10:30])) == (20, 10)
+    assert (table.fill(PROMPTS[:20], encoder.embed), table.missing(PROMPTS[10:30])) == (20, 10)
     assert open_table(tmp_path).fill(PROMPTS[:20], pytest.fail) == 0
     vectors = table.vectors(table.rows("text").sort("text")["place"].to_numpy())
-    assert (vectors == encoder.embed(sorted(PROMPTS[:20]))).all()
+    assert (vectors == embedded(encoder, sorted(PROMPTS[:20]))).all()
     assert open_table(tmp_path, "of-another-encoder").missing(PROMPTS[:20]) == 20
 
 
@@ -225,14 +229,16 @@ def test_killed_fill_keeps_what_it_committed(table, monkeypatch):
     class Killed(Exception):
         pass
 
-    def progress(done, of):
-        if done == 256:
-            raise Killed
+    def embed(texts):
+        for positions, vectors in MadeUp().embed(texts):
+            if positions[0] == 256:
+                raise Killed
+            yield positions, vectors
 
     with pytest.raises(Killed):
-        table.fill([f"question {n}" for n in range(1000)], MadeUp, progress=progress)
+        table.fill([f"question {n}" for n in range(1000)], embed)
     assert table.missing([f"question {n}" for n in range(1000)]) == 1000 - 256
-    assert table.fill([f"question {n}" for n in range(1000)], MadeUp) == 1000 - 256
+    assert table.fill([f"question {n}" for n in range(1000)], MadeUp().embed) == 1000 - 256
     assert table.rows("text")["text"].n_unique() == table.rows("text").height == 1000
 
 
@@ -267,7 +273,7 @@ def test_damaged_file_is_noticed_before_use_and_only_its_rows_are_embedded_again
     with pytest.raises(CorruptArtifact, match="lost the row"):
         similar_cases(table, index, asked, pool, per_case=3)
     encoder = MadeUp()
-    table.fill(pool["prompt"].to_list(), lambda: encoder)
+    table.fill(pool["prompt"].to_list(), encoder.embed)
     assert 1 <= len(encoder.asked) <= 64
     assert make_pool(table, pool).equals(index), "vectors are the same again"
     assert similar_cases(table, index, asked, pool, per_case=3).equals(expected)
@@ -313,7 +319,7 @@ def test_lost_or_unreadable_table_is_noticed_and_made_again(table, three_commits
 
 def test_rows_added_later_leave_the_mark_of_an_older_pool_as_it_is(table, three_commits):
     mark = table.mark()
-    table.fill(["another question"], MadeUp)
+    table.fill(["another question"], MadeUp().embed)
     assert table.mark() != mark
     assert table.unchanged_since(mark)
 
@@ -332,17 +338,17 @@ def test_rows_that_no_pool_holds_are_removed_once_they_are_most_of_the_table(tab
     verify_pool(table, third)
     kept = pool.join(third, on="row_id", how="semi")
     assert table.fill(kept["prompt"].to_list(), pytest.fail) == 0
-    assert table.fill(pool["prompt"].to_list(), MadeUp) == 128
+    assert table.fill(pool["prompt"].to_list(), MadeUp().embed) == 128
     assert make_pool(table, pool).equals(index)
 
 
 def test_vectors_of_another_encoder_put_in_place_are_not_taken_for_its_own(table, tmp_path):
-    table.fill(PROMPTS, MadeUp)
+    table.fill(PROMPTS, MadeUp().embed)
     other = open_table(tmp_path, "vectors-y")
     shutil.copytree(table.folder, other.folder)
     shutil.copy(tmp_path / "db" / "vectors-x.checked.json", tmp_path / "db" / "vectors-y.checked.json")
     assert other.missing(PROMPTS) == len(PROMPTS)
     encoder = MadeUp()
-    assert other.fill(PROMPTS, lambda: encoder) == len(PROMPTS)
+    assert other.fill(PROMPTS, encoder.embed) == len(PROMPTS)
     assert sorted(encoder.asked) == sorted(PROMPTS)
     assert table.missing(PROMPTS) == 0

@@ -1,13 +1,13 @@
 """Rows that were computed once: reused, kept batch by batch, and never trusted when damaged."""
 
+import fcntl
 import json
 import multiprocessing
-import time
 
 import pytest
 
 from resources.store import rows as row_store
-from resources.store.rows import RowTable
+from resources.store.rows import RowTable, collect, renumber
 
 
 @pytest.fixture
@@ -16,11 +16,18 @@ def table(tmp_path):
 
 
 def computing(log, value="answer to {}"):
-    def compute(missing, commit):
+    def compute(missing):
         log.append(list(missing))
         for start in range(0, len(missing), 2):
             part = missing[start : start + 2]
-            commit(part, [value.format(i) for i in part])
+            yield part, [value.format(i) for i in part]
+
+    return compute
+
+
+def at_once(values):
+    def compute(missing):
+        yield missing, values
 
     return compute
 
@@ -42,8 +49,8 @@ def test_other_context_shares_nothing(table, tmp_path):
 
 
 def test_failure_loses_at_most_the_batch_in_flight(table):
-    def compute(missing, commit):
-        commit(missing[:2], ["x", "y"])
+    def compute(missing):
+        yield missing[:2], ["x", "y"]
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError):
@@ -51,6 +58,57 @@ def test_failure_loses_at_most_the_batch_in_flight(table):
     log = []
     assert table.fill(["a", "b", "c"], computing(log)).values == ["x", "y", "answer to 2"]
     assert log == [[2]]
+
+
+def test_batch_is_kept_before_the_next_is_asked_for(table):
+    kept = []
+
+    def compute(missing):
+        for i in missing:
+            kept.append(sorted(table.read("abc")))
+            yield [i], [f"answer to {i}"]
+
+    table.fill(["a", "b", "c"], compute)
+    assert kept == [[], ["a"], ["a", "b"]]
+
+
+def test_row_that_a_computation_leaves_out_is_an_error_and_the_others_are_kept(table):
+    def compute(missing):
+        yield missing[1:], ["y"]
+
+    with pytest.raises(KeyError, match="a"):
+        table.fill(["a", "b"], compute)
+    assert table.read("ab") == {"b": "y"}
+
+
+def test_computation_that_is_not_run_to_its_end_frees_what_it_holds(table):
+    holds = []
+
+    def slow(missing):
+        holds.append("a pool of threads")
+        try:
+            for i in missing:
+                yield [i], [float("nan") if i else "fine"]
+        finally:
+            holds.clear()
+
+    # The error, with all that its traceback refers to, is still there when we look.
+    with pytest.raises(ValueError, match="not JSON compliant") as error:
+        table.fill(["a", "b", "c"], lambda missing: renumber(slow(missing), missing))
+    assert holds == []
+    assert error.value.__traceback__ is not None
+    assert table.read("abc") == {"a": "fine"}
+
+
+def test_collected_batches_are_a_list_in_order_and_none_may_be_missing():
+    def said(positions):
+        for position in positions:
+            yield [position], [f"answer to {position}"]
+
+    assert collect(3, said([2, 0, 1])) == ["answer to 0", "answer to 1", "answer to 2"]
+    assert collect(0, said([])) == []
+    with pytest.raises(KeyError, match="1"):
+        collect(3, said([2, 0]))
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20, 50])
@@ -92,7 +150,7 @@ def test_values_come_back_as_they_were_kept_whatever_is_in_them(table, monkeypat
         {"correct": True, "margin": -0.1},
     ]
     keys = [f"k{n}" for n in range(len(values))]
-    table.fill(keys, lambda missing, commit: commit(missing, values))
+    table.fill(keys, at_once(values))
     for size in (1, 50, 1 << 20):
         monkeypatch.setattr(row_store, "CHUNK_BYTES", size)
         assert list(table.read(keys).items()) == list(zip(keys, values, strict=True))
@@ -117,19 +175,24 @@ def test_key_that_would_not_be_found_again_is_refused(table):
         table.fill(['a"b'], computing([]))
 
 
-def fill_slowly(root, log_path):
-    def compute(missing, commit):
+def fill_together(root, log_path, asked):
+    """Fill, and compute only when all three processes have asked for the lock."""
+    flock = fcntl.flock
+    fcntl.flock = lambda *given: asked.release() or flock(*given)
+
+    def compute(missing):
         with log_path.open("a") as log:
             log.write("".join(f"{i}\n" for i in missing))
-        time.sleep(0.3)
-        commit(missing, [str(i) for i in missing])
+        assert all(asked.acquire(timeout=60) for _ in range(3))
+        yield missing, [str(i) for i in missing]
 
     RowTable(root, "answers", {"policy": "m1"}).fill([str(i) for i in range(20)], compute)
 
 
 def test_two_processes_at_once_compute_each_row_once(tmp_path):
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=fill_slowly, args=(tmp_path, tmp_path / "log")) for _ in range(3)]
+    given = (tmp_path, tmp_path / "log", context.Semaphore(0))
+    workers = [context.Process(target=fill_together, args=given) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:

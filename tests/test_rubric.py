@@ -1,15 +1,15 @@
 """Grading by a language model: what it reads, how its reply is read, and how an endpoint may fail."""
 
 import json
-import time
+import threading
 from pathlib import Path
 
 import pytest
 
-from apt_assets.settings.experiment import RUBRIC
-from resources.assessors import Row, Ungradable, endpoint, rubric
+from resources.assessors import Row, Ungradable, rubric
 from resources.assessors.endpoint import EndpointRubric
-from resources.assessors.rubric import build_prompt, mark_of, plain_text, read_grade
+from resources.assessors.rubric import RUBRIC, build_prompt, mark_of, plain_text, read_grade
+from resources.model import http
 from tests.fake_endpoint import always, completion, naive, parrot, read_prompt, serve
 
 HOSTILE = json.loads(Path(__file__).with_name("data").joinpath("hostile_answers.json").read_text(encoding="utf-8"))
@@ -28,7 +28,7 @@ def grader(server, **changes):
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr(endpoint, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(http, "FIRST_WAIT", 0.01)
 
 
 # -- the prompt ----------------------------------------------------------------------------------
@@ -155,11 +155,12 @@ def test_failure_that_may_pass_is_tried_again(reply):
 
 
 def test_request_that_takes_too_long_is_tried_again():
-    slow = [True]
+    asked, again = iter([1, 2]), threading.Event()
 
     def answer(body):
-        if slow and slow.pop():
-            time.sleep(0.6)
+        if next(asked) == 1:
+            again.wait(60)
+        again.set()
         return always(4)(body)
 
     with serve(answer) as server:
@@ -218,8 +219,10 @@ def test_without_a_key_no_header_is_sent_and_401_says_what_to_set():
 
 
 def test_requests_overlap_but_not_more_than_in_flight():
+    three = threading.Barrier(3)
+
     def answer(body):
-        time.sleep(0.05)
+        three.wait(60)
         return always(5)(body)
 
     rows = [SKY._replace(question=f"Question {n}?") for n in range(12)]
@@ -235,10 +238,20 @@ def test_requests_start_no_more_often_than_the_rate_limit_says():
         assert server.moments[-1] - server.moments[0] >= 0.2  # five intervals of 50 ms, less a delayed first
 
 
+def test_attempts_count_for_the_rate_limit():
+    with serve(failing((503, {}, ""), "I would rather not say.")) as server:
+        grader(server, requests_per_minute=300).grade([SKY])
+        assert server.moments[-1] - server.moments[0] >= 0.35  # two intervals of 200 ms, less a delayed first
+
+
 def test_grades_come_in_the_order_of_the_rows():
+    answered = {grade: threading.Event() for grade in range(1, 7)}
+    answered[6].set()
+
     def answer(body):
         said = int(read_prompt(body)[1])
-        time.sleep(0.02 * (5 - said))
+        assert answered[said + 1].wait(60)
+        answered[said].set()
         return always(said)(body)
 
     with serve(answer) as server:

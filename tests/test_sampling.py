@@ -2,9 +2,10 @@
 
 import pytest
 
-from resources.model.generation import generate
 from resources.model.policy import encode, load_policy
 from resources.model.sampling import point, sample
+from resources.store.rows import collect
+from tests import tiny
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +17,10 @@ PROMPTS = [f"Colour {'of many things ' * (n % 5)}number {n}?" for n in range(40)
 
 
 def sampled(policy, prompts, seeds=None, temperature=1.0, batch_tokens=1024):
-    return sample(
+    answers = sample(
         policy, prompts, seeds=seeds or prompts, temperature=temperature, max_new_tokens=6, batch_tokens=batch_tokens
     )
+    return collect(len(prompts), answers)
 
 
 def test_sampled_answer_depends_on_its_prompt_and_seed_alone(policy):
@@ -37,7 +39,7 @@ def test_sampled_in_bfloat16_does_not_depend_on_what_else_is_asked(talker):
 
 
 def test_low_temperature_is_greedy(policy):
-    greedy = generate(policy, PROMPTS, max_new_tokens=6, batch_tokens=1024)
+    greedy = tiny.answers(policy, PROMPTS, max_new_tokens=6, batch_tokens=1024)
     assert sampled(policy, PROMPTS, temperature=1e-6) == greedy
 
 
@@ -47,10 +49,11 @@ def test_tokens_are_drawn_by_their_probability_at_this_temperature(policy, talke
     from transformers import AutoModelForCausalLM
 
     count = 3000
-    drawn = sample(
+    answers = sample(
         policy, ["Colour?"] * count, seeds=[str(n) for n in range(count)], temperature=temperature, max_new_tokens=1,
         batch_tokens=1024,
     )  # fmt: skip
+    drawn = collect(count, answers)
     with torch.no_grad():
         asked = torch.tensor([encode(policy, "Colour?")])
         logits = AutoModelForCausalLM.from_pretrained(talker)(asked).logits[0, -1].double()

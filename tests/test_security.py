@@ -23,8 +23,7 @@ from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from apt_assets.settings.experiment import REPOSITORY, UsageError
 from apt_assets.world.models import PICKLED
-from resources.assessors import endpoint
-from resources.model import openai_server as served
+from resources.model import http
 from tests import tiny
 from tests.fake_endpoint import always, serve
 
@@ -87,6 +86,7 @@ def test_each_kind_of_pickle_would_be_found(tmp_path):
     assert pickles_in(tmp_path) == ["old", "plain", "weights.bin", "zipped"]
 
 
+@pytest.mark.slow("loop")
 def test_two_iterations_run_where_every_function_that_reads_or_writes_a_file_of_pickles_raises(tiny_folder, tmp_path):
     tiny.land_hostile(tmp_path)
     loop = f"""
@@ -101,6 +101,7 @@ print(run_loop(tiny.open_project(home, folder), 2, Display()).reason)
     assert done.stdout.strip() == "all of the iterations up to 0002 are up to date", done.stderr[-3000:]
 
 
+@pytest.mark.slow("processes")
 @pytest.mark.parametrize(
     "call", ["pickle.loads(b'')", "pickle.Unpickler(None)", "torch.load('x')", "joblib.load('x')", "dill.loads(b'')"]
 )
@@ -283,9 +284,10 @@ REPLIES = {
 }
 
 
+@pytest.mark.slow("loop")
 @pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES)
 def test_key_of_a_grader_is_sent_and_written_nowhere(reply, make_experiment, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(endpoint, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(http, "FIRST_WAIT", 0.01)
     monkeypatch.setenv("GRADER_KEY", KEY + "\n")  # as `export GRADER_KEY="$(cat file)"` with Windows' line ends may
     tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(30))
     with serve(always(5) if reply is None else lambda body: reply) as server:
@@ -343,11 +345,12 @@ def listen():
         server.server_close()
 
 
+@pytest.mark.slow("loop")
 @pytest.mark.parametrize("status", [401, 400, 500, 307])
 def test_key_of_a_policy_s_server_is_written_nowhere_and_sent_to_no_other_host(
     status, listen, make_experiment, tmp_path, capfd, monkeypatch
 ):
-    monkeypatch.setattr(served, "BACKOFF", 0)
+    monkeypatch.setattr(http, "FIRST_WAIT", 0.01)
     monkeypatch.setenv("APT_SERVER_KEY", KEY)
     tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(30))
     there, elsewhere = listen(Talkative), listen(Elsewhere)
@@ -361,6 +364,7 @@ def test_key_of_a_policy_s_server_is_written_nowhere_and_sent_to_no_other_host(
     assert places_of(KEY, tmp_path) == []
 
 
+@pytest.mark.slow("loop")
 def test_key_that_cannot_be_sent_is_not_quoted(listen, make_experiment, tmp_path, capfd, monkeypatch):
     """http.client names the whole header in its error."""
     monkeypatch.setenv("APT_SERVER_KEY", f"{KEY}\nsecond line")

@@ -10,6 +10,8 @@ from resources.model.packing import register
 from resources.training.fused_lora import fuse_lora
 from resources.training.shared_prompts import completion_positions_only, give_reference, pack_pairs, share_prompts
 
+pytestmark = pytest.mark.slow("loop")
+
 COLUMNS = ("loss", "grad_norm", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "entropy")
 
 

@@ -1,18 +1,19 @@
 import fcntl
 import json
 import multiprocessing
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from resources.store.artifacts import ArtifactStore, CorruptArtifact
 from resources.store.file_digests import FileDigests
+from resources.store.manifest import CorruptArtifact
+from tests.stores import local_store
 
 
 @pytest.fixture
 def store(tmp_path):
-    return ArtifactStore(tmp_path / "store")
+    return local_store(tmp_path / "store")
 
 
 def commit(store, content="rows", fingerprint="f1"):
@@ -40,11 +41,11 @@ def test_same_content_under_another_fingerprint_has_the_same_data_version(store)
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
 def test_damaged_artifact_is_noticed_quarantined_and_committed_anew(store, damage):
     manifest = commit(store)
-    path = store.folder(manifest) / "table.txt"
+    path = store.open(manifest) / "table.txt"
     {"flip": lambda: path.write_text("r0ws"), "truncate": lambda: path.write_text(""), "delete": path.unlink}[damage]()
     with pytest.raises(CorruptArtifact, match=r"table\.txt"):
         store.verify(manifest)
-    assert store.verify(commit(store)) == store.folder(manifest)
+    assert store.verify(commit(store)) == store.open(manifest)
     assert len(list((store.root / "quarantine").iterdir())) == 1
 
 
@@ -69,9 +70,9 @@ def test_failed_computation_leaves_nothing_behind(store):
 
 
 def hold_lock(root, started):
-    with ArtifactStore(root).locks.take("one"):
+    with local_store(root).locks.take("one"):
         started.set()
-        time.sleep(60)
+        multiprocessing.parent_process().join()
 
 
 def test_lock_of_a_killed_holder_is_free(store):
@@ -172,7 +173,7 @@ def test_line_after_a_torn_one_in_the_journal_can_be_read(store):
 
 
 def test_locks_of_two_stores_in_one_process_are_two_locks(tmp_path):
-    one, other = ArtifactStore(tmp_path / "one"), ArtifactStore(tmp_path / "other")
+    one, other = local_store(tmp_path / "one"), local_store(tmp_path / "other")
     one.locks.keep("run-1")
     other.locks.keep("run-1")
     assert one.locks.taken("run-1")
@@ -180,14 +181,16 @@ def test_locks_of_two_stores_in_one_process_are_two_locks(tmp_path):
     assert not one.locks.taken("run-2")
 
 
-def test_process_that_waits_for_a_lock_whose_file_gc_removes_locks_the_new_file(store):
+def test_process_that_waits_for_a_lock_whose_file_gc_removes_locks_the_new_file(store, monkeypatch):
     path = store.root / "locks" / "run-1"
     path.parent.mkdir(parents=True)
     with ThreadPoolExecutor() as pool:
         with path.open("w") as other:
             fcntl.flock(other, fcntl.LOCK_EX)
+            asked, flock = threading.Event(), fcntl.flock
+            monkeypatch.setattr(fcntl, "flock", lambda *given: asked.set() or flock(*given))
             waiting = pool.submit(store.locks.keep, "run-1")
-            time.sleep(0.3)
+            assert asked.wait(30), "it has opened the file"
             path.unlink()
         waiting.result(30)
     assert store.locks.taken("run-1")

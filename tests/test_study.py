@@ -20,6 +20,8 @@ from apt_assets.study.summary import summary
 from tests import tiny
 from tests.conftest import BOTH_TASKS
 
+pytestmark = pytest.mark.slow("loop")
+
 ARMS = {
     "sft": {"settings": {"training.objective": "sft", "pairs.replay": "pool", "pairs.replay_share": None}},
     "apt": {"about": "as the <experiment> says"},

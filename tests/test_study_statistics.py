@@ -1,9 +1,14 @@
 """What a study's numbers say: intervals over seeds, paired tests, their correction, the frontier."""
 
+import itertools
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from apt_assets.study.costs import Costs, cold_seconds, seconds_a_row
@@ -12,10 +17,22 @@ from apt_assets.study.statistics import frontier, holm, over_seeds, paired_test
 from apt_assets.study.summary import compare, correct
 
 
+def test_loading_the_code_location_the_commands_and_the_pages_waits_for_no_scipy():
+    modules = "apt_assets.definitions, apt_assets.cli, apt_assets.report.page, apt_assets.study.command"
+    code = f"import sys, {modules}; print('scipy' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
 def test_interval_over_seeds_is_students_t():
     found = over_seeds([0.4, 0.5, 0.6])
     low, high = stats.ttest_1samp([0.4, 0.5, 0.6], 0).confidence_interval()
     assert (found["low"], found["high"]) == pytest.approx((low, high))
+
+
+def test_seeds_that_agree_have_an_interval_of_no_width():
+    found = over_seeds([0.5, 0.5, 0.5])
+    assert (found["low"], found["high"], found["sd"]) == (0.5, 0.5, 0.0)
 
 
 def test_one_seed_has_no_interval():
@@ -30,6 +47,21 @@ def test_paired_test_agrees_with_the_exact_permutation_of_few_items():
     assert found["p"] == pytest.approx(2 / 32, abs=0.01)
     assert found["difference"] == pytest.approx(5 / 6)
     assert found["low"] < found["difference"] <= found["high"] <= 1
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=10))
+def test_paired_test_of_few_items_counts_the_signs_that_are_as_extreme(thirds):
+    one, other = ({n: share / 3 for n, share in enumerate(values)} for values in (thirds, [0] * len(thirds)))
+    sums = [abs(sum(signs)) for signs in itertools.product(*((-x, x) for x in thirds))]
+    extreme = sum(each >= abs(sum(thirds)) for each in sums) / len(sums)
+    assert paired_test(one, other)["p"] == pytest.approx(extreme)
+
+
+def test_paired_test_of_many_items_agrees_with_the_normal_approximation():
+    difference = np.random.default_rng(2).choice([-1, -1 / 3, 0, 0, 2 / 3, 1], 1500)
+    found = paired_test(dict(enumerate(difference)), dict.fromkeys(range(1500), 0.0))
+    score = abs(difference.sum()) / np.sqrt((difference**2).sum())
+    assert found["p"] == pytest.approx(2 * stats.norm.sf(score), abs=0.01)
 
 
 def test_equal_arms_are_not_told_apart():

@@ -8,6 +8,8 @@ import pytest
 
 from apt_assets.settings.experiment import REPOSITORY
 
+pytestmark = pytest.mark.slow("cases")
+
 
 @pytest.mark.parametrize(
     ("part", "counted"),

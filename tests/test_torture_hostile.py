@@ -2,8 +2,12 @@
 
 import re
 
+import pytest
+
 from tests.torture.hostile import Worker, complaints, run
 from tests.torture.hostile_files import Case
+
+pytestmark = pytest.mark.slow("cases")
 
 
 def test_hostile_files_are_landed_without_a_crash_a_hang_or_a_lost_row(tmp_path):

@@ -8,6 +8,8 @@ from apt_assets.method.splits import row_id
 from resources.training.trainer import TrainingRecipe, train_adapter
 from schemas.tables import PreferencePairs
 
+pytestmark = pytest.mark.slow("loop")
+
 RECIPE = TrainingRecipe(
     learning_rate=1e-2, beta=0.1, nll_weight=1.0, reference="previous", lora_rank=4, lora_alpha=8, batch_size=4,
     epochs=1, warmup_steps=0, max_length=128, batch_tokens=512, seed=3, dtype="float32", device="cpu",

@@ -105,7 +105,7 @@ def test_damage_to_an_artifact_of_a_store_without_seals_is_noticed_and_made_good
     without_seals(engine.world.store.root)
     world = anew(engine)
     manifest = world.planner().stage("0001", "bad_cases").manifest
-    (world.store.folder(manifest) / "bad_cases.parquet").write_text("[]")
+    (world.store.open(manifest) / "bad_cases.parquet").write_text("[]")
     engine.run()
     assert {json.loads(work)[0] for work in engine.seen} == {"bad_cases"}
     assert engine.results() == expected
@@ -115,7 +115,7 @@ def test_manifests_of_the_first_store_are_computed_again_and_the_reason_says_so(
     expected, snapshots = engine.results(), opened(engine.world)
     of_the_first_store(engine.world.store.root)
     world = anew(engine)
-    plan = world.planner().stage("base", "base_scores")
+    plan = world.planner().stage("base", "heldout_rows")
     assert (plan.status, plan.causes) == ("missing", ["its manifest is damaged, or of another version"])
     assert explain(world, "gate", "0002")["status"] == "waiting"
     assert opened(world) == snapshots
@@ -148,3 +148,28 @@ def test_rows_that_are_checked_in_an_earlier_way_are_computed_again_and_kept_asi
 
 def opened(world):
     return {key: world.store.snapshot("t", key) for key in world.store.iterations("t")}
+
+
+def test_store_of_an_earlier_engine_is_computed_once_more_for_that_reason_and_what_was_promoted_stays(
+    engine, monkeypatch
+):
+    from apt_assets.engine import execute, plan
+
+    world = engine.world
+    promoted = world.store.pointed("t", "0002", "promoted_adapter")
+    for module in (plan, execute):
+        monkeypatch.setattr(module, "ENGINE_VERSION", plan.ENGINE_VERSION + 1)
+    world = anew(engine)
+    first = world.planner().stage("0001", "domain_dataset")
+    assert (first.status, first.causes) == (
+        "stale",
+        ["made by an earlier version: all is computed once more", "engine: 2 -> 3"],
+    )
+    waiting = world.planner().stage("0001", "eval_predictions")
+    assert (waiting.status, [str(change) for change in waiting.changes]) == ("waiting", ["engine: 2 -> 3"])
+    collect_garbage(world, 1, dry_run=False)
+    assert world.store.verify(promoted).is_dir(), "whoever serves it can go on"
+    before = engine.results()
+    engine.run()
+    assert set(before) <= set(engine.results())
+    assert {plan.status for plan in world.planner().plan(2)} == {"fresh"}

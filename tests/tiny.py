@@ -190,3 +190,19 @@ def experiment(folder: Path) -> dict[str, Any]:
         # Random models on a handful of items: what the gate says is not what these tests are about.
         "gate": {"domain_tolerance": 1.0, "general_tolerance": 1.0},
     }
+
+
+def answers(policy, prompts, **settings):
+    """The answers that `generate` yields, in the order of `prompts`."""
+    from resources.model.generation import generate
+    from resources.store.rows import collect
+
+    return collect(len(prompts), generate(policy, prompts, **settings))
+
+
+def scores(model, questions, **settings):
+    """What `score_answers` yields, in the order of `questions`."""
+    from resources.model.scoring import score_answers
+    from resources.store.rows import collect
+
+    return collect(len(questions), score_answers(model, questions, **settings))

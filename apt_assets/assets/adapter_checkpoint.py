@@ -1,11 +1,17 @@
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from apt_assets.engine.stage import stage
+from apt_assets.drawing import plots
+from apt_assets.engine.stage import Look, Plot, stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
-from apt_assets.rows.references import pair_keys, recipe_of, reference_rows
+from apt_assets.rows.policy import adapter_of
+from apt_assets.rows.references import REFERENCES, pair_keys, recipe_of, reference_rows, references_of
+from apt_assets.settings.iterations import ADAPTER_PARTS
 from resources.store.rows import Compute
+
+FROM_PAIRS = [f"preference_pairs.{column}" for column in ("prompt", "chosen", "rejected")]
 
 
 def work(view: View) -> dict[str, int]:
@@ -16,42 +22,46 @@ def work(view: View) -> dict[str, int]:
     return {"references": reference_rows(view).missing(pair_keys(pairs)), **steps}
 
 
+def curves(look: Look) -> dict[str, Any]:
+    return {key: log.to_dicts() for key, log in look.tables("adapter_checkpoint", "training_log").items()}
+
+
 @stage(
-    inputs=["preference_pairs/training_pairs.parquet", "policy", "promoted_count"],
-    settings=[
-        "training",
-        "policy.system_prompt",
-        "policy.dtype",
-        "policy.quantization",
-        "policy.device",
-        "policy.batch_tokens",
-    ],
-    libraries=["torch", "transformers", "peft", "trl"],
+    inputs=["preference_pairs/training_pairs.parquet", "policy"],
+    rows=[REFERENCES],
+    settings=["training"],
+    outputs=[*ADAPTER_PARTS, "training_log.parquet"],
+    main_table="training_log",
+    lineage=dict.fromkeys(("loss", "margin", "reward_accuracy", "grad_norm"), FROM_PAIRS),
+    plots=[Plot("curves", "Training", curves, plots.training_curves)],
     work=work,
-    group="training",
+    group="5_training",
     kinds=["torch", "huggingface"],
 )
 def adapter_checkpoint(step: Step) -> None:
     """The LoRA adapter after training on this iteration's pairs (DPO + NLL, or plain fine-tuning: see
-    `training.objective`), continued from the previous adapter. Safetensors only.
+    `training.objective`), continued from the policy's adapter. Safetensors only.
     """
     from resources.training.checkpoints import Checkpoints
     from resources.training.trainer import train_adapter
 
     settings, policy = step.settings.training, step.settings.policy
-    rate = settings.learning_rate * settings.learning_rate_decay ** int(step.plan.inputs["promoted_count"])
+    promotions = json.loads(step.artifact("policy", "policy.json").read_text())["promotions"]
+    rate = settings.learning_rate * settings.learning_rate_decay**promotions
     recipe = recipe_of(settings, policy, rate)
     pairs = step.read("preference_pairs", "training_pairs")
 
-    def references(compute: Compute) -> Sequence[Any]:
-        return step.fill(reference_rows(step), pair_keys(pairs), compute, ("reference model", "pairs")).values
+    made_of = (step.outside("base_model"), policy.system_prompt)
 
-    previous = step.previous_adapter()
+    def references(compute: Compute) -> Sequence[Any]:
+        return references_of(step, pairs, recipe, made_of, compute)
+
+    previous = adapter_of(step, "policy")
     log = train_adapter(
-        step.base_model(),
+        made_of[0],
         None if previous is None else previous.folder,
         pairs,
-        policy.system_prompt,
+        made_of[1],
         recipe,
         step.out,
         step.progress("training", 0, "steps"),

@@ -1,12 +1,16 @@
 from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
 
+COLUMNS = ("row_id", "prompt", "answer", "prediction", "grade", "exact")  # all are taken over
+
 
 @stage(
     inputs=["eval_predictions"],
     settings=["assessor.bad_below", "pairs.max_bad_cases"],
     libraries=["polars"],
-    group="mining",
+    outputs=["bad_cases.parquet"],
+    lineage={name: [f"eval_predictions.{name}"] for name in COLUMNS},
+    group="3_mining",
     kinds=["polars"],
 )
 def bad_cases(step: Step) -> None:

@@ -1,37 +1,41 @@
 import json
 from typing import TYPE_CHECKING
 
-from apt_assets.engine.stage import ANSWERING, BENCHMARKS, GRADING, GRADING_LIBRARIES, stage
+from apt_assets.drawing.shared import CONFUSION
+from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
-from apt_assets.rows.scores import score_policy, work_to_score
+from apt_assets.rows import answers, grades
+from apt_assets.rows.benchmark import OUTPUTS, score_policy, work_to_score
+from apt_assets.rows.policy import initial_adapter
+from apt_assets.rows.scores import SCORES
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-def questions_now(view: View) -> "tuple[dict[str, pl.DataFrame], list[str]]":
-    """(split -> held-out Examples, gold answers of the training rows) of all files landed by now."""
-    from apt_assets.landing.records import read_landed
-    from apt_assets.method.domain import build_domain
-
-    data = view.settings.data
-    parts = (part for path in view.landed() for part in read_landed(path))
-    tables = build_domain(parts, data.validation, data.test, data.near_duplicate_words)
-    return {split: tables[split] for split in ("validation", "test")}, tables["train"]["answer"].to_list()
+def questions(view: View) -> "tuple[dict[str, pl.DataFrame], list[str]]":
+    """(split -> held-out Examples, the labels that compete) of all files landed by now."""
+    heldout = {split: view.read("heldout_rows", split) for split in ("validation", "test")}
+    found = json.loads(view.artifact("heldout_rows", "labels.json").read_text())["labels"]
+    return heldout, grades.labels_as_set(view, lambda: found)
 
 
 def work(view: View) -> dict[str, int]:
-    return work_to_score(view, view.initial_adapter(), *questions_now(view))
+    return work_to_score(view, initial_adapter(view), *questions(view))
 
 
 @stage(
-    inputs=["landing_folder"],
-    settings=["data.validation", "data.test", "data.near_duplicate_words", *ANSWERING, *GRADING, *BENCHMARKS],
+    inputs=["heldout_rows"],
+    rows=[*answers.KINDS, *grades.KINDS, SCORES],
+    settings=["policy.backend", *grades.SETTINGS, "benchmarks.tasks"],
     identities=["grader", "base_model", "initial_adapter", "benchmark_tasks"],
-    libraries=["torch", "transformers", "peft", "lm-eval", "polars", *GRADING_LIBRARIES],
+    libraries=["polars", "scipy"],
+    outputs=[*OUTPUTS, "start.json"],
+    main_table="domain_items",
+    plots=[CONFUSION],
     work=work,
-    group="evaluation",
+    group="6_evaluation",
     kinds=["torch", "json"],
     partitioned=False,
 )
@@ -41,8 +45,8 @@ def base_scores(step: Step) -> None:
     """
     from apt_assets.method.gate import start_in_words
 
-    adapter = step.initial_adapter()
-    score_policy(step, adapter, *questions_now(step))
+    adapter = initial_adapter(step)
+    score_policy(step, adapter, *questions(step))
     start = start_in_words(adapter)
     (step.out / "start.json").write_text(json.dumps({"start": start}))
     step.facts["start"] = start

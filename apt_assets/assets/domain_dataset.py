@@ -7,7 +7,9 @@ from apt_assets.settings.experiment import UsageError
     inputs=["landing_files"],
     settings=["data.validation", "data.test", "data.near_duplicate_words"],
     libraries=["polars", "pyarrow"],
-    group="data",
+    outputs=["train.parquet", "validation.parquet", "test.parquet", "provenance.parquet", "quarantine.parquet"],
+    main_table="train",
+    group="1_data",
     kinds=["polars", "pandera"],
 )
 def domain_dataset(step: Step) -> None:

@@ -15,7 +15,9 @@ from apt_assets.settings.iterations import BASE
     ],
     settings=["gate"],
     libraries=["polars", "numpy"],
-    group="evaluation",
+    outputs=["verdict.json"],
+    group="6_evaluation",
+    asset=False,
 )
 def gate(step: Step) -> None:
     """May the adapter be promoted? Domain: validation accuracy not below the promoted adapter's.
@@ -24,14 +26,14 @@ def gate(step: Step) -> None:
     """
     from apt_assets.method.gate import decide
 
-    reference, where = step.reference_items()
+    compared_with = step.producer("reference_scores")
     start = json.loads(step.artifact("base_scores", "start.json").read_text())["start"]
     verdict = decide(
         step.read("benchmark_scores", "domain_items"),
-        reference,
+        step.read("reference_scores", "domain_items"),
         step.read("benchmark_scores", "general_items"),
         step.read("base_scores", "general_items"),
-        promoted=start if where == BASE else "the promoted adapter",
+        promoted=start if compared_with == (BASE, "base_scores") else "the promoted adapter",
         start=start,
         **step.settings.gate.model_dump(),
     )

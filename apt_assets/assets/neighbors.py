@@ -1,13 +1,22 @@
 from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
-from resources.store.artifacts import CorruptArtifact
+from resources.store.manifest import CorruptArtifact
 
 
 @stage(
     inputs=["iteration", "bad_cases", "retrieval_index", "domain_dataset/train.parquet"],
     settings=["retrieval.per_case", "retrieval.choose", "mining.seed"],
     libraries=["lancedb", "polars", "numpy"],
-    group="retrieval",
+    outputs=["neighbors.parquet"],
+    lineage={
+        "row_id": ["retrieval_index.row_id"],
+        "case_id": ["bad_cases.row_id"],
+        "rank": ["bad_cases.prompt", "retrieval_index.check"],
+        "similarity": ["bad_cases.prompt", "retrieval_index.check"],
+        "prompt": ["domain_dataset.prompt"],
+        "answer": ["domain_dataset.answer"],
+    },
+    group="4_retrieval",
     kinds=["lancedb", "polars"],
 )
 def neighbors(step: Step) -> None:
@@ -20,7 +29,7 @@ def neighbors(step: Step) -> None:
 
     index, pool = step.manifest("retrieval_index"), step.read("retrieval_index", "pool")
     cases, rows = step.read("bad_cases"), step.read("domain_dataset", "train")
-    table = step.project.vector_table(index.facts["vectors"])
+    table = step.project.store.vectors(index.facts["vectors"])
     try:
         found = similar_cases(table, pool, cases, rows, per_case=step.settings.retrieval.per_case)
     except CorruptArtifact as error:

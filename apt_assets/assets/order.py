@@ -1,6 +1,8 @@
 """Importing this declares all stages of the loop, in the order in which data flows."""
 
 from apt_assets.assets import (  # noqa: F401, I001 - the order is the order of the loop
+    sources,
+    heldout_rows,
     base_scores,
     domain_dataset,
     retrieval_index,

@@ -1,38 +1,56 @@
-from apt_assets.engine.stage import ANSWERING, GRADING, GRADING_LIBRARIES, stage
+from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
-from apt_assets.rows.answers import answer_and_grade, work_to_answer
+from apt_assets.rows import answers, grades
 from apt_assets.rows.counterfactuals import counterfactuals, work_to_reject
-from apt_assets.rows.grades import competing_labels
+from apt_assets.rows.graded import answer_and_grade, work_to_answer
+from apt_assets.rows.policy import adapter_of
+from apt_assets.rows.samples import SAMPLES
 
 
 def labels(view: View) -> list[str]:
-    return competing_labels(view, view.read("domain_dataset", "train")["answer"].to_list())
+    return grades.competing_labels(view, view.read("domain_dataset", "train")["answer"].to_list())
 
 
 def work(view: View) -> dict[str, int]:
     similar, competing = view.read("neighbors"), labels(view)
-    amounts = work_to_answer(view, view.previous_adapter(), similar, competing)
+    amounts = work_to_answer(view, adapter_of(view, "policy"), similar, competing)
     more = work_to_reject(view, similar, competing)
     return {kind: amount + more[kind] for kind, amount in amounts.items()}
 
 
 @stage(
     inputs=["iteration", "bad_cases", "eval_predictions", "neighbors", "policy", "domain_dataset/train.parquet"],
+    rows=[*answers.KINDS, *grades.KINDS, SAMPLES],
     settings=[
         "assessor.bad_below",
         "pairs.replay",
         "pairs.replay_share",
         "pairs.counterfactual",
-        "pairs.temperature",
         "mining.seed",
-        *ANSWERING,
-        *GRADING,
+        "policy.backend",
+        *grades.SETTINGS,
     ],
     identities=["grader"],
-    libraries=["torch", "transformers", "peft", "polars", *GRADING_LIBRARIES],
+    libraries=["polars"],
+    outputs=["preference_pairs.parquet", "training_pairs.parquet"],
+    lineage={
+        "row_id": ["bad_cases.row_id", "neighbors.row_id", "eval_predictions.row_id"],
+        "case_id": ["bad_cases.row_id", "neighbors.case_id"],
+        "kind": ["bad_cases.grade", "eval_predictions.grade"],
+        "prompt": ["bad_cases.prompt", "neighbors.prompt", "eval_predictions.prompt"],
+        "chosen": ["bad_cases.answer", "neighbors.answer", "eval_predictions.answer"],
+        "rejected": [
+            "bad_cases.prediction",
+            "neighbors.prompt",
+            "neighbors.answer",
+            "eval_predictions.prediction",
+            "domain_dataset.answer",
+        ],
+        "grade": ["bad_cases.grade", "neighbors.answer", "eval_predictions.grade"],
+    },
     work=work,
-    group="training",
+    group="5_training",
     kinds=["torch", "polars"],
 )
 def preference_pairs(step: Step) -> None:
@@ -45,7 +63,7 @@ def preference_pairs(step: Step) -> None:
 
     mined, similar, share = step.read("eval_predictions"), step.read("neighbors"), step.settings.pairs.replay_share
     competing, from_pool = labels(step), step.settings.pairs.replay == "pool"
-    answered = answer_and_grade(step, step.previous_adapter(), similar, competing, "answering similar cases")
+    answered = answer_and_grade(step, adapter_of(step, "policy"), similar, competing, "answering similar cases")
     pairs = build_pairs(
         step.read("bad_cases"),
         mined,

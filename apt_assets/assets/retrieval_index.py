@@ -3,10 +3,10 @@ from typing import Any
 from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
-from apt_assets.rows.vectors import vectors_of
-from resources.retrieval.encoder import Encoder
+from apt_assets.rows.vectors import VECTORS, open_encoder, vectors_of
 from resources.retrieval.retriever import make_pool, verify_pool
-from resources.store.artifacts import Manifest
+from resources.store.manifest import Manifest
+from resources.store.rows import Batches
 
 
 def work(view: View) -> dict[str, int]:
@@ -16,21 +16,24 @@ def work(view: View) -> dict[str, int]:
 def verify(project: Any, manifest: Manifest) -> None:
     from resources.store.tables import read_table
 
-    table = project.vector_table(manifest.facts["vectors"])
+    table = project.store.vectors(manifest.facts["vectors"])
     if not table.unchanged_since(manifest.facts["vectors_mark"]):
         reason = [f"files of {table.name} are not as they were noted: every row is compared anew"]
         project.store.journal("compared", iteration=manifest.iteration, stage=manifest.stage, reason=reason)
-        verify_pool(table, read_table(project.store.folder(manifest) / "pool.parquet"))
+        verify_pool(table, read_table(project.store.open(manifest) / "pool.parquet"))
 
 
 @stage(
     inputs=["domain_dataset/train.parquet"],
-    settings=["policy.device", "retrieval.batch_size"],
+    rows=[VECTORS],
     identities=["encoder"],
-    libraries=["sentence-transformers", "transformers", "torch", "lancedb", "polars"],
+    libraries=["lancedb", "polars"],
+    outputs=["pool.parquet"],
+    main_table="pool",
+    lineage={"row_id": ["domain_dataset.row_id"], "check": ["domain_dataset.prompt"]},
     work=work,
     verify=verify,
-    group="retrieval",
+    group="4_retrieval",
     kinds=["lancedb", "huggingface"],
 )
 def retrieval_index(step: Step) -> None:
@@ -38,13 +41,11 @@ def retrieval_index(step: Step) -> None:
     each text embedded once for all pools. So an older iteration still sees its own pool.
     """
     rows, table = step.read("domain_dataset", "train"), vectors_of(step)
-    settings = {"device": step.settings.policy.device, "batch_size": step.settings.retrieval.batch_size}
-    computed = table.fill(
-        rows["prompt"].to_list(),
-        lambda: Encoder(step.outside("encoder"), **settings),
-        step.check,
-        step.progress("embedding", 0, "texts"),
-    )
+
+    def embed(texts: list[str]) -> Batches[Any]:
+        return step.shown(open_encoder(step.scope(VECTORS)).embed(texts), len(texts), "embedding", "texts")
+
+    computed = table.fill(rows["prompt"].to_list(), embed, step.check)
     step.count("embeddings", reused=rows.height - computed, computed=computed)
     step.write(make_pool(table, rows), "pool")
     step.facts.update(rows=rows.height, vectors=table.name, vectors_mark=table.mark())

@@ -4,20 +4,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from apt_assets.engine.plan import StagePlan
+from apt_assets.engine.plan import ENGINE_VERSION, StagePlan
 from apt_assets.engine.progress import Show
-from apt_assets.engine.stage import STAGES, not_repeatable
+from apt_assets.engine.scope import UndeclaredRead
+from apt_assets.engine.stage import SOURCES, STAGES, not_repeatable
 from apt_assets.engine.step import Log, StageBlocked, Step
 from apt_assets.settings.iterations import BASE
-from resources.store.artifacts import CorruptArtifact, Manifest, now
+from resources.store.manifest import CorruptArtifact, Manifest, now
 
 if TYPE_CHECKING:
     from apt_assets.engine.plan import Planner
-    from apt_assets.project import Project
+    from apt_assets.engine.world import World
 
 
-class NothingToTrain(StageBlocked):
-    """The iteration found no bad case, so there is nothing for this stage to do: the loop ends."""
+class NothingToDo(StageBlocked):
+    """The iteration ends before this stage: what came before it left nothing to do."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Outcome:
 
 
 def run_stage(
-    project: "Project",
+    project: "World",
     iteration: str,
     name: str,
     *,
@@ -50,9 +51,7 @@ def run_stage(
         planner = project.planner()
         plan = planner.stage(iteration, name)
         if plan.fingerprint is None:
-            if plan.status == "stopped" and iteration != BASE and planner.no_bad_cases(iteration):
-                raise NothingToTrain(plan.note)
-            raise blocked(plan)
+            raise NothingToDo(plan.note) if planner.nothing_to_do(iteration) else blocked(plan)
         if plan.status == "fresh" and plan.manifest is not None:
             started = time.monotonic()
             if reusable(project, plan.manifest):
@@ -79,6 +78,7 @@ def run_stage(
             if plan.fingerprint is None:
                 raise blocked(plan) from None
             manifest, seconds = compute(project, planner, plan, run_id, log, show)
+        planner.forced.discard((iteration, name))
         store.point(project.experiment.name, iteration, manifest)
         store.journal(
             "computed", **where, fingerprint=plan.fingerprint, data_version=manifest.data_version,
@@ -95,32 +95,34 @@ def blocked(plan: StagePlan) -> StageBlocked:
 
 
 def compute(
-    project: "Project", planner: "Planner", plan: StagePlan, run_id: str, log: Log, show: Show
+    project: "World", planner: "Planner", plan: StagePlan, run_id: str, log: Log, show: Show
 ) -> tuple[Manifest, float]:
     """Run the stage's function and commit what it wrote: (manifest, seconds)."""
     started, used = time.monotonic(), time.process_time()
+    anew = (plan.iteration, plan.stage) in planner.forced
     with project.store.workspace() as folder:
-        step = Step(project, plan, planner, out=folder, log=log, show=show)
+        step = Step(project, plan, planner, out=folder, log=log, show=show, anew=anew)
         step.check()
-        STAGES[plan.stage].compute(step)
+        stage = STAGES[plan.stage]
+        stage.compute(step)
+        if undeclared := sorted(path.name for path in folder.iterdir() if path.name not in stage.outputs):
+            raise UndeclaredRead(f"{stage.name} writes {', '.join(undeclared)}, which it does not declare")
         seconds, cpu_seconds = time.monotonic() - started, time.process_time() - used
         step.check()
         return commit(step, seconds, cpu_seconds, run_id), seconds
 
 
 def restore_inputs(
-    project: "Project", plan: StagePlan, planner: "Planner", run_id: str, log: Log, show: Show, *, damaged: bool = False
+    project: "World", plan: StagePlan, planner: "Planner", run_id: str, log: Log, show: Show, *, damaged: bool = False
 ) -> list[str]:
     """Compute again the inputs whose files `gc` removed, or those that turned out to be damaged when they
     were read; returns their names, "stage of iteration"."""
-    wanted = [(plan.iteration, name) for name in STAGES[plan.stage].input_stages() if name in STAGES]
-    # policy only names the adapter; whoever depends on policy may load it.
-    if "policy" in STAGES[plan.stage].inputs and (earlier := planner.promoted_before(plan.iteration)):
-        wanted.append((earlier, "adapter_checkpoint"))
-    if "reference_scores" in STAGES[plan.stage].inputs:
-        stage, iteration = planner.reference(plan.iteration)
-        wanted.append((iteration, stage))
-    keys = [(key if STAGES[name].partitioned else BASE, name) for key, name in wanted]
+    keys = []
+    for name in STAGES[plan.stage].producers():
+        if name in STAGES:
+            keys.append((plan.iteration if STAGES[name].partitioned else BASE, name))
+        elif came_from := SOURCES[name].came_from(planner, plan.iteration):
+            keys.append(came_from)
     if not damaged and not any(m.collected for where in keys if (m := planner.stage(*where).manifest)):
         return []
     restored = []
@@ -137,7 +139,7 @@ def restore_inputs(
     return restored
 
 
-def record_hit(project: "Project", plan: StagePlan, run_id: str) -> None:
+def record_hit(project: "World", plan: StagePlan, run_id: str) -> None:
     """Point at the artifact that is reused, and note it in the journal."""
     assert plan.manifest is not None
     if project.store.pointed(project.experiment.name, plan.iteration, plan.stage) != plan.manifest:
@@ -148,7 +150,7 @@ def record_hit(project: "Project", plan: StagePlan, run_id: str) -> None:
     )  # fmt: skip
 
 
-def reusable(project: "Project", manifest: Manifest) -> bool:
+def reusable(project: "World", manifest: Manifest) -> bool:
     """Verify an artifact before its reuse; a damaged one is quarantined and False returned."""
     if manifest.collected:
         return True
@@ -182,6 +184,7 @@ def commit(step: Step, seconds: float, cpu_seconds: float, run_id: str) -> Manif
         run_id=run_id,
         created=now(),
         not_repeatable=not_repeatable(plan.facts["settings"]),
+        engine=ENGINE_VERSION,
     )
 
 

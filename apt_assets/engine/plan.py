@@ -13,14 +13,17 @@ Pure: reads the store's manifests and the world's digests, changes nothing.
 
 import json
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
-from apt_assets.engine.stage import STAGES, Stage
+from apt_assets.engine.stage import SOURCES, STAGES, Stage
 from apt_assets.settings.experiment import Experiment
-from apt_assets.settings.iterations import ADAPTER_PARTS, BASE, key_of, number_of
-from resources.store.artifacts import ArtifactStore, CorruptArtifact, Manifest
+from apt_assets.settings.iterations import BASE, key_of
 from resources.store.digest import digest_json
+from resources.store.manifest import Manifest
+from resources.store.store import Store
+
+if TYPE_CHECKING:
+    from apt_assets.engine.world import World
 
 Status = Literal["fresh", "stale", "missing", "waiting", "refused", "stopped"]
 # Raised when artifacts get another meaning without their inputs, settings or code saying so. 1: the first. 2: code
@@ -28,25 +31,6 @@ Status = Literal["fresh", "stale", "missing", "waiting", "refused", "stopped"]
 ENGINE_VERSION = 2
 # (stage, digest of what is declared, inputs) -> the fingerprint: a digest of the same, worked out once.
 FINGERPRINTS: dict[tuple[Any, ...], str] = {}
-
-
-class World(Protocol):
-    """What lies outside the store, by content digest."""
-
-    def landing_files(self, iteration: str, known: dict[str, str]) -> dict[str, str]:
-        """Landed file -> digest, of the iteration's snapshot, or of all files now for BASE.
-
-        known: digests of files that were looked up before, which are taken from there; it is added to.
-        """
-        ...
-
-    def identity(self, name: str) -> str:
-        """Digest of the base model, the initial adapter, the encoder, the grader or the benchmark tasks."""
-        ...
-
-    def code(self, start: str) -> dict[str, str]:
-        """Module -> digest of all code that the module `start` imports, its own included."""
-        ...
 
 
 class Unsettled(Exception):
@@ -57,7 +41,7 @@ class Unsettled(Exception):
 class Change:
     """One fact behind a fingerprint that differs from the last time.
 
-    kind: settings, inputs, identities, libraries or code. old or new is None where it was not there.
+    kind: settings, inputs, identities, libraries, code or engine. old or new is None where it was not there.
     """
 
     kind: str
@@ -115,19 +99,16 @@ class StagePlan:
 class Planner:
     """Plans of one experiment over one store; every answer is worked out once and kept.
 
-    Iterations are decided in order, the lowest first, so that the time of a plan grows with their number
-    and the depth of the calls does not.
+    What carries over from one iteration to the next, and what stops a stage, is up to a subclass.
+
+    forced: (iteration, stage) of what is to be computed although it may be fresh; emptied as that is done.
     """
 
     experiment: Experiment
-    store: ArtifactStore
-    world: World
+    store: Store
+    world: "World"
+    forced: set[tuple[str, str]] = field(default_factory=set)
     _plans: dict[tuple[str, str], StagePlan] = field(default_factory=dict)
-    _verdicts: dict[str, dict[str, Any] | None] = field(default_factory=dict)
-    _stopped: dict[str, str | None] = field(default_factory=dict)
-    _promoted: dict[str, str | None] = field(default_factory=dict)
-    _promoted_count: dict[str, int] = field(default_factory=dict)
-    _decided: int = 0  # iterations 1..n that were looked at, in order
     _landed: dict[str, dict[str, str]] = field(default_factory=dict)
     _file_digests: dict[str, str] = field(default_factory=dict)
     _declared: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -142,7 +123,7 @@ class Planner:
         """The plan of one stage; `name` must be a stage of that kind of iteration."""
         key = (iteration, name)
         if key not in self._plans:
-            self._decide_before(iteration)
+            self.decide_before(iteration)
             self._plans[key] = self._work_out(iteration, STAGES[name])
         return self._plans[key]
 
@@ -151,76 +132,20 @@ class Planner:
         plans = [self.stage(iteration, name) for name in stages_of(iteration)]
         return [plan for plan in plans if plan.status in ("stale", "missing", "waiting")]
 
-    # -- the loop --------------------------------------------------------------------------------
+    # -- what the loop decides (apt_assets/promotion.py) -----------------------------------------
 
-    def verdict(self, iteration: str) -> dict[str, Any] | None:
-        """{passed, reason, ...} of the iteration's gate, None while it is not fresh. An iteration
-        without bad cases trains nothing, unless it trains on every row: {passed: False, no_bad_cases: True, reason}."""
-        if iteration not in self._verdicts:
-            self._verdicts[iteration] = self._decide(iteration)
-        return self._verdicts[iteration]
+    def decide_before(self, iteration: str) -> None:
+        """Work out what earlier iterations came to, as far as this one depends on it."""
 
-    def promoted_before(self, iteration: str) -> str | None:
-        """The latest earlier iteration whose gate passed; None: it starts from what the loop starts from.
+    def shut(self, iteration: str, stage: Stage) -> tuple[Status, str] | None:
+        """(stopped or refused, why) of a stage that is not to run whatever its inputs are; None: it may."""
+        return None
 
-        Raises Unsettled while an iteration in between has no fresh verdict.
-        """
-        if iteration not in self._promoted:
-            self._decide_before(iteration)
-            number = number_of(iteration)
-            self._promoted[iteration] = self._promoted_until(key_of(number - 1)) if number > 1 else None
-        return self._promoted[iteration]
+    def nothing_to_do(self, iteration: str) -> str | None:
+        """Why the iteration ends before its last stage; None: it does not."""
+        return None
 
-    def _promoted_until(self, iteration: str) -> str | None:
-        """As `promoted_before`, this iteration included."""
-        verdict = self.verdict(iteration)
-        if verdict is None:
-            raise Unsettled(f"iteration {iteration} is not up to date")
-        return iteration if verdict["passed"] else self.promoted_before(iteration)
-
-    def promoted_count(self, iteration: str) -> int:
-        """How many earlier iterations passed their gate: the length of the adapter's chain."""
-        if iteration not in self._promoted_count:
-            earlier = self.promoted_before(iteration)
-            self._promoted_count[iteration] = 0 if earlier is None else 1 + self.promoted_count(earlier)
-        return self._promoted_count[iteration]
-
-    def reference(self, iteration: str) -> tuple[str, str]:
-        """(stage, iteration) of the scores that the gate's domain check compares with."""
-        earlier = self.promoted_before(iteration)
-        return ("base_scores", BASE) if earlier is None else ("benchmark_scores", earlier)
-
-    def stopped(self, iteration: str) -> str | None:
-        """Why the loop ends before this iteration, if it does: the one before was not promoted and
-        no file landed since, so there is nothing new to learn from."""
-        if iteration not in self._stopped:
-            self._decide_before(iteration)
-            self._stopped[iteration] = self._work_out_stopped(iteration)
-        return self._stopped[iteration]
-
-    def _work_out_stopped(self, iteration: str) -> str | None:
-        number = number_of(iteration)
-        if number < 2:
-            return None
-        before = key_of(number - 1)
-        if (reason := self.stopped(before)) is not None:
-            return reason
-        verdict = self.verdict(before)
-        if verdict is None or verdict["passed"] or self.landed(iteration) != self.landed(before):
-            return None
-        if verdict.get("no_bad_cases"):
-            return f"{verdict['reason']} and no new data has landed"
-        return f"the gate refused iteration {before} ({verdict['reason']}) and no new data has landed"
-
-    def _decide_before(self, iteration: str) -> None:
-        """Look at the iterations before this one in order: each then finds the one before it decided,
-        where a chain of calls down to the first one would end at Python's limit."""
-        number = 0 if iteration == BASE else number_of(iteration)
-        while self._decided < number - 1:
-            self._decided += 1  # first: deciding it asks for its own stages
-            key = key_of(self._decided)
-            self.stopped(key)
-            self.verdict(key)
+    # -- one stage -------------------------------------------------------------------------------
 
     def landed(self, iteration: str) -> dict[str, str]:
         """Landed file -> digest of the iteration's snapshot, asked of the world once."""
@@ -228,23 +153,21 @@ class Planner:
             self._landed[iteration] = self.world.landing_files(iteration, self._file_digests)
         return self._landed[iteration]
 
-    # -- one stage -------------------------------------------------------------------------------
-
     def declared(self, stage: Stage) -> dict[str, Any]:
         """The facts behind a fingerprint that do not depend on the iteration."""
         if stage.name not in self._declared:
             self._declared[stage.name] = {
                 "settings": stage.settings_slice(self.experiment),
                 "identities": {name: self.world.identity(name) for name in stage.identities},
-                "libraries": {**stage.library_versions(), **stage.chosen_versions(self.experiment)},
+                "libraries": stage.library_versions(self.experiment),
                 "code": self.world.code(stage.code),
             }
         return self._declared[stage.name]
 
     def _work_out(self, iteration: str, stage: Stage) -> StagePlan:
         where = (iteration, stage.name)
-        if iteration != BASE and (reason := self.stopped(iteration)):
-            return StagePlan(*where, "stopped", reason, manifest=self._last(*where))
+        if shut := self.shut(iteration, stage):
+            return StagePlan(*where, *shut, manifest=self._last(*where))
         inputs: dict[str, str] = {}
         unsettled = ""
         for name in stage.inputs:
@@ -252,18 +175,16 @@ class Planner:
                 inputs[name] = self._input(iteration, name)
             except Unsettled as error:
                 unsettled = unsettled or str(error)
-        if "bad_cases" in BELOW[stage.name] and (nothing := self.no_bad_cases(iteration)):
-            return StagePlan(*where, "stopped", nothing, manifest=self._last(*where))
         facts = {**self.declared(stage), "inputs": inputs}
         if unsettled:
             last = self._last(*where)
             own = differences(last, facts, known_inputs_only=True) if last else ()
             return StagePlan(*where, "waiting", unsettled, own, manifest=last)
-        if stage.name == "promoted_adapter":
-            verdict = self.verdict(iteration)
-            if verdict is not None and not verdict["passed"]:
-                return StagePlan(*where, "refused", verdict["reason"])
         fingerprint = self._fingerprint(stage, facts)
+        if where in self.forced:
+            return StagePlan(
+                *where, "stale", "it was asked for (run --force)", (), fingerprint, facts, self._last(*where)
+            )
         if found := self.store.lookup(stage.name, fingerprint):
             return StagePlan(*where, "fresh", fingerprint=fingerprint, facts=facts, manifest=found)
         last = self._last(*where)
@@ -273,6 +194,8 @@ class Planner:
             return StagePlan(*where, "missing", note, (), fingerprint, facts)
         changes = differences(last, facts)
         note = "" if changes else "its artifact is gone from the store"
+        if last.engine != ENGINE_VERSION:
+            note = "made by an earlier version: all is computed once more"
         return StagePlan(*where, "stale", note, changes, fingerprint, facts, last)
 
     def _fingerprint(self, stage: Stage, facts: dict[str, Any]) -> str:
@@ -288,69 +211,25 @@ class Planner:
 
     def _input(self, iteration: str, name: str) -> str:
         """The present data version of an input. Raises Unsettled if it has none yet."""
-        match name:
-            case "iteration":
-                return iteration
-            case "landing_files":
-                return digest_json(self.landed(iteration))
-            case "landing_folder":
-                return digest_json(self.landed(BASE))
-            case "promoted_count":
-                return str(self.promoted_count(iteration))
-            case "previous_adapter":
-                return self.adapter_version(iteration)
-            case "reference_scores":
-                stage, where = self.reference(iteration)
-                return self._fresh(where, stage).files["domain_items.parquet"]
+        if name in SOURCES:
+            return SOURCES[name].version(self, iteration)
         producer, _, part = name.partition("/")
-        manifest = self._fresh(iteration if STAGES[producer].partitioned else BASE, producer)
+        manifest = self.fresh(iteration if STAGES[producer].partitioned else BASE, producer)
         return manifest.files[part] if part else manifest.data_version
 
-    def adapter_version(self, iteration: str) -> str:
-        """Content of the adapter that the iteration starts from; "none": the base model itself."""
-        earlier = self.promoted_before(iteration)
-        if earlier is None:
-            return self.initial_adapter
-        files = self._fresh(earlier, "adapter_checkpoint").files
-        return digest_json([files[part] for part in ADAPTER_PARTS])
-
-    @cached_property
-    def initial_adapter(self) -> str:
-        """Content of the adapter that the loop starts from; "none": it starts from the base model."""
-        return self.world.identity("initial_adapter")
-
-    def _fresh(self, iteration: str, name: str) -> Manifest:
+    def fresh(self, iteration: str, name: str) -> Manifest:
+        """The manifest of a stage that is up to date. Raises Unsettled if it is not."""
         plan = self.stage(iteration, name)
         if plan.status != "fresh" or plan.manifest is None:
             raise Unsettled(f"{name} of {iteration} is {plan.status}")
         return plan.manifest
-
-    def no_bad_cases(self, iteration: str) -> str | None:
-        """The reason why the iteration trains nothing, if it found no bad case and does not train on every row."""
-        if self.experiment.pairs.every_row:
-            return None
-        plan = self.stage(iteration, "bad_cases")
-        if plan.status == "fresh" and plan.manifest and plan.manifest.facts.get("rows") == 0:
-            return f"iteration {iteration} found no bad case: there is nothing to train on"
-        return None
-
-    def _decide(self, iteration: str) -> dict[str, Any] | None:
-        if nothing := self.no_bad_cases(iteration):
-            return {"passed": False, "no_bad_cases": True, "reason": nothing}
-        plan = self.stage(iteration, "gate")
-        if plan.status != "fresh" or plan.manifest is None:
-            return None
-        try:
-            return json.loads((self.store.verify(plan.manifest) / "verdict.json").read_text(encoding="utf-8"))
-        except (CorruptArtifact, OSError):
-            return None  # damaged: the next run notices, quarantines and decides again
 
 
 class _Below(dict):
     """Stage -> every stage it depends on within its iteration, worked out when first asked."""
 
     def __missing__(self, name: str) -> set[str]:
-        direct = [stage for stage in STAGES[name].input_stages() if stage in STAGES]
+        direct = STAGES[name].input_stages()
         self[name] = set(direct).union(*(self[stage] for stage in direct))
         return self[name]
 
@@ -368,7 +247,7 @@ def in_order() -> list[str]:
     done: list[str] = []
     while len(done) < len(STAGES):
         for name, stage in STAGES.items():
-            ready = all(i not in STAGES or i in done for i in stage.input_stages())
+            ready = all(i in done for i in stage.input_stages())
             if name not in done and ready:
                 done.append(name)
                 break
@@ -378,7 +257,10 @@ def in_order() -> list[str]:
 
 
 def differences(last: Manifest, facts: dict[str, Any], *, known_inputs_only: bool = False) -> tuple[Change, ...]:
-    """What differs between the facts behind `last` and those of now."""
+    """What differs between the facts behind `last` and those of now; of an earlier engine that alone, since all
+    that it noted has other names."""
+    if last.engine != ENGINE_VERSION:
+        return (Change("engine", "engine", str(last.engine), str(ENGINE_VERSION)),)
     changes = []
     for kind in ("settings", "inputs", "identities", "libraries", "code"):
         old, new = getattr(last, kind), facts[kind]

@@ -2,25 +2,27 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.plan import Planner, StagePlan
 from apt_assets.engine.progress import Progress, Show, throttled
-from apt_assets.engine.stage import STAGES
+from apt_assets.engine.scope import RowScope
+from apt_assets.engine.stage import SOURCES, STAGES
 from apt_assets.engine.view import View
 from apt_assets.settings.iterations import BASE
-from resources.store.artifacts import CorruptArtifact, Manifest
-from resources.store.digest import digest_json
-from resources.store.rows import Compute, Filled, RowTable
+from resources.store.kinds import RowKind
+from resources.store.manifest import CorruptArtifact, Manifest
+from resources.store.rows import Batches, Filled, Value
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from apt_assets.project import Project
+    from apt_assets.engine.world import World
 
 Log = Callable[[str], None]
+RowCompute = Callable[[RowScope, list[int]], Batches[Any]]
 
 
 class StageBlocked(Exception):
@@ -28,22 +30,22 @@ class StageBlocked(Exception):
     something that the stage reads changed while it ran."""
 
 
-@dataclass
 class Step(View):
     """A view for the stage's function: inputs are verified, and it has a folder to write into.
 
     Nothing is kept, neither an artifact nor a row, once what the plan found outside the store has changed.
 
-    facts: counts and scores for people. work: what was done (see Manifest). loaded: models that
-    several parts of a stage use.
+    out: the folder. log, show: for people. facts: counts and scores for people. work: what was done (see Manifest).
+    anew: whether rows that are there are computed once more, too.
     """
 
-    out: Path = field(kw_only=True)
-    log: Log = field(kw_only=True)
-    show: Show = field(kw_only=True)
-    facts: dict[str, Any] = field(default_factory=dict)
-    work: dict[str, Any] = field(default_factory=dict)
-    loaded: dict[str, Any] = field(default_factory=dict)
+    def __init__(
+        self, project: "World", plan: StagePlan, planner: Planner, *, out: Path, log: Log, show: Show, anew: bool
+    ):
+        super().__init__(project, plan, planner)
+        self.out, self.log, self.show, self.anew = out, log, show, anew
+        self.facts: dict[str, Any] = {}
+        self.work: dict[str, Any] = {}
 
     def check(self) -> None:
         """Raise StageBlocked if what the stage reads from outside the store is not what was planned.
@@ -59,33 +61,38 @@ class Step(View):
             )
 
     def fill(
-        self, table: RowTable, keys: Sequence[str], compute: Compute, shown: tuple[str, str] | None = None
+        self, kind: RowKind, keys: Sequence[str], compute: RowCompute, what: str, unit: str, **given: Any
     ) -> Filled:
-        """The rows of `keys`, from the table or computed; each batch is kept at once.
+        """The rows of `keys`, kept or computed; each batch is kept at once. `compute` gets what the kind may see and
+        the positions that are missing. given: see RowKind. what, unit: for people, who are shown how many are kept."""
+        table, scope = self.rows(kind, **given), self.scope(kind, **given)
 
-        shown: (what, unit) to show how many are kept; None for a `compute` that shows more itself.
-        """
+        def watched(missing: list[int]) -> Batches[Any]:
+            return self.shown(self.checked(compute(scope, missing)), len(missing), what, unit)
 
-        def guarded(missing: list[int], commit: Any) -> None:
-            progress = self.progress(shown[0], len(missing), shown[1]) if shown else lambda done: None
-            kept = 0
-
-            def commit_if_unchanged(positions: Sequence[int], values: Sequence[Any]) -> None:
-                nonlocal kept
-                self.check()
-                commit(positions, values)
-                kept += len(positions)
-                progress(kept)
-
-            compute(missing, commit_if_unchanged)
-
-        filled = table.fill(keys, guarded)
+        filled = table.fill(keys, watched, anew=self.anew)
         if filled.damaged:
             where = {"iteration": self.plan.iteration, "stage": self.plan.stage}
             reason = [f"{filled.damaged} damaged lines of {table.kind}/{table.digest[:8]}.jsonl were computed again"]
             self.project.store.journal("quarantined", **where, reason=reason)
         self.count(table.kind, reused=filled.reused, computed=filled.computed)
         return filled
+
+    def checked(self, batches: Batches[Value]) -> Batches[Value]:
+        """The same batches, as long as nothing outside has changed. Raises StageBlocked."""
+        with closing(batches):
+            for batch in batches:
+                self.check()
+                yield batch
+
+    def shown(self, batches: Batches[Value], total: int, what: str, unit: str) -> Batches[Value]:
+        """The same batches, each counted for people when the next is asked for, so once it is kept."""
+        progress, done = self.progress(what, total, unit), 0
+        with closing(batches):
+            for positions, values in batches:
+                yield positions, values
+                done += len(positions)
+                progress(done)
 
     def count(self, kind: str, *, reused: int, computed: int) -> None:
         """Add rows to what this stage did."""
@@ -106,7 +113,7 @@ class Step(View):
         assert self.plan.fingerprint is not None
         return self.project.store.unfinished(self.plan.fingerprint)
 
-    def progress(self, what: str, total: int, unit: str = "rows") -> Callable[..., None]:
+    def progress(self, what: str, total: int, unit: str) -> Callable[..., None]:
         """A callback (done, of=total) that shows how far a part of the stage is, ten times a second at most."""
         started, show = time.monotonic(), throttled(self.show, 0.1)
 
@@ -125,22 +132,19 @@ class Step(View):
             raise
 
 
-def changed_outside(project: "Project", plan: StagePlan, planner: Planner) -> str | None:
+def changed_outside(world: "World", plan: StagePlan, planner: Planner) -> str | None:
     """What of the planned facts from outside the store is not so any more; None if all is."""
     assert plan.facts is not None
-    for name, digest in plan.facts["identities"].items():
-        if project.identity(name) != digest:
-            return name
-    for name, key in {"landing_files": plan.iteration, "landing_folder": BASE}.items():
-        if name in plan.inputs and digest_json(project.landing_files(key)) != plan.inputs[name]:
-            return name
-    if "policy" in STAGES[plan.stage].inputs:
-        policy = planner.stage(plan.iteration, "policy").manifest
-        if policy is not None and policy.identities["base_model"] != project.identity("base_model"):
-            return "base_model"
-    if {"policy", "previous_adapter"} & set(STAGES[plan.stage].inputs) and (
-        planner.promoted_before(plan.iteration) is None
-        and planner.initial_adapter != project.identity("initial_adapter")
-    ):
-        return "initial_adapter"
-    return project.code_changed(STAGES[plan.stage].code, plan.facts["code"])
+    stage = STAGES[plan.stage]
+    planned = dict(plan.facts["identities"])
+    for given in stage.producers():
+        if given in SOURCES:
+            outside = SOURCES[given].outside
+            if outside is not None and outside(world, planner, plan.iteration) != plan.inputs[given]:
+                return given
+        else:
+            key = plan.iteration if STAGES[given].partitioned else BASE
+            manifest = planner.stage(key, given).manifest
+            planned |= {name: manifest.identities[name] for name in STAGES[given].passes_on if manifest is not None}
+    changed = (name for name, digest in planned.items() if world.identity(name) != digest)
+    return next(changed, None) or world.code_changed(stage.code, plan.facts["code"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apt_assets.landing.parquet import LONGEST_RECORD, read_batches
-from apt_assets.method.splits import SPLITS
+from apt_assets.landing.records import SPLITS
 from apt_assets.settings.experiment import UsageError
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from apt_assets.landing.readers import READERS
 from resources.store.file_digests import FileDigests
 
-LANDING_FORMATS = (".jsonl", ".csv", ".parquet")
 # What no name of a landed file holds: control characters, those that turn the direction of writing, and bytes that
 # are no text. Whoever reads such a name in a list or a log reads another one.
 UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -27,7 +27,7 @@ class LandingFolder:
         holds what UNSHOWN finds, and a symbolic link that leads out of the folder."""
         if not self.path.is_dir():
             return []
-        names = sorted(p.name for p in self.path.iterdir() if p.suffix in LANDING_FORMATS and p.is_file())
+        names = sorted(p.name for p in self.path.iterdir() if p.suffix in READERS and p.is_file())
         shown = [name for name in names if not name.startswith(".") and not UNSHOWN.search(name)]
         return [name for name in shown if self._stays(self.path / name)]
 

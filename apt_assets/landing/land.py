@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from apt_assets.landing.dataset_folder import write_parquet
-from apt_assets.landing.folder import LANDING_FORMATS, UNSHOWN
+from apt_assets.landing.folder import UNSHOWN
+from apt_assets.landing.readers import READERS
 from apt_assets.landing.records import contents_of
 from apt_assets.settings.experiment import UsageError
 
@@ -28,8 +29,8 @@ def land_files(paths: list[Path], folder: Path) -> list[dict[str, Any]]:
             raise UsageError(f"{path}: no such file or folder")
         if not path.is_file() and not path.is_dir():
             raise UsageError(f"{path}: is a pipe or a device; write what comes of it to a file, and land that")
-        if path.is_file() and path.suffix not in LANDING_FORMATS:
-            raise UsageError(f"{path}: unknown format {path.suffix!r}; use one of {', '.join(LANDING_FORMATS)}")
+        if path.is_file() and path.suffix not in READERS:
+            raise UsageError(f"{path}: unknown format {path.suffix!r}; use one of {', '.join(READERS)}")
     with tempfile.TemporaryDirectory() as made:
         files = []
         for number, path in enumerate(paths):

@@ -55,15 +55,10 @@ class Chunk:
 
 
 def read_chunks(path: Path) -> Iterator[Chunk]:
-    """Read a file by its suffix: .jsonl, .csv or .parquet. Never raises for its content: where a file cannot
-    be read on, the last record is a BadField on line 0."""
-    readers: dict[str, Callable[[Path], Iterator[Chunk]]] = {
-        ".jsonl": read_jsonl,
-        ".csv": lambda path: in_chunks(read_csv(path)),
-        ".parquet": read_parquet,
-    }
+    """Read a file by its suffix, one of READERS. Never raises for its content: where a file cannot be read on, the
+    last record is a BadField on line 0."""
     try:
-        yield from readers[path.suffix](path)
+        yield from READERS[path.suffix](path)
     except (OSError, ValueError) as error:
         yield Chunk([0], [b""], [unreadable(error)])
 
@@ -268,3 +263,11 @@ def printable(raw: Any) -> str:
     text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else repr(raw)
     text = text.rstrip("\r\n")[:RAW_CHARACTERS]
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+# The formats that land, by suffix.
+READERS: dict[str, Callable[[Path], Iterator[Chunk]]] = {
+    ".jsonl": read_jsonl,
+    ".csv": lambda path: in_chunks(read_csv(path)),
+    ".parquet": read_parquet,
+}

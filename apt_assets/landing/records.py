@@ -20,9 +20,9 @@ import polars as pl
 
 from apt_assets.landing.formats import as_prompt_and_answer
 from apt_assets.landing.readers import SURROGATE, BadField, Chunk, printable, read_chunks
-from apt_assets.method.splits import SPLITS
 from resources.store.digest import digest_json, digest_rows
 
+SPLITS = ("train", "validation", "test")
 FIELDS = frozenset(("prompt", "answer", "split", "id", "metadata"))
 LONGEST_TEXT = 1_000_000  # characters of a prompt or an answer
 SHORT_TEXT = 1000  # so short that nothing in it takes long

@@ -9,8 +9,6 @@ needed again is computed again.
 """
 
 import re
-import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +17,11 @@ from apt_assets.engine.stage import STAGES
 from apt_assets.project import Project
 from apt_assets.settings.iterations import BASE
 from resources.store import locks
-from resources.store.artifacts import Manifest
-from resources.store.digest import list_files
+from resources.store.manifest import Manifest
+from resources.store.store import Collected, Kept
 
-# Small, and what the chain of promotions is read from.
-ALWAYS = ("policy", "gate", "promoted_adapter", "base_scores")
-
-
-@dataclass
-class Collected:
-    """What gc removed, or would remove: files, folders or vectors by kind, and their size in bytes."""
-
-    removed: dict[str, int] = field(default_factory=dict)
-    bytes: int = 0
-
-    def add(self, kind: str, path: Path, really: bool) -> None:
-        files = [path] if path.is_file() else list_files(path)
-        self.removed[kind] = self.removed.get(kind, 0) + 1
-        self.bytes += sum(file.stat().st_size for file in files)
-        if really:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+# What the chain of promotions is read from, and what belongs to no iteration.
+ALWAYS = ("gate", "base_scores", "heldout_rows")
 
 
 def collect_garbage(project: Project, keep: int, *, dry_run: bool) -> Collected:
@@ -48,36 +31,21 @@ def collect_garbage(project: Project, keep: int, *, dry_run: bool) -> Collected:
     """
     store = project.store
     with store.locks.take(locks.GC), store.locks.take(locks.DAGSTER), store.locks.all_idle():
-        found = Collected()
-        needed, pointed = needs(project, keep)
-        data_versions = {m.data_version for m in needed}
-        traces = {(m.stage, m.fingerprint) for m in pointed}
-        for path in sorted((store.root / "traces").glob("*/*.json")):
-            manifest = store.manifest(path)
-            if manifest is None or (manifest.stage, manifest.fingerprint) not in traces:
-                found.add("traces", path, not dry_run)
-            elif manifest.data_version not in data_versions and not manifest.collected and not dry_run:
-                store.mark_collected(manifest)
-        for path in sorted((store.root / "objects").glob("*")):
-            if path.name not in data_versions:
-                found.add("artifacts", path, not dry_run)
-        tables = {name for manifest in needed for name in manifest.row_tables}
-        for path in sorted(project.rows.glob("*/*.jsonl")):
-            if f"{path.parent.name}/{path.stem}" not in tables:
-                found.add("row tables", path, not dry_run)
-                if not dry_run:
-                    path.with_suffix(".lock").unlink(missing_ok=True)
-        for kind in ("quarantine", "temporary", "unfinished"):
-            for path in sorted((store.root / kind).glob("*")):
-                found.add(kind, path, not dry_run)
-        for kind in ("traces", "pointers", "snapshots"):
-            # What a kill left of a file that was being replaced.
-            for path in sorted((store.root / kind).rglob(".*")):
-                found.add("temporary", path, not dry_run)
-        collect_vectors(project, needed, found, dry_run=dry_run)
+        collected = store.remove_unneeded(what_to_keep(project, keep), really=not dry_run)
         if not dry_run:
-            store.journal("collected", removed=found.removed, bytes=found.bytes)
-    return found
+            store.journal("collected", removed=collected.removed, bytes=collected.bytes)
+    return collected
+
+
+def what_to_keep(project: Project, keep: int) -> Kept:
+    """What has to stay so that nothing turns stale and the last `keep` iterations can be read."""
+    needed, pointed = needs(project, keep)
+    return Kept(
+        data_versions={manifest.data_version for manifest in needed},
+        traces={(manifest.stage, manifest.fingerprint) for manifest in pointed},
+        row_tables={name for manifest in needed for name in manifest.row_tables},
+        vectors=needed_vectors(project, [manifest for manifest in needed if manifest.stage == "retrieval_index"]),
+    )
 
 
 def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
@@ -106,7 +74,7 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
         kept = set(iterations if experiment in studied else iterations[-keep:]) | set(promoted[-1:])
         kept_adapters = kept | set([key for key in promoted if key < min(kept, default="")][-1:])
         for (key, name), manifest in present.items():
-            scored = name in ("adapter_checkpoint", "benchmark_scores") and key in kept_adapters
+            scored = name in ("adapter_checkpoint", "promoted_adapter", "benchmark_scores") and key in kept_adapters
             if name in ALWAYS or key in kept or scored:
                 needed.append(manifest)
     return [m for m in needed if not m.collected], pointed
@@ -121,27 +89,23 @@ def runs_of_studies(home: Path) -> set[str]:
     return {found[1] for found in named if found}
 
 
-def collect_vectors(project: Project, needed: list[Manifest], found: Collected, *, dry_run: bool) -> None:
-    """Remove the LanceDB tables that no kept pool has its vectors in, and the rows that none holds."""
+def needed_vectors(project: Project, indexes: list[Manifest]) -> dict[str, set[str] | None]:
+    """Name of a table of vectors -> the checks of its rows that these artifacts' pools hold; see Kept."""
+    pools: dict[str, list[Manifest]] = {}
+    for manifest in indexes:
+        pools.setdefault(manifest.facts["vectors"], []).append(manifest)
+    return {name: checks_in(project, of_table) for name, of_table in pools.items()}
+
+
+def checks_in(project: Project, pools: list[Manifest]) -> set[str] | None:
+    """The checks of all rows in these pools; None if one is gone: it may have held any."""
     from resources.store.tables import read_table
 
-    indexes = [manifest for manifest in needed if manifest.stage == "retrieval_index"]
-    kept = {manifest.facts["vectors"] for manifest in indexes}
-    for folder in sorted(project.lancedb.glob("*.lance")):
-        if folder.stem not in kept:
-            found.add("vector tables", folder, not dry_run)
-            for beside in (folder.with_suffix(".checked.json"), folder.with_suffix(".lock")):
-                if not dry_run:
-                    beside.unlink(missing_ok=True)
-    for name in sorted(kept):
-        files = [project.store.folder(m) / "pool.parquet" for m in indexes if m.facts["vectors"] == name]
-        if all(file.is_file() for file in files):
-            checks = {check for file in files for check in read_table(file)["check"]}
-            number, size = project.vector_table(name).keep_only(checks, really=not dry_run)
-            if number:
-                found.removed["vectors"] = found.removed.get("vectors", 0) + number
-                found.bytes += size
+    try:
+        return {check for pool in pools for check in read_table(project.store.open(pool) / "pool.parquet")["check"]}
+    except FileNotFoundError:
+        return None
 
 
-def as_json(found: Collected) -> dict[str, Any]:
-    return {"removed": found.removed, "bytes": found.bytes}
+def as_json(collected: Collected) -> dict[str, Any]:
+    return {"removed": collected.removed, "bytes": collected.bytes}

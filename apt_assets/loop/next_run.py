@@ -12,8 +12,9 @@ New data always opens a new iteration, which goes on from the last promoted adap
 
 from dataclasses import dataclass, replace
 
-from apt_assets.engine.plan import Planner, StagePlan
+from apt_assets.engine.plan import StagePlan
 from apt_assets.project import Project
+from apt_assets.promotion import LoopPlanner
 from apt_assets.settings.iterations import BASE, key_of, number_of
 
 
@@ -42,7 +43,7 @@ class End:
     passed: bool
 
 
-def next_run(project: Project, planner: Planner, iterations: int | None = None) -> Run | End:
+def next_run(project: Project, planner: LoopPlanner, iterations: int | None = None) -> Run | End:
     """The next run, or why there is none; `iterations`: only bring 1..n up to date."""
     landed = project.landed()
     if not any(project.usable_rows(name) for name in landed):
@@ -72,7 +73,7 @@ def next_run(project: Project, planner: Planner, iterations: int | None = None) 
     return asked_for(planner, opened[-1]) if new is None else Run(new, (), opens=True)
 
 
-def asked_for(planner: Planner, last: str) -> End:
+def asked_for(planner: LoopPlanner, last: str) -> End:
     verdict = planner.verdict(last)
     if verdict is None or verdict["passed"]:
         return End(f"all of the iterations up to {last} are up to date", passed=True)
@@ -81,7 +82,7 @@ def asked_for(planner: Planner, last: str) -> End:
     return End(f"iteration {last} is not promoted: {verdict['reason']}", passed=False)
 
 
-def ended(project: Project, planner: Planner, opened: list[str]) -> End | None:
+def ended(project: Project, planner: LoopPlanner, opened: list[str]) -> End | None:
     """Why the loop is at its end after the last of these iterations, all up to date; None: it is not."""
     last = opened[-1]
     if unused(project, opened):
@@ -105,7 +106,7 @@ def ended(project: Project, planner: Planner, opened: list[str]) -> End | None:
     return None
 
 
-def following(project: Project, planner: Planner) -> str | None:
+def following(project: Project, planner: LoopPlanner) -> str | None:
     """The iteration after the last opened one, if someone may run it: all before it are up to date and
     nothing stops it. The loop itself may be at its end all the same."""
     opened = project.store.iterations(project.experiment.name)

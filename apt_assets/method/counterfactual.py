@@ -20,8 +20,9 @@ from itertools import islice
 
 import polars as pl
 
+from apt_assets.method.grades import is_bad
 from resources.assessors.labels import normalise_answer
-from resources.assessors.numeric import NUMBER, known, unit_size
+from resources.assessors.numeric import NUMBER, Unit, known, read_unit
 
 TRIES = 4  # wrong answers that a row tries, at most
 Ring = list[tuple[str, str]]  # (hash, text), sorted
@@ -45,8 +46,8 @@ def first_wrong(
         if rows.is_empty():
             break
         graded = rows.with_columns(pl.Series("grade", grade(rows), dtype=pl.Int8))
-        found.append(graded.filter(pl.col("grade") < bad_below).select("row_id", "rejected", "grade"))
-        rows = graded.filter(pl.col("grade") >= bad_below).drop("rejected", "grade")
+        found.append(graded.filter(is_bad(pl.col("grade"), bad_below)).select("row_id", "rejected", "grade"))
+        rows = graded.filter(~is_bad(pl.col("grade"), bad_below)).drop("rejected", "grade")
     return pl.concat(found)
 
 
@@ -77,7 +78,7 @@ def confusions(predictions: pl.DataFrame, labels: Iterable[str], bad_below: int)
     predictions: graded. labels: normalised, as in LabelMatch.
     """
     closed, counts = set(labels), {"": Counter[str]()}
-    wrong = predictions.filter(pl.col("grade") < bad_below)
+    wrong = predictions.filter(is_bad(pl.col("grade"), bad_below))
     for gold, said in wrong.select("answer", "prediction").iter_rows():
         if (label := normalise_answer(said)) in closed:
             for of in ("", normalise_answer(gold)):
@@ -108,7 +109,7 @@ def units_of(golds: Iterable[str]) -> Ring:
     """The known units of the golds, as they are written there."""
     matches = (NUMBER.search(gold) for gold in set(golds))
     units = (match["unit"] for match in matches if match and match["unit"])
-    return ring_of(unit for unit in units if known(sized(unit)[1]))
+    return ring_of(unit for unit in units if known(unit_of(unit).measure))
 
 
 def other_numbers(row_id: str, gold: str, units: Ring) -> list[str]:
@@ -120,9 +121,9 @@ def other_numbers(row_id: str, gold: str, units: Ring) -> list[str]:
         match = NUMBER.search(gold)
     if match is None:
         return []
-    own = sized(match["unit"] or "")
-    others = [unit for unit in behind(units, row_id) if sized(unit) != own] if known(own[1]) else []
-    others.sort(key=lambda unit: sized(unit)[1] != own[1])
+    own = unit_of(match["unit"] or "")
+    others = [unit for unit in behind(units, row_id) if unit_of(unit) != own] if known(own.measure) else []
+    others.sort(key=lambda unit: unit_of(unit).measure != own.measure)
     dice = int(hashed(row_id), 16)
     places = (1, -1) if dice % 2 else (-1, 1)
     first, last = (("digits", shift_point(match["digits"], by)) for by in places)
@@ -133,8 +134,8 @@ def other_numbers(row_id: str, gold: str, units: Ring) -> list[str]:
     return [text for text in dict.fromkeys(changed) if text != gold][:TRIES]
 
 
-def sized(unit: str) -> tuple[float, str]:
-    return unit_size(unit.replace(" ", ""))
+def unit_of(written: str) -> Unit:
+    return read_unit(written.replace(" ", ""))
 
 
 def shift_point(digits: str, places: int) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from apt_assets.landing.records import ROWS, Landed, records_of
+from apt_assets.landing.records import ROWS, SPLITS, Landed, records_of
 from apt_assets.method.near import near_held_out
-from apt_assets.method.splits import SPLITS, row_ids, splits_of
+from apt_assets.method.splits import row_ids, splits_of
 from schemas import tables
 
 Row = dict[str, str | None]  # one of FOUND, by column

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from apt_assets.method.grades import is_right
+
 
 @dataclass(frozen=True)
 class Check:
@@ -99,7 +101,7 @@ def share(values: pl.Series) -> float:
 
 def validation(domain: pl.DataFrame) -> pl.DataFrame:
     chosen = domain.filter(pl.col("split") == "validation")
-    return chosen.with_columns((pl.col("grade") >= 4).alias("right"))
+    return chosen.with_columns(is_right(pl.col("grade")).alias("right"))
 
 
 def pair(candidate: pl.DataFrame, reference: pl.DataFrame, keys: list[str]) -> pl.DataFrame:

@@ -4,6 +4,7 @@ from typing import Any
 
 import polars as pl
 
+from apt_assets.method.grades import is_bad
 from resources.assessors.labels import names, normalise_answer
 
 OTHER, NO_LABEL, HEDGED = "other labels", "no label", "several labels"
@@ -25,8 +26,8 @@ def by_label(before: pl.DataFrame, after: pl.DataFrame, bad_below: int) -> list[
     both = before.join(after, on="row_id", suffix="_after")
     found = with_label(both).group_by("label").agg(
         pl.len().alias("n"),
-        (pl.col("grade") < bad_below).mean().alias("bad_before"),
-        (pl.col("grade_after") < bad_below).mean().alias("bad_after"),
+        is_bad(pl.col("grade"), bad_below).mean().alias("bad_before"),
+        is_bad(pl.col("grade_after"), bad_below).mean().alias("bad_after"),
         pl.col("exact").mean().alias("exact_before"),
         pl.col("exact_after").mean().alias("exact_after"),
     )  # fmt: skip

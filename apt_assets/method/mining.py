@@ -4,6 +4,8 @@ import hashlib
 
 import polars as pl
 
+from apt_assets.method.grades import is_bad, is_near
+
 
 def draw_questions(train: pl.DataFrame, iteration: str, questions: int | None, seed: int) -> pl.DataFrame:
     """The questions of one iteration: those with the lowest hash of (seed, iteration, row_id).
@@ -41,10 +43,10 @@ def random_cases(
 
 def select_bad_cases(predictions: pl.DataFrame, bad_below: int) -> pl.DataFrame:
     """Predictions with a grade below `bad_below` (APT, arXiv 2506.03483: grade < 4)."""
-    return predictions.filter(pl.col("grade") < bad_below)
+    return predictions.filter(is_bad(pl.col("grade"), bad_below))
 
 
 def near_threshold(predictions: pl.DataFrame, bad_below: int) -> float:
     """Share of predictions, 0-1, that one grade more or less would put on the other side of `bad_below`."""
-    near = predictions.filter(pl.col("grade").is_between(bad_below - 1, bad_below))
+    near = predictions.filter(is_near(pl.col("grade"), bad_below))
     return near.height / max(predictions.height, 1)

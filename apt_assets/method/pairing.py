@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from apt_assets.method.grades import is_bad, is_kept
 from apt_assets.method.mining import draw_questions
 
 
@@ -32,7 +33,7 @@ def build_pairs(
     their DPO gradient is exactly zero and only their NLL trains. Similar cases come first, then mined
     questions (`predictions`), each sorted by row_id, which is a hash and so a fair draw.
     """
-    bad = pl.col("grade") < bad_below
+    bad = is_bad(pl.col("grade"), bad_below)
     own = as_pairs(bad_cases, "bad_case", "prediction")
     similar = neighbors.join(neighbor_predictions.select("row_id", "prediction", "grade"), on="row_id", how="inner")
     wrong = as_pairs(similar.filter(bad), "similar", "prediction")
@@ -41,7 +42,8 @@ def build_pairs(
     pairs = pl.concat([rows.sort("row_id") for rows in (own, wrong, made)]).filter(
         pl.col("chosen") != pl.col("rejected")
     )
-    right = [as_pairs(rows.filter(~bad), "replay", "answer").sort("row_id") for rows in (similar, predictions)]
+    kept = is_kept(pl.col("grade"), bad_below)
+    right = [as_pairs(rows.filter(kept), "replay", "answer").sort("row_id") for rows in (similar, predictions)]
     replay = pl.concat(right).unique("row_id", keep="first", maintain_order=True)
     # A neighbour that was mined too is answered twice, in other batches, and may be right only once.
     replay = replay.join(pairs, on="row_id", how="anti")

@@ -5,28 +5,29 @@ from typing import Any
 
 import polars as pl
 
+from apt_assets.method.grades import is_right
 
-def wilson(successes: int, trials: int, z: float = 1.96) -> dict[str, Any]:
+
+def wilson(successes: int, trials: int) -> dict[str, Any]:
     """A share with its 95 % Wilson interval and its standard error: {mean, low, high, se, n}.
 
     n = 0 gives mean 0 in [0, 1]. se is lm-eval's, of the mean of zeros and ones; None for fewer than two.
     """
+    from scipy.stats import binomtest
+
     if trials == 0:
         return {"mean": 0.0, "low": 0.0, "high": 1.0, "se": None, "n": 0}
     share = successes / trials
-    middle = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    low, high = (middle - spread) / scale, (middle + spread) / scale
+    interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     error = math.sqrt(share * (1 - share) / (trials - 1)) if trials > 1 else None
-    return {"mean": share, "low": max(low, 0.0), "high": min(high, 1.0), "se": error, "n": trials}
+    return {"mean": share, "low": float(interval.low), "high": float(interval.high), "se": error, "n": trials}
 
 
 def summarise(domain: pl.DataFrame, general: pl.DataFrame, passages: pl.DataFrame) -> dict[str, Any]:
     """{domain: {split: {exact, lenient}}, general: {task: {accuracy, margin, gold, se}, all: ...},
     passages: {task: {word_perplexity, se, words, n}}}, of DomainItems, GeneralItems and PassageItems.
 
-    exact: equal after normalisation. lenient: grade 4 or 5. gold: mean log-likelihood of the gold
+    exact: equal after normalisation. lenient: graded right (method/grades.py). gold: mean log-likelihood of the gold
     choice, margin: of it minus the best other one, nats per character. se: standard errors, of the two
     {margin, gold}; None for fewer than two items.
     """
@@ -35,7 +36,7 @@ def summarise(domain: pl.DataFrame, general: pl.DataFrame, passages: pl.DataFram
         rows = domain.filter(pl.col("split") == split)
         result["domain"][split] = {
             "exact": wilson(int(rows["exact"].sum()), rows.height),
-            "lenient": wilson(int((rows["grade"] >= 4).sum()), rows.height),
+            "lenient": wilson(int(is_right(rows["grade"]).sum()), rows.height),
         }
     for task in [*sorted(general["task"].unique()), "all"]:
         rows = general if task == "all" else general.filter(pl.col("task") == task)

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 
 import polars as pl
 
-SPLITS = ("train", "validation", "test")
-
 
 def normalise(text: str) -> str:
     """NFKC, case-folded, punctuation and symbols to spaces, runs of white space to one."""

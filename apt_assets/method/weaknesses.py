@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from apt_assets.method.grades import is_bad, is_right
 from apt_assets.method.measures import with_label
 from apt_assets.method.scores import wilson
 
@@ -87,15 +88,18 @@ def weaknesses(
     bad case. rates: iteration -> {asked, bad}, of the group's mined questions. again: of its bad cases
     those that a later iteration asked again: {asked, right}, by the last answer. heldout: {before,
     after}, shares of bad answers with 95 % Wilson intervals. state: cured (fewer answers are bad than
-    before, and at most CURED_BELOW), better (fewer), remains (as many), worse, or not asked again; judged by
-    the held-out rows, else by the last iteration that asked a question of the group. examples: rows of
-    {iteration, question, gold, answer, grade, last_answer, last_grade}, the worst first.
+    before, and at most CURED_BELOW), better (fewer), remains (as many), worse, not confirmed (none was bad before,
+    none is now), or not asked again; judged by the held-out rows, else by the first and the last iteration that
+    asked a question of the group. examples: rows of {iteration, question, gold, answer, grade, last_answer,
+    last_grade}, the worst first.
     """
     if not mined:
         return []
     keyed = pl.DataFrame({"row_id": list(groups), "group": list(groups.values())}, schema=["row_id", "group"])
     rows = pl.concat([table.with_columns(iteration=pl.lit(key)) for key, table in mined.items()])
-    rows = rows.join(keyed, on="row_id").with_columns(bad=pl.col("grade") < bad_below).sort("iteration", "row_id")
+    rows = (
+        rows.join(keyed, on="row_id").with_columns(bad=is_bad(pl.col("grade"), bad_below)).sort("iteration", "row_id")
+    )
     before, after = (bad_counts(table, bad_below) for table in heldout) if heldout else ({}, {})
     found = []
     for (name,), part in rows.group_by("group", maintain_order=True):
@@ -122,7 +126,7 @@ def weaknesses(
 
 def bad_counts(heldout: pl.DataFrame, bad_below: int) -> dict[str, tuple[int, int]]:
     """Gold label -> (badly answered, all) of held-out Predictions."""
-    counts = with_label(heldout).group_by("label").agg((pl.col("grade") < bad_below).sum().alias("bad"), pl.len())
+    counts = with_label(heldout).group_by("label").agg(is_bad(pl.col("grade"), bad_below).sum().alias("bad"), pl.len())
     return {label: (bad, rows) for label, bad, rows in counts.iter_rows()}
 
 
@@ -134,7 +138,9 @@ def state_of(entry: dict[str, Any]) -> str:
         before, after = shares[0], shares[-1]
     else:
         return "not asked again"
-    if after and after >= before:
+    if not before and not after:
+        return "not confirmed"
+    if after >= before:
         return "worse" if after > before else "remains"
     return "cured" if after <= CURED_BELOW else "better"
 
@@ -156,11 +162,11 @@ def changed_rows(before: pl.DataFrame, after: pl.DataFrame, examples: int = 5) -
     """What held-out domain rows (DomainItems) say of an iteration, by split: {part, items, right_before,
     forgotten, gained, examples}.
 
-    Right is a grade of 4 or 5. forgotten: right before and wrong after; gained: the other way round.
+    Right: see method/grades.py. forgotten: right before and wrong after; gained: the other way round.
     examples: forgotten rows as {question, gold, before, after, grade}.
     """
     both = before.join(after, on=["row_id", "split"], suffix="_after").sort("row_id")
-    was, now = pl.col("grade") >= 4, pl.col("grade_after") >= 4
+    was, now = is_right(pl.col("grade")), is_right(pl.col("grade_after"))
     found = []
     for split in ("validation", "test"):
         rows = both.filter(pl.col("split") == split)

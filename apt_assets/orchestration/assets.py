@@ -11,11 +11,11 @@ from typing import Any
 import dagster as dg
 
 from apt_assets.engine.display import Display
-from apt_assets.engine.execute import NothingToTrain, Outcome, StageBlocked, run_stage
+from apt_assets.engine.execute import NothingToDo, Outcome, StageBlocked, run_stage
 from apt_assets.engine.plan import BELOW
 from apt_assets.engine.progress import Progress, throttled
-from apt_assets.engine.stage import Stage
-from apt_assets.orchestration.ledger import FOR_EVERY_ITERATION, Ledger, code_version, dependencies
+from apt_assets.engine.stage import SOURCES, Source, Stage
+from apt_assets.orchestration.ledger import Ledger, code_version, dependencies
 from apt_assets.orchestration.metadata import check_metadata, metadata
 from apt_assets.project import Project
 from apt_assets.settings.iterations import BASE, is_key, key_of, number_of
@@ -30,63 +30,31 @@ ITERATIONS = dg.DynamicPartitionsDefinition(name="iteration")
 POOL = "apt_loop"
 LOG_SECONDS = 5.0  # between two log lines that tell how far a part of a stage is
 
-SOURCES = {
-    "landing_files": (
-        "data",
-        "The landed files that an iteration uses, by what their rows say. An iteration keeps the list of files "
-        "that were there when it was opened; an edit or a withdrawal of one shows up here as a new data version.",
-    ),
-    "landing_folder": ("data", "All files landed by now: what base_scores are of."),
-    "base_model": ("policy", "The base model, by the content of its files: overwriting one in place shows up here."),
-    "initial_adapter": (
-        "policy",
-        "The adapter that the loop starts from (policy.initial_adapter), by the content of its two files; none: it "
-        "starts from the base model.",
-    ),
-    "encoder": ("retrieval", "The sentence encoder, by the content of its files."),
-    "grader": ("mining", "The local model that grades by a rubric, by the content of its files; none if none does."),
-    "benchmark_tasks": ("evaluation", "The general tasks that the experiment names, and their data, by content."),
-    "previous_adapter": (
-        "policy",
-        "The loop edge. Iteration t starts from the adapter that the last passed gate before t promoted, but an "
-        "arrow promoted_adapter -> policy would be a cycle between asset keys, which Dagster refuses. So the edge "
-        "is an event: when the gate of t has decided, its step logs an observation of previous_adapter[t+1] whose "
-        "data version is that of the adapter, and Dagster then shows policy[t+1] as stale with this asset as the "
-        'cause. Before the first promotion it is the initial adapter, or "none", the base model. Observing it by '
-        "hand reads the same answer from the store. "
-        "See docs/adr/0001-the-loop-edge.md.",
-    ),
-    "reference_scores": (
-        "evaluation",
-        "The other loop edge, made in the same way: the domain scores that the gate compares with, which are those "
-        "of the adapter promoted before this iteration, or else base_scores.",
-    ),
-}
-
 
 def source_assets(project: Project) -> list[Any]:
     """What comes from outside the graph, as observable source assets."""
-    return [source_asset(project, name, *about) for name, about in SOURCES.items()]
+    return [source_asset(project, source) for source in SOURCES.values() if source.name in source.shown_as]
 
 
-def source_asset(project: Project, name: str, group: str, description: str) -> Any:
-    if name not in FOR_EVERY_ITERATION:
+def source_asset(project: Project, source: Source) -> Any:
+    about: Any = {"name": source.name, "group_name": source.group, "description": source.description}
+    if not source.partitioned:
 
-        @dg.observable_source_asset(name=name, group_name=group, description=description)
-        def source(context) -> dg.DataVersion:
-            return dg.DataVersion(Ledger(project, context.instance).source_version(name, BASE) or "unknown")
+        @dg.observable_source_asset(**about)
+        def for_all(context) -> dg.DataVersion:
+            return dg.DataVersion(Ledger(project, context.instance).source_version(source.name, BASE) or "unknown")
 
-        return source
+        return for_all
 
-    @dg.observable_source_asset(name=name, partitions_def=ITERATIONS, group_name=group, description=description)
-    def partitioned_source(context) -> dg.DataVersionsByPartition:
+    @dg.observable_source_asset(partitions_def=ITERATIONS, **about)
+    def for_each(context) -> dg.DataVersionsByPartition:
         ledger = Ledger(project, context.instance)
         # Anyone can add a partition in the UI, and one that is no iteration must not keep the others from view.
         keys = filter(is_key, context.instance.get_dynamic_partitions("iteration"))
-        versions = {key: ledger.source_version(name, key) for key in keys}
+        versions = {key: ledger.source_version(source.name, key) for key in keys}
         return dg.DataVersionsByPartition({k: v for k, v in versions.items() if v is not None})
 
-    return partitioned_source
+    return for_each
 
 
 def stage_asset(project: Project, stage: Stage, display: Display) -> dg.AssetsDefinition:
@@ -112,7 +80,7 @@ def stage_asset(project: Project, stage: Stage, display: Display) -> dg.AssetsDe
             run(project, iteration, "gate", context, display)
         try:
             outcome = run(project, iteration, stage.name, context, display)
-        except NothingToTrain as nothing:
+        except NothingToDo as nothing:
             context.log.info(f"{nothing}: the loop ends here")
             display.line(f"{nothing}: the loop ends here")
             return
@@ -185,7 +153,7 @@ def run(project: Project, iteration: str, name: str, context: Any, display: Disp
 
     try:
         return run_stage(project, iteration, name, run_id=context.run.run_id, log=log, show=show)
-    except NothingToTrain:
+    except NothingToDo:
         raise
     except StageBlocked as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
@@ -194,4 +162,6 @@ def run(project: Project, iteration: str, name: str, context: Any, display: Disp
 def announce(project: Project, iteration: str, context: Any) -> None:
     """Log what the next iteration starts from and is compared with: the loop edges."""
     following = key_of(number_of(iteration) + 1)
-    Ledger(project, context.instance).observe(following, ("previous_adapter", "reference_scores"))
+    Ledger(project, context.instance).observe(
+        following, [source.name for source in SOURCES.values() if source.producer is not None]
+    )

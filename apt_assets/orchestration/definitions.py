@@ -12,10 +12,11 @@ from apt_assets.project import Project
 def build_definitions(project: Project, display: Display | None = None) -> dg.Definitions:
     """All assets, checks and jobs of one project; `display` also gets what a step logs."""
     display = display or Display()
-    stages = [stage_asset(project, stage, display) for name, stage in STAGES.items() if name != "gate"]
-    per_iteration = dg.AssetSelection.assets(*(n for n, s in STAGES.items() if s.partitioned and n != "gate"))
+    stages = [stage_asset(project, stage, display) for stage in STAGES.values() if stage.asset]
+    per_iteration = dg.AssetSelection.assets(*(s.name for s in STAGES.values() if s.partitioned and s.asset))
+    for_all = dg.AssetSelection.assets(*(s.name for s in STAGES.values() if not s.partitioned and s.asset))
     jobs = {
-        "score_base": dg.define_asset_job("score_base", selection=["base_scores"], description="The gate's reference."),
+        "score_base": dg.define_asset_job("score_base", selection=for_all, description="The gate's reference."),
         "iterate": dg.define_asset_job(
             "iterate",
             selection=per_iteration,

@@ -17,7 +17,7 @@ from dagster import DagsterEventType
 
 from apt_assets.engine.execute import record_hit
 from apt_assets.engine.plan import StagePlan, Unsettled, stages_of
-from apt_assets.engine.stage import STAGES, Stage
+from apt_assets.engine.stage import SOURCES, STAGES, Stage
 from apt_assets.orchestration.event_log import event_log
 from apt_assets.orchestration.metadata import metadata
 from apt_assets.project import Project
@@ -25,14 +25,9 @@ from apt_assets.settings.iterations import BASE
 from resources.store import locks
 from resources.store.digest import digest_json
 
-# Inputs of the planner under the names they have in the graph.
-IN_GRAPH: dict[str, tuple[str, ...]] = {
-    "iteration": (),
-    "gate": ("benchmark_scores", "base_scores", "reference_scores"),
-    "promoted_count": ("previous_adapter",),
-}
-FOR_EVERY_ITERATION = ("landing_files", "previous_adapter", "reference_scores")
-FOR_ALL = ("landing_folder", "base_model", "initial_adapter", "encoder", "grader", "benchmark_tasks")
+# Sources that have a version for each iteration, and those that have one for all.
+FOR_EVERY_ITERATION = tuple(s.name for s in SOURCES.values() if s.partitioned)
+FOR_ALL = tuple(s.name for s in SOURCES.values() if not s.partitioned and s.name in s.shown_as)
 # What Dagster writes on a materialisation, and compares (dagster 1.13, definitions/data_version.py).
 DATA_VERSION = "dagster/data_version"
 BY_USER = "dagster/data_version_is_user_provided"
@@ -55,21 +50,7 @@ class Ledger:
     def source_version(self, name: str, iteration: str) -> str | None:
         """Present data version of a source; None while it is undecided."""
         try:
-            match name:
-                case "landing_files" | "landing_folder":
-                    return digest_json(self._planner.landed(iteration))
-                case "previous_adapter":
-                    return self._planner.adapter_version(iteration)
-                case "reference_scores":
-                    stage, where = self._planner.reference(iteration)
-                    plan = self._planner.stage(where, stage)
-                    return (
-                        plan.manifest.files["domain_items.parquet"]
-                        if plan.status == "fresh" and plan.manifest
-                        else None
-                    )
-                case _:
-                    return self._project.identity(name)
+            return SOURCES[name].version(self._planner, iteration)
         except Unsettled:
             return None
 
@@ -105,7 +86,7 @@ class Ledger:
                 self.observe(iteration, FOR_EVERY_ITERATION)
             for name in stages_of(iteration):
                 plan = self._planner.stage(iteration, name)
-                if name == "gate" or plan.status != "fresh" or plan.manifest is None:
+                if not STAGES[name].asset or plan.status != "fresh" or plan.manifest is None:
                     continue
                 tags = self._expected_tags(iteration, STAGES[name], plan)
                 if not self._fresh_in_log(iteration, name, tags):
@@ -247,15 +228,23 @@ def takes_partition(name: str) -> bool:
 
 def dependencies(stage: Stage) -> list[str]:
     """Names, in the graph, of what a stage depends on."""
-    names = [name for given in stage.input_stages() for name in IN_GRAPH.get(given, (given,))]
+    names = [name for given in stage.producers() for name in in_graph(given)]
     return list(dict.fromkeys([*names, *stage.identities]))
 
 
-def code_version(project: Project, stage: Stage) -> str:
-    """`<code and libraries>.<settings>`, eight digits each: a changed setting shows as changed code.
+def in_graph(name: str) -> Iterable[str]:
+    """The names that a stage or a source has in the graph; a stage that is no asset has those of its inputs."""
+    if name in SOURCES:
+        return SOURCES[name].shown_as
+    return [name] if STAGES[name].asset else dependencies(STAGES[name])
 
-    promoted_adapter also carries the gate's, which is no asset itself.
+
+def code_version(project: Project, stage: Stage) -> str:
+    """`<code and libraries>.<settings>`, eight digits each: a changed setting shows as changed code. What reads a
+    stage that is no asset, as promoted_adapter does the gate, carries its version too.
     """
-    code = digest_json([project.code(stage.code), stage.library_versions()])[:8]
-    own = f"{code}.{digest_json(stage.settings_slice(project.experiment))[:8]}"
-    return f"{own}+{code_version(project, STAGES['gate'])}" if stage.name == "promoted_adapter" else own
+    experiment = project.experiment
+    code = digest_json([project.code(stage.code), stage.library_versions(experiment)])[:8]
+    own = f"{code}.{digest_json(stage.settings_slice(experiment))[:8]}"
+    hidden = [STAGES[name] for name in stage.input_stages() if not STAGES[name].asset]
+    return "+".join([own, *(code_version(project, one) for one in hidden)])

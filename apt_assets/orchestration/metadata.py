@@ -4,21 +4,22 @@ Everything is read from the store, so a reused stage shows the same as a compute
 """
 
 import base64
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from apt_assets.engine.plan import Planner, Unsettled
+from apt_assets.engine.plan import Unsettled
 from apt_assets.engine.stage import STAGES
 from apt_assets.project import Project
+from apt_assets.promotion import LoopPlanner
 from apt_assets.report import markdown
-from apt_assets.report.findings import Store, closed_labels, with_cases
+from apt_assets.report.findings import with_cases
+from apt_assets.report.look import ProjectLook
 from apt_assets.report.results import passages_of, start_of
-from apt_assets.report.show import MAIN_TABLE
 from apt_assets.report.tables import interval
 from apt_assets.settings.iterations import BASE
-from resources.store.artifacts import Manifest
+from resources.store.manifest import Manifest
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,27 +29,29 @@ ORIGIN = ("kind", "prompt", "chosen", "rejected", "grade", "case", "rank", "simi
 
 
 def metadata(
-    project: Project, planner: Planner, iteration: str, status: str, manifest: Manifest, seconds: float
+    project: Project, planner: LoopPlanner, iteration: str, status: str, manifest: Manifest, seconds: float
 ) -> dict[str, Any]:
     """All of it: reused or computed, preview, plots, links, counts, work, cost, identity, columns."""
-    store = Store(project, planner)
+    opened = project.store.iterations(project.experiment.name)
+    keys = opened if iteration == BASE else [iteration]
+    look = ProjectLook(project, planner, keys, iteration, [key for key in opened if key <= iteration])
     shown: dict[str, Any] = {"status": status}
     if not manifest.collected:
         try:
             shown.update(of_table(project, manifest))
-            shown.update(plots(store, iteration, manifest))
+            shown.update(plots(look, manifest.stage))
             if manifest.stage == "preference_pairs":
-                shown["where_pairs_come_from"] = dg.MetadataValue.md(origins(store, iteration))
+                shown["where_pairs_come_from"] = dg.MetadataValue.md(origins(look, iteration))
         except Exception as error:  # a look at a stage must not fail it
             shown["preview"] = f"cannot be shown: {type(error).__name__}: {error}"
     shown["links"] = dg.MetadataValue.md(links(iteration, manifest))
     if manifest.run_id:
         shown["computed_by_run"] = dg.MetadataValue.dagster_run(manifest.run_id)
-    if {"policy", "previous_adapter"} & set(STAGES[manifest.stage].inputs):
-        earlier = promoted_before(store, iteration)
+    if {"policy", "previous_adapter"} & set(STAGES[manifest.stage].producers()):
+        earlier = promoted_before(look, iteration)
         shown["starts_from"] = f"adapter of iteration {earlier}" if earlier else start_of(planner)
         if earlier:
-            shown["previous_adapter"] = dg.MetadataValue.url(page("adapter_checkpoint", earlier))
+            shown["previous_adapter"] = dg.MetadataValue.url(page("promoted_adapter", earlier))
     if manifest.not_repeatable:
         shown["not_repeatable"] = manifest.not_repeatable
     for kind, done in manifest.work.items():
@@ -89,9 +92,9 @@ def facts(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def promoted_before(store: Store, iteration: str) -> str | None:
+def promoted_before(look: ProjectLook, iteration: str) -> str | None:
     try:
-        return store.planner.promoted_before(iteration)
+        return look.planner.promoted_before(iteration)
     except Unsettled:
         return None
 
@@ -101,16 +104,18 @@ def promoted_before(store: Store, iteration: str) -> str | None:
 
 def of_table(project: Project, manifest: Manifest) -> dict[str, Any]:
     """Number of rows, the first of them, the columns and where those come from, of a stage's main table."""
-    name = MAIN_TABLE.get(manifest.stage, manifest.stage)
+    stage = STAGES[manifest.stage]
+    name = stage.main_table or stage.name
     if f"{name}.parquet" not in manifest.files:
         return {}
+
     from resources.store.tables import read_table
-    from schemas.lineage import LINEAGE
     from schemas.tables import TABLES
 
-    rows = read_table(project.store.folder(manifest) / f"{name}.parquet")
-    sources = LINEAGE.get(manifest.stage, {})
-    lineage = {column: [dg.TableColumnDep(*source.split(".")) for source in given] for column, given in sources.items()}
+    rows = read_table(project.store.open(manifest) / f"{name}.parquet")
+    lineage = {
+        name: [dg.TableColumnDep(*source.split(".")) for source in given] for name, given in stage.lineage.items()
+    }
     shown = {
         "dagster/row_count": rows.height,
         "preview": dg.MetadataValue.md(preview(rows)),
@@ -153,69 +158,28 @@ def as_cell(value: Any) -> str:
 # -- plots -----------------------------------------------------------------------------------------
 
 
-def plots(store: Store, iteration: str, manifest: Manifest) -> dict[str, Any]:
+def plots(look: ProjectLook, stage: str) -> dict[str, Any]:
     """The stage's plots, as images in Markdown."""
-    return {
-        name: dg.MetadataValue.md(f"![{name}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})")
-        for name, svg in drawn(store, iteration, manifest)
-    }
+    found = {plot: plot.data(look) for plot in STAGES[stage].plots}
+    return {plot.name: as_image(plot.name, plot.draw(data)) for plot, data in found.items() if data}
 
 
-def drawn(store: Store, iteration: str, manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """(name, SVG) of each plot of a stage."""
-    from apt_assets.drawing import plots
-    from apt_assets.method.measures import by_label, confusion, grade_counts
-    from resources.store.tables import read_table
-
-    def table(name: str, given: Manifest = manifest) -> "pl.DataFrame":
-        return read_table(store.project.store.folder(given) / f"{name}.parquet")
-
-    match manifest.stage:
-        case "eval_predictions":
-            yield "grade_histogram", plots.grade_histogram({iteration: grade_counts(table("eval_predictions"))})
-        case "adapter_checkpoint":
-            yield "training", plots.training_curves({iteration: table("training_log").to_dicts()})
-        case "benchmark_scores" | "base_scores":
-            items, labels = table("domain_items"), labels_of(store, iteration)
-            if labels and items.height:
-                yield "gold_and_said", plots.confusion_table(confusion(items, labels), iteration)
-            base = store.planner.stage(BASE, "base_scores").manifest
-            if manifest.stage == "base_scores" or base is None or base.collected:
-                return
-            if labels:
-                rates = by_label(table("domain_items", base), items, store.project.experiment.assessor.bad_below)
-                yield "by_label", plots.label_rates(rates, BASE, iteration)
-            entries = [{"iteration": BASE, "scores": base.facts}, *scored_until(store, iteration, manifest)]
-            yield "domain_and_general", plots.scores_by_iteration(entries)
+def as_image(name: str, svg: str) -> Any:
+    return dg.MetadataValue.md(f"![{name}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})")
 
 
-def scored_until(store: Store, iteration: str, manifest: Manifest) -> list[dict[str, Any]]:
-    """{iteration, scores} of the iterations up to this one that are scored."""
-    found = []
-    for key in store.project.store.iterations(store.project.experiment.name):
-        if key < iteration and (scored := store.planner.stage(key, "benchmark_scores").manifest):
-            found.append({"iteration": key, "scores": scored.facts})
-    return [*found, {"iteration": iteration, "scores": manifest.facts}]
-
-
-def labels_of(store: Store, iteration: str) -> list[str]:
-    """The labels that compete with each other, if the task is closed."""
-    keys = store.project.store.iterations(store.project.experiment.name)
-    return closed_labels(store, keys if iteration == BASE else [iteration])
-
-
-def origins(store: Store, iteration: str) -> str:
+def origins(look: ProjectLook, iteration: str) -> str:
     """Pairs of each kind with the bad case, the answer, its grade and the similarity that led to them, and
     links to the tables these stand in, and to the adapter that answered."""
-    pairs = store.table(iteration, "preference_pairs")
+    pairs = look.table(iteration, "preference_pairs")
     if pairs is None:
-        return "; ".join(store.notes)
-    rows = with_cases(store, iteration, pairs)
+        return "; ".join(look.notes)
+    rows = with_cases(look, iteration, pairs)
     columns = [name for name in ORIGIN if name in rows.columns]
-    earlier = promoted_before(store, iteration)
-    start = start_of(store.planner)
+    earlier = promoted_before(look, iteration)
+    start = start_of(look.planner)
     without = "none, the base model" if start == "the base model" else start
-    answered_by = f"[iteration {earlier}]({page('adapter_checkpoint', earlier)})" if earlier else without
+    answered_by = f"[iteration {earlier}]({page('promoted_adapter', earlier)})" if earlier else without
     tables = ("eval_predictions", "bad_cases", "neighbors")
     linked = ", ".join(f"[{name}]({page(name, iteration)})" for name in tables)
     shown = as_markdown(columns, rows.select(columns).rows())
@@ -233,8 +197,8 @@ def page(asset: str, iteration: str) -> str:
 def links(iteration: str, manifest: Manifest) -> str:
     """The partitions that this one was made from, and those made from it."""
     stage = STAGES[manifest.stage]
-    above = [name for name in stage.input_stages() if name in STAGES and name != "gate"]
-    below = [s.name for s in STAGES.values() if stage.name in s.input_stages() and s.name != "gate"]
+    above = [name for name in stage.input_stages() if STAGES[name].asset]
+    below = [s.name for s in STAGES.values() if stage.name in s.input_stages() and s.asset]
     parts = []
     for what, names in (("made from", above), ("used by", below)):
         if names:

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from apt_assets.engine.plan import Planner, StagePlan, Unsettled, shorten
-from apt_assets.engine.stage import STAGES
+from apt_assets.engine.plan import StagePlan, Unsettled, shorten
+from apt_assets.engine.stage import SOURCES, STAGES
 from apt_assets.loop.work import work_of
 from apt_assets.project import Project
+from apt_assets.promotion import LoopPlanner
 from apt_assets.settings.iterations import BASE
 
 
@@ -42,7 +43,7 @@ def explain(project: Project, name: str, iteration: str) -> dict[str, Any]:
     }
 
 
-def upstream(planner: Planner, plan: StagePlan) -> list[dict[str, Any]]:
+def upstream(planner: LoopPlanner, plan: StagePlan) -> list[dict[str, Any]]:
     """What the stage reads, by input: where it comes from, its version, its status, and the same below."""
     entries = []
     for given in STAGES[plan.stage].inputs:
@@ -55,20 +56,15 @@ def upstream(planner: Planner, plan: StagePlan) -> list[dict[str, Any]]:
     return entries
 
 
-def source_of(planner: Planner, iteration: str, given: str) -> tuple[str, str] | None:
+def source_of(planner: LoopPlanner, iteration: str, given: str) -> tuple[str, str] | None:
     """(iteration, stage) that an input comes from; None if it comes from outside the store."""
     producer = given.split("/")[0]
     if producer in STAGES:
         return (iteration if STAGES[producer].partitioned else BASE), producer
     try:
-        if given == "previous_adapter" and (earlier := planner.promoted_before(iteration)):
-            return earlier, "adapter_checkpoint"
-        if given == "reference_scores":
-            stage, where = planner.reference(iteration)
-            return where, stage
+        return SOURCES[producer].came_from(planner, iteration)
     except Unsettled:
-        pass
-    return None
+        return None
 
 
 def journal(project: Project, name: str, iteration: str) -> Iterator[dict[str, Any]]:

@@ -4,15 +4,15 @@ from typing import Any
 
 import yaml
 
-from apt_assets.engine.plan import Planner
 from apt_assets.project import Project
+from apt_assets.promotion import LoopPlanner
 from apt_assets.report.markdown import table
 from apt_assets.report.results import facts, passages_of, start_of
 from apt_assets.report.tables import interval
 from apt_assets.settings.iterations import BASE
 
 
-def model_card(project: Project, planner: Planner, key: str, *, merged: bool) -> str:
+def model_card(project: Project, planner: LoopPlanner, key: str, *, merged: bool) -> str:
     """README.md of an exported folder, with the front matter of the Hugging Face hub.
 
     Everything in it is read from manifests: scores with 95 % intervals, data and pairs by count and
@@ -38,7 +38,7 @@ def model_card(project: Project, planner: Planner, key: str, *, merged: bool) ->
     return "\n\n".join(parts) + "\n"
 
 
-def verdict(planner: Planner, key: str) -> str:
+def verdict(planner: LoopPlanner, key: str) -> str:
     found = planner.verdict(key)
     if found is None:
         return "Its gate has not decided yet."
@@ -62,7 +62,7 @@ def how_to_load(project: Project, merged: bool) -> str:
     return "```python\n" + "\n".join(lines) + f"\n```\n\n{system}Weights: {policy.dtype}."
 
 
-def scores(planner: Planner, key: str) -> str:
+def scores(planner: LoopPlanner, key: str) -> str:
     """What the loop started from against this one; shares in percent with 95 % Wilson intervals."""
     found = {BASE: facts(planner, BASE, "base_scores"), key: facts(planner, key, "benchmark_scores")}
     rows = []
@@ -81,7 +81,7 @@ def scores(planner: Planner, key: str) -> str:
     )
 
 
-def data(planner: Planner, key: str) -> str:
+def data(planner: LoopPlanner, key: str) -> str:
     rows = []
     for stage, names in (
         ("domain_dataset", ("train", "validation", "test")),
@@ -97,7 +97,7 @@ def data(planner: Planner, key: str) -> str:
     return table(["artifact", "rows", "digest"], rows)
 
 
-def training(planner: Planner, key: str) -> str:
+def training(planner: LoopPlanner, key: str) -> str:
     manifest = planner.stage(key, "adapter_checkpoint").manifest
     assert manifest is not None, "whoever exports has looked"
     earlier, begun = planner.promoted_before(key), start_of(planner) == "the initial adapter"

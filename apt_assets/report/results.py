@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from apt_assets.engine.plan import Planner, Unsettled, stages_of
+from apt_assets.engine.plan import Unsettled, stages_of
 from apt_assets.project import Project
+from apt_assets.promotion import LoopPlanner
 from apt_assets.settings.iterations import BASE
 
 
@@ -34,14 +35,14 @@ def results(project: Project) -> dict[str, Any]:
     return {"experiment": project.experiment.name, "iterations": entries}
 
 
-def starts_from(planner: Planner, key: str) -> str | None:
+def starts_from(planner: LoopPlanner, key: str) -> str | None:
     try:
         return planner.promoted_before(key) or BASE
     except Unsettled:
         return None
 
 
-def start_of(planner: Planner) -> str:
+def start_of(planner: LoopPlanner) -> str:
     """What the loop starts from, in words: as base_scores have it, or else as it is set."""
     from apt_assets.method.gate import start_in_words
 
@@ -49,7 +50,7 @@ def start_of(planner: Planner) -> str:
     return scored.get("start") or start_in_words(None if scored else planner.experiment.policy.initial_adapter)
 
 
-def facts(planner: Planner, iteration: str, stage: str) -> dict[str, Any]:
+def facts(planner: LoopPlanner, iteration: str, stage: str) -> dict[str, Any]:
     manifest = planner.stage(iteration, stage).manifest
     return manifest.facts if manifest else {}
 

@@ -11,15 +11,6 @@ from apt_assets.settings.iterations import BASE, key_of
 if TYPE_CHECKING:
     import polars as pl
 
-# Which table of a stage is meant when only the stage is named.
-MAIN_TABLE = {
-    "domain_dataset": "train",
-    "retrieval_index": "pool",
-    "adapter_checkpoint": "training_log",
-    "benchmark_scores": "domain_items",
-    "base_scores": "domain_items",
-}
-
 
 def parse_key(iteration: str) -> str:
     """ "1", "0001" or "base" as a key. Raises UsageError for anything else."""
@@ -28,6 +19,28 @@ def parse_key(iteration: str) -> str:
     if not (iteration.isascii() and iteration.isdigit() and 0 < int(iteration) <= 9999):
         raise UsageError(f"iteration: give a number such as 1, or base; got {iteration!r}")
     return key_of(int(iteration))
+
+
+def require_stage(key: str, name: str) -> None:
+    """Raise UsageError if iteration `key`, or BASE, has no stage of that name; it names those there are."""
+    names = [stage.name for stage in STAGES.values() if stage.partitioned == (key != BASE)]
+    if name not in names:
+        raise UsageError(f"{name!r} is not a stage of {key}; there are: {', '.join(names)}")
+
+
+def stage_at(project: Project, named: str) -> tuple[str, str]:
+    """(iteration, stage) of "STAGE" or "STAGE@ITERATION"; without an iteration the last one that was opened, or base.
+
+    Raises UsageError for a stage or an iteration that is not there.
+    """
+    name, _, iteration = named.partition("@")
+    opened = project.store.iterations(project.experiment.name)
+    of_base = name in STAGES and not STAGES[name].partitioned
+    key = parse_key(iteration) if iteration else BASE if of_base or not opened else opened[-1]
+    require_stage(key, name)
+    if key not in (BASE, *opened):
+        raise UsageError(f"iteration {key} was not opened yet (opened: {', '.join(opened) or 'none'})")
+    return key, name
 
 
 def rows_of(project: Project, name: str, iteration: str, limit: int) -> tuple[list[str], list[tuple[Any, ...]], int]:
@@ -49,7 +62,7 @@ def rows_of(project: Project, name: str, iteration: str, limit: int) -> tuple[li
     tables = {
         file.removesuffix(".parquet"): m for m in present.values() for file in m.files if file.endswith(".parquet")
     }
-    table = MAIN_TABLE.get(name, name)
+    table = (STAGES[name].main_table if name in STAGES else None) or name
     if name in present and f"{table}.parquet" in present[name].files:
         rows = read_table(project.artifact(present[name]) / f"{table}.parquet")
     elif name in tables:

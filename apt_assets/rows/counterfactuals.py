@@ -6,14 +6,14 @@ plan, which looks up what is there and counts what is not. Both are reused row b
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from apt_assets.engine.view import Adapter, View
-from apt_assets.rows.answers import answer_context, answer_keys, answer_rows
+from apt_assets.engine.view import View
+from apt_assets.method.grades import is_kept
+from apt_assets.rows.answers import answer_keys, answer_rows
 from apt_assets.rows.grades import grade_keys, grade_rows, grade_tables, known_grades
-from apt_assets.rows.policy import open_policy
-from resources.store.digest import digest_rows
-from resources.store.rows import RowTable
+from apt_assets.rows.policy import adapter_of
+from apt_assets.rows.samples import sample_keys, sampled_rows, samples_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -31,8 +31,8 @@ def counterfactuals(step: "Step", answered: "pl.DataFrame", labels: list[str]) -
     below, how = step.settings.assessor.bad_below, step.settings.pairs.counterfactual
     if how == "none":
         return None
-    right = answered.filter(answered["grade"] >= below).select("row_id", "prompt", "answer")
-    propose = partial(sample, step) if how == "sampled" else perturbing(step, labels)
+    right = answered.filter(is_kept(answered["grade"], below)).select("row_id", "prompt", "answer")
+    propose = partial(sampling, step) if how == "sampled" else perturbing(step, labels)
 
     def grade(rows: "pl.DataFrame") -> list[int | None]:
         prompts, golds, wrong = (rows[column].to_list() for column in ("prompt", "answer", "rejected"))
@@ -53,8 +53,8 @@ def work_to_reject(view: View, questions: "pl.DataFrame", labels: list[str]) -> 
     tables = grade_tables(view, labels).values()
 
     def sampled(rows: "pl.DataFrame", attempt: int) -> list[str | None]:
-        keys = sample_keys(rows, attempt)
-        found = sampled_rows(view, view.previous_adapter()).read(keys)
+        keys = sample_keys(rows["prompt"].to_list(), attempt)
+        found = sampled_rows(view).read(keys)
         missing["answers"] += len(keys) - len(found)
         missing["grades"] += (len(keys) - len(found)) * len(tables)
         return [found.get(key) for key in keys]
@@ -73,13 +73,18 @@ def known_right(view: View, questions: "pl.DataFrame", labels: list[str], bad_be
     """The questions whose answer is there, and graded right."""
     import polars as pl
 
-    said = answer_rows(view, view.previous_adapter())
+    said = answer_rows(view, adapter_of(view, "policy"))
     keys = answer_keys(questions["prompt"].to_list())
     found = said.read(keys)
     answers = pl.Series("prediction", [found.get(key) for key in keys], dtype=pl.String)
     known = questions.select("row_id", "prompt", "answer").with_columns(answers).drop_nulls("prediction")
     grades = known_grades(view, labels, *(known[column].to_list() for column in ("prompt", "answer", "prediction")))
-    return known.filter(pl.Series(grades, dtype=pl.Int8) >= bad_below).drop("prediction")
+    return known.filter(is_kept(pl.Series(grades, dtype=pl.Int8), bad_below)).drop("prediction")
+
+
+def sampling(step: "Step", rows: "pl.DataFrame", attempt: int) -> list[str | None]:
+    """The policy's answers to these questions in one try."""
+    return list(samples_of(step, rows["prompt"].to_list(), attempt))
 
 
 # -- perturbed -----------------------------------------------------------------------------------------
@@ -113,42 +118,3 @@ def perturbation(view: View, labels: list[str]) -> Callable[[str, str], list[str
             separator = settings.set_f1.separator
             return partial(method.other_items, items=method.items_of(golds, separator), separator=separator)
     return partial(method.other_golds, lengths=method.by_length(golds))
-
-
-# -- sampled -------------------------------------------------------------------------------------------
-
-
-def sampled_rows(view: View, adapter: Adapter | None) -> RowTable:
-    """Sampled answers of this policy, by question and try."""
-    context = {
-        **answer_context(view, adapter),
-        "temperature": view.settings.pairs.temperature,
-        "code": view.code("resources.model.policy", "resources.model.sampling"),
-    }
-    return view.row_table("answers", context)
-
-
-def sample(step: "Step", rows: "pl.DataFrame", attempt: int) -> list[str | None]:
-    """The policy's answers to these questions in one try; each is seeded by its key."""
-    prompts, keys, settings = rows["prompt"].to_list(), sample_keys(rows, attempt), step.settings.policy
-    adapter = step.previous_adapter()
-
-    def answer(missing: list[int], commit: Any) -> None:
-        from resources.model.sampling import sample
-
-        sample(
-            open_policy(step, adapter),
-            [prompts[i] for i in missing],
-            seeds=[keys[i] for i in missing],
-            temperature=step.settings.pairs.temperature,
-            max_new_tokens=settings.max_new_tokens,
-            batch_tokens=settings.batch_tokens,
-            progress=step.progress(f"sampling, try {attempt + 1}", len(missing), "answers"),
-            on_batch=lambda places, answers: commit([missing[i] for i in places], answers),
-        )
-
-    return step.fill(sampled_rows(step, adapter), keys, answer).values
-
-
-def sample_keys(rows: "pl.DataFrame", attempt: int) -> list[str]:
-    return digest_rows(rows["prompt"].to_list(), [str(attempt)] * rows.height, digits=32)

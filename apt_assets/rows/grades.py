@@ -1,27 +1,39 @@
-"""Grade answers by the assessors that the experiment names.
+"""Grades of answers by the assessors that the experiment names.
 
-A grade is reused row by row. It is keyed by what grades (kind, its settings, its code; a model by its
-content, or an endpoint by its address and the model's name there) and the row (question, gold, answer).
-Where several kinds are combined, each keeps its own grades, and their weights decide afterwards: new
-weights grade nothing again.
+A grade is keyed by what grades (its kind, its settings, its code; a model by its content, or an endpoint by its
+address and the model's name there: each assessor's file declares it) and the row (question, gold, answer). Where
+several kinds are combined, each keeps its own grades, and their weights decide afterwards: new weights grade
+nothing again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import compress
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.view import View
 from apt_assets.settings.experiment import UsageError, kinds_of
-from resources.assessors import Assessor, Row, Ungradable
+from resources.assessors import Row, Ungradable, Variant, in_parts
+from resources.assessors.kinds import ASSESSORS
 from resources.store.digest import digest_rows
-from resources.store.rows import RowTable
+from resources.store.rows import Batches, RowTable
 
 if TYPE_CHECKING:
     from apt_assets.engine.step import Step
 
-# Of the rubric's settings, what decides a grade; the rest says how an endpoint is reached.
-ASKED = {"endpoint", "model", "text", "samples", "unsure", "temperature", "reply_tokens"}
+KINDS = tuple(variant.rows for assessor in ASSESSORS.values() for variant in assessor.variants)
+# What decides a grade beside that, or which of the assessors grades.
+SETTINGS = ("assessor.kind", "assessor.labels", "assessor.combined")
+
+
+def chosen(view: View) -> dict[str, Variant]:
+    """What grades, by the experiment's settings: kind -> its variant."""
+    settings = view.settings.assessor
+    return {kind: ASSESSORS[kind].variant(settings) for kind in kinds_of(settings)}
+
+
+def given_to(variant: Variant, labels: list[str]) -> dict[str, Any]:
+    return {name: {"labels": labels}[name] for name in variant.rows.given}
 
 
 def grade_rows(
@@ -31,19 +43,18 @@ def grade_rows(
     were made by then are kept."""
     keys = grade_keys(questions, golds, answers)
     by_kind = []
-    for kind, table in grade_tables(step, labels).items():
+    for kind, variant in chosen(step).items():
 
-        def grade(missing: list[int], commit: Any, kind: str = kind) -> None:
-            assessor = open_assessor(step, kind, labels)
-            for start in range(0, len(missing), assessor.at_once):
-                part = missing[start : start + assessor.at_once]
-                try:
-                    graded = assessor.grade([Row(questions[i], answers[i], golds[i]) for i in part])
-                except Ungradable as error:
-                    raise UsageError(str(error)) from error
-                commit(part, [list(one) for one in graded])
+        def grade(scope: Any, missing: list[int], variant: Variant = variant) -> Batches[list[Any]]:
+            rows = [Row(questions[i], answers[i], golds[i]) for i in missing]
+            try:
+                for places, graded in in_parts(variant.open(scope), rows):
+                    yield [missing[place] for place in places], [list(one) for one in graded]
+            except Ungradable as error:
+                raise UsageError(str(error)) from error
 
-        by_kind.append(step.fill(table, keys, grade, (f"{what}, {kind}", "grades")).values)
+        filled = step.fill(variant.rows, keys, grade, f"{what}, {kind}", "grades", **given_to(variant, labels))
+        by_kind.append(filled.values)
     return combine(by_kind, list(kinds_of(step.settings.assessor).values()))
 
 
@@ -73,103 +84,22 @@ def combine(by_kind: list[list[Any]], weights: list[float]) -> list[tuple[int, b
 
 def grade_tables(view: View, labels: list[str]) -> dict[str, RowTable]:
     """The grades of each kind that grades, by row."""
-    return {
-        kind: view.row_table("grades", grade_context(view, kind, labels)) for kind in kinds_of(view.settings.assessor)
-    }
-
-
-def grade_context(view: View, kind: str, labels: list[str]) -> dict[str, Any]:
-    """Everything that decides a grade of this kind, except the row."""
-    settings = view.settings.assessor
-    match kind:
-        case "labels":
-            return {"labels": labels, "code": view.code("resources.assessors.labels")}
-        case "exact":
-            return {"code": view.code("resources.assessors.exact")}
-        case "numeric":
-            return {**settings.numeric.model_dump(), "code": view.code("resources.assessors.numeric")}
-        case "set_f1":
-            return {**settings.set_f1.model_dump(), "code": view.code("resources.assessors.set_f1")}
-        case "overlap":
-            library = {"rouge_l": "rouge_score", "chrf": "sacrebleu"}[settings.overlap.metric]
-            return {
-                **settings.overlap.model_dump(),
-                "libraries": view.stage.library_versions((library,)),
-                "code": view.code("resources.assessors.overlap"),
-            }
-        case "rubric" if settings.rubric.endpoint is not None:
-            asked = settings.rubric.model_dump(include=ASKED)
-            return {**asked, "code": view.code("resources.assessors.endpoint")}
-        case "rubric":
-            return {
-                "grader": view.identity("grader"),
-                "text": settings.rubric.text,
-                "dtype": view.settings.policy.dtype,
-                "device": view.settings.policy.device,
-                "batch_tokens": view.settings.policy.batch_tokens,
-                "libraries": view.stage.library_versions(("torch", "transformers")),
-                "code": view.code("resources.model.policy", "resources.assessors.local"),
-            }
-    raise ValueError(f"no assessor of kind {kind}")
-
-
-def open_assessor(step: "Step", kind: str, labels: list[str]) -> Assessor:
-    """The assessor of this kind, with the experiment's settings."""
-    settings = step.settings.assessor
-    match kind:
-        case "labels":
-            from resources.assessors.labels import LabelMatch
-
-            return LabelMatch(labels)
-        case "exact":
-            from resources.assessors.exact import ExactMatch
-
-            return ExactMatch()
-        case "numeric":
-            from resources.assessors.numeric import Numeric
-
-            return Numeric(**settings.numeric.model_dump())
-        case "set_f1":
-            from resources.assessors.set_f1 import SetF1
-
-            return SetF1(**settings.set_f1.model_dump())
-        case "overlap":
-            from resources.assessors.overlap import TextOverlap
-
-            return TextOverlap(**settings.overlap.model_dump())
-        case "rubric" if settings.rubric.endpoint is not None:
-            return open_endpoint(settings.rubric)
-        case "rubric":
-            return open_local(step)
-    raise ValueError(f"no assessor of kind {kind}")
-
-
-def open_endpoint(settings: Any) -> Assessor:
-    """The endpoint of these RubricSettings; the key is read from the environment here and nowhere else."""
-    from resources.assessors.endpoint import EndpointRubric
-    from resources.model.http import key_in
-
-    named = settings.model_dump(exclude={"endpoint", "text", "key_variable"})
-    return EndpointRubric(url=settings.endpoint, rubric=settings.text, key=key_in(settings.key_variable), **named)
-
-
-def open_local(step: "Step") -> Assessor:
-    """The grader on this machine, loaded once a stage."""
-    from resources.assessors.local import LocalRubric
-    from resources.model.policy import load_policy
-
-    policy = step.settings.policy
-    if "grader" not in step.loaded:
-        step.loaded["grader"] = load_policy(step.outside("grader"), dtype=policy.dtype, device=policy.device)
-    return LocalRubric(step.loaded["grader"], step.settings.assessor.rubric.text, policy.batch_tokens)
+    return {kind: view.rows(variant.rows, **given_to(variant, labels)) for kind, variant in chosen(view).items()}
 
 
 def competing_labels(view: View, golds: list[str]) -> list[str]:
     """The labels that kind `labels` takes as competing: as set, or worked out from `golds`."""
-    from resources.assessors.labels import labels_of, normalise_answer
+    from resources.assessors.labels import labels_of
+
+    return labels_as_set(view, lambda: labels_of(golds))
+
+
+def labels_as_set(view: View, found: Callable[[], list[str]]) -> list[str]:
+    """The competing labels as set, normalised; where that is left to us, those that were found."""
+    from resources.assessors.labels import normalise_answer
 
     labels = view.settings.assessor.labels
-    return labels_of(golds) if labels == "auto" else [normalise_answer(label) for label in labels]
+    return found() if labels == "auto" else [normalise_answer(label) for label in labels]
 
 
 def grade_keys(prompts: Sequence[str], golds: Sequence[str], answers: Sequence[str]) -> list[str]:

@@ -1,41 +1,55 @@
-"""The policy of a stage: loaded once, and what it is by content."""
+"""The policy that computes rows: the base model with an adapter, loaded once a stage."""
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from apt_assets.engine.view import Adapter, View
-from resources.store.digest import digest_json
+from apt_assets.engine.scope import RowScope
+from apt_assets.engine.view import View
+from apt_assets.settings.iterations import ADAPTER_PARTS
+from resources.store.digest import digest_file, digest_json
 
 if TYPE_CHECKING:
-    from apt_assets.engine.step import Step
     from resources.model.policy import Policy
 
+# What a policy is: declared by every kind of row that it computes; the adapter is given.
+SETTINGS = ("policy.dtype", "policy.quantization", "policy.device")
+LIBRARIES = ("torch", "transformers", "peft")
 
-def open_policy(step: "Step", adapter: Adapter | None) -> "Policy":
-    """The base model with `adapter`, by the experiment's settings; loaded once a stage."""
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter: its folder, and its identity, which is the content of its two files."""
+
+    folder: Path
+    digest: dict[str, str]
+
+
+def adapter_of(view: View, given: str) -> Adapter | None:
+    """The adapter in an input's artifact; None if it has none: of `policy`, the base model itself."""
+    parts = {name: digest for name, digest in view.files(given).items() if name in ADAPTER_PARTS}
+    return Adapter(view.artifact(given, ADAPTER_PARTS[1]).parent, parts) if parts else None
+
+
+def initial_adapter(view: View) -> Adapter | None:
+    """The adapter that the loop starts from; None: the base model itself."""
+    folder = view.outside("initial_adapter")
+    return None if folder is None else Adapter(folder, {part: digest_file(folder / part) for part in ADAPTER_PARTS})
+
+
+def open_policy(scope: RowScope, system_prompt: str | None = None) -> "Policy":
+    """The base model with the adapter that is given, by the experiment's settings."""
     from resources.model.policy import load_policy
 
-    settings = step.settings.policy
-    key = digest_json(None if adapter is None else adapter.digest)
-    if key not in step.loaded:
-        step.loaded[key] = load_policy(
-            step.base_model(),
+    adapter: Adapter | None = scope.given["adapter"]
+    settings, base_model = scope.settings.policy, scope.outside("base_model")
+    key = digest_json([settings.dtype, settings.quantization, settings.device, adapter and adapter.digest])
+    if key not in scope.loaded:
+        scope.loaded[key] = load_policy(
+            base_model,
             None if adapter is None else adapter.folder,
             dtype=settings.dtype,
             quantization=settings.quantization,
             device=settings.device,
-            system_prompt=settings.system_prompt,
         )
-    return step.loaded[key]
-
-
-def policy_context(view: View, adapter: Adapter | None) -> dict[str, Any]:
-    """What a policy is, by content, and what computes with it."""
-    settings = view.settings.policy
-    return {
-        "base_model": view.identity("base_model"),
-        "adapter": None if adapter is None else adapter.digest,
-        "dtype": settings.dtype,
-        "quantization": settings.quantization,
-        "device": settings.device,
-        "libraries": view.library_versions("torch", "transformers", "peft"),
-    }
+    return replace(scope.loaded[key], system_prompt=system_prompt)

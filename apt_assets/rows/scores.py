@@ -1,14 +1,14 @@
-"""Score one policy on the domain's held-out rows and on the general tasks, item by item."""
+"""Scores of the general tasks' items, by item."""
 
-import json
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from apt_assets.engine.view import Adapter, View
-from apt_assets.rows.answers import answer_and_grade, work_to_answer
-from apt_assets.rows.grades import competing_labels
-from apt_assets.rows.policy import open_policy, policy_context
-from resources.store.rows import RowTable
+from apt_assets.engine.scope import RowScope
+from apt_assets.engine.view import View
+from apt_assets.rows import policy
+from resources.store.kinds import RowKind
+from resources.store.rows import Batches, RowTable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -16,47 +16,45 @@ if TYPE_CHECKING:
     from apt_assets.engine.step import Step
     from resources.model.lm_eval_tasks import Task
 
-
-def score_policy(step: "Step", adapter: Adapter | None, heldout: "dict[str, pl.DataFrame]", golds: list[str]) -> None:
-    """Write domain_items, general_items and passage_items.parquet and scores.json for base model + adapter.
-
-    heldout: split -> Examples. golds: training answers, from which competing labels are taken.
-    """
-    import polars as pl
-
-    from apt_assets.method.scores import summarise
-
-    # Before anything is generated: a task that cannot be used should not cost the domain's answers.
-    tasks = tasks_of(step)
-    labels = competing_labels(step, golds)
-    domain = pl.concat(
-        answer_and_grade(step, adapter, rows, labels, f"{split} rows").with_columns(split=pl.lit(split))
-        for split, rows in heldout.items()
-    )
-    general, passages = score_general(step, adapter, tasks)
-    step.write(domain, "domain_items")
-    step.write(general, "general_items")
-    step.write(passages, "passage_items")
-    scores = summarise(domain, general, passages)
-    (step.out / "scores.json").write_text(json.dumps(scores, indent=1))
-    step.facts.update(scores)
+# An item's key holds the task and the text, so that the tasks' identity is not in it.
+SCORES = RowKind(
+    "scores",
+    table="scores",
+    settings=(*policy.SETTINGS, "policy.batch_tokens"),
+    identities=("base_model",),
+    libraries=(*policy.LIBRARIES, "lm-eval"),
+    given=("adapter",),
+    code=(__name__,),
+)
 
 
-def score_general(step: "Step", adapter: Adapter | None, tasks: "list[Task]") -> "tuple[pl.DataFrame, pl.DataFrame]":
-    """`as_tables` of all tasks; items that this policy was scored on are reused."""
+def score(task: "Task", scope: RowScope, items: list[int]) -> Batches[dict[str, Any]]:
     from resources.model.lm_eval_tasks import score_items
 
-    table = score_rows(step, adapter)
+    opened = policy.open_policy(scope)
+    return score_items(opened, task, items, batch_tokens=scope.settings.policy.batch_tokens)
+
+
+def score_rows(view: View, adapter: policy.Adapter | None) -> RowTable:
+    """Scores of this policy, by item."""
+    return view.rows(SCORES, adapter=adapter)
+
+
+def score_general(
+    step: "Step", adapter: policy.Adapter | None, tasks: "list[Task]"
+) -> "tuple[pl.DataFrame, pl.DataFrame]":
+    """`as_tables` of all tasks; items that this policy was scored on are reused."""
     found = []
     for task in tasks:
-
-        def score(missing: list[int], commit: Any, task: "Task" = task) -> None:
-            progress = step.progress(task.name, len(missing), "items")
-            tokens = step.settings.policy.batch_tokens
-            policy = open_policy(step, adapter)
-            score_items(policy, task, missing, batch_tokens=tokens, on_batch=commit, progress=progress)
-
-        found.append((task, step.fill(table, task.keys, score).values))
+        filled = step.fill(
+            SCORES,
+            task.keys,
+            partial(score, task),
+            task.name,
+            "items",
+            adapter=adapter,
+        )
+        found.append((task, filled.values))
     return as_tables(found)
 
 
@@ -72,30 +70,3 @@ def as_tables(scored: "Iterable[tuple[Task, list[dict[str, Any]]]]") -> "tuple[p
     general = pl.DataFrame(rows[False], schema=GeneralItems.empty().schema)
     passages = pl.DataFrame(rows[True], schema=PassageItems.empty().schema)
     return general.sort("task", "item"), passages.sort("task", "item")
-
-
-def work_to_score(
-    view: View, adapter: Adapter | None, heldout: "dict[str, pl.DataFrame]", golds: list[str]
-) -> dict[str, int]:
-    """What `score_policy` would compute: {answers, grades, scores}."""
-    import polars as pl
-
-    labels = competing_labels(view, golds)
-    asked = work_to_answer(view, adapter, pl.concat(heldout.values()), labels)
-    table = score_rows(view, adapter)
-    return {**asked, "scores": sum(table.missing(task.keys) for task in tasks_of(view))}
-
-
-def score_rows(view: View, adapter: Adapter | None) -> RowTable:
-    """Scores of this policy, by item."""
-    context = {
-        **policy_context(view, adapter),
-        "batch_tokens": view.settings.policy.batch_tokens,
-        "lm-eval": view.stage.library_versions(("lm-eval",)),
-        "code": view.code("resources.model.policy", "resources.model.lm_eval_tasks"),
-    }
-    return view.row_table("scores", context)
-
-
-def tasks_of(view: View) -> "list[Task]":
-    return view.outside("benchmark_tasks").load(view.settings.benchmarks.tasks)

@@ -7,29 +7,18 @@ us know it).
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
+
+from resources.assessors.kinds import ASSESSORS
+from resources.section import Fraction, Section
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class UsageError(Exception):
     """Bad usage or bad input: the message says what to change; the command line exits with 2."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
 
 def is_section(kind: Any) -> bool:
@@ -137,94 +126,10 @@ class Mining(Section):
     seed: int = Field(17, description="Of that draw, and of `retrieval.choose`: random.")
 
 
-Thresholds = Annotated[list[Fraction], Field(min_length=4, max_length=4)]
-Kind = Literal["labels", "exact", "numeric", "set_f1", "overlap", "rubric"]
-RUBRIC = """\
-You grade an answer to a question from 1 to 5 against the correct answer.
-5: says the same as the correct answer, and nothing that is wrong.
-4: right; differs from the correct answer in form, or leaves out something that does not matter.
-3: partly right, or right but hedged, so that nobody could act on it.
-2: about the question, but wrong.
-1: empty, off the question, or not an answer."""
-
-
-def ascending(thresholds: list[float]) -> list[float]:
-    if thresholds != sorted(thresholds):
-        raise ValueError("thresholds must ascend: they are the least scores of grades 2, 3, 4 and 5")
-    return thresholds
-
-
-class NumericSettings(Section):
-    """A number with its unit. Tolerances are around the gold's value; the larger one counts."""
-
-    relative_tolerance: float = Field(0.01, ge=0, description="Share of the gold's value (choice).")
-    absolute_tolerance: float = Field(0.0, ge=0, description="In the gold's unit (choice).")
-    units: Literal["convert", "same", "ignore"] = Field(
-        "convert", description="convert: 1.5 g is 1500 mg; same: as the gold writes it; ignore: the value alone counts."
-    )
-
-
-class SetF1Settings(Section):
-    """The items of a list, in any order."""
-
-    separator: str = Field(r"[,;\n]", description="Regular expression that stands between items.")
-    thresholds: Annotated[Thresholds, AfterValidator(ascending)] = Field(
-        [0.25, 0.5, 0.85, 1.0], description="Least F1 of grades 2, 3, 4 and 5 (choice)."
-    )
-
-    @field_validator("separator")
-    @classmethod
-    def is_an_expression(cls, separator: str) -> str:
-        try:
-            empty = re.compile(separator).fullmatch("")
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
-        if empty:
-            raise ValueError("must not match nothing: every character would be an item")
-        return separator
-
-
-class OverlapSettings(Section):
-    """How much text answer and gold share."""
-
-    metric: Literal["rouge_l", "chrf"] = Field("rouge_l", description="rouge_l: of words; chrf: of characters.")
-    thresholds: Annotated[Thresholds, AfterValidator(ascending)] = Field(
-        [0.2, 0.4, 0.6, 0.8], description="Least score, 0-1, of grades 2, 3, 4 and 5 (choice)."
-    )
-
-
-class RubricSettings(Section):
-    """A language model as assessor: behind an OpenAI-compatible endpoint, or on this machine.
-
-    The API key is in an environment variable and never in a file. What stands from `key_variable` on
-    decides no grade.
-    """
-
-    endpoint: str | None = Field(
-        None, description="What stands before /chat/completions, such as https://host/v1; null: a local model."
-    )
-    model: str | None = Field(
-        None, description="Its name at the endpoint; or, as in policy.model: embedded, a folder or a hub id."
-    )
-    text: str = Field(RUBRIC, min_length=1, description="The rubric.")
-    samples: Literal[1, 3, 5, 7, 9] = Field(3, description="Grades of a row in `unsure`; their median counts (choice).")
-    unsure: list[Annotated[int, Field(ge=1, le=5)]] | Literal["auto"] = Field(
-        "auto", description="Grades that are asked for again; auto: bad_below and the one below it."
-    )
-    temperature: float = Field(0.7, ge=0, le=2, description="Of the further samples; the first is greedy (choice).")
-    reply_tokens: int = Field(512, ge=16, description="Longest reply, in tokens.")
-    key_variable: str = Field("OPENAI_API_KEY", description="Environment variable that holds the API key.")
-    requests_per_minute: float | None = Field(60.0, gt=0, description="Rate limit; null: none.")
-    in_flight: int = Field(8, ge=1, le=64, description="Requests at a time.")
-    timeout: float = Field(60.0, gt=0, description="Of one attempt, in seconds.")
-    max_attempts: int = Field(5, ge=1, description="Attempts for one grade.")
-
-    @field_validator("endpoint")
-    @classmethod
-    def has_no_secret(cls, endpoint: str | None) -> str | None:
-        if endpoint is not None and not re.fullmatch(r"https?://[^@?#\s]+", endpoint):
-            raise ValueError("must be http(s)://host/path, without a user, a password or a query")
-        return endpoint
+if TYPE_CHECKING:
+    Kind = str
+else:
+    Kind = Literal[tuple(ASSESSORS)]
 
 
 class CombinedSettings(Section):
@@ -233,7 +138,7 @@ class CombinedSettings(Section):
     weights: dict[Kind, Annotated[float, Field(gt=0)]] = Field({}, description="Kind -> weight, such as {labels: 2}.")
 
 
-class AssessorSettings(Section):
+class AssessorBase(Section):
     """Grades 1-5. Each kind's own rubric stands in its file in resources/assessors/."""
 
     kind: Kind | Literal["combined"] = Field("labels", description="How answers are graded.")
@@ -241,25 +146,33 @@ class AssessorSettings(Section):
     labels: list[str] | Literal["auto"] = Field(
         "auto", description="Competing answers; auto: the distinct golds, if at most 100 of them."
     )
-    numeric: NumericSettings = NumericSettings()
-    set_f1: SetF1Settings = SetF1Settings()
-    overlap: OverlapSettings = OverlapSettings()
-    rubric: RubricSettings = RubricSettings()
     combined: CombinedSettings = CombinedSettings()
 
     @model_validator(mode="after")
     def has_what_its_kind_needs(self) -> Self:
-        kinds = kinds_of(self)
+        kinds, rubric = kinds_of(self), getattr(self, "rubric")  # noqa: B009 - the field is of an assessor's file
         if not kinds:
             raise ValueError("kind combined needs assessor.combined.weights, such as {labels: 2, overlap: 1}")
         if "rubric" in kinds:
-            if not self.rubric.model:
+            if not rubric.model:
                 raise ValueError("kind rubric needs assessor.rubric.model")
-            if self.rubric.unsure == "auto":
+            if rubric.unsure == "auto":
                 # The grades themselves: the threshold must count where it decides a grade, and only there.
-                near = self.rubric.model_copy(update={"unsure": [self.bad_below - 1, self.bad_below]})
+                near = rubric.model_copy(update={"unsure": [self.bad_below - 1, self.bad_below]})
                 return self.model_copy(update={"rubric": near})
         return self
+
+
+if TYPE_CHECKING:
+    AssessorSettings = Any
+else:
+    # Each assessor's own section, under its name.
+    AssessorSettings = create_model(
+        "AssessorSettings",
+        __base__=AssessorBase,
+        __doc__=AssessorBase.__doc__,
+        **{name: (one.settings, one.settings()) for name, one in ASSESSORS.items() if one.settings is not None},
+    )
 
 
 def kinds_of(assessor: Any) -> dict[str, float]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from apt_assets.engine.display import Lines
-from apt_assets.engine.execute import NothingToTrain, run_stage
+from apt_assets.engine.execute import NothingToDo, run_stage
 from apt_assets.engine.plan import stages_of
 from apt_assets.engine.step import StageBlocked
 from apt_assets.loop.next_run import End
@@ -25,7 +25,8 @@ def bring_up_to_date(project: Project, iterations: int, log: Callable[[str], Non
     Raises StageBlocked if an iteration does not come up to date, and whatever a stage raises.
     """
     if iterations == 0:
-        run_stage(project, BASE, "base_scores", run_id="study", log=log)
+        for name in stages_of(BASE):
+            run_stage(project, BASE, name, run_id="study", log=log)
         return
     for step in in_turn(project, iterations):
         if isinstance(step, Stuck):
@@ -38,7 +39,7 @@ def bring_up_to_date(project: Project, iterations: int, log: Callable[[str], Non
         for name in stages_of(step.key):
             try:
                 run_stage(project, step.key, name, run_id="study", log=log)
-            except NothingToTrain as error:
+            except NothingToDo as error:
                 log(str(error))
                 break
 

@@ -69,6 +69,7 @@ def probe(project: Project, threads: int) -> dict[str, float]:
     from resources.model.generation import generate
     from resources.model.lm_eval_tasks import score_items
     from resources.model.policy import load_policy
+    from resources.store.rows import collect
     from resources.training.trainer import train_adapter
 
     torch.set_num_threads(threads)
@@ -86,9 +87,8 @@ def probe(project: Project, threads: int) -> dict[str, float]:
     )
     spent = {}
     started = time.monotonic()
-    generate(
-        policy, rows["prompt"].to_list(), max_new_tokens=settings.max_new_tokens, batch_tokens=settings.batch_tokens
-    )
+    prompts, tokens = rows["prompt"].to_list(), settings.batch_tokens
+    collect(len(prompts), generate(policy, prompts, max_new_tokens=settings.max_new_tokens, batch_tokens=tokens))
     spent["answers"] = (time.monotonic() - started) / rows.height
     tasks = project.tasks.load(experiment.benchmarks.tasks)
     spent["scores"] = 0.0
@@ -96,7 +96,7 @@ def probe(project: Project, threads: int) -> dict[str, float]:
         task = max(tasks, key=lambda one: len(one.keys))
         items = list(range(min(PROBED, len(task.keys))))
         started = time.monotonic()
-        score_items(policy, task, items, batch_tokens=settings.batch_tokens, on_batch=lambda places, scores: None)
+        collect(len(items), score_items(policy, task, items, batch_tokens=tokens))
         spent["scores"] = (time.monotonic() - started) / len(items)
     recipe = recipe_of(training, settings, training.learning_rate)
     pairs = rows.select("prompt", chosen="answer", rejected=pl.col("answer").reverse())

@@ -3,12 +3,13 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from apt_assets.engine.plan import Planner, stages_of
+from apt_assets.engine.plan import stages_of
 from apt_assets.loop.next_run import End, next_run
 from apt_assets.project import Project
+from apt_assets.promotion import LoopPlanner
 from apt_assets.report.results import facts
 from apt_assets.settings.iterations import BASE
-from resources.store.artifacts import Manifest
+from resources.store.manifest import Manifest
 
 if TYPE_CHECKING:
     import polars as pl
@@ -75,7 +76,7 @@ def measure_scores(project: Project) -> dict[str, Any]:
 MEASURES = ("validation", "test", "exact", "general", "gold", "margin", "perplexity")
 
 
-def scores_of(planner: Planner, key: str) -> dict[str, Any]:
+def scores_of(planner: LoopPlanner, key: str) -> dict[str, Any]:
     """`method.scores.summarise` of an iteration, or of BASE."""
     return facts(planner, key, "base_scores" if key == BASE else "benchmark_scores")
 
@@ -92,7 +93,7 @@ def path_of(project: Project, manifest: Manifest) -> str:
     return str(project.artifact(manifest).relative_to(project.home))
 
 
-def trained_on(project: Project, planner: Planner, keys: list[str]) -> dict[str, Any]:
+def trained_on(project: Project, planner: LoopPlanner, keys: list[str]) -> dict[str, Any]:
     """{labels, labels_trained, rows, tokens, steps}.
 
     labels: ids of the training rows whose gold answer was read at all; labels_trained: trained on. Rows, pairs, and
@@ -127,7 +128,7 @@ def trained_on(project: Project, planner: Planner, keys: list[str]) -> dict[str,
     return {**ids, "rows": rows, "tokens": tokens, "steps": steps}
 
 
-def parts(project: Project, planner: Planner, keys: list[str]) -> list[dict[str, Any]]:
+def parts(project: Project, planner: LoopPlanner, keys: list[str]) -> list[dict[str, Any]]:
     """{stage, fingerprint, cpu_seconds, work, answered_before} of every stage of these iterations but scoring, whoever
     computed it; what iterations share counts once.
 
@@ -147,13 +148,13 @@ def parts(project: Project, planner: Planner, keys: list[str]) -> list[dict[str,
     return list(found.values())
 
 
-def answered_before(project: Project, planner: Planner, key: str) -> int:
+def answered_before(project: Project, planner: LoopPlanner, key: str) -> int:
     """Similar cases that were among the questions of the same iteration, so that their answers were there."""
     similar, mined = (table(project, planner, key, stage) for stage in ("neighbors", "eval_predictions"))
     return 0 if similar is None or mined is None else similar.join(mined, on="row_id", how="semi").height
 
 
-def table(project: Project, planner: Planner, key: str, stage: str) -> "pl.DataFrame | None":
+def table(project: Project, planner: LoopPlanner, key: str, stage: str) -> "pl.DataFrame | None":
     """Its rows; None if the iteration ended before it."""
     from resources.store.tables import read_table
 

@@ -1,9 +1,11 @@
-"""The study's page: one HTML file without a script, every value escaped, and what each comparison came to."""
+"""The study's page: one HTML file without a script, and what each comparison came to.
 
-from html import escape
+apt_assets/report/templates/study.html holds the sections; here is what they show.
+"""
+
 from typing import Any
 
-from apt_assets.report.html import document, folded, listed, section, table
+from apt_assets.report.html import Table, render
 from apt_assets.study.advice import sentence
 from apt_assets.study.costs import COSTS
 from apt_assets.study.plot import trade_off
@@ -23,15 +25,38 @@ SCORED = {
 def page(found: dict[str, Any]) -> str:
     """`summary` -> the HTML document."""
     runs = found["runs"]
-    state = f"{runs['done']} of {runs['of']} runs, {runs['failed']} failed; {found['date']}"
-    domains = found["domains"].items()
-    parts = [
-        *(listed(name, sentences(found, domain)) for name, domain in domains),
-        *(section(name, of_domain(found, domain)) for name, domain in domains),
-        section("Did not run", did_not_run(found)),
-        section("How to read it", [f"<p>{escape(line)}</p>" for line in how(found)]),
-    ]
-    return document(f"apt-assets study: {found['study']}", state, parts)
+    return render(
+        "study.html",
+        title=f"apt-assets study: {found['study']}",
+        subtitle=f"{runs['done']} of {runs['of']} runs, {runs['failed']} failed; {found['date']}",
+        control=found["control"],
+        domains=[of_domain(found, name, domain) for name, domain in found["domains"].items()],
+        did_not_run=[
+            *(f"{one['arm']} on {one['domain']}: {one['reason']}" for one in found["refused"]),
+            *(f"{one['run']} failed: {one['reason']}" for one in found["failed"]),
+        ],
+        candidates=len(found["candidates"]),
+        first_seed=found["seeds"][0],
+        cpu=found["machine"]["cpu"],
+    )
+
+
+def of_domain(found: dict[str, Any], name: str, domain: dict[str, Any]) -> dict[str, Any]:
+    """{name, sentences}, and what else there is to show once an arm is finished."""
+    arms = domain["arms"]
+    said = {"name": name, "sentences": sentences(found, domain), "arms": len(arms)}
+    if not arms:
+        return said
+    return said | {
+        "experiment": domain["experiment"],
+        "start": at_the_start(domain["start"]),
+        "scores": scores(arms, len(found["seeds"])),
+        "figures": figures(arms),
+        "costs": costs(arms),
+        "comparisons": comparisons(arms),
+        "details": details(arms),
+        "unfinished": domain["unfinished"],
+    }
 
 
 def sentences(found: dict[str, Any], domain: dict[str, Any]) -> list[str]:
@@ -63,53 +88,14 @@ def share_of(domain: dict[str, Any], control: str, name: str) -> str:
     return ", ".join(shares)
 
 
-def of_domain(found: dict[str, Any], domain: dict[str, Any]) -> list[str]:
-    arms = domain["arms"]
-    if not arms:
-        return ["<p>No arm is finished yet.</p>"]
-    start = domain["start"]
-    at_first = ", ".join(f"{m} {start[m]:.1%}" for m in POINTS)
-    parts = [
-        f'<p class="soft">{escape(domain["experiment"])}. At the start: {escape(at_first)}'
-        f"{escape(perplexity(start))}. Changes are against the start, mean over seeds with 95 % intervals.</p>",
-        table(
-            ("arm", *SCORED.values(), "best iteration", "own gate promotes"),
-            [row(arm_name, arm, len(found["seeds"])) for arm_name, arm in arms.items()],
-            numbers=range(1, 6),
-        ),
-        f'<div class="plots">{figures(domain)}</div>',
-        table(
-            (
-                "arm",
-                "labels read",
-                "labels trained on",
-                "rows trained",
-                "tokens trained",
-                "steps",
-                "processor s",
-                "its own tokens",
-                "its own processor s",
-            ),
-            [
-                [
-                    name,
-                    *(f"{arm['costs'][cost]['mean']:,.0f}" for cost in COSTS),
-                    *(f"{arm['own_costs'][cost]['mean']:,.0f}" for cost in ("tokens", "cpu_seconds")),
-                ]
-                for name, arm in arms.items()
-            ],
-            numbers=range(1, 9),
-        ),
-    ]
-    if compared := [n for n, arm in arms.items() if "against_control" in arm]:
-        parts.append(f"<h3>Against {escape(found['control'])}, paired over items</h3>")
-        columns = ("arm", "what", "points, 95 % over items", "over seeds", "p", "p, corrected", "verdict")
-        rows = [test_row(n, m, arms[n]["against_control"][m]) for n in compared for m in COMPARED]
-        parts.append(table(columns, rows, numbers=range(2, 6)))
-    parts.append(folded("settings, tuning and gates of each arm", table(*details(arms), texts=(2, 6))))
-    if domain["unfinished"]:
-        parts.append(f"<p>Not finished: {escape(', '.join(domain['unfinished']))}.</p>")
-    return parts
+def at_the_start(start: dict[str, Any]) -> str:
+    shares = ", ".join(f"{measure} {start[measure]:.1%}" for measure in POINTS)
+    return shares if start["perplexity"] is None else f"{shares}, word perplexity {start['perplexity']:.1f}"
+
+
+def scores(arms: dict[str, Any], seeds: int) -> Table:
+    columns = ("arm", *SCORED.values(), "best iteration", "own gate promotes")
+    return Table(columns, [row(name, arm, seeds) for name, arm in arms.items()], numbers=range(1, 6))
 
 
 def row(name: str, arm: dict[str, Any], seeds: int) -> list[str]:
@@ -127,16 +113,12 @@ def spoken(found: dict[str, Any], factor: float = 100, digits: int = 1) -> str:
     return with_interval(found["mean"], found["low"], found["high"], factor, digits)
 
 
-def perplexity(start: dict[str, Any]) -> str:
-    return "" if start["perplexity"] is None else f", word perplexity {start['perplexity']:.1f}"
-
-
-def figures(domain: dict[str, Any]) -> str:
-    arms = domain["arms"]
+def figures(arms: dict[str, Any]) -> dict[str, str]:
+    """Caption -> SVG."""
     gain = {name: 100 * arm["changes"]["test"]["mean"] for name, arm in arms.items()}
     kept = {name: 100 * arm["changes"]["general"]["mean"] for name, arm in arms.items()}
     labels = {name: arm["costs"]["labels"]["mean"] for name, arm in arms.items()}
-    drawn = {
+    return {
         "Gain against forgetting": trade_off(
             {n: (gain[n], kept[n]) for n in arms},
             "gain on the test split, points",
@@ -146,10 +128,44 @@ def figures(domain: dict[str, Any]) -> str:
             {n: (labels[n], gain[n]) for n in arms}, "labels read", "gain on the test split, points", less_across=True
         ),
     }
-    return "".join(f"<figure><figcaption>{escape(n)}</figcaption>{svg}</figure>" for n, svg in drawn.items())
 
 
-def test_row(name: str, what: str, tested: dict[str, Any]) -> list[str]:
+def costs(arms: dict[str, Any]) -> Table:
+    columns = (
+        "arm",
+        "labels read",
+        "labels trained on",
+        "rows trained",
+        "tokens trained",
+        "steps",
+        "processor s",
+        "its own tokens",
+        "its own processor s",
+    )
+    rows = [
+        [
+            name,
+            *(f"{arm['costs'][cost]['mean']:,.0f}" for cost in COSTS),
+            *(f"{arm['own_costs'][cost]['mean']:,.0f}" for cost in ("tokens", "cpu_seconds")),
+        ]
+        for name, arm in arms.items()
+    ]
+    return Table(columns, rows, numbers=range(1, 9))
+
+
+def comparisons(arms: dict[str, Any]) -> Table:
+    """Of every arm but the control; without rows until that is finished."""
+    columns = ("arm", "what", "points, 95 % over items", "over seeds", "p", "p, corrected", "verdict")
+    rows = [
+        comparison(name, measure, arm["against_control"][measure])
+        for name, arm in arms.items()
+        if "against_control" in arm
+        for measure in COMPARED
+    ]
+    return Table(columns, rows, numbers=range(2, 6))
+
+
+def comparison(name: str, what: str, tested: dict[str, Any]) -> list[str]:
     return [
         name,
         f"{what} ({tested['items']})",
@@ -161,7 +177,7 @@ def test_row(name: str, what: str, tested: dict[str, Any]) -> list[str]:
     ]
 
 
-def details(arms: dict[str, Any]) -> tuple[tuple[str, ...], list[list[Any]]]:
+def details(arms: dict[str, Any]) -> Table:
     rows = []
     for name, arm in arms.items():
         tried = "; ".join(f"{named(one['candidate'])}: {one['validation']:.1%}" for one in arm["tuning"])
@@ -170,33 +186,9 @@ def details(arms: dict[str, Any]) -> tuple[tuple[str, ...], list[list[Any]]]:
             [name, arm["about"], arm["settings"] or "-", arm["starts_from"], tried, named(arm["chosen"]), gates]
         )
     columns = ("arm", "about", "settings", "starts from", "validation by candidate", "chosen", "own gate")
-    return columns, rows
+    return Table(columns, rows, texts=(2, 6))
 
 
 def named(candidate: dict[str, Any]) -> str:
     """A candidate of the sweep in words."""
     return ", ".join(f"{key} {value}" for key, value in candidate.items()) or "as it is"
-
-
-def did_not_run(found: dict[str, Any]) -> list[str]:
-    lines = [f"{one['arm']} on {one['domain']}: {one['reason']}" for one in found["refused"]]
-    lines += [f"{one['run']} failed: {one['reason']}" for one in found["failed"]]
-    return [listed("Arms and runs", lines)] if lines else ["<p>No arm was refused, no run failed.</p>"]
-
-
-def how(found: dict[str, Any]) -> list[str]:
-    return [
-        f"Every arm tried the same {len(found['candidates'])} candidates with seed {found['seeds'][0]}; the validation "
-        "split chose one, which then ran with the other seeds. An arm with several iterations counts with the one "
-        "that is best on validation; its costs are those of all. Test and general scores chose neither. They name the "
-        "arm to use, so that its test score is a little too good.",
-        "Intervals of changes are Student's t over seeds. Differences to the control are paired over items, each item "
-        "the mean over seeds: a sign-flip permutation test, all comparisons of the study corrected together (Holm). "
-        "They carry to other items, not to other seeds: for those see the column over seeds.",
-        "Gold: log-likelihood of the right choice of the general items. Labels read: training rows whose gold answer "
-        "graded an answer or was trained on. Processor seconds: as if nothing had been shared between arms, scoring "
-        f"left out, on {found['machine']['cpu']}. An arm that starts from another one carries that one's costs too; "
-        "its own stand beside.",
-        "No gate stopped an arm on the way. The last column says in how many seeds the domain's own gate would have "
-        "promoted the result.",
-    ]

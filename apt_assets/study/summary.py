@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.method.gate import decide, start_in_words
+from apt_assets.method.grades import is_right
 from apt_assets.settings.reader import load_experiment
 from apt_assets.study.advice import advice
 from apt_assets.study.costs import Costs, costs_of, means, seconds_a_row
@@ -159,7 +160,7 @@ class Scored:
         for outcome in found.values():
             domain, general = self.tables(outcome)
             rows = domain.filter(split="test").select("row_id", "grade").iter_rows()
-            right = {"test": {row: grade >= 4 for row, grade in rows}}
+            right = {"test": {row: is_right(grade) for row, grade in rows}}
             right["general"] = {(task, n): it for task, n, it in general.select("task", "item", "correct").iter_rows()}
             for measure, its in right.items():
                 for key, value in its.items():

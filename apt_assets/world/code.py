@@ -22,7 +22,9 @@ from resources.store.digest import digest_json
 from resources.store.sealed import Damaged, read_sealed, write_sealed
 
 PACKAGES = ("apt_assets", "resources", "schemas")
-BOUNDARY = ("apt_assets.engine", "apt_assets.settings", "apt_assets.drawing", "resources.store")
+BOUNDARY = ("apt_assets.engine", "apt_assets.settings", "apt_assets.drawing", "resources.section", "resources.store")
+# What only declares: a section of settings, and a kind of row. Their values count by themselves.
+DECLARING = ("Section", "RowKind")
 # Module -> the name under which it stands in fingerprints, for one that was moved or renamed since version 2 of the
 # engine: with its former name here nothing is computed again.
 KNOWN_AS: dict[str, str] = {}
@@ -140,7 +142,8 @@ def source_digests(root: Path) -> dict[str, str]:
 
 
 def without_declarations(tree: ast.Module) -> ast.Module:
-    """The tree without docstrings, decorators of the boundary, and the functions that those name."""
+    """The tree without docstrings, decorators of the boundary with the functions that those name, and what only
+    declares."""
     ours = {
         alias.asname or alias.name
         for node in tree.body
@@ -157,12 +160,32 @@ def without_declarations(tree: ast.Module) -> ast.Module:
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [line for line in body if not is_text(line)]  # type: ignore[attr-defined]
-    tree.body = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name in named)]
+    tree.body = [node for node in tree.body if not declares(node, named)]
+    forget_unused(tree)
     return tree
 
 
+def forget_unused(tree: ast.Module) -> None:
+    """Without the names that were imported from the boundary for declarations only: a plot needs some, and it
+    changes nothing that is computed."""
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and inside(node.module or "", BOUNDARY):
+            node.names = [alias for alias in node.names if (alias.asname or alias.name) in used]
+    tree.body = [node for node in tree.body if not isinstance(node, ast.ImportFrom) or node.names]
+
+
+def declares(node: ast.stmt, named: set[str]) -> bool:
+    """Whether a statement of a module only declares something; named: functions that a declaration names."""
+    if isinstance(node, ast.ClassDef):
+        return any(isinstance(base, ast.Name) and base.id in DECLARING for base in node.bases)
+    if isinstance(node, ast.Assign):
+        return isinstance(node.value, ast.Call) and called(node.value) in DECLARING
+    return isinstance(node, ast.FunctionDef) and node.name in named
+
+
 def called(decorator: ast.expr) -> str:
-    """The name of a decorator, "" if it has another form."""
+    """The name of what is called, or of a decorator that is not; "" if it has another form."""
     function = decorator.func if isinstance(decorator, ast.Call) else decorator
     return function.id if isinstance(function, ast.Name) else ""
 

@@ -55,7 +55,7 @@ def grade(config: Config, iteration: str, out: Path) -> None:
 
 def embed(config: Config, iteration: str, out: Path) -> None:
     prompts = pl.read_parquet(out / "train.parquet")["prompt"].to_list()
-    np.save(out / "vectors.npy", steps.open_encoder(config).embed(prompts), allow_pickle=False)
+    np.save(out / "vectors.npy", steps.embed(config, prompts), allow_pickle=False)
 
 
 def pairs(config: Config, iteration: str, out: Path) -> None:

@@ -13,7 +13,7 @@ from benchmarks.incremental.steps import HELD_OUT, Config
 # $APT_PYTHON is filled in by the shell: a path in here would be part of every stage's identity.
 COMMAND = "$APT_PYTHON -m benchmarks.incremental.counted benchmarks.incremental.dvc_stage"
 SCRIPTS = ("benchmarks/incremental/dvc_stage.py", "benchmarks/incremental/steps.py")
-DOMAIN_CODE = tuple(f"apt_assets/method/{name}.py" for name in ("landing", "domain", "splits"))
+DOMAIN_CODE = tuple(f"apt_assets/{name}.py" for name in ("landing/records", "method/domain", "method/splits"))
 ANSWERING = ("policy", "model")
 
 
@@ -44,7 +44,7 @@ def iteration_stages(config: Config, name: str, number: int) -> dict[str, Any]:
         }
 
     policy_code, rubric = (
-        [f"resources/{name}.py" for name in ("policy_model", "generation", "packing")],
+        [f"resources/model/{name}.py" for name in ("policy", "generation", "packing")],
         ["resources/assessors/labels.py"],
     )
     found = {
@@ -73,7 +73,7 @@ def iteration_stages(config: Config, name: str, number: int) -> dict[str, Any]:
             "pairs": stage(
                 "pairs",
                 [f"{out}/eval_predictions.parquet", *labels, f"{out}/vectors.npy"],
-                ["apt_assets/method/mining.py", "apt_assets/method/pairing.py"],
+                [f"apt_assets/method/{name}.py" for name in ("grades", "mining", "pairing")],
                 ["assessor", "retrieval.per_case", "pairs"],
                 ["preference_pairs.parquet", "training_pairs.parquet"],
             ),
@@ -91,7 +91,7 @@ def iteration_stages(config: Config, name: str, number: int) -> dict[str, Any]:
                     f"{folder(number - 1)}/domain_items.parquet",
                     f"{folder(0)}/general_items.parquet",
                 ],
-                ["apt_assets/method/gate.py"],
+                ["apt_assets/method/gate.py", "apt_assets/method/grades.py"],
                 ["gate"],
                 ["verdict.txt"],
             ),

@@ -71,7 +71,7 @@ def embed(config: Config, cache: JsonCache, texts: list[str]) -> Any:
 
     new = [text for text in dict.fromkeys(texts) if text not in cache.values]
     if new:
-        vectors = steps.open_encoder(config).embed(new)
+        vectors = steps.embed(config, new)
         cache.values.update((text, vector.tolist()) for text, vector in zip(new, vectors, strict=True))
         cache.save()
     return np.array([cache.values[text] for text in texts], dtype=np.float32)

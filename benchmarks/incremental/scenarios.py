@@ -64,7 +64,7 @@ def change_rubric(tool: Tool, other: Path) -> None:
 
 
 def change_comments(tool: Tool, other: Path) -> None:
-    for name in ("assessors/labels", "trainer"):
+    for name in ("assessors/labels", "training/trainer"):
         path = tool.source / f"resources/{name}.py"
         replace_in(path, '"""', '"""In other words: ')
         path.write_text(path.read_text(encoding="utf-8") + "\n# A comment decides nothing.\n", encoding="utf-8")
@@ -72,8 +72,8 @@ def change_comments(tool: Tool, other: Path) -> None:
 
 def rewrite_helper(tool: Tool, other: Path) -> None:
     """The same bad cases by another expression."""
-    path = tool.source / "apt_assets/method/mining.py"
-    replace_in(path, 'pl.col("grade") < bad_below', '~(pl.col("grade") >= bad_below)')
+    path = tool.source / "apt_assets/method/grades.py"
+    replace_in(path, "return grade < bad_below", "return bad_below > grade")
 
 
 def beta(value: float) -> Edit:

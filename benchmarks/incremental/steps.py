@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from resources.model.policy import Policy
-    from resources.retrieval.encoder import Encoder
 
 Config = dict[str, Any]
 HELD_OUT = ("validation", "test")
@@ -48,9 +47,10 @@ def open_policy(config: Config, adapter: Path | None) -> "Policy":
 
 def answer(config: Config, policy: "Policy", prompts: Sequence[str]) -> list[str]:
     from resources.model.generation import generate
+    from resources.store.rows import collect
 
-    settings = config["policy"]
-    return generate(policy, prompts, max_new_tokens=settings["max_new_tokens"], batch_tokens=settings["batch_tokens"])
+    settings = {name: config["policy"][name] for name in ("max_new_tokens", "batch_tokens")}
+    return collect(len(prompts), generate(policy, prompts, **settings))
 
 
 def graded(questions: pl.DataFrame, answers: Sequence[str], train: pl.DataFrame) -> pl.DataFrame:
@@ -81,12 +81,16 @@ def heldout_prompts(domain: dict[str, pl.DataFrame]) -> list[str]:
     return [prompt for split in HELD_OUT for prompt in domain[split]["prompt"]]
 
 
-def open_encoder(config: Config) -> "Encoder":
-    from resources.retrieval.encoder import Encoder
+def embed(config: Config, texts: Sequence[str]) -> "np.ndarray":
+    """(texts, dimensions); at least one text."""
+    import numpy as np
 
-    return Encoder(
-        Path(config["encoder"]), device=config["policy"]["device"], batch_size=config["retrieval"]["batch_size"]
-    )
+    from resources.retrieval.encoder import Encoder
+    from resources.store.rows import collect
+
+    settings = {"device": config["policy"]["device"], "batch_size": config["retrieval"]["batch_size"]}
+    encoder = Encoder(Path(config["encoder"]), **settings)
+    return np.stack(collect(len(texts), encoder.embed(texts)))
 
 
 def find_pairs(config: Config, train: pl.DataFrame, predictions: pl.DataFrame, vectors: "np.ndarray") -> pl.DataFrame:
@@ -141,12 +145,9 @@ def score_tasks(config: Config, policy: "Policy") -> pl.DataFrame:
 
     folder, rows = Path(config["tasks"]), []
     for task in load_tasks(folder, config["benchmarks"]["tasks"], folder):
-
-        def keep(items: Sequence[int], values: list[dict[str, Any]], name: str = task.name) -> None:
-            rows.extend((name, item, v["correct"], v["margin"]) for item, v in zip(items, values, strict=True))
-
-        items = range(len(task.keys))
-        score_items(policy, task, items, batch_tokens=config["policy"]["batch_tokens"], on_batch=keep)
+        scored = score_items(policy, task, range(len(task.keys)), batch_tokens=config["policy"]["batch_tokens"])
+        for items, values in scored:
+            rows += [(task.name, item, v["correct"], v["margin"]) for item, v in zip(items, values, strict=True)]
     return pl.DataFrame(rows, schema=["task", "item", "correct", "margin"], orient="row").sort("task", "item")
 
 

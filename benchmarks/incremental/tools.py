@@ -24,7 +24,6 @@ import yaml
 
 from benchmarks.incremental.pipeline import pipeline
 from benchmarks.incremental.world import REPOSITORY
-from resources.store.artifacts import ArtifactStore
 
 DVC = REPOSITORY / ".venv-dvc" / "bin" / "dvc"
 STATE = ("out", ".dvc", ".dvcignore", "dvc.yaml", "dvc.lock", "__pycache__")
@@ -150,10 +149,12 @@ class Ours(Tool):
 
     def read(self, iteration: str, output: str) -> str | None:
         """From the store, as `apt-assets show` and `export` read it, without a process for each table."""
+        from apt_assets.project import Project
+        from apt_assets.settings.experiment import Experiment
         from apt_assets.settings.iterations import key_of
         from resources.store.tables import read_table
 
-        store = ArtifactStore(self.folder / "home" / ".apt" / "store")
+        store = Project(Experiment(name="race"), self.folder / "home").store
         key = iteration if iteration == "base" else key_of(int(iteration))
         stage = {"adapter": "adapter_checkpoint", "scores": "base_scores" if key == "base" else "benchmark_scores"}
         manifest = store.pointed("race", key, stage.get(output, output))

@@ -23,6 +23,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from resources.store.rows import Batches
+
 LM_EVAL = "lm_eval.models.huggingface"
 
 
@@ -112,15 +114,15 @@ Write = Callable[[str, Iterable[tuple[str, int]]], None]
 
 def counted_generate(original: Callable, write: Write) -> Callable:
     @functools.wraps(original)
-    def generate(policy: Any, prompts: Any, *, max_new_tokens: int, batch_tokens: int, **more: Any) -> list[str]:
-        answers = original(policy, prompts, max_new_tokens=max_new_tokens, batch_tokens=batch_tokens, **more)
-        common = [digest_weights(policy.model), policy.system_prompt, max_new_tokens] if answers else []
-        units = [
-            (digest(common, prompt), max(1, len(policy.tokenizer(answer)["input_ids"])))
-            for prompt, answer in zip(prompts, answers, strict=True)
-        ]
-        write("generate", units)
-        return answers
+    def generate(policy: Any, prompts: Any, *, max_new_tokens: int, **more: Any) -> Batches[str]:
+        for places, answers in original(policy, prompts, max_new_tokens=max_new_tokens, **more):
+            common = [digest_weights(policy.model), policy.system_prompt, max_new_tokens]
+            units = [
+                (digest(common, prompts[place]), max(1, len(policy.tokenizer(answer)["input_ids"])))
+                for place, answer in zip(places, answers, strict=True)
+            ]
+            write("generate", units)
+            yield places, answers
 
     return generate
 
@@ -140,10 +142,10 @@ def counted_grades(original: Callable, write: Write, source: Path) -> Callable:
 
 def counted_embed(original: Callable, write: Write) -> Callable:
     @functools.wraps(original)
-    def embed(self: Any, texts: Any, *more: Any, **named: Any) -> Any:
-        vectors = original(self, texts, *more, **named)
-        write("embed", [(digest(digest_weights(self._model), text), 1) for text in texts])
-        return vectors
+    def embed(self: Any, texts: Any) -> Batches[Any]:
+        for places, vectors in original(self, texts):
+            write("embed", [(digest(digest_weights(self._model), texts[place]), 1) for place in places])
+            yield places, vectors
 
     return embed
 

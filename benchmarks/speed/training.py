@@ -31,7 +31,8 @@ def middle(moments: list[float]) -> float:
 def ours(case: str) -> dict[str, Any]:
     import polars as pl
 
-    from resources.training.trainer import TrainingRecipe, compute_all, train_adapter
+    from resources.store.rows import collect
+    from resources.training.trainer import TrainingRecipe, train_adapter
 
     system_prompt, rows = pairs(case, STEPS * BATCH)
     recipe = TrainingRecipe(
@@ -44,9 +45,9 @@ def ours(case: str) -> dict[str, Any]:
 
     def fill(compute: Any) -> Any:
         # The first pass of a process also warms the libraries up; it is not what is measured.
-        compute([0], lambda places, values: None)
+        collect(1, compute([0]))
         started = time.perf_counter()
-        values = compute_all(len(rows))(compute)
+        values = collect(len(rows), compute(list(range(len(rows)))))
         reference.append((time.perf_counter() - started) / STEPS)
         return values
 

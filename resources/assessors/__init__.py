@@ -7,11 +7,19 @@ set_f1    the items of a list, by F1
 overlap   ROUGE-L or chrF of the text
 rubric    a language model with a rubric: behind an endpoint (endpoint.py) or local (local.py)
 
-Which kind grades a run, and how several are combined, stands in apt_assets/rows/grades.py.
+Each file holds the assessor's settings, what its grades are kept by (`RowKind`), and how it is opened; kinds.py is
+the list of all. Which of them grades a run, and how several are combined, stands in apt_assets/rows/grades.py.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, Protocol
+
+from pydantic import AfterValidator, Field
+
+from resources.section import Fraction, Section
+from resources.store.kinds import RowKind
+from resources.store.rows import Batches
 
 
 class Row(NamedTuple):
@@ -45,6 +53,43 @@ class Assessor(Protocol):
         """The grade of every row, in order. Raises Ungradable; no row is ever left out or made up."""
         ...
 
+
+@dataclass(frozen=True)
+class Variant:
+    """One way in which a kind grades. rows: what its grades are kept by. open: gets what that declares and nothing
+    else (a `RowScope` of engine/scope.py), returns the Assessor."""
+
+    rows: RowKind
+    open: Callable[[Any], Assessor]
+
+
+@dataclass(frozen=True)
+class AssessorKind:
+    """An assessor that `assessor.kind` can name. choose: by AssessorSettings, the number of the variant that grades.
+    settings: its section, `assessor.<kind>`; None: it has none."""
+
+    variants: tuple[Variant, ...]
+    choose: Callable[[Any], int] = lambda settings: 0
+    settings: type[Section] | None = None
+
+    def variant(self, settings: Any) -> Variant:
+        return self.variants[self.choose(settings)]
+
+
+def in_parts(assessor: Assessor, rows: Sequence[Row]) -> Batches[Grade]:
+    """(positions, grades) of the rows, as many at a time as the assessor takes. Raises Ungradable."""
+    for start in range(0, len(rows), assessor.at_once):
+        part = range(start, min(start + assessor.at_once, len(rows)))
+        yield part, assessor.grade([rows[place] for place in part])
+
+
+def ascending(thresholds: list[float]) -> list[float]:
+    if thresholds != sorted(thresholds):
+        raise ValueError("thresholds must ascend: they are the least scores of grades 2, 3, 4 and 5")
+    return thresholds
+
+
+Thresholds = Annotated[list[Fraction], Field(min_length=4, max_length=4), AfterValidator(ascending)]
 
 FAST = 1 << 16  # at_once of an assessor whose grades cost next to nothing
 

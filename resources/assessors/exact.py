@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from resources.assessors import FAST, Grade, Row
+from resources.assessors import FAST, AssessorKind, Grade, Row, Variant
 from resources.assessors.labels import exact
+from resources.store.kinds import RowKind
+
+ROWS = RowKind("grades by exact", table="grades", code=(__name__,))
 
 
 @dataclass(frozen=True)
@@ -14,3 +18,10 @@ class ExactMatch:
     def grade(self, rows: Sequence[Row]) -> list[Grade]:
         same = [exact(row.prediction, row.gold) for row in rows]
         return [Grade(5 if equal else 1, equal) for equal in same]
+
+
+def open_exact(scope: Any) -> ExactMatch:
+    return ExactMatch()
+
+
+KIND = AssessorKind((Variant(ROWS, open_exact),))

@@ -15,10 +15,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from resources.assessors import FAST, Grade, Row
+from resources.assessors import FAST, AssessorKind, Grade, Row, Variant
+from resources.store.kinds import RowKind
 
 MOST_LABELS = 100
+ROWS = RowKind("grades by labels", table="grades", given=("labels",), code=(__name__,))
 
 
 @dataclass(frozen=True)
@@ -89,3 +92,10 @@ def grade(prediction: str, gold: str, labels: Sequence[str] = ()) -> int:
 def names(text: str, value: str) -> bool:
     """Whether `value` stands in `text` as whole words; both are normalised."""
     return bool(value) and f" {value} " in f" {text} "
+
+
+def open_labels(scope: Any) -> LabelMatch:
+    return LabelMatch(scope.given["labels"])
+
+
+KIND = AssessorKind((Variant(ROWS, open_labels),))

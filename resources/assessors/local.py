@@ -9,14 +9,16 @@ token probabilities, Liu et al. 2023, arXiv 2303.16634).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from resources.assessors import Grade, Row
+from resources.assessors import Grade, Row, Variant
 from resources.assessors.labels import exact
 from resources.assessors.rubric import GRADES, Prompt, build_prompt
 from resources.model.packing import common_prefix
 from resources.model.policy import encode
 from resources.model.scoring import Question, Scores, score_answers
+from resources.store.kinds import RowKind
+from resources.store.rows import collect
 
 if TYPE_CHECKING:
     from resources.model.policy import Policy
@@ -37,7 +39,7 @@ class LocalRubric:
         scores = score_answers(
             self.grader.model, questions, batch_tokens=self.batch_tokens, prefix=self.prefix(reserved)
         )
-        grades = [median_grade(its) for its in scores]
+        grades = [median_grade(its) for its in collect(len(rows), scores)]
         return [Grade(grade, exact(row.prediction, row.gold)) for row, grade in zip(rows, grades, strict=True)]
 
     def prefix(self, reserved: Sequence[str]) -> list[int]:
@@ -68,3 +70,26 @@ def median_grade(scores: Scores) -> int:
         if 2 * below >= sum(weights):
             return grade
     raise ValueError(f"log-probabilities that are not numbers: {scores}")
+
+
+ROWS = RowKind(
+    "grades by rubric of a local model",
+    table="grades",
+    settings=("assessor.rubric.text", "policy.dtype", "policy.device", "policy.batch_tokens"),
+    identities=("grader",),
+    libraries=("torch", "transformers", "peft"),
+    code=(__name__,),
+)
+
+
+def open_local(scope: Any) -> LocalRubric:
+    """The grader on this machine, loaded once a stage."""
+    from resources.model.policy import load_policy
+
+    policy, folder = scope.settings.policy, scope.outside("grader")
+    if "grader" not in scope.loaded:
+        scope.loaded["grader"] = load_policy(folder, dtype=policy.dtype, device=policy.device)
+    return LocalRubric(scope.loaded["grader"], scope.settings.assessor.rubric.text, policy.batch_tokens)
+
+
+LOCAL = Variant(ROWS, open_local)

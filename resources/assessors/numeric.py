@@ -7,22 +7,49 @@
     1  no number
 
 A number is 1500, 1,500, 1.5e3, -5 or 1,5 (a comma counts as a decimal one unless three digits follow it).
-A unit is the word or sign right behind it; a gold without a unit is compared by its value alone.
+A unit is the word or sign right behind it; a gold without a unit is compared by its value alone. A temperature is
+a point on its scale: 98.6 °F are 37 °C. A rate such as 9 °F/min counts by the size of its degree: 5 °C/min.
 """
 
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from resources.assessors import FAST, Grade, Row, Ungradable
+from pydantic import Field
+
+from resources.assessors import FAST, AssessorKind, Grade, Row, Ungradable, Variant
+from resources.section import Section
+from resources.store.kinds import RowKind
+
+ROWS = RowKind("grades by numeric", table="grades", settings=("assessor.numeric",), code=(__name__,))
+
+
+class NumericSettings(Section):
+    """A number with its unit. Tolerances are around the gold's value; the larger one counts."""
+
+    relative_tolerance: float = Field(0.01, ge=0, description="Share of the gold's value (choice).")
+    absolute_tolerance: float = Field(0.0, ge=0, description="In the gold's unit (choice).")
+    units: Literal["convert", "same", "ignore"] = Field(
+        "convert", description="convert: 1.5 g is 1500 mg; same: as the gold writes it; ignore: the value alone counts."
+    )
+
 
 EQUAL = 1e-9  # relative; what is left after a conversion in floating point
 NUMBER = re.compile(
     r"(?<![\w.,])(?P<sign>[-+]?)(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?|\.\d+)"
-    r"(?:[eE](?P<exponent>[-+]?\d+))?(?:\s?(?P<unit>%|°\s?[A-Za-z]|[^\W\d_]+(?:/[^\W\d_]+|[23](?!\d))?))?"
+    r"(?:[eE](?P<exponent>[-+]?\d+))?"
+    r"(?:\s?(?P<unit>%|(?:°\s?[A-Za-z]|[^\W\d_]+)(?:/(?:°\s?[A-Za-z]|[^\W\d_]+)|[23](?!\d))?))?"
 )
+# °F, ° f, degF, degrees F; Fahrenheit, °Fahrenheit, degrees, degrés, grados or Grad Fahrenheit. Other signs and letters
+# that look like those of °C: a Spanish keyboard's º, a ring, a Russian C.
+SCALE = re.compile(
+    r"(?i)(?:[°º˚]|(?<![^\W\d_])deg(?:ree)?s?\.?)\s*(?P<letter>[CFK\N{CYRILLIC SMALL LETTER ES}])(?![A-Z])"
+    r"|(?:(?:[°º˚]|(?<![^\W\d_])(?:deg|grad|grau)[^\W\d_]*\.?)[\s-]*|(?<![^\W\d_]))"
+    r"(?P<name>celsius|centigrade|fahrenheit|kelvins?)"
+)
+SIGNS = {"c": "°C", "\N{CYRILLIC SMALL LETTER ES}": "°C", "f": "°F", "k": "K"}  # by the first letter of a scale
 PREFIXES = {
     "p": 1e-12, "n": 1e-9, "µ": 1e-6, "u": 1e-6, "m": 1e-3, "c": 1e-2, "d": 1e-1,
     "": 1.0, "h": 1e2, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
@@ -35,16 +62,26 @@ PREFIX_NAMES = {
 SI = {
     "g": ("gram", "gramme"), "m": ("metre", "meter"), "s": ("second", "sec"), "L": ("litre", "liter"),
     "mol": ("mole",), "Hz": ("hertz",), "W": ("watt",), "J": ("joule",), "V": ("volt",), "A": ("ampere", "amp"),
-    "N": ("newton",), "Pa": ("pascal",), "B": ("byte",),
+    "N": ("newton",), "Pa": ("pascal",), "B": ("byte",), "K": ("kelvin",),
 }  # fmt: skip
-# Unit -> (its size, what it is measured in).
+# Unit -> (its size, what it is measured in). A small k is K: "15k" is "15K", whatever is meant.
 OTHERS = {
     "min": (60.0, "s"), "minute": (60.0, "s"), "h": (3600.0, "s"), "hr": (3600.0, "s"), "hour": (3600.0, "s"),
     "day": (86400.0, "s"), "d": (86400.0, "s"), "week": (604800.0, "s"), "t": (1e6, "g"), "tonne": (1e6, "g"),
-    "mcg": (1e-6, "g"), "l": (1.0, "L"), "ml": (1e-3, "L"), "%": (1.0, "%"), "percent": (1.0, "%"),
-    "°C": (1.0, "°C"), "°F": (1.0, "°F"),
+    "mcg": (1e-6, "g"), "l": (1.0, "L"), "ml": (1e-3, "L"), "%": (1.0, "%"), "percent": (1.0, "%"), "k": (1.0, "K"),
 }  # fmt: skip
 MEASURES = {*SI, *(measure for _, measure in OTHERS.values())}
+
+
+class Unit(NamedTuple):
+    """(value + zero) * size is the value in `measure`."""
+
+    size: float
+    measure: str
+    zero: float = 0.0
+
+
+TEMPERATURES = {"°C": Unit(1.0, "K", 273.15), "°F": Unit(5 / 9, "K", 459.67)}
 
 
 class Quantity(NamedTuple):
@@ -84,22 +121,22 @@ class Numeric:
         if not said:
             return Grade(2 if found else 1, False)
         grade, exact = max(self.compare(one, gold) for one in said)
-        hedged = len({f"{value * size:.9g}" for value, size, _ in map(sized, said)}) > 1
+        hedged = len({f"{(value + unit.zero) * unit.size:.9g}" for value, unit in map(sized, said)}) > 1
         return Grade(min(grade, 3), False) if hedged else Grade(grade, exact)
 
     def compare(self, said: Quantity, gold: Quantity) -> tuple[int, bool]:
         """(grade, exact) of one quantity."""
-        value, has_unit = said.value, True
+        value, has_unit, wanted = said.value, True, read_unit(gold.unit)
         if gold.unit and said.unit != gold.unit and self.units != "ignore":
-            measure, wanted = unit_size(said.unit)[1], unit_size(gold.unit)[1]
-            if self.units == "convert" and measure == wanted:
-                value *= unit_size(said.unit)[0] / unit_size(gold.unit)[0]
-            elif known(measure):
+            unit = read_unit(said.unit)
+            if self.units == "convert" and unit.measure == wanted.measure:
+                value = (value + unit.zero) * (unit.size / wanted.size) - wanted.zero
+            elif known(unit.measure):
                 return 2, False
             else:
                 has_unit = False  # whatever word comes next: "15 is the dose"
         off = abs(value - gold.value)
-        if off <= EQUAL * abs(gold.value):
+        if off <= EQUAL * abs(gold.value + wanted.zero):
             return (5, True) if has_unit else (3, False)
         allowed = max(self.relative_tolerance * abs(gold.value), self.absolute_tolerance)
         within = off <= allowed * (1 + EQUAL)
@@ -108,10 +145,10 @@ class Numeric:
 
 def quantities(text: str) -> list[Quantity]:
     """Every number in the text with the unit behind it."""
-    # NFKC makes m2 of m², which is fine, a Greek letter of the micro sign, and leaves the minus sign alone.
+    # NFKC makes m2 of m² and °C of ℃, which is fine, a Greek letter of the micro sign, and leaves the minus sign alone.
+    text = SCALE.sub(lambda match: SIGNS[(match["letter"] or match["name"])[0].casefold()], text)
     plain = unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-").replace("\N{GREEK SMALL LETTER MU}", "µ")
-    plain = re.sub(r"(?i)degrees? ([CF])(elsius|ahrenheit)?\b", lambda match: f"°{match[1].upper()}", plain)
-    plain = re.sub(r"(?<=\w)\s+per\s+(?=[^\W\d])", "/", plain)
+    plain = re.sub(r"(?<=\w)\s+per\s+(?=[^\W\d]|°)", "/", plain)
     found = []
     for match in NUMBER.finditer(plain):
         digits = match["digits"]
@@ -122,32 +159,41 @@ def quantities(text: str) -> list[Quantity]:
     return found
 
 
-def sized(quantity: Quantity) -> tuple[float, float, str]:
-    """(value, size of the unit, what it is measured in), the same for every name of the unit. A word that
-    is no known unit does not count: "6 is" is 6."""
-    size, measure = unit_size(quantity.unit)
-    return (quantity.value, size, measure) if known(measure) else (quantity.value, 1.0, "")
+def sized(quantity: Quantity) -> tuple[float, Unit]:
+    """(value, unit), the same for every name of the unit. A word that is no known unit does not count: "6 is" is 6."""
+    unit = read_unit(quantity.unit)
+    return quantity.value, unit if known(unit.measure) else Unit(1.0, "")
 
 
 def known(measure: str) -> bool:
     return set(measure.split("/")) <= MEASURES
 
 
-def unit_size(unit: str) -> tuple[float, str]:
-    """(size, what it is measured in): ("km") -> (1000, "m"); a unit that is not known measures itself."""
+def read_unit(unit: str) -> Unit:
+    """("km") -> (1000, "m"); a unit that is not known measures itself. Of a temperature in a rate, only the size of
+    the degree counts."""
     above, slash, below = unit.partition("/")
     if slash:
-        (size, measure), (per, per_measure) = unit_size(above), unit_size(below)
-        return size / per, f"{measure}/{per_measure}"
+        over, per = read_unit(above), read_unit(below)
+        return Unit(over.size / per.size, f"{over.measure}/{per.measure}")
+    if unit in TEMPERATURES:
+        return TEMPERATURES[unit]
     if unit in OTHERS:
-        return OTHERS[unit]
+        return Unit(*OTHERS[unit])
     for base, names in SI.items():
         prefix = unit.removesuffix(base)
         if prefix != unit and prefix in PREFIXES:
-            return PREFIXES[prefix], base
+            return Unit(PREFIXES[prefix], base)
         for name in names:
             prefix = unit.casefold().removesuffix("s").removesuffix(name)
             if unit.casefold().removesuffix("s") != prefix and prefix in PREFIX_NAMES:
-                return PREFIX_NAMES[prefix], base
+                return Unit(PREFIX_NAMES[prefix], base)
     singular = unit.casefold().removesuffix("s")
-    return OTHERS.get(singular, (1.0, singular))
+    return Unit(*OTHERS.get(singular, (1.0, singular)))
+
+
+def open_numeric(scope: Any) -> Numeric:
+    return Numeric(**scope.settings.assessor.numeric.model_dump())
+
+
+KIND = AssessorKind((Variant(ROWS, open_numeric),), settings=NumericSettings)

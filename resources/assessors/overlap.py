@@ -10,8 +10,29 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from resources.assessors import FAST, Grade, Row, by_thresholds
+from pydantic import Field
+
+from resources.assessors import FAST, AssessorKind, Grade, Row, Thresholds, Variant, by_thresholds
 from resources.assessors.labels import exact, normalise_answer
+from resources.section import Section
+from resources.store.kinds import RowKind
+
+# Only the library that scores counts.
+ROUGE_L, CHRF = (
+    RowKind(
+        f"grades by {metric}", table="grades", settings=("assessor.overlap",), libraries=(library,), code=(__name__,)
+    )
+    for metric, library in (("rouge_l", "rouge_score"), ("chrf", "sacrebleu"))
+)
+
+
+class OverlapSettings(Section):
+    """How much text answer and gold share."""
+
+    metric: Literal["rouge_l", "chrf"] = Field("rouge_l", description="rouge_l: of words; chrf: of characters.")
+    thresholds: Thresholds = Field(
+        [0.2, 0.4, 0.6, 0.8], description="Least score, 0-1, of grades 2, 3, 4 and 5 (choice)."
+    )
 
 
 class Words:
@@ -50,3 +71,14 @@ class TextOverlap:
         from sacrebleu.metrics import CHRF
 
         return CHRF()
+
+
+def open_overlap(scope: Any) -> TextOverlap:
+    return TextOverlap(**scope.settings.assessor.overlap.model_dump())
+
+
+KIND = AssessorKind(
+    (Variant(ROUGE_L, open_overlap), Variant(CHRF, open_overlap)),
+    choose=lambda settings: int(settings.overlap.metric == "chrf"),
+    settings=OverlapSettings,
+)

@@ -12,8 +12,20 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
 
 from resources.assessors import Row
+from resources.section import Section
+
+RUBRIC = """\
+You grade an answer to a question from 1 to 5 against the correct answer.
+5: says the same as the correct answer, and nothing that is wrong.
+4: right; differs from the correct answer in form, or leaves out something that does not matter.
+3: partly right, or right but hedged, so that nobody could act on it.
+2: about the question, but wrong.
+1: empty, off the question, or not an answer."""
 
 GRADES = (1, 2, 3, 4, 5)
 # What chat templates write between turns. A server that renders one reads it in a message's text as well.
@@ -23,6 +35,40 @@ TEMPLATE_TOKENS = re.compile(
 )
 INVISIBLE = ("Cc", "Cf", "Co", "Cn", "Cs")  # Unicode categories
 JOINERS = "\u200c\u200d"  # words of several scripts and emoji need these two
+
+
+class RubricSettings(Section):
+    """A language model as assessor: behind an OpenAI-compatible endpoint, or on this machine.
+
+    The API key is in an environment variable and never in a file. What stands from `key_variable` on
+    decides no grade.
+    """
+
+    endpoint: str | None = Field(
+        None, description="What stands before /chat/completions, such as https://host/v1; null: a local model."
+    )
+    model: str | None = Field(
+        None, description="Its name at the endpoint; or, as in policy.model: embedded, a folder or a hub id."
+    )
+    text: str = Field(RUBRIC, min_length=1, description="The rubric.")
+    samples: Literal[1, 3, 5, 7, 9] = Field(3, description="Grades of a row in `unsure`; their median counts (choice).")
+    unsure: list[Annotated[int, Field(ge=1, le=5)]] | Literal["auto"] = Field(
+        "auto", description="Grades that are asked for again; auto: bad_below and the one below it."
+    )
+    temperature: float = Field(0.7, ge=0, le=2, description="Of the further samples; the first is greedy (choice).")
+    reply_tokens: int = Field(512, ge=16, description="Longest reply, in tokens.")
+    key_variable: str = Field("OPENAI_API_KEY", description="Environment variable that holds the API key.")
+    requests_per_minute: float | None = Field(60.0, gt=0, description="Rate limit; null: none.")
+    in_flight: int = Field(8, ge=1, le=64, description="Requests at a time.")
+    timeout: float = Field(60.0, gt=0, description="Of one attempt, in seconds.")
+    max_attempts: int = Field(5, ge=1, description="Attempts for one grade.")
+
+    @field_validator("endpoint")
+    @classmethod
+    def has_no_secret(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and not re.fullmatch(r"https?://[^@?#\s]+", endpoint):
+            raise ValueError("must be http(s)://host/path, without a user, a password or a query")
+        return endpoint
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,34 @@ any other part is a wrong item, unless it ends with a colon. The F1 is turned in
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from resources.assessors import FAST, Grade, Row, Ungradable, by_thresholds
+from pydantic import Field, field_validator
+
+from resources.assessors import FAST, AssessorKind, Grade, Row, Thresholds, Ungradable, Variant, by_thresholds
 from resources.assessors.labels import names, normalise_answer
+from resources.section import Section
+from resources.store.kinds import RowKind
+
+ROWS = RowKind("grades by set_f1", table="grades", settings=("assessor.set_f1",), code=(__name__,))
+
+
+class SetF1Settings(Section):
+    """The items of a list, in any order."""
+
+    separator: str = Field(r"[,;\n]", description="Regular expression that stands between items.")
+    thresholds: Thresholds = Field([0.25, 0.5, 0.85, 1.0], description="Least F1 of grades 2, 3, 4 and 5 (choice).")
+
+    @field_validator("separator")
+    @classmethod
+    def is_an_expression(cls, separator: str) -> str:
+        try:
+            empty = re.compile(separator).fullmatch("")
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if empty:
+            raise ValueError("must not match nothing: every character would be an item")
+        return separator
 
 
 @dataclass(frozen=True)
@@ -42,3 +67,10 @@ class SetF1:
 def f1(said: set[str], wanted: set[str]) -> float:
     """2 x shared / all, 0-1."""
     return 2 * len(said & wanted) / (len(said) + len(wanted))
+
+
+def open_set_f1(scope: Any) -> SetF1:
+    return SetF1(**scope.settings.assessor.set_f1.model_dump())
+
+
+KIND = AssessorKind((Variant(ROWS, open_set_f1),), settings=SetF1Settings)

@@ -28,21 +28,22 @@ from resources.model.packing import (
     shape_free,
 )
 from resources.model.policy import beginning, encode
+from resources.store.rows import Batches
 
 if TYPE_CHECKING:
     import torch
 
     from resources.model.policy import Policy
 
-    Choose = Callable[[Sequence["Answer"], "torch.Tensor"], "torch.Tensor"]
+    Choose = Callable[[Sequence["Request"], "torch.Tensor"], "torch.Tensor"]
 
-ROW_SHARE = 4  # at most batch_tokens / ROW_SHARE answers are in the making
-COMMIT_ROWS = 32  # answers between two calls of on_batch
+RUNNING_SHARE = 4  # at most batch_tokens / RUNNING_SHARE answers are in the making
+COMMIT_ROWS = 32  # answers that are yielded together, or a few more
 CACHE_WIDTH = 64  # tokens; questions of one length rounded up to it have their keys and values in one tensor
 
 
-def greedy(rows: "Sequence[Answer]", logits: "torch.Tensor") -> "torch.Tensor":
-    """The likeliest next token of each answer in the making, (rows,). logits: (rows, vocabulary)."""
+def greedy(requests: "Sequence[Request]", logits: "torch.Tensor") -> "torch.Tensor":
+    """The likeliest next token of each request, (requests,). logits: (requests, vocabulary)."""
     return logits.argmax(-1)
 
 
@@ -53,10 +54,8 @@ def generate(
     max_new_tokens: int,
     batch_tokens: int,
     choose: "Choose" = greedy,
-    progress: Callable[[int], None] = lambda done: None,
-    on_batch: Callable[[list[int], list[str]], None] = lambda places, answers: None,
-) -> list[str]:
-    """Answer every prompt; answers come in the order of `prompts`, special tokens removed.
+) -> Batches[str]:
+    """Answer every prompt, special tokens removed; yields a few dozen answers at a time, as they end.
 
     An answer ends at one of the model's end tokens (generation_config.eos_token_id) or after
     `max_new_tokens`; nothing else of the generation config is used. On a CPU in float32 an answer
@@ -65,27 +64,19 @@ def generate(
     that.
 
     `choose` must tell each answer's token by that answer and its logits alone, so that this holds.
-
-    `on_batch` gets the positions and answers of a few dozen answers that ended; `progress` the number
-    of answers done.
     """
     encoded = [encode(policy, prompt) for prompt in prompts]
-    answers = [""] * len(prompts)
-    ended: list[int] = []
-    done = 0
     for prefix, places in by_prefix(encoded, beginning(policy)):
         questions = [(place, encoded[place][len(prefix) :]) for place in places]
-        run = Run(policy, prefix, questions, max_new_tokens, batch_tokens, choose)
-        while run.waiting or run.running:
-            for place, ids in run.turn():
-                answers[place] = policy.tokenizer.decode(ids, skip_special_tokens=True).strip()
-                ended.append(place)
-            if len(ended) >= COMMIT_ROWS or not (run.waiting or run.running):
-                on_batch(ended, [answers[place] for place in ended])
-                done += len(ended)
-                progress(done)
-                ended = []
-    return answers
+        engine = Engine(policy, prefix, questions, max_new_tokens, batch_tokens, choose)
+        ended: dict[int, str] = {}
+        while engine.waiting or engine.running:
+            for request in engine.step():
+                text = policy.tokenizer.decode(request.output_ids, skip_special_tokens=True)
+                ended[request.place] = text.strip()
+            if len(ended) >= COMMIT_ROWS or not (engine.waiting or engine.running):
+                yield list(ended), list(ended.values())
+                ended = {}
 
 
 def inference(function: Any) -> Any:
@@ -102,15 +93,15 @@ def inference(function: Any) -> Any:
 
 
 @dataclass
-class Cache:
-    """Keys and values of the answers whose questions have one rounded length, behind the prefix.
+class KVCache:
+    """Keys and values of the requests whose questions have one rounded length, behind the prefix.
 
-    keys, values: by layer, (slots, groups, seen, size). The answers in the making have the first slots.
+    keys, values: by layer, (slots, groups, seen, size). The running requests have the first slots.
     """
 
     seen: int
     slots: int
-    rows: "list[Answer]" = field(default_factory=list)
+    requests: "list[Request]" = field(default_factory=list)
     keys: "dict[int, torch.Tensor]" = field(default_factory=dict)
     values: "dict[int, torch.Tensor]" = field(default_factory=dict)
 
@@ -122,36 +113,36 @@ class Cache:
             states[layer][:, :, :length] = head
 
     def remove(self, slot: int) -> None:
-        """Free a slot; the last answer moves into it."""
-        last = len(self.rows) - 1
+        """Free a slot; the last request moves into it."""
+        last = len(self.requests) - 1
         if slot != last:
             for states in (*self.keys.values(), *self.values.values()):
                 states[slot] = states[last]
-            self.rows[slot] = self.rows[last]
-        self.rows.pop()
+            self.requests[slot] = self.requests[last]
+        self.requests.pop()
 
 
 @dataclass
-class Answer:
-    """An answer in the making. place: of its prompt. length: tokens in the cache, the prefix included."""
+class Request:
+    """A question that is being answered. place: of its prompt. cached: tokens in the cache, the prefix included."""
 
     place: int
-    length: int
-    said: Ids = field(default_factory=list)
+    cached: int
+    output_ids: Ids = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class New:
-    """A question in its first pass: where it begins there, and the place of its answer."""
+class Prefill:
+    """A question in its first pass: where it begins there, and the slot that its keys and values get."""
 
     ids: Ids
     start: int
-    cache: Cache
+    cache: KVCache
     slot: int
 
 
-class Run:
-    """Answers to the questions that begin with one prefix."""
+class Engine:
+    """Answers the questions that begin with one prefix: schedules them, and runs the model."""
 
     def __init__(
         self,
@@ -168,21 +159,21 @@ class Run:
         end = policy.tokenizer.eos_token_id if end is None else end
         self.end = set(end) if isinstance(end, list) else {end}
         self.waiting = deque(sorted(questions, key=lambda question: (-len(question[1]), question[0])))
-        self.most = max(batch_tokens // ROW_SHARE, 1)
-        self.caches: dict[int, Cache] = {}
+        self.max_running = max(batch_tokens // RUNNING_SHARE, 1)
+        self.caches: dict[int, KVCache] = {}
         for _, ids in questions:
             width = round_up(len(ids), CACHE_WIDTH)
-            cache = self.caches.setdefault(width, Cache(self.prefix + width + max_new_tokens, 0))
-            cache.slots = min(cache.slots + 1, self.most)
+            cache = self.caches.setdefault(width, KVCache(self.prefix + width + max_new_tokens, 0))
+            cache.slots = min(cache.slots + 1, self.max_running)
         self.constant = not shape_free(policy.model)
-        self.kept = self.run_prefix(prefix)
+        self.prefix_states = self.prefill_prefix(prefix)
 
     @property
     def running(self) -> int:
-        return sum(len(cache.rows) for cache in self.caches.values())
+        return sum(len(cache.requests) for cache in self.caches.values())
 
     @inference
-    def run_prefix(self, prefix: Ids) -> "list[tuple[torch.Tensor, torch.Tensor]]":
+    def prefill_prefix(self, prefix: Ids) -> "list[tuple[torch.Tensor, torch.Tensor]]":
         """Keys and values of the prefix by layer, (groups, prefix, size) each; none for no prefix."""
         if not prefix:
             return []
@@ -191,72 +182,71 @@ class Run:
         return pack.kept
 
     @inference
-    def turn(self) -> list[tuple[int, Ids]]:
-        """One pass: every answer in the making gets a token, and new ones their first. (place, token ids)
-        of those that ended."""
+    def step(self) -> list[Request]:
+        """One pass: every running request gets a token, and new ones their first. Returns those that ended."""
         import torch
 
-        # Where shapes must not change, questions and answers in the making have passes of their own, of one
-        # size each, and new questions wait until half of the places are free.
-        admit = bool(self.waiting) and (not self.constant or self.running <= self.most // 2)
+        # Where shapes must not change, prefills and decoding have passes of their own, of one size each, and new
+        # questions wait until half of the places are free.
+        admit = bool(self.waiting) and (not self.constant or self.running <= self.max_running // 2)
         apart = self.constant and admit
-        old = [(cache, len(cache.rows)) for cache in self.caches.values() if cache.rows and not apart]
-        going = [row for cache, _ in old for row in cache.rows]
-        ids, positions = [row.said[-1] for row in going], [row.length for row in going]
+        decoding = [(cache, len(cache.requests)) for cache in self.caches.values() if cache.requests and not apart]
+        going = [request for cache, _ in decoding for request in cache.requests]
+        ids, positions = [request.output_ids[-1] for request in going], [request.cached for request in going]
         keep = list(range(len(going)))
-        new: list[New] = []
+        prefills: list[Prefill] = []
         while admit and self.waiting and self.fits(len(ids)):
             place, question = self.waiting.popleft()
             cache = self.caches[round_up(len(question), CACHE_WIDTH)]
-            new.append(New(question, len(ids), cache, len(cache.rows)))
-            cache.rows.append(Answer(place, self.prefix + len(question)))
+            prefills.append(Prefill(question, len(ids), cache, len(cache.requests)))
+            cache.requests.append(Request(place, self.prefix + len(question)))
             ids += question
             positions += range(self.prefix, self.prefix + len(question))
             keep.append(len(ids) - 1)
         size = round_up(len(ids), UNIT)
         if self.constant:
-            size = max(size, self.batch_tokens if admit else self.most)
+            size = max(size, self.batch_tokens if admit else self.max_running)
         filler = [0] * (size - len(ids))
-        turn = Turn(self, old, new, size)
+        layout = ForwardPass(self, decoding, prefills, size)
         device = self.model.device
         logits = self.forward(
-            turn, torch.tensor([ids + filler], device=device), torch.tensor([positions + filler], device=device), keep
+            layout, torch.tensor([ids + filler], device=device), torch.tensor([positions + filler], device=device), keep
         )
-        for row in going:
-            row.length += 1
-        rows = [*going, *(one.cache.rows[one.slot] for one in new)]
-        for row, token in zip(rows, self.choose(rows, logits).tolist(), strict=True):
-            row.said.append(token)
-        return self.collect()
+        for request in going:
+            request.cached += 1
+        requests = [*going, *(prefill.cache.requests[prefill.slot] for prefill in prefills)]
+        for request, token in zip(requests, self.choose(requests, logits).tolist(), strict=True):
+            request.output_ids.append(token)
+        return self.take_ended()
 
     def fits(self, tokens: int) -> bool:
         """Whether the next question fits in a pass; one that is longer than a pass gets one of its own."""
         more = len(self.waiting[0][1])
-        return self.running < self.most and (tokens + more <= self.batch_tokens or tokens == 0)
+        return self.running < self.max_running and (tokens + more <= self.batch_tokens or tokens == 0)
 
     def forward(self, layout: Any, ids: "torch.Tensor", positions: "torch.Tensor", keep: list[int]) -> "torch.Tensor":
         """Logits at the positions `keep`, (positions, vocabulary)."""
         import torch
 
-        filled = max(round_up(len(keep), UNIT), self.most if self.constant else 0)
+        filled = max(round_up(len(keep), UNIT), self.max_running if self.constant else 0)
         places = torch.tensor(keep + keep[-1:] * (filled - len(keep)), device=self.model.device)
         output = self.model(
             input_ids=ids, position_ids=positions, layout=layout, use_cache=False, logits_to_keep=places
         )
         return output.logits[0, : len(keep)]
 
-    def collect(self) -> list[tuple[int, Ids]]:
-        """Take out the answers that ended."""
+    def take_ended(self) -> list[Request]:
+        """Take out the requests that ended."""
         ended = []
         for cache in self.caches.values():
-            for slot in reversed(range(len(cache.rows))):
-                row = cache.rows[slot]
-                if row.said[-1] in self.end or len(row.said) == self.max_new_tokens:
-                    ended.append((row.place, row.said))
+            for slot in reversed(range(len(cache.requests))):
+                request = cache.requests[slot]
+                if request.output_ids[-1] in self.end or len(request.output_ids) == self.max_new_tokens:
+                    ended.append(request)
                     cache.remove(slot)
-            if not cache.rows:
+            if not cache.requests:
                 cache.keys, cache.values = {}, {}
-        return sorted(ended)
+        return sorted(ended, key=lambda request: request.place)
 
 
 class PrefixPack(Pack):
@@ -273,33 +263,33 @@ class PrefixPack(Pack):
         return super().attend(layer, query, key, value, scale)
 
 
-class Turn:
-    """One pass: first a token of each answer in the making, cache by cache, then the new questions."""
+class ForwardPass:
+    """Who sees whom in one pass: first a token of each running request, cache by cache, then the new questions."""
 
-    def __init__(self, run: Run, old: list[tuple[Cache, int]], new: list[New], size: int):
+    def __init__(self, engine: Engine, decoding: list[tuple[KVCache, int]], prefills: list[Prefill], size: int):
         import torch
 
-        device = run.model.device
-        self.kept, self.prefix = run.kept, run.prefix
-        self.old = []
+        device = engine.model.device
+        self.prefix_states, self.prefix = engine.prefix_states, engine.prefix
+        self.decoding = []
         places = torch.zeros(size, dtype=torch.long, device=device)
         first = 0
-        for cache, rows in old:
-            lengths = torch.tensor([row.length for row in cache.rows[:rows]], device=device)
+        for cache, rows in decoding:
+            lengths = torch.tensor([request.cached for request in cache.requests[:rows]], device=device)
             unseen = torch.arange(cache.seen, device=device)[None] > lengths[:, None]
             mask = torch.zeros(rows, 1, 1, cache.seen, device=device)
             mask.masked_fill_(unseen[:, None, None], float("-inf"))
-            self.old.append((cache, slice(first, first + rows), torch.arange(rows, device=device), lengths, mask))
+            self.decoding.append((cache, slice(first, first + rows), torch.arange(rows, device=device), lengths, mask))
             first += rows
         places[:first] = torch.arange(first, device=device)
-        self.new: list[tuple[Group, Cache, torch.Tensor]] = []
-        by_start = {one.start: one for one in new}
-        groups = group_rows([Row(one.ids) for one in new], list(by_start), run.prefix, device)
+        self.prefills: list[tuple[Group, KVCache, torch.Tensor]] = []
+        by_start = {prefill.start: prefill for prefill in prefills}
+        groups = group_rows([Row(prefill.ids) for prefill in prefills], list(by_start), engine.prefix, device)
         settle_places(groups, places, first)
         for group in groups:
             its = [by_start[start] for start in group.index[:, 0].tolist()]
             # One padded width, so one rounded length, so one cache.
-            self.new.append((group, its[0].cache, torch.tensor([one.slot for one in its], device=device)))
+            self.prefills.append((group, its[0].cache, torch.tensor([one.slot for one in its], device=device)))
         self.places = places
 
     def attend(
@@ -308,15 +298,15 @@ class Turn:
         import torch
 
         done = []
-        prefix = self.kept[layer] if self.kept else (key[:, :0], value[:, :0])
-        for cache, tokens, slots, lengths, mask in self.old:
+        prefix = self.prefix_states[layer] if self.prefix_states else (key[:, :0], value[:, :0])
+        for cache, tokens, slots, lengths, mask in self.decoding:
             rows = len(slots)
             cache.keys[layer][slots, :, lengths] = key[:, tokens].transpose(0, 1)
             cache.values[layer][slots, :, lengths] = value[:, tokens].transpose(0, 1)
             asked = query[:, tokens].transpose(0, 1)[:, :, None]
             seen = attention(asked, cache.keys[layer][:rows], cache.values[layer][:rows], mask, scale)
             done.append(seen.flatten(0, 1))
-        for group, cache, slots in self.new:
+        for group, cache, slots in self.prefills:
             if layer not in cache.keys:
                 cache.open(layer, prefix)
             until = self.prefix + group.index.shape[1]

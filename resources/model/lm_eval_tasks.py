@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from resources.model.scoring import Question, Scores, score_answers
+from resources.model.scoring import Question, score_answers
 from resources.store.digest import digest_json
+from resources.store.rows import Batches, collect
 
 if TYPE_CHECKING:
     from resources.model.policy import Policy
 
-COMMIT_ITEMS = 200  # items scored between two commits: lm-eval takes about a second to set up
+COMMIT_ITEMS = 200  # items that are scored and yielded together: lm-eval takes about a second to set up
 FEWSHOT_SEED = 1234  # simple_evaluate's
 CHOICE, ROLLING = "multiple_choice", "loglikelihood_rolling"  # the output types that are supported
 
@@ -114,30 +115,15 @@ def read_yaml(path: Path) -> Any:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def score_items(
-    policy: "Policy",
-    task: Task,
-    items: Sequence[int],
-    *,
-    batch_tokens: int,
-    on_batch: Callable[[Sequence[int], list[dict[str, Any]]], None],
-    progress: Callable[[int], None] = lambda done: None,
-) -> None:
-    """Score the items at the given positions; `on_batch` gets positions and scores of each few hundred of
-    them (`of_choices` or `of_passage`), in ascending order, `progress` the number scored after each pass.
-
-    Raises RuntimeError for log-likelihoods that are not finite.
-    """
+def score_items(policy: "Policy", task: Task, items: Sequence[int], *, batch_tokens: int) -> Batches[dict[str, Any]]:
+    """Score the items at the given positions (`of_choices` or `of_passage`), in ascending order; yields a few hundred
+    at a time. Raises RuntimeError for log-likelihoods that are not finite."""
     score = of_passage if task.rolling else of_choices
     items = sorted(items)  # lm-eval reads them in this order, but numbers them in the order given
     for start in range(0, len(items), COMMIT_ITEMS):
         part = items[start : start + COMMIT_ITEMS]
-
-        def so_far(done: int, start: int = start) -> None:
-            progress(start + done)
-
-        scored = {int(sample["doc_id"]): score(sample) for sample in evaluate(policy, task, part, batch_tokens, so_far)}
-        on_batch(part, [scored[item] for item in part])
+        scored = {int(sample["doc_id"]): score(sample) for sample in evaluate(policy, task, part, batch_tokens)}
+        yield part, [scored[item] for item in part]
 
 
 def of_choices(sample: dict[str, Any]) -> dict[str, Any]:
@@ -173,13 +159,7 @@ def finite(value: float) -> float:
     return value
 
 
-def evaluate(
-    policy: "Policy",
-    task: Task,
-    items: list[int],
-    batch_tokens: int,
-    progress: Callable[[int], None] = lambda done: None,
-) -> list[dict[str, Any]]:
+def evaluate(policy: "Policy", task: Task, items: list[int], batch_tokens: int) -> list[dict[str, Any]]:
     """lm-eval's samples of the given items of one task."""
     # Local tasks only: without this, lm-eval and datasets ask the hub before they look at a file.
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -222,17 +202,11 @@ def evaluate(
             questions = [
                 Question(list(context), tuple(requests[i][2] for i in its)) for (_, context), its in asked.items()
             ]
+            scored = collect(len(questions), score_answers(policy.model, questions, batch_tokens=batch_tokens))
             results: list[Any] = [None] * len(requests)
-            by_question, done = list(asked.values()), set()
-
-            def on_batch(numbers: list[int], scored: list[Scores]) -> None:
-                for number, scores in zip(numbers, scored, strict=True):
-                    for place, score in zip(by_question[number], scores, strict=True):
-                        results[place] = score
-                        done.add(self.items[place])
-                progress(len(done))
-
-            score_answers(policy.model, questions, batch_tokens=batch_tokens, on_batch=on_batch)
+            for places, scores in zip(asked.values(), scored, strict=True):
+                for place, score in zip(places, scores, strict=True):
+                    results[place] = score
             return results
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)

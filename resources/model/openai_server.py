@@ -6,7 +6,7 @@ adapter's: a server that was not given this very adapter does not know the name.
 so that what the policy reads does not depend on the server's chat template.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +16,13 @@ from typing import TYPE_CHECKING, Any
 from resources.model import http
 from resources.model.policy import encode
 from resources.store.digest import digest_json
+from resources.store.rows import Batches
 
 if TYPE_CHECKING:
-    import requests
-
     from resources.model.policy import Reader
 
-COMMIT_ROWS = 32  # answers between two calls of on_batch
-RETRIES = 4  # after 429, 408, a 5xx, a timeout or no connection
-BACKOFF = 0.5  # seconds, doubled at each retry, unless the server says when
-RETRIED = (408, 429, 500, 502, 503, 504)
+COMMIT_ROWS = 32  # answers that are yielded together
+ATTEMPTS = 5  # at one request
 KEY_VARIABLE = "APT_SERVER_KEY"
 
 
@@ -55,24 +52,12 @@ def served_name(base_model: str, adapter: dict[str, str] | None) -> str:
     return f"apt-{digest_json([base_model, adapter])[:24]}"
 
 
-def generate_served(
-    reader: "Reader",
-    served: Served,
-    prompts: Sequence[str],
-    *,
-    max_new_tokens: int,
-    progress: Callable[[int], None] = lambda done: None,
-    on_batch: Callable[[list[int], list[str]], None] = lambda places, answers: None,
-) -> list[str]:
-    """Answer every prompt greedily; answers come in the order of `prompts`.
-
-    `on_batch` gets the positions and answers of a few dozen that ended; `progress` the number done. Raises
-    ServerError, after `on_batch` got every answer that came.
-    """
-    answers = [""] * len(prompts)
-    ended: list[int] = []
+def generate_served(reader: "Reader", served: Served, prompts: Sequence[str], *, max_new_tokens: int) -> Batches[str]:
+    """Answer every prompt greedily; yields a few dozen answers at a time, as they come. Raises ServerError, after
+    every answer that came was yielded."""
+    ended: dict[int, str] = {}
     failure: ServerError | None = None
-    done, stop = 0, Event()
+    stop = Event()
 
     def ask(prompt: str) -> str | None:
         return None if stop.is_set() else complete(session, served, encode(reader, prompt), max_new_tokens)
@@ -82,7 +67,6 @@ def generate_served(
         waiting = {pool.submit(ask, prompt): place for place, prompt in enumerate(prompts)}
         try:
             for count, future in enumerate(as_completed(waiting), start=1):
-                place = waiting[future]
                 try:
                     said = future.result()
                 except ServerError as error:
@@ -90,56 +74,42 @@ def generate_served(
                     stop.set()
                     said = None
                 if said is not None:
-                    answers[place] = said
-                    ended.append(place)
+                    ended[waiting[future]] = said
                 if ended and (len(ended) >= COMMIT_ROWS or count == len(waiting)):
-                    on_batch(ended, [answers[place] for place in ended])
-                    done += len(ended)
-                    progress(done)
-                    ended = []
+                    yield list(ended), list(ended.values())
+                    ended = {}
         finally:
-            stop.set()  # also after Ctrl-C: what has not been asked yet is not asked any more
+            stop.set()  # also if nobody takes more answers: what has not been asked yet is not asked any more
     if failure is not None:
         raise failure
-    return answers
 
 
-def open_session(served: Served) -> "requests.Session":
-    """With retries. The key of a server that wants one is in $APT_SERVER_KEY."""
-    from urllib3 import Retry
-
-    retries = Retry(
-        total=RETRIES, backoff_factor=BACKOFF, status_forcelist=RETRIED, allowed_methods=None, raise_on_status=False
+def open_session(served: Served) -> http.Client:
+    """The key of a server that wants one is in $APT_SERVER_KEY."""
+    return http.Client(
+        url=served.url,
+        key=http.key_in(KEY_VARIABLE),
+        timeout=served.timeout,
+        connections=served.concurrency,
+        attempts=ATTEMPTS,
     )
-    return http.open_session(http.key_in(KEY_VARIABLE), served.concurrency, retries)
 
 
-def call(session: "requests.Session", served: Served, method: str, path: str, **body: Any) -> Any:
-    """The JSON of a reply. Raises ServerError."""
-    import requests
-
-    url = served.url.rstrip("/") + path
+def call(session: http.Client, method: str, path: str, **body: Any) -> dict[str, Any]:
+    """The reply's JSON object; {} for any other reply, such as vLLM's word that it loaded an adapter. Raises
+    ServerError."""
     try:
-        # The key goes to the address that the experiment names, and nowhere else.
-        reply = session.request(method, url, json=body or None, timeout=served.timeout, allow_redirects=False)
-    except requests.RequestException as error:
-        raise ServerError(f"{url}: no answer after {RETRIES + 1} tries: {error}") from None
-    if reply.status_code >= 300:
-        raise ServerError(f"{url}: {reply.status_code} {reply.reason}: {excerpt(reply.text)}")
-    try:
-        return reply.json()
-    except requests.JSONDecodeError:
-        return {}  # vLLM says in plain text that it loaded an adapter
+        reply = session.persist(lambda attempt: session.send(method, path, body or None))
+    except http.Refused as error:
+        raise ServerError(f"{session.url}{path}: {error.status} {error.phrase}: {error.text}") from None
+    except http.Failure as error:
+        raise ServerError(f"{session.url}{path}: no answer after {ATTEMPTS} tries: {error}") from None
+    return reply if isinstance(reply, dict) else {}
 
 
-def excerpt(text: str) -> str:
-    """Its beginning, cut where the key is no longer in it: half a key is a secret too."""
-    return http.without_key(text, http.key_in(KEY_VARIABLE))[:300]
-
-
-def require_model(session: "requests.Session", served: Served) -> None:
+def require_model(session: http.Client, served: Served) -> None:
     """Make sure that the server has the model, loading the adapter if it has the base. Raises ServerError."""
-    known = [model.get("id") for model in call(session, served, "GET", "/models").get("data", [])]
+    known = [model.get("id") for model in call(session, "GET", "/models").get("data", [])]
     if served.name in known:
         return
     advice = (
@@ -149,7 +119,7 @@ def require_model(session: "requests.Session", served: Served) -> None:
     if served.base not in known:
         raise ServerError(f"{served.url} has no model {served.base}, only {', '.join(map(str, known))}: {advice}")
     try:
-        call(session, served, "POST", "/load_lora_adapter", lora_name=served.name, lora_path=str(served.adapter_folder))
+        call(session, "POST", "/load_lora_adapter", lora_name=served.name, lora_path=str(served.adapter_folder))
     except ServerError as error:
         raise ServerError(
             f"{served.url} did not load the adapter {served.adapter_folder} as {served.name}, which must be done by "
@@ -157,11 +127,10 @@ def require_model(session: "requests.Session", served: Served) -> None:
         ) from None
 
 
-def complete(session: "requests.Session", served: Served, ids: list[int], max_new_tokens: int) -> str:
+def complete(session: http.Client, served: Served, ids: list[int], max_new_tokens: int) -> str:
     """The greedy answer to one question. Raises ServerError, also for the answer of another model."""
     reply = call(
         session,
-        served,
         "POST",
         "/completions",
         model=served.name,
@@ -177,4 +146,4 @@ def complete(session: "requests.Session", served: Served, ids: list[int], max_ne
     try:
         return reply["choices"][0]["text"].strip()
     except (KeyError, IndexError, TypeError, AttributeError):
-        raise ServerError(f"{served.url} answered without choices[0].text: {excerpt(str(reply))}") from None
+        raise ServerError(f"{served.url} answered without choices[0].text: {session.excerpt(reply)}") from None

@@ -9,7 +9,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from resources.model.generation import Answer, generate
+from resources.model.generation import Request, generate
+from resources.store.rows import Batches
 
 if TYPE_CHECKING:
     import torch
@@ -21,13 +22,13 @@ ROWS = 64  # distributions at once, which bounds their memory
 
 def sample(
     policy: "Policy", prompts: Sequence[str], *, seeds: Sequence[str], temperature: float, **named: Any
-) -> list[str]:
+) -> Batches[str]:
     """Answers as `generate` gives them, sampled. seeds: of each prompt. temperature: above 0. named: of `generate`."""
 
-    def choose(rows: Sequence[Answer], logits: "torch.Tensor") -> "torch.Tensor":
+    def choose(requests: Sequence[Request], logits: "torch.Tensor") -> "torch.Tensor":
         import torch
 
-        points = [point(seeds[row.place], len(row.said)) for row in rows]
+        points = [point(seeds[request.place], len(request.output_ids)) for request in requests]
         given = torch.tensor(points, dtype=torch.float64, device=logits.device)[:, None]
         return torch.cat([draw(*part, temperature) for part in zip(logits.split(ROWS), given.split(ROWS), strict=True)])
 

@@ -4,11 +4,12 @@ All answers to a question are branches of one row (resources/model/packing.py), 
 predict an answer token go through the output head.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resources.model.packing import UNIT, Ids, Pack, Row, by_prefix, round_up, shape_free
+from resources.store.rows import Batches
 
 if TYPE_CHECKING:
     import torch
@@ -37,14 +38,9 @@ Scores = list[tuple[float, bool]]  # of each answer: log-probability in nats, an
 
 
 def score_answers(
-    model: Any,
-    questions: Sequence[Question],
-    *,
-    batch_tokens: int,
-    prefix: Ids | None = None,
-    on_batch: Callable[[list[int], list[Scores]], None] = lambda places, scores: None,
-) -> list[Scores]:
-    """The Scores of every question, in order. `on_batch` gets positions and scores of each pass.
+    model: Any, questions: Sequence[Question], *, batch_tokens: int, prefix: Ids | None = None
+) -> Batches[Scores]:
+    """The Scores of every question, pass by pass.
 
     prefix: what contexts usually begin with; computed once a pass for those that do. A pass has up to
     `batch_tokens` tokens, or one question that is longer. On a CPU in float32, a question's scores
@@ -53,7 +49,6 @@ def score_answers(
     """
     import torch
 
-    found: list[Scores] = [[] for _ in questions]
     size, most = (0, 0) if shape_free(model) else (batch_tokens, batch_tokens // TARGET_SHARE)
     for beginning, places in passes(questions, prefix or [], batch_tokens):
         asked = [questions[place] for place in places]
@@ -70,11 +65,7 @@ def score_answers(
                 logits_to_keep=torch.tensor(keep, device=model.device),
             ).logits[0, : len(states)]
             log_probs, greedy = of_targets(logits.float(), torch.tensor(targets, device=model.device))
-        scores = by_answer(asked, log_probs, greedy)
-        for place, its in zip(places, scores, strict=True):
-            found[place] = its
-        on_batch(places, scores)
-    return found
+        yield places, by_answer(asked, log_probs, greedy)
 
 
 def passes(questions: Sequence[Question], prefix: Ids, batch_tokens: int) -> Iterator[tuple[Ids, list[int]]]:

@@ -1,16 +1,17 @@
 """Answers from vLLM in this process (Kwon et al. 2023, arXiv 2309.06180). Needs a GPU and the extra vllm."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resources.model.policy import encode
+from resources.store.rows import Batches
 
 if TYPE_CHECKING:
     from resources.model.policy import Reader
 
-COMMIT_ROWS = 1024  # answers between two calls of on_batch; vLLM schedules within
+COMMIT_ROWS = 1024  # answers that are yielded together; vLLM schedules within
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM makes room for
 
 
@@ -22,11 +23,9 @@ def generate_in_vllm(
     *,
     dtype: str,
     max_new_tokens: int,
-    progress: Callable[[int], None] = lambda done: None,
-    on_batch: Callable[[list[int], list[str]], None] = lambda places, answers: None,
-) -> list[str]:
+) -> Batches[str]:
     """Answer every prompt greedily, as generation.generate does. The engine takes most of the GPU's memory, and
-    gives it back at the end: scoring and training are done by transformers on the same GPU."""
+    gives it back at the end, or when it is closed: scoring and training are done by transformers on the same GPU."""
     import gc
 
     import torch
@@ -42,17 +41,12 @@ def generate_in_vllm(
     longest = max(map(len, encoded)) + max_new_tokens
     engine = LLM(model=str(model_dir), dtype=dtype, max_model_len=longest, seed=0, **named)
     greedy = SamplingParams(temperature=0, max_tokens=max_new_tokens)
-    answers: list[str] = []
     try:
         for start in range(0, len(encoded), COMMIT_ROWS):
             part = [{"prompt_token_ids": ids} for ids in encoded[start : start + COMMIT_ROWS]]
             replies = engine.generate(part, greedy, lora_request=lora, use_tqdm=False)
-            said = [reply.outputs[0].text.strip() for reply in replies]
-            on_batch(list(range(start, start + len(said))), said)
-            answers += said
-            progress(len(answers))
+            yield range(start, start + len(part)), [reply.outputs[0].text.strip() for reply in replies]
     finally:
         del engine
         gc.collect()
         torch.cuda.empty_cache()
-    return answers

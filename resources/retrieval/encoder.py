@@ -1,13 +1,16 @@
 """The sentence encoder: texts in, unit vectors out, each depending on its text alone."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resources.model.packing import round_up
+from resources.store.rows import Batches
 
 if TYPE_CHECKING:
     import numpy as np
+
+TOKENIZED = 65_536  # texts whose lengths are worked out at once: not all token ids need be in memory
 
 
 class Encoder:
@@ -30,36 +33,24 @@ class Encoder:
         # because all batches are filled up to the same.
         self._unit = 8 if device == "cpu" else batch_size
 
-    @property
-    def dimensions(self) -> int:
-        return int(self._model.get_embedding_dimension() or 0)
-
-    def embed(
-        self,
-        texts: Sequence[str],
-        progress: Callable[[int], None] = lambda done: None,
-        on_batch: Callable[[list[int], "np.ndarray"], None] = lambda rows, vectors: None,
-    ) -> "np.ndarray":
-        """(texts, dimensions), in the order of `texts`. `on_batch` gets positions and vectors."""
+    def embed(self, texts: Sequence[str]) -> "Batches[np.ndarray]":
+        """The vector of every text, (dimensions,), batch by batch."""
         import numpy as np
 
-        vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
         limit = self._model.max_seq_length or 512
-        lengths = [min(len(ids), limit) for ids in self._model.tokenizer(list(texts))["input_ids"]] if texts else []
-        done = 0
-        for rows in batches_by_length(lengths, self._batch_size):
-            filled = rows + rows[:1] * (round_up(len(rows), self._unit) - len(rows))
-            vectors[rows] = self._model.encode(
-                [texts[i] for i in filled],
-                batch_size=self._batch_size,
-                normalize_embeddings=True,
-                convert_to_numpy=True,
-                show_progress_bar=False,
-            )[: len(rows)]
-            on_batch(rows, vectors[rows])
-            done += len(rows)
-            progress(done)
-        return vectors
+        for start in range(0, len(texts), TOKENIZED):
+            part = list(texts[start : start + TOKENIZED])
+            lengths = [min(len(ids), limit) for ids in self._model.tokenizer(part)["input_ids"]]
+            for rows in batches_by_length(lengths, self._batch_size):
+                filled = rows + rows[:1] * (round_up(len(rows), self._unit) - len(rows))
+                vectors = self._model.encode(
+                    [part[i] for i in filled],
+                    batch_size=self._batch_size,
+                    normalize_embeddings=True,
+                    convert_to_numpy=True,
+                    show_progress_bar=False,
+                )
+                yield [start + i for i in rows], list(vectors[: len(rows)].astype(np.float32, copy=False))
 
 
 def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:

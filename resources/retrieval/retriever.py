@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from resources.retrieval.vector_table import VectorTable
-from resources.store.artifacts import CorruptArtifact
+from resources.store.manifest import CorruptArtifact
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ not match, and files that cannot be read, are as good as absent: their texts are
 import fcntl
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +30,9 @@ from resources.retrieval.lance_rows import (
     table_schema,
     take,
 )
-from resources.store.artifacts import CorruptArtifact
 from resources.store.digest import digest_json, list_files
+from resources.store.manifest import CorruptArtifact
+from resources.store.rows import Batches
 from resources.store.sealed import Damaged, read_sealed, write_sealed
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-    from resources.retrieval.encoder import Encoder
+    # A computation of the vectors of texts; positions are among these.
+    Embed = Callable[[list[str]], Batches[np.ndarray]]
 
 COMMIT_ROWS = 1024  # vectors between two commits to LanceDB, each of which makes a file
-EMBED_ROWS = 65_536  # texts handed to the encoder at once: not all new vectors need be in memory
 
 Digests = Callable[[Sequence[Path]], list[str]]
 
@@ -58,6 +59,20 @@ def absent(texts: Sequence[str], rows: "pl.DataFrame") -> list[str]:
 
     wanted = pl.DataFrame({"text": texts}, schema={"text": pl.String}).unique("text", maintain_order=True)
     return wanted.join(rows, on="text", how="anti", maintain_order="left")["text"].to_list()
+
+
+def merged(batches: "Batches[np.ndarray]", rows: int) -> "Iterator[tuple[list[int], list[np.ndarray]]]":
+    """The same positions and vectors in batches of at least so many rows; the last has what is left."""
+    positions: list[int] = []
+    vectors: list[np.ndarray] = []
+    for more, their in batches:
+        positions += more
+        vectors += their
+        if len(positions) >= rows:
+            yield positions, vectors
+            positions, vectors = [], []
+    if positions:
+        yield positions, vectors
 
 
 class VectorTable:
@@ -108,53 +123,28 @@ class VectorTable:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def fill(
-        self,
-        texts: Sequence[str],
-        open_encoder: "Callable[[], Encoder]",
-        check: Callable[[], None] = lambda: None,
-        progress: Callable[[int, int], None] = lambda done, of: None,
-    ) -> int:
-        """Embed and keep the texts that have no vector; returns how many. They are kept every few
-        batches, after `check`, which may raise. The encoder is loaded only if something is missing.
-        `progress` gets (texts embedded, of how many)."""
+    def fill(self, texts: Sequence[str], embed: "Embed", check: Callable[[], None] = lambda: None) -> int:
+        """Embed and keep the texts that have no vector; returns how many. They are kept every few batches, after
+        `check`, which may raise. `embed` is called only if something is missing."""
         with self._writing():
             rows, known = self._look("text")
             wanted = absent(texts, rows)
             if wanted:
-                self._embed(wanted, open_encoder(), check, progress)
+                self._embed(wanted, embed, check)
                 _, known = self._compared()  # reads back the new rows, and only them
             self._remember(known)
         return len(wanted)
 
-    def _embed(
-        self, texts: list[str], encoder: "Encoder", check: Callable[[], None], progress: Callable[[int, int], None]
-    ) -> None:
+    def _embed(self, texts: list[str], embed: "Embed", check: Callable[[], None]) -> None:
         import numpy as np
 
-        table = self._open_or_create(encoder.dimensions)
-        waiting: list[tuple[str, np.ndarray]] = []
-
-        def keep() -> None:
-            check()
-            if waiting:
-                vectors = np.stack([vector for _, vector in waiting])
-                table.add(table_rows([text for text, _ in waiting], vectors, self.name))
-                waiting.clear()
-
-        for start in range(0, len(texts), EMBED_ROWS):
-            part = texts[start : start + EMBED_ROWS]
-
-            def on_batch(rows: list[int], vectors: "np.ndarray", part: list[str] = part) -> None:
-                waiting.extend((part[i], vector) for i, vector in zip(rows, vectors, strict=True))
-                if len(waiting) >= COMMIT_ROWS:
-                    keep()
-
-            def on_progress(done: int, start: int = start) -> None:
-                progress(start + done, len(texts))
-
-            encoder.embed(part, on_progress, on_batch)
-        keep()
+        table = None
+        with closing(embed(texts)) as batches:
+            for positions, vectors in merged(batches, COMMIT_ROWS):
+                check()
+                if table is None:
+                    table = self._open_or_create(len(vectors[0]))
+                table.add(table_rows([texts[i] for i in positions], np.stack(vectors), self.name))
 
     def keep_only(self, checks: Set[str], *, really: bool) -> tuple[int, int]:
         """Write the table anew without the rows that have none of these checks, once they are more than

@@ -1,11 +1,11 @@
-"""Locks between processes, by name. The kernel lets go of a lock when its holder dies."""
+"""Locks between processes, by name; a lock is free again when its holder dies."""
 
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 DAGSTER = "dagster-instance"  # held while Dagster's event log is brought in line with the store
 GC = "gc"
@@ -14,15 +14,35 @@ IN_USE = "in-use"  # shared by whoever computes something; gc takes it for itsel
 KEPT: dict[Path, dict[str, IO[str]]] = {}  # folder -> what `keep` took in this process
 
 
-class Locks:
-    """The locks of one store, each a file of its folder."""
+class Locks(Protocol):
+    """The locks of one store, between all the processes that use it."""
+
+    def take(self, name: str) -> AbstractContextManager[None]:
+        """One holder at a time; others wait. While GC takes all (`all_idle`), only GC and DAGSTER are given."""
+        ...
+
+    def keep(self, name: str) -> None:
+        """Hold a lock until this process ends or keeps another one of the same store."""
+        ...
+
+    def taken(self, name: str) -> bool:
+        """Whether some process holds the lock."""
+        ...
+
+    def all_idle(self) -> AbstractContextManager[None]:
+        """Keep others from taking any lock but GC and DAGSTER. Raises RuntimeError if one is held: a run is
+        going on."""
+        ...
+
+
+class FileLocks:
+    """Each lock a file of one folder; the kernel lets go of it when the holder dies."""
 
     def __init__(self, folder: Path):
         self._folder = folder
 
     @contextmanager
     def take(self, name: str) -> Iterator[None]:
-        """One holder at a time; others wait. While GC takes all (`all_idle`), only GC and DAGSTER are given."""
         with ExitStack() as held:
             if name not in (GC, DAGSTER):
                 held.enter_context(self._take(IN_USE, fcntl.LOCK_SH))
@@ -30,7 +50,6 @@ class Locks:
             yield
 
     def keep(self, name: str) -> None:
-        """Hold a lock until this process ends or keeps another one of the same store."""
         kept = KEPT.get(self._folder, {})
         if name not in kept:
             taken = {name: self._take(name, fcntl.LOCK_EX)}
@@ -40,7 +59,6 @@ class Locks:
             KEPT[self._folder] = taken
 
     def taken(self, name: str) -> bool:
-        """Whether some process holds the lock."""
         path = self._folder / name
         if not path.exists():
             return False
@@ -49,12 +67,8 @@ class Locks:
 
     @contextmanager
     def all_idle(self) -> Iterator[None]:
-        """Keep others from taking any lock but GC and DAGSTER. Raises RuntimeError if one is held: a run is
-        going on.
-
-        One lock stands for all: there is one for each stage of each iteration, more than a process may
-        open files. The files of locks are removed, as far as nobody waits for them.
-        """
+        """One lock stands for all: there is one for each stage of each iteration, more than a process may
+        open files. The files of locks are removed, as far as nobody waits for them."""
         try:
             idle = self._take(IN_USE, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

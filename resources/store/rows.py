@@ -18,12 +18,12 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zlib import crc32
 
 from resources.store.digest import digest_json
@@ -35,9 +35,12 @@ KEY_AT, CHECK_BYTES = len(BEFORE_KEY), len(CHECK % 0)
 PLAIN = re.compile(r"[0-9A-Za-z-]+")
 ENCODER = json.JSONEncoder(allow_nan=False)
 
-# A function (positions that are missing, commit): computes them and hands over batch by batch.
-Commit = Callable[[Sequence[int], Sequence[Any]], None]
-Compute = Callable[[list[int], Commit], None]
+# What a computation of rows yields: positions and their values, batch by batch as they come. Whoever takes them
+# closes it, also when it is not run to its end, and it then frees what it holds.
+Value = TypeVar("Value")
+Batches = Generator[tuple[Sequence[int], Sequence[Value]], None, None]
+# A computation of the rows at the positions that are missing.
+Compute = Callable[[list[int]], Batches[Any]]
 
 
 @dataclass(frozen=True)
@@ -85,29 +88,28 @@ class RowTable:
         distinct = set(keys)
         return len(distinct) - len(self.read(distinct))
 
-    def fill(self, keys: Sequence[str], compute: Compute) -> Filled:
-        """The value of every key; those that are missing are computed and kept.
+    def fill(self, keys: Sequence[str], compute: Compute, *, anew: bool = False) -> Filled:
+        """The value of every key; those that are missing are computed and kept. anew: all are, in place of those that
+        are there.
 
-        `compute` gets the position of each missing key (its first one) and calls back with positions
-        and values. Raises KeyError if it leaves one out; what it handed over by then is kept. ValueError
-        for a key that is not plain text.
+        `compute` gets the position of each missing key (its first one); each batch that it yields is kept before
+        it is asked for the next. Raises KeyError if it leaves one out; what it yielded by then is kept.
+        ValueError for a key that is not plain text.
         """
         with self._writer():
-            rows = self.read(keys)
+            rows = {} if anew else self.read(keys)
             reused = len(rows)
             positions = range(len(keys) - 1, -1, -1)
             first = {key: n for n, key in zip(positions, reversed(keys), strict=True) if key not in rows}
             wanted = sorted(first.values())
             # A row that is missing may be a line that was damaged.
             damaged = self._take_out_damaged() if wanted and self.path.exists() else 0
-
-            def commit(positions: Sequence[int], values: Sequence[Any]) -> None:
-                new = {keys[position]: value for position, value in zip(positions, values, strict=True)}
-                self._append(new)
-                rows.update(new)
-
             if wanted:
-                compute(wanted, commit)
+                with closing(compute(wanted)) as batches:
+                    for places, values in batches:
+                        new = {keys[place]: value for place, value in zip(places, values, strict=True)}
+                        self._append(new)
+                        rows.update(new)
         return Filled([rows[key] for key in keys], reused, len(wanted), damaged)
 
     def _append(self, rows: dict[str, Any]) -> None:
@@ -156,6 +158,21 @@ class RowTable:
         with self.path.with_suffix(".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def collect(count: int, batches: Batches[Value]) -> list[Value]:
+    """The values of positions 0 to `count`, all of them. Raises KeyError for one that was left out."""
+    found: dict[int, Value] = {}
+    for positions, values in batches:
+        found.update(zip(positions, values, strict=True))
+    return [found[position] for position in range(count)]
+
+
+def renumber(batches: Batches[Value], positions: Sequence[int]) -> Batches[Value]:
+    """The same batches of what stands at `positions` of a longer list, by the positions there."""
+    with closing(batches):
+        for places, values in batches:
+            yield [positions[place] for place in places], values
 
 
 def is_whole(line: bytes) -> bool:

@@ -15,8 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from resources.store.artifacts import sync
-from resources.store.digest import digest_file, list_files
+from resources.store.digest import digest_file, list_files, sync
 from resources.store.sealed import Damaged, read_sealed, write_sealed
 
 SECONDS = 60.0  # between two checkpoints: what a kill costs at most

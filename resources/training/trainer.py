@@ -17,12 +17,13 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from resources.model.policy import Policy, beginning, load_base, messages
-from resources.model.scoring import Question, Scores, score_answers
-from resources.store.rows import Compute
+from resources.model.scoring import Question, score_answers
+from resources.store.rows import Batches, Compute, collect, renumber
 from resources.training.checkpoints import Checkpoints
 from resources.training.shared_prompts import (
     completion_positions_only,
@@ -59,7 +60,7 @@ class TrainingRecipe:
     loss: Literal["sigmoid", "sigmoid_norm"] = "sigmoid"
 
 
-# Gets a function that computes the pairs at the positions it is given; returns the value of every pair.
+# Gets a computation of pairs; returns the value of every pair.
 Fill = Callable[[Compute], Sequence[Any]]
 
 
@@ -89,8 +90,9 @@ def train_adapter(
     if recipe.objective == "sft":
         known = [[0.0, 0.0]] * len(trainer.train_dataset)  # TRL computes log-ratios all the same
     else:
-        compute = reference_log_probs(trainer, system_prompt, recipe)
-        values = (fill_reference or compute_all(pairs.height))(compute)
+        compute = partial(reference_log_probs, trainer, system_prompt, recipe)
+        all_pairs = list(range(pairs.height))
+        values = fill_reference(compute) if fill_reference else collect(pairs.height, compute(all_pairs))
         known = [values[row] for row in trainer.train_dataset["row"]]
     give_reference(trainer, [chosen for chosen, _ in known], [rejected for _, rejected in known])
     share_prompts(trainer.model.get_base_model().base_model)
@@ -203,52 +205,31 @@ def keep_checkpoints(trainer: Any, checkpoints: Checkpoints) -> str | None:
     return checkpoints.resume(trainer)
 
 
-def reference_log_probs(trainer: Any, system_prompt: str | None, recipe: TrainingRecipe) -> Compute:
-    """A function that computes [log p(chosen), log p(rejected)] in nats under the reference model, for
-    the pairs at the given positions; [0, 0] for a pair that TRL leaves out. Good before the first step."""
-
-    def compute(missing: list[int], commit: Callable[[Sequence[int], Sequence[Any]], None]) -> None:
-        kept = {example["row"]: example for example in trainer.train_dataset}
-        asked = [row for row in missing if row in kept]
-        if cut := sorted(set(missing) - set(asked)):
-            commit(cut, [[0.0, 0.0]] * len(cut))
-
-        def on_batch(places: list[int], scores: list[Scores]) -> None:
-            commit([asked[place] for place in places], [[log_prob for log_prob, _ in pair] for pair in scores])
-
-        base = trainer.model.disable_adapter() if recipe.reference == "base" else contextlib.nullcontext()
-        with base:
-            score_answers(
-                trainer.model,
-                [as_question(kept[row], recipe.max_length) for row in asked],
-                batch_tokens=recipe.batch_tokens,
-                prefix=beginning(Policy(trainer.model, trainer.processing_class, system_prompt)),
-                on_batch=on_batch,
-            )
-
-    return compute
+def reference_log_probs(
+    trainer: Any, system_prompt: str | None, recipe: TrainingRecipe, missing: Sequence[int]
+) -> Batches[list[float]]:
+    """[log p(chosen), log p(rejected)] in nats under the reference model, of the pairs at the given positions, pass by
+    pass; [0, 0] for a pair that TRL leaves out. Good before the first step."""
+    kept = {example["row"]: example for example in trainer.train_dataset}
+    asked = [row for row in missing if row in kept]
+    if cut := sorted(set(missing) - set(asked)):
+        yield cut, [[0.0, 0.0]] * len(cut)
+    base = trainer.model.disable_adapter() if recipe.reference == "base" else contextlib.nullcontext()
+    with base:
+        scored = score_answers(
+            trainer.model,
+            [as_question(kept[row], recipe.max_length) for row in asked],
+            batch_tokens=recipe.batch_tokens,
+            prefix=beginning(Policy(trainer.model, trainer.processing_class, system_prompt)),
+        )
+        for rows, scores in renumber(scored, asked):
+            yield rows, [[log_prob for log_prob, _ in pair] for pair in scores]
 
 
 def as_question(example: dict[str, Any], max_length: int) -> Question:
     """TRL's token ids of a pair, cut at the end as TRL's collator cuts them."""
     room = max_length - len(example["prompt_ids"])
     return Question(example["prompt_ids"], (example["chosen_ids"][:room], example["rejected_ids"][:room]))
-
-
-def compute_all(pairs: int) -> Fill:
-    """A Fill that knows nothing yet."""
-
-    def fill(compute: Compute) -> list[Any]:
-        values: list[Any] = [None] * pairs
-
-        def commit(places: Sequence[int], computed: Sequence[Any]) -> None:
-            for place, value in zip(places, computed, strict=True):
-                values[place] = value
-
-        compute(list(range(pairs)), commit)
-        return values
-
-    return fill
 
 
 def as_conversations(pairs: "pl.DataFrame", system_prompt: str | None, tokenizer: Any) -> list[dict[str, Any]]:

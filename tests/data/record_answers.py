@@ -77,16 +77,18 @@ SHAPES: dict[str, tuple[str, list[tuple[str, str]]]] = {
 
 
 def record(model: Path) -> dict:
-    from resources.generation import generate
-    from resources.policy_model import load_policy
+    from resources.model.generation import generate
+    from resources.model.policy import load_policy
+    from resources.store.rows import collect
 
     policy = load_policy(model, dtype="float32")
     rows = []
     for shape, (system_prompt, asked) in SHAPES.items():
         questions = [question for question, _ in asked]
-        answers = generate(
+        batches = generate(
             replace(policy, system_prompt=system_prompt), questions, max_new_tokens=40, batch_tokens=1024
         )
+        answers = collect(len(questions), batches)
         rows += [
             {"shape": shape, "question": question, "gold": gold, "answer": answer}
             for (question, gold), answer in zip(asked, answers, strict=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from apt_assets.loop.turns import point_at_fresh
-from resources.store.artifacts import ArtifactStore
+from resources.store.local import LocalStore
 from tests import tiny
 from tests.torture.evidence import found
 from tests.torture.part import Part
@@ -108,7 +108,7 @@ class Small:
         return problems + [f"{key}: {now.get(key)}" for key, files in before.items() if now.get(key) != files]
 
 
-def opened(store: ArtifactStore) -> dict[str, list[str] | None]:
+def opened(store: LocalStore) -> dict[str, list[str] | None]:
     """Iteration -> the landed files it uses."""
     return {key: store.snapshot("t", key) for key in store.iterations("t")}
 

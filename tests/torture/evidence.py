@@ -80,13 +80,13 @@ def found(project: Any) -> dict[str, Any]:
                 project.store.verify(plan.manifest)
                 assert project.store.pointed(name, key, stage) == plan.manifest, f"{key} {stage}: its pointer"
     rows, twice = {}, []
-    for path in sorted(project.rows.glob("*/*.jsonl")):
+    for path in sorted((project.store.root / "rows").glob("*/*.jsonl")):
         lines = [json.loads(line) for line in path.read_bytes().splitlines()[1:] if is_whole(line)]
         twice += [f"{path.name}: {key}" for key, n in Counter(line["key"] for line in lines).items() if n > 1]
         rows[f"{path.parent.name}/{path.name}"] = {line["key"]: line["value"] for line in lines}
     vectors = {}
-    for folder in sorted(project.lancedb.glob("vectors-*.lance")):
-        table = project.vector_table(folder.stem).rows("text", "check")
+    for folder in sorted((project.store.root / "lancedb").glob("vectors-*.lance")):
+        table = project.store.vectors(folder.stem).rows("text", "check")
         vectors[folder.stem] = sorted(table["check"].to_list())
         twice += [f"{folder.stem}: {text}" for text, n in Counter(table["text"].to_list()).items() if n > 1]
     return {"versions": versions, "rows": rows, "vectors": vectors, "twice": twice}

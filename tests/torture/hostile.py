@@ -12,8 +12,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from apt_assets.settings.experiment import RUBRIC, UsageError
+from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import number_of
+from resources.assessors.rubric import RUBRIC
 from tests.torture.hostile_files import ANY, INSTRUCTIONS, MARK, Case, all_cases, row
 from tests.torture.part import Part
 

@@ -98,14 +98,15 @@ def tick(project: Any, kill: Kill, dice: random.Random) -> None:
     from apt_assets.engine.display import Display
     from apt_assets.orchestration.instance import Dagster
     from apt_assets.orchestration.sensors import drive, notice
-    from resources.store.artifacts import ArtifactStore
+    from resources.store.local import LocalStore
+    from resources.store.records import Records
 
     instance = Dagster(project, Display()).instance
     match kill[2]:
         case "before the journal":
-            ArtifactStore.take_snapshot = lambda *_: die()  # type: ignore[method-assign]
+            LocalStore.take_snapshot = lambda *_: die()  # type: ignore[method-assign]
         case "before the snapshot":
-            ArtifactStore._put = lambda *_: die()  # type: ignore[method-assign]
+            Records.put = lambda *_: die()  # type: ignore[method-assign]
         case "before the partition":
             dg.DagsterInstance.add_dynamic_partitions = lambda *_: die()  # type: ignore[method-assign]
         case _:

@@ -21,6 +21,7 @@ from apt_assets.settings.experiment import Data
 from resources.retrieval.retriever import make_pool, similar_cases
 from resources.retrieval.vector_table import VectorTable
 from resources.store.file_digests import FileDigests
+from resources.store.rows import Batches
 from schemas.tables import BadCases, Predictions
 from tests.torture.part import Part
 
@@ -112,12 +113,12 @@ class WordVectors:
 
     dimensions = 64
 
-    def embed(self, texts: Sequence[str], progress: Any, on_batch: Any) -> None:
+    def embed(self, texts: Sequence[str]) -> Batches[np.ndarray]:
         vectors = np.full((len(texts), self.dimensions), 1e-3, dtype=np.float32)
         for vector, text in zip(vectors, texts, strict=True):
             for word in normalise(text).split():
                 vector[zlib.crc32(word.encode()) % self.dimensions] += 1
-        on_batch(list(range(len(texts))), vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+        yield range(len(texts)), list(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 def loop_on(train: pl.DataFrame) -> dict[str, set[str]]:
@@ -128,7 +129,7 @@ def loop_on(train: pl.DataFrame) -> dict[str, set[str]]:
     cases = answered.gather_every(10).select(list(BadCases.empty().schema))
     with tempfile.TemporaryDirectory() as folder:
         table = VectorTable(Path(folder) / "db", "vectors", FileDigests(Path(folder) / "digests.json").files)
-        table.fill(train["prompt"].to_list(), WordVectors)  # type: ignore[arg-type]
+        table.fill(train["prompt"].to_list(), WordVectors().embed)
         pool = make_pool(table, train)
         near = similar_cases(table, pool, cases, train, per_case=50)
     pairs = build_pairs(cases, cases, near, answered, bad_below=4, replay_share=0.0)

@@ -7,10 +7,11 @@ parent has run nothing: polars, torch and LanceDB start threads, which a fork le
 import os
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.waiting import within
 
 
 def import_all() -> None:
@@ -57,12 +58,13 @@ def child(work: Callable[[], None], log: Path) -> int:
 
 def ended(number: int, seconds: float) -> int | None:
     """How a child ended: its exit code, or minus the signal; None: it hung for `seconds` and was killed."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+
+    def end() -> tuple[int, int] | None:
         found, status = os.waitpid(number, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
+        return (found, status) if found else None
+
+    if (how := within(seconds, end)) is not None:
+        return os.waitstatus_to_exitcode(how[1])
     os.kill(number, signal.SIGKILL)
     os.waitpid(number, 0)
     return None
@@ -71,7 +73,7 @@ def ended(number: int, seconds: float) -> int | None:
 def die() -> None:
     """End this process as the power cut does: no handler, no flush."""
     os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)
+    signal.pause()
 
 
 def last_lines(log: Path, count: int = 3) -> str:

@@ -50,7 +50,8 @@ class Trap:
         """Put the trap into the code."""
         import apt_assets.orchestration.assets as assets
         from apt_assets.engine import execute
-        from resources.store.artifacts import ArtifactStore
+        from resources.store.local import LocalStore
+        from resources.store.records import Records
         from resources.store.rows import RowTable
         from resources.training import checkpoints
 
@@ -76,22 +77,22 @@ class Trap:
             return compute(project, planner, plan, *more)
 
         assets.run_stage, execute.compute = run, computing
-        self.before(ArtifactStore, "commit", self.half_of_a_file, "half of a file written")
-        put = ArtifactStore._put
+        self.before(LocalStore, "commit", self.half_of_a_file, "half of a file written")
+        put = Records.put
 
-        def putting(store: Any, path: Path, content: dict[str, Any]) -> None:
-            kind = store._about(path).split("/")[0]
+        def putting(records: Any, path: Path, content: dict[str, Any]) -> None:
+            kind = records.place(path).split("/")[0]
             if kind == "traces" and self.point == "after the artifact, before the manifest":
                 self.spring()
             if kind == "traces" and self.point == "half of the manifest written":
                 self.half_at_rename()
             if kind == "pointers" and self.point == "between manifest and pointer":
                 self.spring()
-            put(store, path, content)
+            put(records, path, content)
             if kind == "pointers" and self.point == "between pointer and journal":
                 self.spring()
 
-        ArtifactStore._put = putting  # type: ignore[method-assign]
+        Records.put = putting  # type: ignore[method-assign]
         self.before(RowTable, "_append", self.half_of_a_batch, "half of a batch of rows written")
         self.after(RowTable, "_append", "after a batch of rows")
         self.before(checkpoints.Checkpoints, "after_step", self.at_some_step, "in a training step")

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from tests import tiny
-from tests.torture.evidence import found, note_work, told
+from tests.torture.evidence import found, note_work, told, units_done
 from tests.torture.part import Part
 from tests.torture.processes import child, ended, import_all, last_lines
+from tests.waiting import within
 
 SEED = 11
 ITERATIONS = 2
@@ -39,7 +40,7 @@ def run(short: bool) -> Part:
         units = alone["units"]
         for number, (count, kill) in enumerate([(3, True)] if short else ROUNDS):
             dice = random.Random(f"{SEED} {number}")
-            got = together(root / "home", root / "models", count, dice if kill else None)
+            got = together(root / "home", root / "models", count, dice.randrange(1, units) if kill else None)
             killed += got["killed"]
             processes += count
             again += got["twice"]
@@ -72,8 +73,9 @@ def run(short: bool) -> Part:
     )
 
 
-def together(home: Path, models: Path, count: int, kill: random.Random | None) -> dict[str, Any]:
-    """Run the loop in so many processes at once, in a new home that is removed; kill: one of them, at its moment."""
+def together(home: Path, models: Path, count: int, kill: int | None) -> dict[str, Any]:
+    """Run the loop in so many processes at once, in a new home that is removed; kill: one of them, when all of them
+    together have begun so many units of work."""
     tiny.write_jsonl(home / "landing" / "colours.jsonl", tiny.domain_rows(60))
     ledger, started = home / "work.txt", time.monotonic()
 
@@ -103,7 +105,7 @@ def together(home: Path, models: Path, count: int, kill: random.Random | None) -
     numbers = [child(loop, home / f"log-{number}.txt") for number in range(count)]
     failures, killed = [], 0
     if kill is not None:
-        time.sleep(kill.uniform(2, 2 + 2 * count))
+        within(PATIENCE, lambda: ledger.exists() and units_done(ledger) >= kill)
         os.kill(numbers[0], signal.SIGKILL)
     for place, number in enumerate(numbers):
         how = ended(number, PATIENCE)

@@ -1,0 +1,131 @@
+"""What carries over from one iteration to the next: which adapter was promoted, and whether the loop goes on.
+
+The engine knows no stage by name; this is the one place that knows what the gate's verdict means for what comes
+after it. apt_assets/assets/sources.py makes inputs of it.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from apt_assets.engine.plan import BELOW, Planner, Status, Unsettled
+from apt_assets.engine.stage import Stage
+from apt_assets.settings.iterations import BASE, key_of, number_of
+from resources.store.manifest import CorruptArtifact
+
+
+@dataclass
+class LoopPlanner(Planner):
+    """The planner of the loop.
+
+    Iterations are decided in order, the lowest first, so that the time of a plan grows with their number
+    and the depth of the calls does not.
+    """
+
+    _verdicts: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    _stopped: dict[str, str | None] = field(default_factory=dict)
+    _promoted: dict[str, str | None] = field(default_factory=dict)
+    _promoted_count: dict[str, int] = field(default_factory=dict)
+    _decided: int = 0  # iterations 1..n that were looked at, in order
+
+    def verdict(self, iteration: str) -> dict[str, Any] | None:
+        """{passed, reason, ...} of the iteration's gate, None while it is not fresh. An iteration
+        without bad cases trains nothing, unless it trains on every row: {passed: False, no_bad_cases: True, reason}."""
+        if iteration not in self._verdicts:
+            self._verdicts[iteration] = self._decide(iteration)
+        return self._verdicts[iteration]
+
+    def promoted_before(self, iteration: str) -> str | None:
+        """The latest earlier iteration whose gate passed; None: it starts from what the loop starts from.
+
+        Raises Unsettled while an iteration in between has no fresh verdict.
+        """
+        if iteration not in self._promoted:
+            self.decide_before(iteration)
+            number = number_of(iteration)
+            self._promoted[iteration] = self._promoted_until(key_of(number - 1)) if number > 1 else None
+        return self._promoted[iteration]
+
+    def promoted_count(self, iteration: str) -> int:
+        """How many earlier iterations passed their gate: the length of the adapter's chain."""
+        if iteration not in self._promoted_count:
+            earlier = self.promoted_before(iteration)
+            self._promoted_count[iteration] = 0 if earlier is None else 1 + self.promoted_count(earlier)
+        return self._promoted_count[iteration]
+
+    def stopped(self, iteration: str) -> str | None:
+        """Why the loop ends before this iteration, if it does: the one before was not promoted and
+        no file landed since, so there is nothing new to learn from."""
+        if iteration not in self._stopped:
+            self.decide_before(iteration)
+            self._stopped[iteration] = self._work_out_stopped(iteration)
+        return self._stopped[iteration]
+
+    def no_bad_cases(self, iteration: str) -> str | None:
+        """The reason why the iteration trains nothing, if it found no bad case and does not train on every row."""
+        if self.experiment.pairs.every_row:
+            return None
+        plan = self.stage(iteration, "bad_cases")
+        if plan.status == "fresh" and plan.manifest and plan.manifest.facts.get("rows") == 0:
+            return f"iteration {iteration} found no bad case: there is nothing to train on"
+        return None
+
+    # -- asked by the engine ---------------------------------------------------------------------
+
+    def decide_before(self, iteration: str) -> None:
+        """Look at the iterations before this one in order: each then finds the one before it decided,
+        where a chain of calls down to the first one would end at Python's limit."""
+        number = 0 if iteration == BASE else number_of(iteration)
+        while self._decided < number - 1:
+            self._decided += 1  # first: deciding it asks for its own stages
+            key = key_of(self._decided)
+            self.stopped(key)
+            self.verdict(key)
+
+    def shut(self, iteration: str, stage: Stage) -> tuple[Status, str] | None:
+        if iteration == BASE:
+            return None
+        if reason := self.stopped(iteration):
+            return "stopped", reason
+        if "bad_cases" in BELOW[stage.name] and (nothing := self.no_bad_cases(iteration)):
+            return "stopped", nothing
+        if stage.name == "promoted_adapter" and (verdict := self.verdict(iteration)) and not verdict["passed"]:
+            return "refused", verdict["reason"]
+        return None
+
+    def nothing_to_do(self, iteration: str) -> str | None:
+        return None if iteration == BASE else self.no_bad_cases(iteration)
+
+    # -- how it is worked out --------------------------------------------------------------------
+
+    def _decide(self, iteration: str) -> dict[str, Any] | None:
+        if nothing := self.no_bad_cases(iteration):
+            return {"passed": False, "no_bad_cases": True, "reason": nothing}
+        plan = self.stage(iteration, "gate")
+        if plan.status != "fresh" or plan.manifest is None:
+            return None
+        try:
+            return json.loads((self.store.verify(plan.manifest) / "verdict.json").read_text(encoding="utf-8"))
+        except (CorruptArtifact, OSError):
+            return None  # damaged: the next run notices, quarantines and decides again
+
+    def _promoted_until(self, iteration: str) -> str | None:
+        """As `promoted_before`, this iteration included."""
+        verdict = self.verdict(iteration)
+        if verdict is None:
+            raise Unsettled(f"iteration {iteration} is not up to date")
+        return iteration if verdict["passed"] else self.promoted_before(iteration)
+
+    def _work_out_stopped(self, iteration: str) -> str | None:
+        number = number_of(iteration)
+        if number < 2:
+            return None
+        before = key_of(number - 1)
+        if (reason := self.stopped(before)) is not None:
+            return reason
+        verdict = self.verdict(before)
+        if verdict is None or verdict["passed"] or self.landed(iteration) != self.landed(before):
+            return None
+        if verdict.get("no_bad_cases"):
+            return f"{verdict['reason']} and no new data has landed"
+        return f"the gate refused iteration {before} ({verdict['reason']}) and no new data has landed"

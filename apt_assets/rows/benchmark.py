@@ -1,0 +1,56 @@
+"""Score one policy on the domain's held-out rows and on the general tasks, item by item."""
+
+import json
+from typing import TYPE_CHECKING
+
+from apt_assets.engine.view import View
+from apt_assets.rows.graded import answer_and_grade, work_to_answer
+from apt_assets.rows.policy import Adapter
+from apt_assets.rows.scores import score_general, score_rows
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from apt_assets.engine.step import Step
+    from resources.model.lm_eval_tasks import Task
+
+OUTPUTS = ("domain_items.parquet", "general_items.parquet", "passage_items.parquet", "scores.json")
+
+
+def score_policy(step: "Step", adapter: Adapter | None, heldout: "dict[str, pl.DataFrame]", labels: list[str]) -> None:
+    """Write domain_items, general_items and passage_items.parquet and scores.json for base model + adapter.
+
+    heldout: split -> Examples. labels: those that compete.
+    """
+    import polars as pl
+
+    from apt_assets.method.scores import summarise
+
+    # Before anything is generated: a task that cannot be used should not cost the domain's answers.
+    tasks = tasks_of(step)
+    domain = pl.concat(
+        answer_and_grade(step, adapter, rows, labels, f"{split} rows").with_columns(split=pl.lit(split))
+        for split, rows in heldout.items()
+    )
+    general, passages = score_general(step, adapter, tasks)
+    step.write(domain, "domain_items")
+    step.write(general, "general_items")
+    step.write(passages, "passage_items")
+    scores = summarise(domain, general, passages)
+    (step.out / "scores.json").write_text(json.dumps(scores, indent=1))
+    step.facts.update(scores)
+
+
+def work_to_score(
+    view: View, adapter: Adapter | None, heldout: "dict[str, pl.DataFrame]", labels: list[str]
+) -> dict[str, int]:
+    """What `score_policy` would compute: {answers, grades, scores}."""
+    import polars as pl
+
+    asked = work_to_answer(view, adapter, pl.concat(heldout.values()), labels)
+    table = score_rows(view, adapter)
+    return {**asked, "scores": sum(table.missing(task.keys) for task in tasks_of(view))}
+
+
+def tasks_of(view: View) -> "list[Task]":
+    return view.outside("benchmark_tasks").load(view.settings.benchmarks.tasks)
