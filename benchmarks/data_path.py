@@ -79,14 +79,17 @@ def write_domain(path: Path, rows: int) -> None:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def make_project(home: Path) -> Project:
-    """A project on the tiny models of the tests, without landed files."""
+def make_models(home: Path) -> None:
+    """The tiny ones of the tests."""
     tiny.make_policy(home / "policy")
     tiny.make_encoder(home / "encoder")
     tiny.make_task(home / "tasks")
+
+
+def open_project(home: Path, max_new_tokens: int = 64) -> Project:
     content = {
         "name": "scale",
-        "policy": {"model": str(home / "policy"), "dtype": "float32"},
+        "policy": {"model": str(home / "policy"), "dtype": "float32", "max_new_tokens": max_new_tokens},
         "retrieval": {"encoder": str(home / "encoder")},
         "mining": {"questions": None},
         "benchmarks": {"folder": str(home / "tasks"), "tasks": {"colours": None}},
@@ -163,7 +166,8 @@ def measure(rows: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         os.environ["APT_HOME"] = folder
-        project = make_project(home)
+        make_models(home)
+        project = open_project(home)
         write_domain(home / "domain.jsonl", rows)
 
         def run(stage: str, key: str = KEY) -> None:
@@ -200,6 +204,10 @@ def measure(rows: int) -> dict[str, Any]:
         run("preference_pairs")
         with timed("plan, up to date"):
             plan(project)
+        changed = open_project(home, max_new_tokens=65)
+        assert changed.planner().stage(BASE, "base_scores").status == "stale"
+        with timed("plan, base_scores stale"):
+            plan(changed)
         pairs = project.planner().stage(KEY, "preference_pairs").manifest
         assert pairs is not None
         return {
