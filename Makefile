@@ -16,7 +16,7 @@ demo: embedded  ## set up, land the embedded domain, run base scores and two ite
 test: embedded  ## set up and run the tests
 	$(BIN)/python -m pytest
 
-check: embedded lint  ## lint, types and the fast tests, under a minute; its last lines tell what they leave out
+check: embedded lint  ## lint, types and the fast tests, in about a minute; its last lines tell what they leave out
 	$(BIN)/python -m pytest -n 2 -m 'not slow and not real'
 
 lint: setup  ## format check, lint, types, and that imports run one way

@@ -1,4 +1,4 @@
-"""What the stages work with: models, assessor, retriever, trainer, benchmarks, artifact store.
+"""Not Dagster resources: what the stages work with. Models, assessors, retriever, trainer, benchmarks, store.
 
 Nothing in here imports Dagster, and torch, transformers, trl, lancedb and lm_eval are imported
 only inside the functions that need them.

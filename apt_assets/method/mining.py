@@ -1,4 +1,6 @@
-"""Which questions an iteration asks, what makes an answer a bad case, and random rows in place of similar ones."""
+"""Which questions an iteration asks, which answers are its bad cases (what is bad: grades.py), and random rows in
+place of similar ones.
+"""
 
 import hashlib
 

@@ -1,1 +1,1 @@
-"""What is kept row by row, and reused across iterations, settings and runs: one file a kind."""
+"""What is kept and reused row by row: the kinds of row, and who answers, grades and scores them."""

@@ -1,6 +1,6 @@
 """The general benchmark: local lm-eval tasks, scored through a policy that is already loaded.
 
-Tasks are YAML files of the folder `benchmarks.tasks`, in lm-eval's own format. A `data_files` name
+Tasks are YAML files of the folder `benchmarks.folder`, in lm-eval's own format. A `data_files` name
 is looked up beside the YAML and then in the embedded data. lm-eval's own caches are not used: their
 keys hold no model identity.
 """

@@ -10,7 +10,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from apt_assets.experiment import REPOSITORY
+from apt_assets.settings.experiment import REPOSITORY
 
 SHAPES: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "number": (
