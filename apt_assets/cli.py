@@ -51,7 +51,7 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="STAGE[@ITERATION]",
-            help="Compute this stage although it is fresh, its rows too; of the last iteration if none is named.",
+            help="Compute this stage although it is fresh, its rows too (not vectors); default: of the last iteration.",
         ),
     ] = None,
     experiment: ExperimentOption = None,

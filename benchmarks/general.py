@@ -38,7 +38,7 @@ from apt_assets.method.scores import summarise
 from apt_assets.method.splits import normalised
 from apt_assets.report.markdown import table
 from apt_assets.report.tables import interval
-from apt_assets.rows.scores import as_tables
+from apt_assets.rows.benchmark import as_tables
 from apt_assets.settings.experiment import REPOSITORY, Experiment, native_dtype
 from apt_assets.settings.reader import DEFAULT_EXPERIMENT, load_experiment
 from apt_assets.study.measured_on import machine

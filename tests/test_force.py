@@ -43,6 +43,13 @@ def test_forced_stage_is_computed_once_more_its_rows_too_and_the_journal_says_th
     assert run_loop(project, 2, Display()).computed == [], "once"
 
 
+def test_forced_stage_that_the_run_does_not_come_to_is_told_and_is_no_success(project):
+    project.forced.add(stage_at(project, "bad_cases@2"))
+    result = run_loop(project, 1, Display())
+    assert not result.passed
+    assert result.reason.startswith("bad_cases of 0002 was asked for and did not run: ")
+
+
 def test_forced_stage_without_an_iteration_is_that_of_the_last_one_or_of_base(project):
     assert stage_at(project, "bad_cases") == ("0002", "bad_cases")
     assert stage_at(project, "base_scores") == (BASE, "base_scores")

@@ -19,7 +19,7 @@ import pytest
 from apt_assets.engine.scope import RowScope, UndeclaredRead
 from apt_assets.engine.stage import STAGES
 from apt_assets.project import Project
-from apt_assets.rows import answers, by_server, by_transformers, by_vllm, grades, references, samples, scores, vectors
+from apt_assets.rows import answers, by_server, by_transformers, by_vllm, encoder, grades, references, samples, scores
 from apt_assets.rows.policy import Adapter
 from apt_assets.settings.experiment import REPOSITORY
 from apt_assets.world.code import BOUNDARY, PACKAGES, CodeDigests, inside
@@ -39,7 +39,7 @@ KINDS = {
         samples.SAMPLES,
         scores.SCORES,
         references.REFERENCES,
-        vectors.VECTORS,
+        encoder.VECTORS,
     )
 }
 # What opens inputs for a computation, and moves what it gives: it decides no value.
@@ -139,7 +139,7 @@ def compute(kind, project, scope):
         (task,) = project.tasks.load({"colours": 3})
         return collect(3, scores.score(task, scope, [0, 1, 2]))
     if kind.name == "vectors":
-        return collect(2, vectors.open_encoder(scope).embed(PROMPTS))
+        return collect(2, encoder.open_encoder(scope).embed(PROMPTS))
     if kind.name == "references":
         return log_probs(project, scope)
     variant = next(v for a in ASSESSORS.values() for v in a.variants if v.rows.name == kind.name)

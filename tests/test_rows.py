@@ -48,6 +48,15 @@ def test_other_context_shares_nothing(table, tmp_path):
     assert RowTable(tmp_path, "grades", {"policy": "m1"}).missing(["a"]) == 1
 
 
+def test_context_declared_in_another_order_is_the_same(tmp_path):
+    context = {"settings": {"beta": 1, "alpha": 2}, "kind": "k"}
+    RowTable(tmp_path, "answers", context).fill(["a"], computing([]))
+    other = RowTable(tmp_path, "answers", {"kind": "k", "settings": {"alpha": 2, "beta": 1}})
+    log = []
+    filled = other.fill(["a", "b"], computing(log))
+    assert (filled.reused, filled.damaged, log) == (1, 0, [[1]])
+
+
 def test_failure_loses_at_most_the_batch_in_flight(table):
     def compute(missing):
         yield missing[:2], ["x", "y"]

@@ -400,7 +400,12 @@ def test_gc_removes_quarantine_and_what_is_unfinished_and_no_snapshot_nor_event(
     store.quarantine(commit(store), "the test said so")
     store.unfinished("f9").mkdir(parents=True)
     (store.unfinished("f9") / "step").write_text("7")
-    assert {"quarantine": 1, "unfinished": 1}.items() <= collect(store).removed.items()
+    rows = store.rows("answers", {"policy": "m1"})
+    fill(rows, ["a"])
+    with rows.path.open("ab") as file:
+        file.write(b"\nno row")
+    fill(rows, ["b"])  # puts the damaged file aside
+    assert {"quarantine": 2, "unfinished": 1}.items() <= collect(store).removed.items()
     assert not store.unfinished("f9").exists()
     assert store.snapshot("e", "0001") == ["a.jsonl"]
     assert events(store) == ["opened", "quarantined"]

@@ -3,7 +3,8 @@ from typing import Any
 from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
-from apt_assets.rows.vectors import VECTORS, open_encoder, vectors_of
+from apt_assets.rows.encoder import VECTORS, open_encoder
+from apt_assets.rows.vectors import vectors_of
 from resources.retrieval.retriever import make_pool, verify_pool
 from resources.store.manifest import Manifest
 from resources.store.rows import Batches

@@ -51,6 +51,9 @@ def run_loop(project: Project, iterations: int | None, display: Display) -> Loop
         if failure and (verdict is None or verdict["passed"]):
             result.passed, result.reason = False, f"iteration {step.key}: {failure}"
             break
+    if result.passed and project.forced:
+        left = ", ".join(f"{name} of {key}" for key, name in sorted(project.forced))
+        result.passed, result.reason = False, f"{left} was asked for and did not run: {result.reason}"
     # Opening Dagster takes longer than all the rest of a run that changes nothing.
     if project.store.iterations(project.experiment.name) and (dagster or not is_settled(project)):
         (dagster or Dagster(project, display)).settle()

@@ -1,12 +1,14 @@
 """Score one policy on the domain's held-out rows and on the general tasks, item by item."""
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.view import View
 from apt_assets.rows.graded import answer_and_grade, work_to_answer
 from apt_assets.rows.policy import Adapter
-from apt_assets.rows.scores import score_general, score_rows
+from apt_assets.rows.scores import SCORES, score, score_rows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -54,3 +56,33 @@ def work_to_score(
 
 def tasks_of(view: View) -> "list[Task]":
     return view.outside("benchmark_tasks").load(view.settings.benchmarks.tasks)
+
+
+def score_general(step: "Step", adapter: Adapter | None, tasks: "list[Task]") -> "tuple[pl.DataFrame, pl.DataFrame]":
+    """`as_tables` of all tasks; items that this policy was scored on are reused."""
+    found = []
+    for task in tasks:
+        filled = step.fill(
+            SCORES,
+            task.keys,
+            partial(score, task),
+            task.name,
+            "items",
+            adapter=adapter,
+        )
+        found.append((task, filled.values))
+    return as_tables(found)
+
+
+def as_tables(scored: "Iterable[tuple[Task, list[dict[str, Any]]]]") -> "tuple[pl.DataFrame, pl.DataFrame]":
+    """(GeneralItems, PassageItems), sorted by task and item, of what `score_items` says of each task's items."""
+    import polars as pl
+
+    from schemas.tables import GeneralItems, PassageItems
+
+    rows: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for task, values in scored:
+        rows[task.rolling] += [{"task": task.name, "item": item, **its} for item, its in enumerate(values)]
+    general = pl.DataFrame(rows[False], schema=GeneralItems.empty().schema)
+    passages = pl.DataFrame(rows[True], schema=PassageItems.empty().schema)
+    return general.sort("task", "item"), passages.sort("task", "item")

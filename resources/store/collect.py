@@ -27,8 +27,9 @@ def remove_unneeded(records: Records, vectors: Callable[[str], Any], kept: Kept,
             remove(path, "row tables", collected, really=really)
             if really:
                 path.with_suffix(".lock").unlink(missing_ok=True)
-    for kind in ("quarantine", "temporary", "unfinished"):
-        for path in sorted((root / kind).glob("*")):
+    for folder in ("quarantine", "rows/damaged", "temporary", "unfinished"):
+        kind = "quarantine" if folder == "rows/damaged" else folder
+        for path in sorted((root / folder).glob("*")):
             remove(path, kind, collected, really=really)
     for kind in ("traces", "pointers", "snapshots"):
         # What a kill left of a file that was being replaced.

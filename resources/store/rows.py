@@ -75,13 +75,22 @@ class RowTable:
         except FileNotFoundError:
             return rows
         with file:
-            if file.readline() != self._head + b"\n":
+            if not self._is_own(file.readline()):
                 return rows
             while part := file.read(CHUNK_BYTES):
                 lines = (part + file.readline()).split(b"\n")
                 found = [line[KEY_AT : line.find(b'"', KEY_AT)] in wanted for line in lines]
                 rows.update(whole_rows(list(compress(lines, found))))
         return rows
+
+    def _is_own(self, head: bytes) -> bool:
+        """Whether a file's first line is this context, in whatever order it was declared by then."""
+        if head == self._head + b"\n":
+            return True
+        try:
+            return head.endswith(b"\n") and digest_json(json.loads(head)["context"]) == self.digest
+        except (ValueError, KeyError, TypeError):
+            return False
 
     def missing(self, keys: Sequence[str]) -> int:
         """How many distinct keys have no row yet."""
@@ -132,7 +141,7 @@ class RowTable:
         """Put the file aside if any of its lines is damaged, and go on with the whole ones; returns how many
         are not."""
         with self.path.open("rb") as file:
-            own = file.readline() == self._head + b"\n"
+            own = self._is_own(file.readline())
             bad = sum(not is_whole(line.removesuffix(b"\n")) for line in file if line != b"\n")
             if own and not bad:
                 return 0
