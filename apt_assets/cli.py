@@ -4,15 +4,17 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from apt_assets.project import Project
 from apt_assets.report.terminal import print_results, print_table, print_unused, say, shown_of
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.reader import DEFAULT_EXPERIMENT, find_experiment
 from resources.store.manifest import CorruptArtifact
+
+if TYPE_CHECKING:
+    from apt_assets.project import Project
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,6 +43,12 @@ ExperimentOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
+def open_project(experiment: Path | None) -> "Project":
+    from apt_assets.project import Project  # here, since it knows all stages, and `--help` has no need of them
+
+    return Project.open(experiment)
+
+
 @app.command()
 def run(
     iterations: Annotated[
@@ -67,7 +75,7 @@ def run(
     In a terminal bars show how far each part is, with rate and time left. With --json the result is one
     object on stdout, and stderr has a JSON object per line: {"event": "line" or "progress", ...}.
     """
-    project = Project.open(experiment)
+    project = open_project(experiment)
     from apt_assets.engine.display import display
     from apt_assets.orchestration.run import run_loop
     from apt_assets.report.show import stage_at
@@ -113,7 +121,7 @@ def plan(
     ("references"), and optimiser steps; "about" is what a stage
     that waits for another one took the last time.
     """
-    project = Project.open(experiment)
+    project = open_project(experiment)
     from apt_assets.loop.next_run import End, next_run
     from apt_assets.loop.work import total, work_of
     from apt_assets.report.tables import recent, why
@@ -151,7 +159,7 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Print the trace of a stage: what it was computed from, whether that still holds, its history."""
-    project = Project.open(experiment)
+    project = open_project(experiment)
     from apt_assets.report import explain as explaining
     from apt_assets.report.show import parse_key, require_stage
 
@@ -173,7 +181,7 @@ def gc(
     Nothing turns stale by it: older iterations keep their manifests and verdicts, and a file that is
     needed again is computed again.
     """
-    project = Project.open(experiment)
+    project = open_project(experiment)
     from apt_assets.loop.gc import as_json as found_as_json
     from apt_assets.loop.gc import collect_garbage
 
@@ -191,7 +199,7 @@ def gc(
 @app.command()
 def status(experiment: ExperimentOption = None, as_json: JsonOption = False) -> None:
     """Show each iteration: the state of its stages, its scores and its gate."""
-    project = Project.open(experiment)
+    project = open_project(experiment)
     from apt_assets.report.results import results
 
     found = results(project)
@@ -226,7 +234,7 @@ def land(
     `data.landing` names another folder.
     """
     found = find_experiment(experiment)
-    project = Project.open(found)
+    project = open_project(found)
     folder = project.landing
     if experiment is None and found == DEFAULT_EXPERIMENT:
         folder = project.home / "landing"
@@ -258,7 +266,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Look at the rows of a stage of an iteration, as it was last computed."""
-    project = Project.open(experiment)
+    project = open_project(experiment)
     from apt_assets.report.show import rows_of
 
     columns, rows, total = rows_of(project, stage, iteration, limit)
@@ -281,7 +289,7 @@ def report(
     Computes nothing anew; stale stages are shown as they were last computed. With --json the data
     behind the page is printed and no page written.
     """
-    project = Project.open(experiment)
+    project = open_project(experiment)
     if as_json:
         from apt_assets.report.findings import as_json as found_as_json
         from apt_assets.report.findings import findings
@@ -307,7 +315,7 @@ def export(
     """Write what others load: the adapter or the merged model, each with a model card, the preference
     pairs as TRL reads them, or the scores as lm-eval's results file.
     """
-    project = Project.open(experiment)
+    project = open_project(experiment)
     from apt_assets.report.export import export as write
 
     exported = write(project, folder.expanduser(), iteration, what)
@@ -350,7 +358,7 @@ def ui(
     experiment: ExperimentOption = None,
 ) -> None:
     """Open the project in Dagster: asset graph, runs, checks, sensors. Ends with Ctrl-C."""
-    project = Project.open(experiment)
+    project = open_project(experiment)
     from apt_assets.engine.display import Lines
     from apt_assets.loop.next_run import following
     from apt_assets.orchestration.instance import Dagster

@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apt_assets.landing.folder import UNSHOWN
-from apt_assets.project import Project
+
+if TYPE_CHECKING:
+    from apt_assets.project import Project
 
 
 def say(line: str) -> None:
@@ -55,7 +57,7 @@ def shown_of(found: dict[str, Any]) -> list[dict[str, Any]]:
     return [entry for entry in found["iterations"] if entry["iteration"] in kept]
 
 
-def print_unused(project: Project) -> None:
+def print_unused(project: "Project") -> None:
     """Say which landed files no iteration uses yet, and what to do."""
     from apt_assets.loop.next_run import unused
 

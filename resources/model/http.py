@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import requests
-from requests.adapters import HTTPAdapter
+if TYPE_CHECKING:
+    import requests
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between attempts; doubled each time
 JITTER = 0.25  # share of a wait, at most, that comes on top, so that threads do not come back all at once
@@ -86,6 +86,9 @@ class Client:
     def __post_init__(self) -> None:
         self.url = self.url.rstrip("/")
         self._rate = Rate(60 / self.requests_per_minute if self.requests_per_minute else 0.0)
+        import requests  # here, since every command comes by this module, and it takes 0.1 s
+        from requests.adapters import HTTPAdapter
+
         self._session = requests.Session()
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_maxsize=self.connections))
@@ -97,7 +100,7 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._session.close()
 
-    def _sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+    def _sign(self, request: "requests.PreparedRequest") -> "requests.PreparedRequest":
         if self.key:
             request.headers["Authorization"] = f"Bearer {self.key}"
         return request
@@ -117,6 +120,8 @@ class Client:
 
     def send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """The JSON of the reply to one request, or its text if that is no JSON. Raises NoReply or Refused."""
+        import requests
+
         self._rate.wait()
         try:
             # The key goes to the address that the experiment names, and nowhere else.
@@ -139,7 +144,7 @@ class Client:
         return without_key(text, self.key)[:EXCERPT]
 
 
-def wait_of(reply: requests.Response) -> float:
+def wait_of(reply: "requests.Response") -> float:
     """Seconds until Retry-After, which is a number or a date (RFC 9110, 10.2.3); 0 for none, or one that is neither."""
     value = reply.headers.get("Retry-After", "0")
     if re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII):  # a whole number by the RFC, which not every server read
