@@ -86,13 +86,14 @@ def make_models(home: Path) -> None:
     tiny.make_task(home / "tasks")
 
 
-def open_project(home: Path, max_new_tokens: int = 64) -> Project:
+def open_project(home: Path, items: int | None = None) -> Project:
+    """A project on them; items: of the general task."""
     content = {
         "name": "scale",
-        "policy": {"model": str(home / "policy"), "dtype": "float32", "max_new_tokens": max_new_tokens},
+        "policy": {"model": str(home / "policy"), "dtype": "float32"},
         "retrieval": {"encoder": str(home / "encoder")},
         "mining": {"questions": None},
-        "benchmarks": {"folder": str(home / "tasks"), "tasks": {"colours": None}},
+        "benchmarks": {"folder": str(home / "tasks"), "tasks": {"colours": items}},
     }
     (home / "scale.yaml").write_text(yaml.safe_dump(content))
     return Project.open(home / "scale.yaml")
@@ -204,7 +205,7 @@ def measure(rows: int) -> dict[str, Any]:
         run("preference_pairs")
         with timed("plan, up to date"):
             plan(project)
-        changed = open_project(home, max_new_tokens=65)
+        changed = open_project(home, items=2)
         assert changed.planner().stage(BASE, "base_scores").status == "stale"
         with timed("plan, base_scores stale"):
             plan(changed)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from apt_assets.engine.scope import RowScope
 from apt_assets.engine.view import View
 from apt_assets.rows import policy
-from resources.store.digest import digest_json
+from resources.store.digest import digest_rows
 from resources.store.kinds import RowKind
 from resources.store.rows import Batches, Compute, RowTable
 
@@ -78,4 +78,4 @@ def recipe_of(training: Any, policy: Any, learning_rate: float) -> "TrainingReci
 
 
 def pair_keys(pairs: "pl.DataFrame") -> list[str]:
-    return [digest_json(list(row))[:32] for row in pairs.select("prompt", "chosen", "rejected").iter_rows()]
+    return digest_rows(*(pairs[name].to_list() for name in ("prompt", "chosen", "rejected")), digits=32)
