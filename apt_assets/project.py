@@ -96,10 +96,13 @@ class Project:
         return self.tasks.identity() if name == "benchmark_tasks" else self.models.identity(name)
 
     def outside(self, name: str) -> Any:
-        """What an identity stands for: the folder of a model, or None; of benchmark_tasks the Tasks. Raises
-        UsageError if it cannot be used on this machine."""
+        """What an identity stands for: the folder of a model, or None; of initial_adapter with the digests of its
+        files; of benchmark_tasks the Tasks. Raises UsageError if it cannot be used on this machine."""
         if name == "base_model":
             self.models.check()
+        if name == "initial_adapter":
+            folder = self.models.initial_adapter
+            return None if folder is None else (folder, self.models.adapter_digests(folder))
         return self.tasks if name == "benchmark_tasks" else getattr(self.models, name)
 
     def code(self, start: str) -> dict[str, str]:

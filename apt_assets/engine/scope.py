@@ -51,8 +51,8 @@ class Scope:
         return self._project.identity(name)
 
     def outside(self, name: str) -> Any:
-        """What an identity stands for: the folder of a model, or None; of benchmark_tasks the Tasks. Raises UsageError
-        if it cannot be used as set on this machine."""
+        """What an identity stands for: the folder of a model, or None; of initial_adapter with the digests of its
+        files; of benchmark_tasks the Tasks. Raises UsageError if it cannot be used as set on this machine."""
         self._require(name)
         return self._project.outside(name)
 

@@ -204,7 +204,6 @@ def stage(
 
 
 def source(
-    name: str | None = None,
     *,
     group: str,
     partitioned: bool = False,
@@ -216,7 +215,7 @@ def source(
     """Declare the decorated function as the version of the source of its name; its docstring is the description."""
 
     def declare(version: Version) -> Version:
-        named = name or version.__name__
+        named = version.__name__
         SOURCES[named] = Source(
             name=named,
             version=version,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from apt_assets.engine.scope import RowScope
 from apt_assets.engine.view import View
 from apt_assets.settings.iterations import ADAPTER_PARTS
-from resources.store.digest import digest_file, digest_json
+from resources.store.digest import digest_json
 
 if TYPE_CHECKING:
     from resources.model.policy import Policy
@@ -33,8 +33,8 @@ def adapter_of(view: View, given: str) -> Adapter | None:
 
 def initial_adapter(view: View) -> Adapter | None:
     """The adapter that the loop starts from; None: the base model itself."""
-    folder = view.outside("initial_adapter")
-    return None if folder is None else Adapter(folder, {part: digest_file(folder / part) for part in ADAPTER_PARTS})
+    found = view.outside("initial_adapter")
+    return None if found is None else Adapter(*found)
 
 
 def open_policy(scope: RowScope, system_prompt: str | None = None) -> "Policy":
