@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from resources.model import plain
 from resources.model.packing import (
     UNIT,
     Group,
@@ -66,17 +67,48 @@ def generate(
     `choose` must tell each answer's token by that answer and its logits alone, so that this holds.
     """
     encoded = [encode(policy, prompt) for prompt in prompts]
+    if policy.path != "packed":
+        yield from generate_plainly(policy, encoded, max_new_tokens, choose)
+        return
     for prefix, places in by_prefix(encoded, beginning(policy)):
         questions = [(place, encoded[place][len(prefix) :]) for place in places]
         engine = Engine(policy, prefix, questions, max_new_tokens, batch_tokens, choose)
         ended: dict[int, str] = {}
         while engine.waiting or engine.running:
             for request in engine.step():
-                text = policy.tokenizer.decode(request.output_ids, skip_special_tokens=True)
-                ended[request.place] = text.strip()
+                ended[request.place] = said(policy, request.output_ids)
             if len(ended) >= COMMIT_ROWS or not (engine.waiting or engine.running):
                 yield list(ended), list(ended.values())
                 ended = {}
+
+
+def generate_plainly(policy: "Policy", encoded: Sequence[Ids], max_new_tokens: int, choose: "Choose") -> Batches[str]:
+    """As `generate`, prompt by prompt."""
+    for place, ids in enumerate(encoded):
+
+        def next_token(output_ids: Ids, logits: "torch.Tensor", place: int = place) -> int:
+            return int(choose([Request(place, 0, output_ids)], logits[None])[0])
+
+        found = plain.continuation(
+            policy.model,
+            ids,
+            end=end_tokens(policy),
+            max_new_tokens=max_new_tokens,
+            choose=next_token,
+            use_cache=policy.path == "plain",
+        )
+        yield [place], [said(policy, found)]
+
+
+def said(policy: "Policy", output_ids: Ids) -> str:
+    return policy.tokenizer.decode(output_ids, skip_special_tokens=True).strip()
+
+
+def end_tokens(policy: "Policy") -> list[int]:
+    """The tokens that end an answer."""
+    end = policy.model.generation_config.eos_token_id
+    end = policy.tokenizer.eos_token_id if end is None else end
+    return end if isinstance(end, list) else [end]
 
 
 def inference(function: Any) -> Any:
@@ -155,9 +187,7 @@ class Engine:
     ):
         self.model, self.prefix, self.choose = policy.model, len(prefix), choose
         self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
-        end = policy.model.generation_config.eos_token_id
-        end = policy.tokenizer.eos_token_id if end is None else end
-        self.end = set(end) if isinstance(end, list) else {end}
+        self.end = set(end_tokens(policy))
         self.waiting = deque(sorted(questions, key=lambda question: (-len(question[1]), question[0])))
         self.max_running = max(batch_tokens // RUNNING_SHARE, 1)
         self.caches: dict[int, KVCache] = {}

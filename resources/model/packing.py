@@ -251,6 +251,11 @@ def packed_rows(
     return layout.attend(module.layer_idx, query[0], key[0], value[0], scale)[None], None
 
 
+def is_packed(model: Any) -> bool:
+    """Whether a model was loaded for packed rows; one that was not runs plainly (resources/model/plain.py)."""
+    return bool(model.config.get_text_config()._attn_implementation == ATTENTION)
+
+
 def register() -> str:
     """Make the attention known to transformers; returns its name."""
     from transformers import AttentionInterface

@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from resources.model.packing import common_prefix, register
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# packed: many sequences in one pass, on packed rows (resources/model/packing.py). plain: each alone, as transformers
+# runs it (resources/model/plain.py). uncached: plain, and every token of an answer by a pass over the whole.
+RunPath = Literal["packed", "plain", "uncached"]
 
 
 @dataclass
@@ -20,11 +24,12 @@ class Reader:
 
 @dataclass
 class Policy:
-    """A loaded policy; `model` is in eval mode on `device` and runs on packed rows (resources/model/packing.py)."""
+    """A loaded policy; `model` is in eval mode on `device`, loaded to be run on `path`."""
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     system_prompt: str | None
+    path: RunPath = "packed"
 
     @property
     def device(self) -> str:
@@ -39,6 +44,7 @@ def load_policy(
     quantization: str = "none",
     device: str = "cpu",
     system_prompt: str | None = None,
+    path: RunPath = "packed",
 ) -> Policy:
     """Load the base model and, if given, the LoRA adapter of `adapter_dir`.
 
@@ -48,7 +54,7 @@ def load_policy(
     Only safetensors are read and no code of a model folder is run. Raises OSError if `model_dir`
     holds no model, ValueError if the adapter does not fit it.
     """
-    model, tokenizer = load_base(model_dir, dtype, quantization, device)
+    model, tokenizer = load_base(model_dir, dtype, quantization, device, path)
     if adapter_dir is not None:
         from peft import PeftModel
 
@@ -56,11 +62,13 @@ def load_policy(
         model = PeftModel.from_pretrained(model, str(adapter_dir), autocast_adapter_dtype=False)
         if dtype == "float32" and quantization == "none":
             model = model.merge_and_unload()
-    return Policy(model.eval(), tokenizer, system_prompt)
+    return Policy(model.eval(), tokenizer, system_prompt, path)
 
 
-def load_base(model_dir: Path | str, dtype: str, quantization: str, device: str) -> tuple[Any, Any]:
-    """(base model on `device`, for packed rows; its tokenizer), for answering, scoring and training alike.
+def load_base(
+    model_dir: Path | str, dtype: str, quantization: str, device: str, path: RunPath = "packed"
+) -> tuple[Any, Any]:
+    """(base model on `device`, its tokenizer), for answering, scoring and training alike.
 
     quantization: none, or nf4: linear layers in 4 bits, their products in `dtype` (QLoRA, Dettmers et al.
     2023, arXiv 2305.14314). Raises OSError if `model_dir` holds no model.
@@ -69,6 +77,8 @@ def load_base(model_dir: Path | str, dtype: str, quantization: str, device: str)
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     named: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    if path == "packed":
+        named["attn_implementation"] = register()
     if quantization == "nf4":
         named["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -78,7 +88,7 @@ def load_base(model_dir: Path | str, dtype: str, quantization: str, device: str)
         )
         named["device_map"] = {"": device}  # weights are quantised where they end up
     model = AutoModelForCausalLM.from_pretrained(
-        model_dir, use_safetensors=True, trust_remote_code=False, attn_implementation=register(), **named
+        model_dir, use_safetensors=True, trust_remote_code=False, **named
     )
     # Not also to the dtype: that would round the frequencies of the positions, which stay in float32.
     return (model if quantization != "none" else model.to(device)), load_tokenizer(model_dir)

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resources.model.packing import UNIT, Ids, Pack, Row, by_prefix, round_up, shape_free
+from resources.model import plain
+from resources.model.packing import UNIT, Ids, Pack, Row, by_prefix, is_packed, round_up, shape_free
 from resources.store.rows import Batches
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ def score_answers(
     """
     import torch
 
+    if not is_packed(model):
+        for place, question in enumerate(questions):
+            yield [place], [[plain.score(model, question.context, answer) for answer in question.answers]]
+        return
     size, most = (0, 0) if shape_free(model) else (batch_tokens, batch_tokens // TARGET_SHARE)
     for beginning, places in passes(questions, prefix or [], batch_tokens):
         asked = [questions[place] for place in places]

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from resources.model.policy import Policy, beginning, load_base, messages
+from resources.model.policy import Policy, RunPath, beginning, load_base, messages
 from resources.model.scoring import Question, score_answers
 from resources.store.rows import Batches, Compute, collect, renumber
 from resources.training.checkpoints import Checkpoints
@@ -58,6 +58,7 @@ class TrainingRecipe:
     lora_targets: str | list[str] = "all-linear"
     objective: Literal["dpo", "sft"] = "dpo"
     loss: Literal["sigmoid", "sigmoid_norm"] = "sigmoid"
+    path: RunPath = "packed"
 
 
 # Gets a computation of pairs; returns the value of every pair.
@@ -86,7 +87,6 @@ def train_adapter(
     from resources.training.fused_lora import fuse_lora
 
     trainer = make_trainer(model_dir, previous_adapter, pairs, system_prompt, recipe, out, progress)
-    fuse_lora(trainer.model)
     if recipe.objective == "sft":
         known = [[0.0, 0.0]] * len(trainer.train_dataset)  # TRL computes log-ratios all the same
     else:
@@ -95,7 +95,9 @@ def train_adapter(
         values = fill_reference(compute) if fill_reference else collect(pairs.height, compute(all_pairs))
         known = [values[row] for row in trainer.train_dataset["row"]]
     give_reference(trainer, [chosen for chosen, _ in known], [rejected for _, rejected in known])
-    share_prompts(trainer.model.get_base_model().base_model)
+    if recipe.path == "packed":
+        fuse_lora(trainer.model)
+        share_prompts(trainer.model.get_base_model().base_model)
     with completion_positions_only():
         trainer.train(resume_from_checkpoint=checkpoints and keep_checkpoints(trainer, checkpoints))
     # Not trainer.save_model: that also writes training_args.bin, which is a pickle.
@@ -128,7 +130,7 @@ def make_trainer(
     if sft:
         # How TRL tokenises a pair's prompt depends on both answers.
         pairs = pairs.with_columns(rejected="chosen")
-    model, tokenizer = load_base(model_dir, recipe.dtype, recipe.quantization, recipe.device)
+    model, tokenizer = load_base(model_dir, recipe.dtype, recipe.quantization, recipe.device, recipe.path)
     # A fresh adapter starts as the identity, so its "previous policy" is the base model as well.
     lora = None
     if previous_adapter is None:
