@@ -5,6 +5,7 @@ the store, `landing/` the landed files, `dagster_home/` Dagster's own records.
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from apt_assets.settings.experiment import REPOSITORY, Experiment, UsageError
 from apt_assets.settings.iterations import BASE
 from apt_assets.settings.reader import find_experiment, load_experiment
 from apt_assets.world.code import CodeDigests, source_digests
+from apt_assets.world.execution import MODEL, Executions
 from apt_assets.world.models import Models
 from apt_assets.world.tasks import Tasks
 from resources.retrieval.vector_table import VectorTable
@@ -84,6 +86,10 @@ class Project:
         return Models(self.experiment, self.home, self.cache, self._digests)
 
     @cached_property
+    def executions(self) -> Executions:
+        return Executions(self.experiment, self.models, self.home / ".apt" / "executions.json", self.code)
+
+    @cached_property
     def tasks(self) -> Tasks:
         return Tasks(self.experiment, self.cache / "general", self._digests)
 
@@ -93,11 +99,20 @@ class Project:
 
     def identity(self, name: str) -> str:
         """Digest of what stages read from outside the store; asks the files anew at every call."""
+        if name in MODEL:
+            return self.executions.identity(name)
         return self.tasks.identity() if name == "benchmark_tasks" else self.models.identity(name)
+
+    def find_out(self, names: Iterable[str]) -> list[str]:
+        """Find out those of these identities that take a trial; a line for each, for people. Raises UsageError."""
+        return self.executions.find_out(names)
 
     def outside(self, name: str) -> Any:
         """What an identity stands for: the folder of a model, or None; of initial_adapter with the digests of its
-        files; of benchmark_tasks the Tasks. Raises UsageError if it cannot be used on this machine."""
+        files; of benchmark_tasks the Tasks; of execution how the base model is run. Raises UsageError if it cannot be
+        used on this machine."""
+        if name in MODEL:
+            return self.executions.outside(name)
         if name == "base_model":
             self.models.check()
         if name == "initial_adapter":

@@ -81,7 +81,7 @@ def retrieval_index(inputs, settings, outside, code, fill):
 
 def policy(inputs, settings, outside, code, fill):
     adapter, parts = inputs["previous_adapter"]
-    known = [outside["base_model"], adapter, settings["policy.dtype"], inputs["promoted_count"]]
+    known = [outside["base_model"], outside["execution"], adapter, settings["policy.dtype"], inputs["promoted_count"]]
     return {"policy.json": known, **parts}
 
 
@@ -233,6 +233,11 @@ CODE = {
 PIECE = {"answers": "generate", "grades": "grade", "embeddings": "embed", "scores": "score"}
 
 
+OUTSIDE = (
+    "base_model", "execution", "initial_adapter", "encoder", "grader", "grader_execution", "benchmark_tasks",
+)  # fmt: skip
+
+
 class World(Project):
     """A project whose models are one-number files and whose code is a table.
 
@@ -242,7 +247,7 @@ class World(Project):
     def __init__(self, home: Path):
         super().__init__(Experiment(name="t", loop={"max_iterations": 2}), home)
         self.pieces = {piece: [0, 0] for stage in CODE.values() for piece in stage}
-        for name in ("base_model", "initial_adapter", "encoder", "grader", "benchmark_tasks"):
+        for name in OUTSIDE:
             if not (home / name).exists():
                 self.overwrite(name, 0)
         self.landing.mkdir(parents=True, exist_ok=True)
@@ -267,6 +272,9 @@ class World(Project):
 
     def code_changed(self, start, planned):
         return None
+
+    def find_out(self, names):
+        return []
 
     def effects(self, stage):
         return {piece: self.pieces[piece][1] for piece in CODE.get(stage, ())}

@@ -25,6 +25,8 @@ class World:
             "base_model": "m1",
             "encoder": "e1",
             "grader": "none",
+            "execution": "packed",
+            "grader_execution": "none",
             "benchmark_tasks": "t1",
             "initial_adapter": "none",
         }

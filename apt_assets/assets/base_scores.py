@@ -29,7 +29,7 @@ def work(view: View) -> dict[str, int]:
     inputs=["heldout_rows"],
     rows=[*answers.KINDS, *grades.KINDS, SCORES],
     settings=["policy.backend", *grades.SETTINGS, "benchmarks.tasks"],
-    identities=["grader", "base_model", "initial_adapter", "benchmark_tasks"],
+    identities=[*grades.IDENTITIES, "base_model", "execution", "initial_adapter", "benchmark_tasks"],
     libraries=["polars", "scipy"],
     outputs=[*OUTPUTS, "start.json"],
     main_table="domain_items",

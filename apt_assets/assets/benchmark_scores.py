@@ -46,7 +46,7 @@ def label_rates(look: Look) -> dict[str, Any] | None:
     ],
     rows=[*answers.KINDS, *grades.KINDS, SCORES],
     settings=["policy.backend", *grades.SETTINGS, "benchmarks.tasks"],
-    identities=["grader", "benchmark_tasks"],
+    identities=[*grades.IDENTITIES, "benchmark_tasks"],
     libraries=["polars", "scipy"],
     outputs=OUTPUTS,
     main_table="domain_items",

@@ -35,7 +35,7 @@ def counts(look: Look) -> dict[str, dict[int, int]]:
     inputs=["iteration", "policy", "domain_dataset/train.parquet"],
     rows=[*answers.KINDS, *grades.KINDS],
     settings=["mining.questions", "mining.seed", "policy.backend", *grades.SETTINGS],
-    identities=["grader"],
+    identities=[*grades.IDENTITIES],
     libraries=["polars"],
     outputs=["eval_predictions.parquet"],
     lineage=ANSWERED,

@@ -10,8 +10,8 @@ from apt_assets.settings.iterations import ADAPTER_PARTS
 @stage(
     inputs=["previous_adapter", "promoted_count"],
     settings=["policy.dtype"],
-    identities=["base_model"],
-    passes_on=["base_model"],
+    identities=["base_model", "execution"],
+    passes_on=["base_model", "execution"],
     outputs=["policy.json", *ADAPTER_PARTS],
     group="2_policy",
     kinds=["huggingface", "json"],
@@ -27,6 +27,7 @@ def policy(step: Step) -> None:
             shutil.copyfile(adapter.folder / part, step.out / part)
     content = {
         "base_model": step.identity("base_model"),
+        "execution": step.identity("execution"),
         "adapter": step.plan.inputs["previous_adapter"],
         "promotions": int(step.plan.inputs["promoted_count"]),
         "dtype": step.settings.policy.dtype,

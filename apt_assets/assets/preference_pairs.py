@@ -31,7 +31,7 @@ def work(view: View) -> dict[str, int]:
         "policy.backend",
         *grades.SETTINGS,
     ],
-    identities=["grader"],
+    identities=[*grades.IDENTITIES],
     libraries=["polars"],
     outputs=["preference_pairs.parquet", "training_pairs.parquet"],
     lineage={

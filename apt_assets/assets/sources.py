@@ -72,6 +72,14 @@ def base_model(planner: Planner, iteration: str) -> str:
     return planner.world.identity("base_model")
 
 
+@source(group="2_policy")
+def execution(planner: Planner, iteration: str) -> str:
+    """How the base model is run on this machine: packed, many sequences in one pass; or plain, each alone, where its
+    packed passes were tried and did not agree with transformers.
+    """
+    return planner.world.identity("execution")
+
+
 @source(group="6_evaluation")
 def initial_adapter(planner: Planner, iteration: str) -> str:
     """The adapter that the loop starts from (policy.initial_adapter), by the content of its two files; none: it
@@ -90,6 +98,12 @@ def encoder(planner: Planner, iteration: str) -> str:
 def grader(planner: Planner, iteration: str) -> str:
     """The local model that grades by a rubric, by the content of its files; none if none does."""
     return planner.world.identity("grader")
+
+
+@source(group="3_mining")
+def grader_execution(planner: Planner, iteration: str) -> str:
+    """How that model is run on this machine; none if there is none."""
+    return planner.world.identity("grader_execution")
 
 
 @source(group="6_evaluation")

@@ -9,6 +9,7 @@ from apt_assets.engine.progress import Show
 from apt_assets.engine.scope import UndeclaredRead
 from apt_assets.engine.stage import SOURCES, STAGES, not_repeatable
 from apt_assets.engine.step import Log, StageBlocked, Step
+from apt_assets.engine.view import identities_of
 from apt_assets.settings.iterations import BASE
 from resources.store.manifest import CorruptArtifact, Manifest, now
 
@@ -58,6 +59,11 @@ def run_stage(
                 record_hit(project, plan, run_id)
                 log(f"{name} of {iteration}: reused")
                 return Outcome("hit", plan.manifest, time.monotonic() - started)
+            planner = project.planner()
+            plan = planner.stage(iteration, name)
+        if found := project.find_out(identities_of(STAGES[name])):
+            for line in found:
+                log(line)
             planner = project.planner()
             plan = planner.stage(iteration, name)
         if restored := restore_inputs(project, plan, planner, run_id, log, show):

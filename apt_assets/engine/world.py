@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from apt_assets.settings.experiment import Experiment
     from resources.store.store import Store
 
@@ -35,6 +37,11 @@ class World(Protocol):
 
     def outside(self, name: str) -> Any:
         """What an identity stands for: a folder, or whatever reads it needs. Raises UsageError if it cannot be used."""
+        ...
+
+    def find_out(self, names: "Iterable[str]") -> list[str]:
+        """Find out those of these identities that a look does not tell, such as how a model runs here; returns a line
+        for each that was not known, for people."""
         ...
 
     def code(self, start: str) -> dict[str, str]:

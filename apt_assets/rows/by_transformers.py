@@ -11,7 +11,7 @@ ANSWERS = RowKind(
     "answers by transformers",
     table="answers",
     settings=(*policy.SETTINGS, "policy.system_prompt", "policy.max_new_tokens", "policy.batch_tokens"),
-    identities=("base_model",),
+    identities=policy.IDENTITIES,
     libraries=policy.LIBRARIES,
     given=("adapter",),
     code=(__name__,),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 KINDS = tuple(variant.rows for assessor in ASSESSORS.values() for variant in assessor.variants)
 # What decides a grade beside that, or which of the assessors grades.
+IDENTITIES = ("grader", "grader_execution")
 SETTINGS = ("assessor.kind", "assessor.labels", "assessor.combined")
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # What a policy is: declared by every kind of row that it computes; the adapter is given.
 SETTINGS = ("policy.dtype", "policy.quantization", "policy.device")
+IDENTITIES = ("base_model", "execution")
 LIBRARIES = ("torch", "transformers", "peft")
 
 
@@ -51,5 +52,6 @@ def open_policy(scope: RowScope, system_prompt: str | None = None) -> "Policy":
             dtype=settings.dtype,
             quantization=settings.quantization,
             device=settings.device,
+            path=scope.outside("execution").path,
         )
     return replace(scope.loaded[key], system_prompt=system_prompt)

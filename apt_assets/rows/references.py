@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     import polars as pl
 
     from apt_assets.engine.step import Step
+    from resources.model.policy import RunPath
     from resources.training.trainer import TrainingRecipe
 
 REFERENCES = RowKind(
     "references",
     table="references",
     settings=(*policy.SETTINGS, "policy.system_prompt", "policy.batch_tokens", "training.max_length"),
-    identities=("base_model",),
+    identities=policy.IDENTITIES,
     libraries=(*policy.LIBRARIES, "trl"),
     given=("adapter",),
     code=(__name__,),
@@ -60,10 +61,11 @@ def log_probs(
     said = (policy.dtype, policy.quantization, policy.device, policy.batch_tokens, max_length)
     made = (recipe.dtype, recipe.quantization, recipe.device, recipe.batch_tokens, recipe.max_length)
     assert (said, (scope.outside("base_model"), policy.system_prompt)) == (made, made_of), "a trainer of its own"
+    assert scope.outside("execution").path == recipe.path, "a trainer that is run otherwise"
     return compute(missing)
 
 
-def recipe_of(training: Any, policy: Any, learning_rate: float) -> "TrainingRecipe":
+def recipe_of(training: Any, policy: Any, learning_rate: float, path: "RunPath") -> "TrainingRecipe":
     """The recipe of these sections of an experiment, or of a stage's view of them, at this peak learning rate."""
     from resources.training.trainer import TrainingRecipe
 
@@ -74,6 +76,7 @@ def recipe_of(training: Any, policy: Any, learning_rate: float) -> "TrainingReci
         dtype=policy.dtype,
         quantization=policy.quantization,
         device=policy.device,
+        path=path,
     )
 
 

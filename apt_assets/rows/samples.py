@@ -23,7 +23,7 @@ SAMPLES = RowKind(
         "policy.batch_tokens",
         "pairs.temperature",
     ),
-    identities=("base_model",),
+    identities=policy.IDENTITIES,
     libraries=policy.LIBRARIES,
     given=("adapter",),
     code=(__name__,),

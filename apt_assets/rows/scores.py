@@ -16,7 +16,7 @@ SCORES = RowKind(
     "scores",
     table="scores",
     settings=(*policy.SETTINGS, "policy.batch_tokens"),
-    identities=("base_model",),
+    identities=policy.IDENTITIES,
     libraries=(*policy.LIBRARIES, "lm-eval"),
     given=("adapter",),
     code=(__name__,),

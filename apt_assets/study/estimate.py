@@ -75,6 +75,8 @@ def probe(project: Project, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
     experiment = project.experiment
     settings, training = experiment.policy, experiment.training
+    project.find_out(["execution"])
+    path = project.outside("execution").path
     parts = (part.rows for name in project.landed() for part in read_landed(project.landing / name))
     rows = next(part for part in parts if part.height)
     rows = rows.sample(min(PROBED, rows.height), seed=0)
@@ -84,6 +86,7 @@ def probe(project: Project, threads: int) -> dict[str, float]:
         quantization=settings.quantization,
         device=settings.device,
         system_prompt=settings.system_prompt,
+        path=path,
     )
     spent = {}
     started = time.monotonic()
@@ -98,7 +101,7 @@ def probe(project: Project, threads: int) -> dict[str, float]:
         started = time.monotonic()
         collect(len(items), score_items(policy, task, items, batch_tokens=tokens))
         spent["scores"] = (time.monotonic() - started) / len(items)
-    recipe = recipe_of(training, settings, training.learning_rate)
+    recipe = recipe_of(training, settings, training.learning_rate, path)
     pairs = rows.select("prompt", chosen="answer", rejected=pl.col("answer").reverse())
     moments: list[float] = []
     with tempfile.TemporaryDirectory() as folder:

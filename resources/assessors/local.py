@@ -76,7 +76,7 @@ ROWS = RowKind(
     "grades by rubric of a local model",
     table="grades",
     settings=("assessor.rubric.text", "policy.dtype", "policy.device", "policy.batch_tokens"),
-    identities=("grader",),
+    identities=("grader", "grader_execution"),
     libraries=("torch", "transformers", "peft"),
     code=(__name__,),
 )
@@ -88,7 +88,9 @@ def open_local(scope: Any) -> LocalRubric:
 
     policy, folder = scope.settings.policy, scope.outside("grader")
     if "grader" not in scope.loaded:
-        scope.loaded["grader"] = load_policy(folder, dtype=policy.dtype, device=policy.device)
+        scope.loaded["grader"] = load_policy(
+            folder, dtype=policy.dtype, device=policy.device, path=scope.outside("grader_execution").path
+        )
     return LocalRubric(scope.loaded["grader"], scope.settings.assessor.rubric.text, policy.batch_tokens)
 
 

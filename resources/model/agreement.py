@@ -2,17 +2,18 @@
 
 Packed rows (resources/model/packing.py) know of attention over keys and values, and of nothing else that lets tokens
 see each other: recurrent states, convolutions, position biases, windows. Which model is which is not looked up but
-tried: packed passes against plain ones of the same tokens, and a gradient. A model that does not agree runs plainly
-(resources/model/plain.py), so that any causal model of transformers gives transformers' own answers.
+tried: packed passes against plain ones of the same tokens, and a training step (resources/training/agreement.py). A
+model that does not agree runs plainly (resources/model/plain.py), so that any causal model of transformers gives
+transformers' own answers.
 """
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resources.model.generation import Request, generate
-from resources.model.packing import Ids, Pack, Row
-from resources.model.plain import continuation, log_probabilities
+from resources.model.packing import Ids
+from resources.model.plain import continuation, log_probabilities, score
 from resources.model.policy import Policy, RunPath, encode
 from resources.model.scoring import Question, score_answers
 from resources.store.rows import collect
@@ -29,8 +30,8 @@ BATCH_TOKENS = 256
 # by some units of the last place; where tokens see others than they should, tenths and more.
 NATS = {"float32": 2e-3, "bfloat16": 0.15, "float16": 0.05}
 LIKELY = -12.0  # nats; of less likely tokens rounding makes more
-GRADIENT = {"float32": 1e-2, "bfloat16": 0.15, "float16": 0.1}  # length of the difference, as a share
-SHORTENS = re.compile(r"(^|_)window(_size)?$|attention_chunk_size$")  # names of what bounds how far back a token sees
+# Names of settings that bound how far back, or to how much of it, a token sees.
+SHORTENS = re.compile(r"(^|_)window(_size)?$|attention_chunk_size$|index_topk")
 BY_LENGTH = ("dynamic", "longrope")  # kinds of rotary positions that depend on the longest sequence of a pass
 
 
@@ -38,22 +39,37 @@ class NotCausal(ValueError):
     """A token of this model sees those behind it, so that it cannot say one after the other."""
 
 
-def run_path(load: Callable[[RunPath], Policy]) -> tuple[RunPath, str]:
+class Look(NamedTuple):
+    """One thing that is looked at. plainly: what a model gives, run plainly. differs: how it differs from that on
+    packed rows, in words, or None. A look may leave the model unfit for the looks behind it."""
+
+    plainly: Callable[[Policy], Any]
+    differs: Callable[[Policy, Any], str | None]
+
+
+def run_path(load: Callable[[RunPath], Policy], *more: Look) -> tuple[RunPath, str]:
     """How a model is run, and why it is not in packed passes ("" if it is).
 
-    load: the same model, loaded to be run so. Raises NotCausal, and what a plain pass raises: then transformers
-    cannot run this model here either.
+    load: the model, loaded to be run so; one is let go before the next is asked for. more: what to look at beside
+    answers and scores. Raises NotCausal, and what a plain pass raises: then transformers cannot run this model either.
     """
-    plain = load("plain")
-    require_causal(plain)
-    cached = cache_agrees(plain)
-    try:
-        why = special(plain.model.config.get_text_config()) or disagreement(load("packed"), plain)
-    except Exception as error:  # whatever a model does with keywords and shapes that it does not know
-        why = failed(error)
+    looks = (LOOK_AT_ANSWERS, LOOK_AT_SCORES, *more)
+    policy = load("plain")
+    require_causal(policy)
+    cached = cache_agrees(policy)
+    why = special(policy.model.config.get_text_config())
+    wanted = [look.plainly(policy) for look in looks]
+    if why is None:
+        del policy
+        try:
+            policy = load("packed")
+            found = (look.differs(policy, its) for look, its in zip(looks, wanted, strict=True))
+            why = next((difference for difference in found if difference), None)
+        except Exception as error:  # whatever a model does with keywords and shapes that it does not know
+            why = f"its layers do not take packed rows ({type(error).__name__}: {first_line(error)})"
     if why is None:
         return "packed", ""
-    return ("plain", why) if cached else ("uncached", f"{why}; nor does it agree with itself when it keeps a cache")
+    return ("plain", why) if cached else ("uncached", f"{why}; what it says from a cache is something else again")
 
 
 def require_causal(plain: Policy) -> None:
@@ -65,7 +81,7 @@ def require_causal(plain: Policy) -> None:
         alone = log_probabilities(plain.model, context[:-1], context[-1:])
         among = log_probabilities(plain.model, context[:-1], [context[-1], *answer])[:1]
     if furthest(among, alone) > NATS[dtype_of(plain)]:
-        raise NotCausal("what follows a text changes what it says after it: it is no causal language model")
+        raise NotCausal("what follows a text changes what it says after that: it is no causal language model")
 
 
 def cache_agrees(plain: Policy) -> bool:
@@ -81,17 +97,11 @@ def cache_agrees(plain: Policy) -> bool:
 
     try:
         said = continuation(plain.model, prompt, end=[], max_new_tokens=NEW_TOKENS, choose=choose, use_cache=True)
-    except Exception:  # a cache that is not made for this model
+    except Exception:  # of a cache that does not fit this model
         return False
     with torch.inference_mode():
         wanted = log_probabilities(plain.model, prompt, said)
     return furthest(torch.stack(met), wanted) <= NATS[dtype_of(plain)]
-
-
-def disagreement(packed: Policy, plain: Policy) -> str | None:
-    """In what a model gives something else on packed rows than it gives plainly, in words; None if in nothing."""
-    found = (look(packed, plain) for look in (of_answers, of_scores, of_gradient))
-    return next((why for why in found if why is not None), None)
 
 
 def special(config: Any) -> str | None:
@@ -100,119 +110,89 @@ def special(config: Any) -> str | None:
     longest = settings.get("max_position_embeddings") or float("inf")
     for name, value in settings.items():
         if SHORTENS.search(name) and type(value) is int and 0 < value < longest:
-            return f"a token sees no further back than {name}: {value}"
+            return f"a token sees only a part of what is before it ({name}: {value})"
     rotary = settings.get("rope_parameters") or {}
     kinds = {one.get("rope_type") for one in (rotary, *rotary.values()) if isinstance(one, dict)}
     return next((f"its positions depend on the longest text ({kind})" for kind in BY_LENGTH if kind in kinds), None)
 
 
-def of_answers(packed: Policy, plain: Policy) -> str | None:
-    """Of answers in the making: the distribution of every token, against a plain pass over the whole."""
+# -- answers in the making: the distribution of every token --------------------------------------------------
+
+
+def said_plainly(plain: Policy) -> "list[tuple[Ids, torch.Tensor]]":
+    """Of each text, what the policy says to it, and the log-probabilities of every token there."""
+    import torch
+
+    found = []
+    for text in TEXTS:
+        prompt = encode(plain, text)
+        with torch.inference_mode():
+            said: Ids = []
+            for _ in range(NEW_TOKENS):
+                said.append(int(log_probabilities(plain.model, prompt, [*said, 0])[-1].argmax()))
+            found.append((said, log_probabilities(plain.model, prompt, said)))
+    return found
+
+
+def answers_differ(packed: Policy, wanted: "list[tuple[Ids, torch.Tensor]]") -> str | None:
     import torch
 
     met: dict[int, list[torch.Tensor]] = {}
-    said: dict[int, Ids] = {}
 
     def choose(requests: Sequence[Request], logits: "torch.Tensor") -> "torch.Tensor":
-        tokens = logits.argmax(-1)
-        for request, token, its in zip(requests, tokens.tolist(), logits, strict=True):
+        """What was said plainly, so that a near tie does not lead elsewhere."""
+        for request, its in zip(requests, logits, strict=True):
             met.setdefault(request.place, []).append(its.float().log_softmax(-1))
-            said.setdefault(request.place, []).append(token)
-        return tokens
+        tokens = [wanted[request.place][0][len(request.output_ids)] for request in requests]
+        return torch.tensor(tokens, device=logits.device)
 
     for _ in generate(packed, TEXTS, max_new_tokens=NEW_TOKENS, batch_tokens=BATCH_TOKENS, choose=choose):
         pass
-    worst = 0.0
-    for place, text in enumerate(TEXTS):
-        with torch.inference_mode():
-            wanted = log_probabilities(plain.model, encode(plain, text), said[place])
-        worst = max(worst, furthest(torch.stack(met[place]), wanted))
-    return other("answers", worst, plain, NATS)
+    # One that said an end token ends there.
+    off = max(furthest(torch.stack(met[place]), its[: len(met[place])]) for place, (_, its) in enumerate(wanted))
+    return other("answers", off, NATS[dtype_of(packed)])
 
 
-def of_scores(packed: Policy, plain: Policy) -> str | None:
-    """Of two answers scored as branches of one question."""
-    import torch
+# -- answers that are scored, as branches of one question -----------------------------------------------------
 
-    questions = [Question(encode(packed, text), tuple(answer_ids(packed))) for text in TEXTS]
+
+def scored_plainly(plain: Policy) -> list[list[float]]:
+    return [[score(plain.model, encode(plain, text), ids)[0] for ids in answer_ids(plain)] for text in TEXTS]
+
+
+def scores_differ(packed: Policy, wanted: list[list[float]]) -> str | None:
+    answers = answer_ids(packed)
+    questions = [Question(encode(packed, text), tuple(answers)) for text in TEXTS]
     found = collect(len(questions), score_answers(packed.model, questions, batch_tokens=BATCH_TOKENS))
-    worst = 0.0
-    for question, scores in zip(questions, found, strict=True):
-        for answer, (nats, _) in zip(question.answers, scores, strict=True):
-            with torch.inference_mode():
-                wanted = of_tokens(log_probabilities(plain.model, question.context, answer), answer)
-            worst = max(worst, abs(nats - float(wanted)) / len(answer))
-    return other("log-probabilities", worst, plain, NATS)
+    off = max(
+        abs(nats - its) / len(ids)
+        for scores, plainly in zip(found, wanted, strict=True)
+        for (nats, _), its, ids in zip(scores, plainly, answers, strict=True)
+    )
+    return other("log-probabilities", off, NATS[dtype_of(packed)])
 
 
-def of_gradient(packed: Policy, plain: Policy) -> str | None:
-    """Of one pair: what its log-ratio asks of the model's embeddings, which every layer has a part in."""
-    prompt, (chosen, rejected) = encode(plain, TEXTS[1]), answer_ids(plain)
-
-    def plainly() -> "torch.Tensor":
-        return sum_of(log_probabilities(plain.model, prompt, ids) for ids in (chosen, rejected))
-
-    def in_a_pack() -> "torch.Tensor":
-        import torch
-
-        pack = Pack([], [Row(prompt, (chosen, rejected))], device=packed.model.device)
-        logits = packed.model(
-            input_ids=pack.ids, position_ids=pack.positions, layout=pack, use_cache=False
-        ).logits[0].float().log_softmax(-1)
-        last, second = len(prompt) - 1, len(prompt) + len(chosen)
-        places = [[last, *range(last + 1, last + len(chosen))], [last, *range(second, second + len(rejected) - 1)]]
-        return sum_of(logits[place] for place in places)
-
-    def sum_of(parts: Any) -> "torch.Tensor":
-        first, second = parts
-        return of_tokens(first, chosen) - of_tokens(second, rejected)
-
-    found, wanted = gradient(packed.model, in_a_pack), gradient(plain.model, plainly)
-    return other("gradients", float((found - wanted).norm() / wanted.norm()), plain, GRADIENT)
-
-
-def gradient(model: Any, value: "Callable[[], torch.Tensor]") -> "torch.Tensor":
-    """Of a value by the model's embeddings, in float32; nothing of the model is changed."""
-    import torch
-
-    weight = model.get_input_embeddings().weight
-    wanted, weight.requires_grad = {p: p.requires_grad for p in model.parameters()}, True
-    for parameter in model.parameters():
-        parameter.requires_grad_(parameter is weight)
-    try:
-        with torch.enable_grad():
-            return torch.autograd.grad(value(), weight)[0].float()
-    finally:
-        for parameter, its in wanted.items():
-            parameter.requires_grad_(its)
+LOOK_AT_ANSWERS = Look(said_plainly, answers_differ)
+LOOK_AT_SCORES = Look(scored_plainly, scores_differ)
 
 
 def answer_ids(policy: Policy) -> list[Ids]:
     return [policy.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ANSWERS]
 
 
-def of_tokens(log_probs: "torch.Tensor", ids: Ids) -> "torch.Tensor":
-    """Their sum at these tokens, in nats; log_probs: (tokens, vocabulary)."""
-    import torch
-
-    return log_probs.gather(1, torch.tensor(ids, device=log_probs.device)[:, None]).sum()
-
-
 def furthest(found: "torch.Tensor", wanted: "torch.Tensor") -> float:
-    """The largest difference in nats at tokens that are likely."""
+    """The largest difference in nats at tokens that are likely; infinite where one is no number."""
     likely = wanted > LIKELY
     return float((found - wanted)[likely].abs().nan_to_num(nan=float("inf")).max())
 
 
-def other(what: str, worst: float, policy: Policy, allowed: dict[str, float]) -> str | None:
-    most = allowed[dtype_of(policy)]
-    return None if worst <= most else f"its {what} on packed rows are others (off by {worst:.2g}, at most {most:g})"
+def other(what: str, off: float, allowed: float) -> str | None:
+    return None if off <= allowed else f"its {what} on packed rows are others (off by {off:.2g}, at most {allowed:g})"
 
 
 def dtype_of(policy: Policy) -> str:
     return str(policy.model.dtype).removeprefix("torch.")
 
 
-def failed(error: Exception) -> str:
-    first = (str(error).splitlines() or [""])[0]
-    return f"its layers do not take packed rows ({type(error).__name__}: {first[:120]})"
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:160]

@@ -43,3 +43,32 @@ def linear_layers(model: Any) -> list[str]:
     head = model.get_output_embeddings()
     layers = model.named_modules()
     return [name for name, layer in layers if isinstance(layer, torch.nn.Linear | Conv1D) and layer is not head]
+
+
+def unsuited_layers(model: Any) -> list[str] | None:
+    """Full names of linear layers that LoRA cannot be added to although they look like any other; None: there are none.
+
+    A layer of a model's own making that gives something else than its product (the routers of Llama 4 and
+    Phi-3.5-MoE), and the output projection of a Mamba layer, whose kernels take its weight and not the layer.
+    """
+    import torch
+
+    found = []
+    for name, layer in model.named_modules():
+        its_own = type(layer).__module__.startswith("transformers.models.")
+        if isinstance(layer, torch.nn.Linear) and its_own and not gives_its_product(layer):
+            found.append(name)
+        if isinstance(getattr(layer, "conv1d", None), torch.nn.Conv1d) and hasattr(layer, "out_proj"):
+            found.append(f"{name}.out_proj")
+    return found or None
+
+
+def gives_its_product(layer: Any) -> bool:
+    import torch
+
+    try:
+        with torch.no_grad():
+            product = layer(layer.weight.new_zeros(1, layer.in_features))
+    except Exception:  # it wants more than a token's state
+        return False
+    return isinstance(product, torch.Tensor) and product.shape == (1, layer.out_features)

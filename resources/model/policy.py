@@ -87,9 +87,7 @@ def load_base(
             bnb_4bit_compute_dtype=named["dtype"],
         )
         named["device_map"] = {"": device}  # weights are quantised where they end up
-    model = AutoModelForCausalLM.from_pretrained(
-        model_dir, use_safetensors=True, trust_remote_code=False, **named
-    )
+    model = AutoModelForCausalLM.from_pretrained(model_dir, use_safetensors=True, trust_remote_code=False, **named)
     # Not also to the dtype: that would round the frequencies of the positions, which stay in float32.
     return (model if quantization != "none" else model.to(device)), load_tokenizer(model_dir)
 

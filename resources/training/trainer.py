@@ -21,10 +21,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from resources.model.capabilities import unsuited_layers
 from resources.model.policy import Policy, RunPath, beginning, load_base, messages
 from resources.model.scoring import Question, score_answers
 from resources.store.rows import Batches, Compute, collect, renumber
 from resources.training.checkpoints import Checkpoints
+from resources.training.own_logits import score_by_logits
 from resources.training.shared_prompts import (
     completion_positions_only,
     give_reference,
@@ -98,6 +100,8 @@ def train_adapter(
     if recipe.path == "packed":
         fuse_lora(trainer.model)
         share_prompts(trainer.model.get_base_model().base_model)
+    else:
+        score_by_logits(trainer.model.get_base_model())
     with completion_positions_only():
         trainer.train(resume_from_checkpoint=checkpoints and keep_checkpoints(trainer, checkpoints))
     # Not trainer.save_model: that also writes training_args.bin, which is a pickle.
@@ -138,6 +142,7 @@ def make_trainer(
             r=recipe.lora_rank,
             lora_alpha=recipe.lora_alpha,
             target_modules=recipe.lora_targets,
+            exclude_modules=unsuited_layers(model) if recipe.lora_targets == "all-linear" else None,
             task_type="CAUSAL_LM",
         )
     else:
@@ -164,6 +169,9 @@ def make_trainer(
         use_cpu=recipe.device == "cpu",
         bf16=recipe.dtype == "bfloat16" and recipe.device != "cpu",
         fp16=recipe.dtype == "float16",
+        # Of a mixture of experts. Its load-balancing loss is of a batch and not of a pair, so that 1 x 8 would not be
+        # 8 x 1; LoRA leaves the experts themselves as they are.
+        router_aux_loss_coef=0.0,
         # Answers are short, so memory is not what limits; recomputing would cost a third more time.
         gradient_checkpointing=False,
         save_strategy="no",

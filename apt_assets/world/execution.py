@@ -1,0 +1,125 @@
+"""How the experiment's models are run on this machine: in packed passes or plainly. Tried once, and remembered.
+
+A trial loads the model (seconds to minutes), so nothing that only looks, such as `plan`, begins one: until then the
+answer is UNTRIED, under which nothing is kept, and whoever computes has the trial made first (`find_out`).
+"""
+
+import gc
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apt_assets.settings.experiment import Experiment, UsageError
+from apt_assets.world.models import Models
+from resources.store.digest import digest_json
+from resources.store.kinds import installed_version
+from resources.store.sealed import Damaged, read_sealed, write_sealed
+
+if TYPE_CHECKING:
+    from resources.model.policy import Policy, RunPath
+
+UNTRIED = "not tried yet"
+# What runs a model, by what for: the base model trains too.
+TRIED_WITH = {"execution": ("torch", "transformers", "peft", "trl"), "grader_execution": ("torch", "transformers")}
+MODEL = {"execution": "base_model", "grader_execution": "grader"}
+SETTING = {"execution": "policy.model", "grader_execution": "assessor.rubric.model"}
+TRIAL = "resources.training.agreement"  # the code that tries
+
+
+@dataclass(frozen=True)
+class Execution:
+    """path: see RunPath (resources/model/policy.py). why: not in packed passes; "" if it is."""
+
+    path: "RunPath"
+    why: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@dataclass
+class Executions:
+    """memory: a file for what was found. code: a module -> digests of the code that it runs."""
+
+    experiment: Experiment
+    models: Models
+    memory: Path
+    code: Callable[[str], dict[str, str]]
+    _found: dict[str, Execution] = field(default_factory=dict)
+
+    def identity(self, name: str) -> str:
+        """How a model is run, in a word, or UNTRIED; "none" where there is no such model."""
+        if getattr(self.models, MODEL[name]) is None:
+            return "none"
+        found = self.known(name)
+        return UNTRIED if found is None else str(found)
+
+    def known(self, name: str) -> Execution | None:
+        key = self.key(name)
+        if key not in self._found:
+            try:
+                self._found |= {key: Execution(**its) for key, its in read_sealed(self.memory, "execution").items()}
+            except (OSError, Damaged, TypeError):
+                return None
+        return self._found.get(key)
+
+    def outside(self, name: str) -> Execution:
+        """How a model is run. Raises UsageError if it cannot be."""
+        self.find_out([name])
+        return self._found[self.key(name)]
+
+    def find_out(self, names: Iterable[str]) -> list[str]:
+        """Try those that are untried; returns a line for each, for people. Raises UsageError if it cannot be run."""
+        lines = []
+        for name in names:
+            if name in MODEL and self.identity(name) == UNTRIED:
+                found = self._try(name)
+                self._found[self.key(name)] = found
+                write_sealed(self.memory, "execution", {key: asdict(its) for key, its in self._found.items()})
+                lines.append(self.in_words(name, found))
+        return lines
+
+    def slow(self) -> list[str]:
+        """A line for each model that is known not to run in packed passes."""
+        found = [(name, self.known(name)) for name in MODEL if getattr(self.models, MODEL[name]) is not None]
+        return [self.in_words(name, its) for name, its in found if its is not None and its.path != "packed"]
+
+    def in_words(self, name: str, found: Execution) -> str:
+        model = f"{SETTING[name]}: {getattr(self.models, MODEL[name])}"
+        if found.path == "packed":
+            return f"{model} runs in packed passes, and agrees with transformers"
+        return f"{model} runs sequence by sequence, as in transformers, which is slower: {found.why}"
+
+    def key(self, name: str) -> str:
+        """Of all that decides what a trial finds."""
+        policy = self.experiment.policy
+        settings = [policy.dtype, policy.quantization if name == "execution" else "none", policy.device]
+        versions = [installed_version(library) for library in TRIED_WITH[name]]
+        return digest_json([name, self.models.identity(MODEL[name]), settings, versions, self.code(TRIAL)])
+
+    def _try(self, name: str) -> Execution:
+        from resources.model.agreement import NotCausal, run_path
+        from resources.training.agreement import LOOK_AT_A_STEP
+
+        folder, trains = getattr(self.models, MODEL[name]), name == "execution"
+        load = partial(self._load, folder, self.experiment.policy.quantization if trains else "none")
+        try:
+            return Execution(*run_path(load, *([LOOK_AT_A_STEP] if trains else [])))
+        except NotCausal as error:
+            raise UsageError(f"{SETTING[name]}: {folder}: {error}; name a causal one (a decoder)") from None
+        except Exception as error:
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+            raise UsageError(
+                f"{SETTING[name]}: {folder} cannot be run by transformers {installed_version('transformers')} "
+                f"here ({reason}); name another model, or save this one anew with that version"
+            ) from error
+        finally:
+            gc.collect()  # the models that were tried hold on to themselves
+
+    def _load(self, folder: Path, quantization: str, path: "RunPath") -> "Policy":
+        from resources.model.policy import load_policy
+
+        policy = self.experiment.policy
+        return load_policy(folder, dtype=policy.dtype, quantization=quantization, device=policy.device, path=path)
