@@ -27,7 +27,7 @@ from resources.model.packing import (
     settle_places,
     shape_free,
 )
-from resources.model.policy import beginning, encode
+from resources.model.policy import beginning, encode, end_tokens
 from resources.store.rows import Batches
 
 if TYPE_CHECKING:
@@ -155,9 +155,7 @@ class Engine:
     ):
         self.model, self.prefix, self.choose = policy.model, len(prefix), choose
         self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
-        end = policy.model.generation_config.eos_token_id
-        end = policy.tokenizer.eos_token_id if end is None else end
-        self.end = set(end) if isinstance(end, list) else {end}
+        self.end = end_tokens(policy.model, policy.tokenizer)
         self.waiting = deque(sorted(questions, key=lambda question: (-len(question[1]), question[0])))
         self.max_running = max(batch_tokens // RUNNING_SHARE, 1)
         self.caches: dict[int, KVCache] = {}
