@@ -98,13 +98,11 @@ def answer_turn(policy: Policy) -> Turn:
 
 def around_answer(policy: Policy) -> tuple[str, str]:
     """White space before, and what is written after an answer; nothing, if the template takes no answer."""
-    from jinja2 import TemplateError
-
     asked = render(RowTexts(policy.tokenizer), "a", policy.system_prompt)
     turns = [*messages("a", policy.system_prompt), {"role": "assistant", "content": ANSWER}]
     try:
         whole = policy.tokenizer.apply_chat_template(turns, tokenize=False)
-    except TemplateError:
+    except Exception:  # whatever a template says to an answer that it does not take
         return "", ""
     until, _, after = whole.partition(ANSWER)
     before = until.removeprefix(asked)
