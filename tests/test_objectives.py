@@ -22,8 +22,9 @@ from resources.model.packing import common_prefix
 from resources.model.policy import encode, load_policy
 from resources.model.scoring import Question
 from resources.store.tables import read_table
+from resources.training.examples import as_conversations
 from resources.training.shared_prompts import pack_pairs
-from resources.training.trainer import TrainingRecipe, as_conversations, make_trainer, train_adapter
+from resources.training.trainer import TrainingRecipe, make_trainer, train_adapter
 from schemas.tables import TABLES
 from tests import tiny
 from tests.test_trainer import RECIPE, train
@@ -238,7 +239,8 @@ def test_sft_lowers_the_nll_of_pool_rows_that_the_policy_was_not_asked(project):
 def test_sft_computes_no_reference_row(project):
     steps = -(-stored(project, "preference_pairs").height // 4) * 3
     assert stored(project, "adapter_checkpoint", "training_log").height == steps
-    assert project.store.pointed("tiny", "0001", "adapter_checkpoint").work == {"steps": steps}
+    trained = {"pairs": stored(project, "preference_pairs").height, "pairs_left_out": 0, "pairs_cut": 0}
+    assert project.store.pointed("tiny", "0001", "adapter_checkpoint").work == {**trained, "steps": steps}
     assert not (project.store.root / "rows" / "references").exists()
 
 

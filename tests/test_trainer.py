@@ -1,11 +1,13 @@
 """The training path: TRL's own numbers, the reference model, and what is left on disk."""
 
+import shutil
+
 import polars as pl
 import pytest
 from safetensors.torch import load_file
 
 from apt_assets.method.splits import row_id
-from resources.training.trainer import TrainingRecipe, train_adapter
+from resources.training.trainer import TrainingRecipe, make_trainer, train_adapter
 from schemas.tables import PreferencePairs
 
 pytestmark = pytest.mark.slow("loop")
@@ -65,3 +67,22 @@ def test_replay_row_has_no_dpo_gradient(tiny_folder, tmp_path, loss):
 def test_no_pairs_is_a_clear_error(tiny_folder, tmp_path):
     with pytest.raises(ValueError, match="no preference pair"):
         train(tiny_folder, tmp_path / "none", rows=pairs(0))
+
+
+@pytest.mark.parametrize("tail", ["<think>\n", "<think>\n\n</think>\n\n"])
+def test_tail_of_a_generation_prompt_is_trained_as_it_is_asked(tail, tiny_folder, tmp_path):
+    shutil.copytree(tiny_folder / "policy", tmp_path / "policy")
+    template = (tmp_path / "policy" / "chat_template.jinja").read_text()
+    (tmp_path / "policy" / "chat_template.jinja").write_text(template.replace("<|assistant|>", f"<|assistant|>{tail}"))
+    trainer = make_trainer(tmp_path / "policy", None, pairs(4), "Be brief.", RECIPE, tmp_path / "out", lambda *_: None)
+    tokenizer = trainer.processing_class
+    batch = trainer.data_collator([trainer.train_dataset[row] for row in range(2)])
+    read = [
+        tokenizer.decode(ids[mask == 1]) for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    ]
+    asked = f"<|system|>Be brief.<|end|><|user|>Question 1?<|end|><|assistant|>{tail}"
+    assert read[1::2] == [f"{asked}blue<|end|>", f"{asked}wrong 1<|end|>"]
+    scored = [
+        tokenizer.decode(ids[mask == 1]) for ids, mask in zip(batch["input_ids"], batch["completion_mask"], strict=True)
+    ]
+    assert scored[1::2] == ["blue<|end|>", "wrong 1<|end|>"]

@@ -1,6 +1,6 @@
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apt_assets.drawing import plots
 from apt_assets.engine.stage import Look, Plot, stage
@@ -11,15 +11,27 @@ from apt_assets.rows.references import REFERENCES, pair_keys, recipe_of, referen
 from apt_assets.settings.iterations import ADAPTER_PARTS
 from resources.store.rows import Compute
 
+if TYPE_CHECKING:
+    from resources.training.examples import Fit
+
 FROM_PAIRS = [f"preference_pairs.{column}" for column in ("prompt", "chosen", "rejected")]
 
 
 def work(view: View) -> dict[str, int]:
+    """At most: which pairs are too long for `training.max_length` is known once they are tokenised."""
     settings, pairs = view.settings.training, view.read("preference_pairs", "training_pairs")
     steps = {"steps": -(-pairs.height // settings.batch_size) * settings.epochs}
     if settings.objective == "sft":
         return steps
     return {"references": reference_rows(view).missing(pair_keys(pairs)), **steps}
+
+
+def in_words(fit: "Fit", pairs: int, max_length: int) -> str:
+    """What of the pairs is not trained whole."""
+    left_out = f"{fit.left_out} of {pairs} pairs are left out, since their prompts alone are that long"
+    cut = f"{fit.cut} pairs are cut there, so that how their answers end is not trained"
+    parts = [part for count, part in ((fit.left_out, left_out), (fit.cut, cut)) if count]
+    return f"training.max_length = {max_length} tokens: {'; '.join(parts)}"
 
 
 def curves(look: Look) -> dict[str, Any]:
@@ -53,6 +65,13 @@ def adapter_checkpoint(step: Step) -> None:
 
     made_of = (step.outside("base_model"), policy.system_prompt)
 
+    def fitted(fit: "Fit") -> None:
+        if fit.left_out or fit.cut:
+            step.tell(in_words(fit, pairs.height, settings.max_length))
+        counts = {"pairs": fit.trained, "pairs_left_out": fit.left_out, "pairs_cut": fit.cut}
+        step.work.update(counts)
+        step.facts.update(counts)
+
     def references(compute: Compute) -> Sequence[Any]:
         return references_of(step, pairs, recipe, made_of, compute)
 
@@ -67,6 +86,7 @@ def adapter_checkpoint(step: Step) -> None:
         step.progress("training", 0, "steps"),
         references,
         Checkpoints(step.unfinished, step.check),
+        fitted,
     )
     step.write(log, "training_log")
     step.work["steps"] = log.height

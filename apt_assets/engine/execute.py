@@ -196,6 +196,9 @@ def commit(step: Step, seconds: float, cpu_seconds: float, run_id: str) -> Manif
 
 def describe(work: dict[str, Any]) -> str:
     """(answers: 12 computed, 40 reused; steps: 9), or nothing for no work."""
-    parts = [f"{kind}: {n['computed']} computed, {n['reused']} reused" for kind, n in work.items() if kind != "steps"]
-    parts += [f"steps: {work['steps']}"] if "steps" in work else []
-    return f" ({'; '.join(parts)})" if parts else ""
+    parts = [
+        f"{kind}: {n}" if isinstance(n, int) else f"{kind}: {n['computed']} computed, {n['reused']} reused"
+        for kind, n in sorted(work.items(), key=lambda item: isinstance(item[1], int))
+        if n
+    ]
+    return f" ({'; '.join(parts).replace('_', ' ')})" if parts else ""

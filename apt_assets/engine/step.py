@@ -60,6 +60,10 @@ class Step(View):
                 f"{self.plan.stage} of {self.plan.iteration}: {changed} changed while it ran; run it again"
             )
 
+    def tell(self, line: str) -> None:
+        """A line for people, under the stage's name."""
+        self.log(f"{self.plan.stage} of {self.plan.iteration}: {line}")
+
     def fill(
         self, kind: RowKind, keys: Sequence[str], compute: RowCompute, what: str, unit: str, **given: Any
     ) -> Filled:

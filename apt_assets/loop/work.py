@@ -38,7 +38,7 @@ def work_of(project: Project, planner: Planner, plan: StagePlan) -> Work:
         except FileNotFoundError:
             pass  # gc removed an input: it is computed again first
     last = plan.manifest.work if plan.manifest else {}
-    amounts = {k: n if k == "steps" else n["reused"] + n["computed"] for k, n in last.items()}
+    amounts = {k: n if isinstance(n, int) else n["reused"] + n["computed"] for k, n in last.items()}
     return Work(amounts, exact=False)
 
 

@@ -55,8 +55,8 @@ def metadata(
     if manifest.not_repeatable:
         shown["not_repeatable"] = manifest.not_repeatable
     for kind, done in manifest.work.items():
-        if kind == "steps":
-            shown["steps"] = done
+        if isinstance(done, int):
+            shown[kind] = done
         else:
             shown[f"{kind}_reused"], shown[f"{kind}_computed"] = done["reused"], done["computed"]
     return shown | {

@@ -87,7 +87,7 @@ def as_text(found: dict[str, Any], events: int = 10) -> str:
         ]
         if trace["not_repeatable"]:
             lines += [f"  another cold run may differ: {', '.join(trace['not_repeatable'])}"]
-        lines += [f"  work        {kind}: {n}" for kind, n in trace["work"].items()]
+        lines += [f"  work        {kind.replace('_', ' ')}: {n}" for kind, n in trace["work"].items()]
         lines += [f"  setting     {key} = {shorten(value)}" for key, value in trace["settings"].items()]
         for kind in ("identities", "libraries"):
             lines += [f"  {kind[:-3] + 'y':<11} {key} {shorten(value)}" for key, value in trace[kind].items()]

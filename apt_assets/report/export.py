@@ -83,7 +83,7 @@ def write_pairs(project: Project, pairs: Path, target: Path) -> None:
     from transformers import AutoTokenizer
 
     from resources.store.tables import read_table
-    from resources.training.trainer import as_conversations
+    from resources.training.examples import as_conversations
 
     rows = read_table(pairs)
     tokenizer = AutoTokenizer.from_pretrained(project.models.base_model, trust_remote_code=False)

@@ -190,7 +190,7 @@ def pair_origins(look: ProjectLook, key: str) -> dict[str, Any] | None:
 
 
 def work_done(look: ProjectLook, keys: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
-    """iteration -> stage -> {kind of work: {reused, computed}, or steps: number}, where there was any."""
+    """iteration -> stage -> {kind of work: {reused, computed}, or a number}, where there was any."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for key in [BASE, *keys]:
         manifests = {name: look.manifest(key, name) for name in stages_of(key)}

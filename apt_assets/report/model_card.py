@@ -108,6 +108,8 @@ def training(planner: LoopPlanner, key: str) -> str:
     ]
     settings += [["peak learning rate of this iteration", str(manifest.facts.get("learning_rate"))]]
     settings += [["optimiser steps", str(manifest.facts.get("steps"))]]
+    counts = [("trained on", "pairs"), ("left out", "pairs_left_out"), ("cut at max_length", "pairs_cut")]
+    settings += [[f"pairs {what}", str(manifest.facts[name])] for what, name in counts if name in manifest.facts]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest.libraries.items()))
     first = "the initial adapter, whose rank, alpha and targets it has" if begun else "a fresh adapter"
     start = f"the adapter of iteration {earlier}" if earlier else first

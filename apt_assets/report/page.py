@@ -217,7 +217,7 @@ def costs(found: dict[str, Any]) -> dict[str, Table]:
         for stage, work in stages.items():
             for kind, amount in work.items():
                 new, reused = (amount["computed"], amount["reused"]) if isinstance(amount, dict) else (amount, 0)
-                rows.append([key, stage, kind, new, reused])
+                rows.append([key, stage, kind.replace("_", " "), new, reused])
     return {
         "seconds": Table(*second_rows(found), numbers=range(1, 99)),
         "work": Table(("iteration", "stage", "what", "computed", "reused"), rows, numbers=(3, 4)),

@@ -28,7 +28,9 @@ def results(project: Project) -> dict[str, Any]:
         entry["scores"] = facts(planner, key, "base_scores" if key == BASE else "benchmark_scores")
         if key != BASE:
             entry["bad_cases"] = facts(planner, key, "bad_cases").get("rows")
-            entry["pairs"] = facts(planner, key, "preference_pairs").get("rows")
+            # Until they are trained on, those that were made.
+            made = facts(planner, key, "preference_pairs").get("rows")
+            entry["pairs"] = facts(planner, key, "adapter_checkpoint").get("pairs", made)
             entry["gate"] = planner.verdict(key)
             entry["starts_from"] = starts_from(planner, key)
         entries.append(entry)

@@ -30,7 +30,7 @@ def answer_and_grade(
     from schemas.tables import Predictions
 
     prompts, golds = questions["prompt"].to_list(), questions["answer"].to_list()
-    said = answers_of(step, adapter, prompts, what)
+    said = answers_of(step, adapter, prompts, golds, what)
     graded = grade_rows(step, labels, prompts, golds, said, what)
     return (
         questions.select("row_id", "prompt", "answer")

@@ -96,7 +96,7 @@ class PolicySettings(Section):
     )
     server: Server = Server()
     system_prompt: str | None = Field(None, description="Put before every question.")
-    max_new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens.")
+    max_new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens; golds beyond it are told.")
     batch_tokens: int = Field(1024, ge=64, description="Tokens in one pass while answering or scoring.")
 
     @model_validator(mode="before")
@@ -256,7 +256,12 @@ class Training(Section):
         1, ge=1, description="Passes over the pairs; of a few hundred rows four gained more (docs/evidence.md)."
     )
     warmup_steps: int = Field(5, ge=0, description="Linear warm-up; then linear decay to 0.")
-    max_length: int = Field(512, ge=8, description="Longest prompt + answer, in tokens; longer is cut.")
+    max_length: int = Field(
+        512,
+        ge=8,
+        description="Longest prompt + answer, in tokens. Answers are cut there; a pair whose prompt alone is as long "
+        "is left out; both are told.",
+    )
     seed: int = Field(17, description="Of initialisation and order.")
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 """What one run of a study came to, read from the store: scores, labels, tokens, processor time."""
 
 import math
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.plan import stages_of
@@ -100,6 +101,8 @@ def trained_on(project: Project, planner: LoopPlanner, keys: list[str]) -> dict[
     tokens count once for each epoch: of a pair its prompt and chosen answer, and the rejected one if it is another
     and the objective reads it.
     """
+    import polars as pl
+
     from resources.model.policy import Reader, encode, load_tokenizer
 
     settings, policy = project.experiment.training, project.experiment.policy
@@ -114,11 +117,13 @@ def trained_on(project: Project, planner: LoopPlanner, keys: list[str]) -> dict[
         pairs = table(project, planner, key, "preference_pairs")
         if pairs is None:  # no bad case was found: the answers were read all the same
             continue
+        lengths = [len(encode(reader, prompt)) for prompt in pairs["prompt"]]
+        fits = [length < settings.max_length for length in lengths]
+        pairs, prompts = pairs.filter(pl.Series(fits, dtype=pl.Boolean)), sum(compress(lengths, fits))
         trained |= set(pairs["row_id"])
         texts = pairs["chosen"].to_list()
         if settings.objective == "dpo":
             texts += [no for yes, no in pairs.select("chosen", "rejected").iter_rows() if yes != no]
-        prompts = sum(len(encode(reader, prompt)) for prompt in pairs["prompt"])
         answers = sum(map(len, reader.tokenizer(texts, add_special_tokens=False)["input_ids"])) if texts else 0
         rows += pairs.height * settings.epochs
         tokens += (prompts + answers) * settings.epochs

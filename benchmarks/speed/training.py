@@ -67,7 +67,7 @@ def trl(case: str, checkpointing: bool = True) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    from resources.training.trainer import as_conversations
+    from resources.training.examples import as_conversations
 
     system_prompt, rows = pairs(case, STEPS * BATCH)
     moments: list[float] = []

@@ -191,7 +191,7 @@ class Plain:
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from trl import DPOConfig, DPOTrainer
 
-        from resources.training.trainer import as_conversations
+        from resources.training.examples import as_conversations
 
         its, out = self.settings.training, self.folder / f"adapter-{iteration}"
         tokenizer = AutoTokenizer.from_pretrained(CACHE / "policy")

@@ -28,7 +28,7 @@ from resources.model.packing import (
     settle_places,
     shape_free,
 )
-from resources.model.policy import beginning, encode
+from resources.model.policy import beginning, encode, end_tokens
 from resources.store.rows import Batches
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def generate_plainly(policy: "Policy", encoded: Sequence[Ids], max_new_tokens: i
         found = plain.continuation(
             policy.model,
             ids,
-            end=end_tokens(policy),
+            end=sorted(end_tokens(policy.model, policy.tokenizer)),
             max_new_tokens=max_new_tokens,
             choose=next_token,
             use_cache=policy.path == "plain",
@@ -102,13 +102,6 @@ def generate_plainly(policy: "Policy", encoded: Sequence[Ids], max_new_tokens: i
 
 def said(policy: "Policy", output_ids: Ids) -> str:
     return policy.tokenizer.decode(output_ids, skip_special_tokens=True).strip()
-
-
-def end_tokens(policy: "Policy") -> list[int]:
-    """The tokens that end an answer."""
-    end = policy.model.generation_config.eos_token_id
-    end = policy.tokenizer.eos_token_id if end is None else end
-    return end if isinstance(end, list) else [end]
 
 
 def inference(function: Any) -> Any:
@@ -187,7 +180,7 @@ class Engine:
     ):
         self.model, self.prefix, self.choose = policy.model, len(prefix), choose
         self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
-        self.end = set(end_tokens(policy))
+        self.end = end_tokens(policy.model, policy.tokenizer)
         self.waiting = deque(sorted(questions, key=lambda question: (-len(question[1]), question[0])))
         self.max_running = max(batch_tokens // RUNNING_SHARE, 1)
         self.caches: dict[int, KVCache] = {}

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from resources.model.control_tokens import RowTexts
 from resources.model.packing import common_prefix, register
 
 if TYPE_CHECKING:
@@ -108,20 +109,27 @@ def messages(prompt: str, system_prompt: str | None) -> list[dict[str, str]]:
     return [*system, {"role": "user", "content": prompt}]
 
 
-def render(policy: Policy | Reader, prompt: str) -> str:
-    """The exact text the policy reads; a tokenizer without a chat template gets the prompt itself."""
-    if policy.tokenizer.chat_template is None:
-        return f"{policy.system_prompt}\n{prompt}\n" if policy.system_prompt else f"{prompt}\n"
-    return policy.tokenizer.apply_chat_template(
-        messages(prompt, policy.system_prompt), tokenize=False, add_generation_prompt=True
-    )
+def render(texts: RowTexts, prompt: str, system_prompt: str | None) -> str:
+    """The exact text that is read of a prompt, marked; without a chat template that is the prompt itself."""
+    prompt, system_prompt = texts.marked(prompt), system_prompt and texts.marked(system_prompt)
+    if texts.tokenizer.chat_template is None:
+        return f"{system_prompt}\n{prompt}\n" if system_prompt else f"{prompt}\n"
+    turns = messages(prompt, system_prompt)
+    return texts.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
 
 def encode(policy: Policy | Reader, prompt: str) -> list[int]:
-    """Token ids of what the policy reads for a prompt."""
-    # The template has written the special tokens already; a second <bos> would change the answers.
-    plain = policy.tokenizer.chat_template is None
-    return policy.tokenizer(render(policy, prompt), add_special_tokens=plain)["input_ids"]
+    """Token ids of what the policy reads for a prompt; what spells a control token in it, or in the system prompt,
+    is text (resources/model/control_tokens.py)."""
+    texts = RowTexts(policy.tokenizer, prompt, policy.system_prompt)
+    return texts.tokenise(render(texts, prompt, policy.system_prompt))
+
+
+def end_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+    """Token ids at which an answer ends; none of a model that names none."""
+    end = model.generation_config.eos_token_id
+    end = tokenizer.eos_token_id if end is None else end
+    return set(end) if isinstance(end, list) else {end} - {None}
 
 
 def beginning(policy: Policy) -> list[int]:

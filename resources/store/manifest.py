@@ -17,7 +17,8 @@ class Manifest:
     data_version: digest of `files`; equal content has an equal data version.
     code: module -> digest, of all the code that could run (world/code.py).
     facts: counts and scores for people; they are not part of the identity.
-    work: answers, grades, embeddings, scores -> {"reused": rows, "computed": rows}; steps -> number.
+    work: answers, grades, embeddings, scores -> {"reused": rows, "computed": rows}; steps, and pairs, pairs_left_out
+        and pairs_cut of a training -> number.
     row_tables: files of the row store that it read or wrote; `gc` keeps them.
     iteration: which one computed it; others may have reused it since.
     collected: gc removed the files; what is known of them stays, so nothing below is stale.

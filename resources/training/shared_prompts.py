@@ -76,16 +76,6 @@ def give_reference(trainer: Any, chosen: list[float], rejected: list[float]) -> 
     trainer.precompute_ref_logps = True
 
 
-def leave_out_rejected(trainer: Any) -> None:
-    """Make every rejected answer empty, for a loss that does not use it.
-
-    The second sequence of a pair is then the prompt, all of which the first one has too, and TRL's head
-    scores none of it: a step costs what the chosen answers alone cost.
-    """
-    data = trainer.train_dataset
-    trainer.train_dataset = data.map(lambda _: {"rejected_ids": []}, features=data.features)
-
-
 @contextlib.contextmanager
 def completion_positions_only() -> Iterator[None]:
     """Let TRL's fused head score completion tokens only, also on a CPU.

@@ -22,17 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from resources.model.capabilities import unsuited_layers
-from resources.model.policy import Policy, RunPath, beginning, load_base, messages
+from resources.model.policy import Policy, RunPath, beginning, load_base
 from resources.model.scoring import Question, score_answers
 from resources.store.rows import Batches, Compute, collect, renumber
 from resources.training.checkpoints import Checkpoints
+from resources.training.examples import Fit, fit_of, tokenise_pairs
 from resources.training.own_logits import score_by_logits
-from resources.training.shared_prompts import (
-    completion_positions_only,
-    give_reference,
-    leave_out_rejected,
-    share_prompts,
-)
+from resources.training.shared_prompts import completion_positions_only, give_reference, share_prompts
 
 if TYPE_CHECKING:
     import polars as pl
@@ -77,6 +73,7 @@ def train_adapter(
     progress: Callable[[int, int], None] = lambda step, total: None,
     fill_reference: Fill | None = None,
     checkpoints: Checkpoints | None = None,
+    fitted: Callable[[Fit], None] = lambda fit: None,
 ) -> "pl.DataFrame":
     """Train on `pairs` (prompt, chosen, rejected) from `previous_adapter`, or from a fresh LoRA if None.
 
@@ -84,11 +81,13 @@ def train_adapter(
     Raises ValueError if there is no pair, or none with a prompt shorter than `max_length` tokens.
     `progress` gets (optimiser step, of how many). `fill_reference` may know log-probabilities of the
     reference model, [chosen, rejected] in nats for each pair; it is asked for all of them, under sft for
-    none. `checkpoints`: where it keeps how far it is, and goes on from.
+    none. `checkpoints`: where it keeps how far it is, and goes on from. `fitted` gets what of the pairs is trained,
+    before anything is.
     """
     from resources.training.fused_lora import fuse_lora
 
     trainer = make_trainer(model_dir, previous_adapter, pairs, system_prompt, recipe, out, progress)
+    fitted(fit_of(trainer.train_dataset, pairs.height, recipe.max_length))
     if recipe.objective == "sft":
         known = [[0.0, 0.0]] * len(trainer.train_dataset)  # TRL computes log-ratios all the same
     else:
@@ -123,7 +122,6 @@ def make_trainer(
 ) -> Any:
     """TRL's DPOTrainer for this recipe; its training set keeps each pair's position as `row`."""
     import torch
-    from datasets import Dataset
     from peft import LoraConfig, PeftModel
     from transformers import PrinterCallback, TrainerCallback
     from trl import DPOConfig, DPOTrainer
@@ -131,9 +129,6 @@ def make_trainer(
     if pairs.height == 0:
         raise ValueError("there is no preference pair to train on")
     sft = recipe.objective == "sft"
-    if sft:
-        # How TRL tokenises a pair's prompt depends on both answers.
-        pairs = pairs.with_columns(rejected="chosen")
     model, tokenizer = load_base(model_dir, recipe.dtype, recipe.quantization, recipe.device, recipe.path)
     # A fresh adapter starts as the identity, so its "previous policy" is the base model as well.
     lora = None
@@ -149,6 +144,12 @@ def make_trainer(
         model = PeftModel.from_pretrained(model, str(previous_adapter), is_trainable=True)
         # peft would ask the hub for the model that an adapter names, to see whether its vocabulary was another one.
         model.peft_config["default"].base_model_name_or_path = None
+
+    class Pretokenised(DPOTrainer):
+        """TRL's trainer, which would tokenise texts itself."""
+
+        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+            return dataset
 
     class Report(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -180,19 +181,15 @@ def make_trainer(
         disable_tqdm=True,
     )
     torch.manual_seed(recipe.seed)
-    examples = as_conversations(pairs, system_prompt, tokenizer)
-    trainer = DPOTrainer(
+    asked = Policy(model, tokenizer, system_prompt)
+    trainer = Pretokenised(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list([{**example, "row": row} for row, example in enumerate(examples)]),
+        train_dataset=tokenise_pairs(asked, pairs, recipe.max_length, with_rejected=not sft),
         processing_class=tokenizer,
         peft_config=lora,
         callbacks=[Report()],
     )
-    if len(trainer.train_dataset) == 0:
-        raise ValueError(f"every prompt has training.max_length = {recipe.max_length} tokens or more: raise it")
-    if sft:
-        leave_out_rejected(trainer)
     # It prints every logged step as a dict; the training log has them as a table.
     trainer.remove_callback(PrinterCallback)
     # TRL's frozen copy of the previous adapter: what it would say is computed before training.
@@ -219,7 +216,7 @@ def reference_log_probs(
     trainer: Any, system_prompt: str | None, recipe: TrainingRecipe, missing: Sequence[int]
 ) -> Batches[list[float]]:
     """[log p(chosen), log p(rejected)] in nats under the reference model, of the pairs at the given positions, pass by
-    pass; [0, 0] for a pair that TRL leaves out. Good before the first step."""
+    pass; [0, 0] for a pair that is left out. Good before the first step."""
     kept = {example["row"]: example for example in trainer.train_dataset}
     asked = [row for row in missing if row in kept]
     if cut := sorted(set(missing) - set(asked)):
@@ -237,25 +234,9 @@ def reference_log_probs(
 
 
 def as_question(example: dict[str, Any], max_length: int) -> Question:
-    """TRL's token ids of a pair, cut at the end as TRL's collator cuts them."""
+    """A pair's token ids, cut at the end as TRL's collator cuts them."""
     room = max_length - len(example["prompt_ids"])
     return Question(example["prompt_ids"], (example["chosen_ids"][:room], example["rejected_ids"][:room]))
-
-
-def as_conversations(pairs: "pl.DataFrame", system_prompt: str | None, tokenizer: Any) -> list[dict[str, Any]]:
-    """TRL's explicit-prompt preference format: conversational, or plain text without a template."""
-    rows = pairs.select("prompt", "chosen", "rejected").iter_rows(named=True)
-    if tokenizer.chat_template is None:
-        lead = f"{system_prompt}\n" if system_prompt else ""
-        return [{"prompt": f"{lead}{r['prompt']}\n", "chosen": r["chosen"], "rejected": r["rejected"]} for r in rows]
-    return [
-        {
-            "prompt": messages(r["prompt"], system_prompt),
-            "chosen": [{"role": "assistant", "content": r["chosen"]}],
-            "rejected": [{"role": "assistant", "content": r["rejected"]}],
-        }
-        for r in rows
-    ]
 
 
 def forget_base_path(config: Path) -> None:
