@@ -37,6 +37,10 @@ class World(Protocol):
         """What an identity stands for: a folder, or whatever reads it needs. Raises UsageError if it cannot be used."""
         ...
 
+    def check(self) -> None:
+        """Raise UsageError if the experiment's stages cannot be computed here, as far as that is seen beforehand."""
+        ...
+
     def code(self, start: str) -> dict[str, str]:
         """Module -> digest of all code that the module `start` imports, its own included."""
         ...

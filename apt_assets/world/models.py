@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from subprocess import CalledProcessError
+from typing import Any
 
 from apt_assets.settings.experiment import Experiment, UsageError, kinds_of
 from apt_assets.settings.iterations import ADAPTER_PARTS
@@ -113,13 +114,13 @@ class Models:
         self.check_files()
         if self._problem is not None:
             raise UsageError(self._problem)
-        self._check_loads("policy.model", self.base_model, self.experiment.policy.system_prompt)
+        self._check_language_model("policy.model", self.base_model, self.experiment.policy.system_prompt)
         if self._unknown_target is not None:
             raise UsageError(self._unknown_target)
         self._check_adapter()
         if self.grader is not None:
-            self._check_loads("assessor.rubric.model", self.grader, None, answers=False)
-        self._check_loads("retrieval.encoder", self.encoder)
+            self._check_language_model("assessor.rubric.model", self.grader, None, answers=False)
+        self._check_encoder()
 
     def _check(self, key: str, folder: Path, check: Callable[..., None]) -> None:
         try:
@@ -133,20 +134,33 @@ class Models:
             self.digests.derived(path, f"model file {CHECKS}", lambda its: json.dumps(files.problem_with_file(its)))
         )
 
-    def _check_loads(self, key: str, folder: Path, *given: str | None, **named: bool) -> None:
-        """Raise UsageError if its libraries cannot load a model and use it. given, named: of the check of its kind."""
+    def _check_language_model(self, key: str, folder: Path, system_prompt: str | None, *, answers: bool = True) -> None:
+        def ask() -> None:
+            from resources.model.checks import check_language_model
+
+            check_language_model(folder, system_prompt, answers=answers)
+
+        self._check_loads(key, folder, ask, system_prompt, answers)
+
+    def _check_encoder(self) -> None:
+        def ask() -> None:
+            from resources.retrieval.checks import check_sentence_encoder
+
+            check_sentence_encoder(self.encoder)
+
+        self._check_loads("retrieval.encoder", self.encoder, ask)
+
+    def _check_loads(self, key: str, folder: Path, ask: Callable[[], None], *given: Any) -> None:
+        """Raise UsageError if its libraries cannot load a model and use it: ask once what content, versions and what is
+        given decide. What is wrong is not remembered."""
         content = [CHECKS, key, self.digests.folder(folder), given, [installed_version(name) for name in LIBRARIES]]
 
-        def ask() -> str:
-            if key == "retrieval.encoder":
-                from resources.retrieval.checks import check_sentence_encoder as check
-            else:
-                from resources.model.checks import check_language_model as check
-            check(folder, *given, **named)
+        def sound() -> str:
+            ask()
             return "sound"
 
         try:
-            self.digests.once(f"model {digest_json(content)}", ask)
+            self.digests.once(f"model {digest_json(content)}", sound)
         except files.Unusable as error:
             raise UsageError(f"{key}: {folder}: {error}") from None
 

@@ -125,7 +125,9 @@ def tokenizer_of(folder: Path) -> Any:
     except Exception as error:  # of tokenizers, sentencepiece, or a class of the model's kind
         raise Unusable(f"its tokenizer cannot be read ({first_line(error)}); {ANEW}") from None
     if not set(ids) - {tokenizer.unk_token_id}:
-        raise Unusable(f"its tokenizer knows no word of a text: files of it, such as tokenizer.json, are missing; {ANEW}")
+        raise Unusable(
+            f"its tokenizer knows no word of a text: files of it, such as tokenizer.json, are missing; {ANEW}"
+        )
     return tokenizer
 
 
@@ -195,7 +197,8 @@ def check_end(folder: Path, config: Any, tokenizer: Any, rows: int) -> None:
         )
     if beyond := [end for end in ends or [tokenizer.eos_token_id] if not 0 <= end < rows]:
         raise Unusable(
-            f"its end token {beyond[0]} (eos_token_id in generation_config.json) is none of its {rows} tokens; {name_it}"
+            f"its end token {beyond[0]} (eos_token_id in generation_config.json) is none of its {rows} tokens; "
+            f"{name_it}"
         )
 
 

@@ -4,7 +4,7 @@ Read are JSON and the headers of weights, so that this costs next to nothing.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def check_encoder(folder: Path, look: Look = problem_with_file) -> None:
                     whole(file, look)
 
 
-def check_adapter(folder: Path, parts: list[str], look: Look = problem_with_file) -> None:
+def check_adapter(folder: Path, parts: Sequence[str], look: Look = problem_with_file) -> None:
     """Raise Unusable if one of the files of an adapter is not whole. parts: their names, all of them there."""
     for part in parts:
         whole(folder / part, look)
