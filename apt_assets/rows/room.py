@@ -37,13 +37,14 @@ class Reading:
 
     folder: the model's. tokens: (prompt, answer) -> how many it has to read of such a row, with what it writes.
     most: tokens at which what is longer is cut; None: nothing is. train_only: whether held-out rows are not read so.
-    decided_by: what decides `tokens`. what, way_out: for people.
+    decided_by: what decides `tokens`. key: the setting that names the model. share, way_out: for people.
     """
 
     folder: Path
     tokens: Callable[[str, str], int]
     decided_by: list[Any]
-    what: str
+    key: str
+    share: str
     way_out: str
     most: int | None = None
     train_only: bool = False
@@ -56,14 +57,14 @@ def check_lengths(experiment: Experiment, models: Models, landing: LandingFolder
         if limit is None or (reading.most is not None and reading.most <= limit):
             continue
         for name in landing.names():
-            rows = too_long_in(landing, name, reading, limit, experiment.data)
-            count += rows["count"]
-            found += [f"{name} line {line} ({tokens:,} tokens)" for line, tokens in rows["first"]]
+            its = too_long_in(landing, name, reading, limit, experiment.data)
+            count += its["count"]
+            found += [f"{name} line {line} ({tokens:,} tokens)" for line, tokens in its["first"]]
         if count:
-            more = f" and {count - SHOWN} more" if count > SHOWN else ""
+            rows = ", ".join(found[:SHOWN]) + (f" and {count - SHOWN} more" if count > SHOWN else "")
             raise UsageError(
-                f"{count} rows are longer than the {limit:,} tokens that {reading.what}: {', '.join(found[:SHOWN])}"
-                f"{more}; {reading.way_out}, or shorten these rows or take them out in {landing.path}"
+                f"{reading.key} reads {limit:,} tokens at once, {reading.share}; longer: {rows}; "
+                f"{reading.way_out}, or shorten these rows or take them out in {landing.path}"
             )
 
 
@@ -115,15 +116,17 @@ def readings(experiment: Experiment, models: Models) -> Iterator[Reading]:
         models.base_model,
         lambda prompt, answer: len(encode(reader(), prompt)) + policy.max_new_tokens,
         [*content, policy.max_new_tokens],
-        f"policy.model reads at once, of which policy.max_new_tokens takes {policy.max_new_tokens}",
+        "policy.model",
+        f"of which policy.max_new_tokens takes {policy.max_new_tokens}",
         "name a model that reads more in policy.model, lower policy.max_new_tokens",
     )
     yield Reading(
         models.base_model,
         lambda prompt, answer: trained_tokens(reader(), prompt, answer),
         [*content, data.validation, data.test],
-        "policy.model reads at once, with the answer that is trained on",
-        "set training.max_length to so many or less, by which they are cut",
+        "policy.model",
+        "the answer that is trained on included",
+        "set training.max_length to as many or less, which cuts them",
         most=longest,
         train_only=True,
     )
@@ -137,7 +140,8 @@ def readings(experiment: Experiment, models: Models) -> Iterator[Reading]:
                 + REPLY
             ),
             [models.identity("grader"), rubric, policy.max_new_tokens],
-            f"assessor.rubric.model reads at once, with the rubric and an answer of {policy.max_new_tokens} tokens",
+            "assessor.rubric.model",
+            f"the rubric and an answer of {policy.max_new_tokens} tokens included",
             "name a model that reads more in assessor.rubric.model, shorten assessor.rubric.text",
         )
 
@@ -152,7 +156,7 @@ def decision(reading: Reading) -> tuple[str, str]:
     versions = [installed_version(name) for name in ("transformers", "tokenizers")]
     content, *others = reading.decided_by
     model = digest_json([COUNTED, versions, content])
-    return model, digest_json([model, reading.what, others])
+    return model, digest_json([model, reading.key, reading.share, others])
 
 
 def trained_tokens(reader: Reader, prompt: str, answer: str) -> int:

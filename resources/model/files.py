@@ -5,6 +5,7 @@ Read are JSON and the headers of weights, so that this costs next to nothing.
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ READ = (
     "sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json", INDEX,
 )  # fmt: skip
 ANEW = "fetch it anew (`hf download`; in a clone `git lfs pull`), or name another"
+
+LONGEST_HEADER = 100_000_000  # bytes, of safetensors' own format
 
 # Says what is wrong with one file, or None, as `problem_with_file` does; it may remember.
 Look = Callable[[Path], str | None]
@@ -52,11 +55,11 @@ def problem_with_weights(path: Path) -> str | None:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = file.read(length) if 8 + length <= size else b""
-    try:
+    wanted = 8 + length if length <= LONGEST_HEADER else 0
+    with suppress(ValueError, RecursionError, AttributeError, KeyError, TypeError, IndexError):
+        # What is wrong with the header itself the library knows better.
         ends = [entry["data_offsets"][1] for name, entry in json.loads(header).items() if name != "__metadata__"]
-        wanted = 8 + length + max(ends, default=0)
-    except (ValueError, RecursionError, AttributeError, KeyError, TypeError, IndexError):
-        wanted = size  # what is wrong with the header the library knows better
+        wanted += max(ends, default=0)
     if wanted > size:
         return f"is not whole: {size} of {wanted} bytes"
     try:

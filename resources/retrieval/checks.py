@@ -27,6 +27,8 @@ def check_sentence_encoder(folder: Path) -> None:
             said = first_line(error)
             if "trust_remote_code" in str(error):
                 said = "it needs code of its own, which is never run here"
+            if "mismatched" in str(error):
+                said = "its weights have another shape than config.json tells"
             raise Unusable(f"it cannot be loaded and embed a text ({said}); {ANEW}") from None
         compare_encoder(folder, encoder)
     # The length of a vector is 1, unless one of the weights it comes from is not a number.
