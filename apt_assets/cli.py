@@ -129,6 +129,8 @@ def plan(
     opened = len(project.store.iterations(project.experiment.name))
     planner = project.planner()
     plans = planner.plan(iterations or max(opened, project.experiment.loop.max_iterations))
+    if any(one.status != "fresh" for one in plans):
+        project.models.check_files()
     works = [work_of(project, planner, one) for one in plans]
     if as_json:
         found = zip(plans, works, strict=True)

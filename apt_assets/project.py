@@ -120,6 +120,14 @@ class Project:
             return None if folder is None else (folder, self.models.adapter_digests(folder))
         return self.tasks if name == "benchmark_tasks" else getattr(self.models, name)
 
+    def check(self) -> None:
+        """Raise UsageError if what computes cannot be used as the experiment says: a model, this machine, or rows that
+        are longer than a model reads. What was looked at once is not looked at again until it changes."""
+        self.models.check()
+        from apt_assets.rows.room import check_lengths  # here: it loads polars
+
+        check_lengths(self.experiment, self.models, self.landing_folder)
+
     def code(self, start: str) -> dict[str, str]:
         """Module -> digest of the code of the module `start` and what it imports, as the files are now."""
         return self._code.closure(start)

@@ -69,8 +69,9 @@ def test_a_model_whose_tokens_see_what_is_behind_them_is_refused(tmp_path):
 
 
 def test_a_window_shorter_than_the_context_is_run_plainly_and_one_as_long_is_packed(tmp_path):
-    from resources.model.agreement import special
     from transformers import AutoConfig
+
+    from resources.model.agreement import special
 
     for window, path in ((64, "plain"), (256, "packed")):
         make_architecture("qwen2", tmp_path / path, use_sliding_window=True, sliding_window=window)

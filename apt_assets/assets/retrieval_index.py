@@ -44,7 +44,13 @@ def retrieval_index(step: Step) -> None:
     rows, table = step.read("domain_dataset", "train"), vectors_of(step)
 
     def embed(texts: list[str]) -> Batches[Any]:
-        return step.shown(open_encoder(step.scope(VECTORS)).embed(texts), len(texts), "embedding", "texts")
+        encoder = open_encoder(step.scope(VECTORS))
+        yield from step.shown(encoder.embed(texts), len(texts), "embedding", "texts")
+        if encoder.cut:
+            step.log(
+                f"{encoder.cut} of {len(texts)} questions are longer than the {encoder.most_tokens} tokens that "
+                "retrieval.encoder reads: the vector of such a one is of its beginning"
+            )
 
     computed = table.fill(rows["prompt"].to_list(), embed, step.check)
     step.count("embeddings", reused=rows.height - computed, computed=computed)

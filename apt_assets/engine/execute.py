@@ -43,8 +43,8 @@ def run_stage(
     """Bring one stage of one iteration up to date. `log` gets lines, `show` how far its parts are.
 
     Raises StageBlocked if an input is not up to date, the gate refuses, or something the stage reads
-    changed while it ran; whatever the stage's own function raises passes through. Nothing is committed
-    then.
+    changed while it ran, UsageError if it cannot be computed here; whatever the stage's own function raises passes
+    through. Nothing is committed then.
     """
     store = project.store
     where = {"iteration": iteration, "stage": name, "run_id": run_id}
@@ -61,6 +61,7 @@ def run_stage(
                 return Outcome("hit", plan.manifest, time.monotonic() - started)
             planner = project.planner()
             plan = planner.stage(iteration, name)
+        project.check()
         if found := project.find_out(identities_of(STAGES[name])):
             for line in found:
                 log(line)

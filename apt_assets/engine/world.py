@@ -44,6 +44,10 @@ class World(Protocol):
         for each that was not known, for people."""
         ...
 
+    def check(self) -> None:
+        """Raise UsageError if the experiment's stages cannot be computed here, as far as that is seen beforehand."""
+        ...
+
     def code(self, start: str) -> dict[str, str]:
         """Module -> digest of all code that the module `start` imports, its own included."""
         ...

@@ -45,13 +45,17 @@ class LandingFolder:
         present, reader = set(self.names()), self.reader()
         return {name: self._contents(name, reader)[0] if name in present else "withdrawn" for name in names}
 
-    def _contents(self, name: str, reader: str) -> tuple[str, int]:
-        """(digest, number of usable rows) of a landed file, read once for both."""
+    def widest(self, name: str) -> int:
+        """The most tokens that a row of a landed file can have, prompt and answer, whatever the tokenizer."""
+        return self._contents(name, self.reader())[2]
+
+    def _contents(self, name: str, reader: str) -> tuple[str, int, int]:
+        """(digest, number of usable rows, `widest`) of a landed file, read once for all."""
         from apt_assets.landing.records import contents_of
 
         def work_out(path: Path) -> str:
             found = contents_of(path)
-            return json.dumps([found.digest, found.rows])
+            return json.dumps([found.digest, found.rows, found.widest])
 
-        digest, rows = json.loads(self.digests.derived(self.path / name, f"contents {reader}", work_out))
-        return digest, rows
+        digest, rows, widest = json.loads(self.digests.derived(self.path / name, f"contents {reader}", work_out))
+        return digest, rows, widest

@@ -60,11 +60,12 @@ class Landed:
 @dataclass(frozen=True)
 class Contents:
     """What a landed file says. digest: 64 hex digits, whatever the order of its rows and the form of its lines.
-    rows: how many are accepted."""
+    rows: how many are accepted. widest: no prompt has more tokens with its answer, whatever the tokenizer."""
 
     digest: str
     rows: int
     rejects: list[Reject]
+    widest: int
 
 
 def records_of(rejects: Sequence[Reject]) -> list[str]:
@@ -86,11 +87,23 @@ def contents_of(path: Path) -> Contents:
     """What a landed file says, in one pass over it."""
     records: list[pl.Series] = []
     rejects: list[Reject] = []
+    widest = 0
     for part in read_landed(path):
+        widest = max(widest, part.rows.select(width().max()).item() or 0)
         records += [part.rows["record"], pl.Series(records_of(part.rejects), dtype=pl.String)]
         rejects += part.rejects
     found = pl.concat(records) if records else pl.Series(dtype=pl.String)
-    return Contents(digest_json(found.sort().to_list()), len(found) - len(rejects), rejects)
+    return Contents(digest_json(found.sort().to_list()), len(found) - len(rejects), rejects, widest)
+
+
+def width() -> pl.Expr:
+    """The most tokens that a row's prompt and answer can become: one for a byte, and of text that a tokenizer may
+    rewrite at length, as it does with ligatures, four."""
+    widths = []
+    for text in (pl.col("prompt"), pl.col("answer")):
+        length = text.str.len_bytes().cast(pl.Int64)
+        widths.append(pl.when(length == text.str.len_chars()).then(length).otherwise(4 * length))
+    return widths[0] + widths[1]
 
 
 # -- many records --------------------------------------------------------------------------------------

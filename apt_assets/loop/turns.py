@@ -11,7 +11,7 @@ from apt_assets.settings.iterations import BASE
 
 def in_turn(project: Project, iterations: int | None) -> Iterator[Run | End]:
     """The next run, each time the one before it was done, and at last the end: of the loop, or because a run
-    left everything as it was. Raises UsageError if this machine cannot run the base model."""
+    left everything as it was. Raises UsageError if what is to be computed cannot be."""
     verified: set[str] = set()
     quarantine_damaged(project, verified)
     before: Run | None = None
@@ -26,7 +26,7 @@ def in_turn(project: Project, iterations: int | None) -> Iterator[Run | End]:
             return
         else:
             # Before anything is computed: a run that cannot train should not answer first.
-            project.models.check()
+            project.check()
             before = step
             yield step
 

@@ -18,6 +18,7 @@ from apt_assets.engine.stage import SOURCES, Source, Stage
 from apt_assets.orchestration.ledger import Ledger, code_version, dependencies
 from apt_assets.orchestration.metadata import check_metadata, metadata
 from apt_assets.project import Project
+from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE, is_key, key_of, number_of
 from resources.store import locks
 
@@ -155,7 +156,7 @@ def run(project: Project, iteration: str, name: str, context: Any, display: Disp
         return run_stage(project, iteration, name, run_id=context.run.run_id, log=log, show=show)
     except NothingToDo:
         raise
-    except StageBlocked as error:
+    except (StageBlocked, UsageError) as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
 
 

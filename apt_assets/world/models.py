@@ -1,16 +1,25 @@
 """Which folder a model's name means, and whether this machine can use it."""
 
 import difflib
+import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from subprocess import CalledProcessError
+from typing import Any
 
 from apt_assets.settings.experiment import Experiment, UsageError, kinds_of
 from apt_assets.settings.iterations import ADAPTER_PARTS
-from resources.store.digest import digest_json
+from resources.model import files
+from resources.store.digest import digest_json, list_files
 from resources.store.file_digests import FileDigests
+from resources.store.kinds import installed_version
 
+# Raised when what is asked of a model changes, so that one that was found sound is asked again.
+CHECKS = 1
+LIBRARIES = ("transformers", "tokenizers", "sentence-transformers", "safetensors")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
@@ -52,12 +61,14 @@ class Models:
                 f"{key}: the weights in {folder} may run code when they are read (adapter_model.bin): save the adapter "
                 "anew as safetensors (peft's `save_pretrained` does), or name another"
             )
+        if lacking == list(ADAPTER_PARTS) and (folder / "config.json").is_file():
+            raise UsageError(f"{key}: {folder} is a whole model and no adapter: name it in policy.model")
         if lacking:
             raise UsageError(
                 f"{key}: no {' and no '.join(lacking)} in {folder}: save the adapter anew with peft's "
                 "`save_pretrained`, or name another"
             )
-        return folder
+        return require_readable(folder, key)
 
     def adapter_digests(self, folder: Path) -> dict[str, str]:
         """File -> sha256 of what an adapter is; asks the files anew at every call."""
@@ -86,12 +97,74 @@ class Models:
             return digest_json(list(self.adapter_digests(folder).values()))
         return self.digests.folder(folder)
 
+    def check_files(self) -> None:
+        """Raise UsageError if the files of a model are not whole, or of another kind of model than the setting that
+        names it asks for. Loads no library that takes its time."""
+        self._check("policy.model", self.base_model, files.check_model)
+        if (adapter := self.initial_adapter) is not None:
+            self._check("policy.initial_adapter", adapter, partial(files.check_adapter, parts=ADAPTER_PARTS))
+        self._check("retrieval.encoder", self.encoder, files.check_encoder)
+        if self.grader is not None:
+            self._check("assessor.rubric.model", self.grader, files.check_model)
+
     def check(self) -> None:
-        """Raise UsageError if this machine cannot run the base model as the experiment sets it, the model lacks
-        a layer that `training.lora_targets` names, or the initial adapter cannot be trained on with it. Each is
-        asked once, of an adapter once for its content."""
+        """Raise UsageError if a model that the experiment names cannot be used as it is set, on this machine, the base
+        model lacks a layer that `training.lora_targets` names, or the initial adapter cannot be trained on with it.
+        Of a model, its libraries are asked once for its content, by whichever process; what is wrong, each time."""
+        self.check_files()
         if self._problem is not None:
             raise UsageError(self._problem)
+        self._check_language_model("policy.model", self.base_model, self.experiment.policy.system_prompt)
+        if self._unknown_target is not None:
+            raise UsageError(self._unknown_target)
+        self._check_adapter()
+        if self.grader is not None:
+            self._check_language_model("assessor.rubric.model", self.grader, None, answers=False)
+        self._check_encoder()
+
+    def _check(self, key: str, folder: Path, check: Callable[..., None]) -> None:
+        try:
+            check(folder, look=self._look)
+        except files.Unusable as error:
+            raise UsageError(f"{key}: {folder}: {error}") from None
+
+    def _look(self, path: Path) -> str | None:
+        """`files.problem_with_file`, asked once for a file's content."""
+        return json.loads(
+            self.digests.derived(path, f"model file {CHECKS}", lambda its: json.dumps(files.problem_with_file(its)))
+        )
+
+    def _check_language_model(self, key: str, folder: Path, system_prompt: str | None, *, answers: bool = True) -> None:
+        def ask() -> None:
+            from resources.model.checks import check_language_model
+
+            check_language_model(folder, system_prompt, answers=answers)
+
+        self._check_loads(key, folder, ask, system_prompt, answers)
+
+    def _check_encoder(self) -> None:
+        def ask() -> None:
+            from resources.retrieval.checks import check_sentence_encoder
+
+            check_sentence_encoder(self.encoder)
+
+        self._check_loads("retrieval.encoder", self.encoder, ask)
+
+    def _check_loads(self, key: str, folder: Path, ask: Callable[[], None], *given: Any) -> None:
+        """Raise UsageError if its libraries cannot load a model and use it: ask once what content, versions and what is
+        given decide. What is wrong is not remembered."""
+        content = [CHECKS, key, self.digests.folder(folder), given, [installed_version(name) for name in LIBRARIES]]
+
+        def sound() -> str:
+            ask()
+            return "sound"
+
+        try:
+            self.digests.once(f"model {digest_json(content)}", sound)
+        except files.Unusable as error:
+            raise UsageError(f"{key}: {folder}: {error}") from None
+
+    def _check_adapter(self) -> None:
         folder, content = self.initial_adapter, self.identity("initial_adapter")
         if folder is None:
             return
@@ -108,22 +181,28 @@ class Models:
 
     @cached_property
     def _problem(self) -> str | None:
-        from resources.model.capabilities import lacking, linear_layers, skeleton
+        from resources.model.capabilities import lacking
 
+        policy = self.experiment.policy
+        return lacking(policy.device, policy.quantization, policy.backend)
+
+    @cached_property
+    def _unknown_target(self) -> str | None:
         policy, targets = self.experiment.policy, self.experiment.training.lora_targets
-        if problem := lacking(policy.device, policy.quantization, policy.backend):
-            return problem
         # An initial adapter has targets of its own.
-        if targets != "all-linear" and policy.initial_adapter is None:
-            layers = linear_layers(skeleton(self.base_model))
-            for target in targets:
-                if not any(f".{layer}".endswith(f".{target}") for layer in layers):
-                    names = sorted({layer.rpartition(".")[2] for layer in layers})
-                    nearest = difflib.get_close_matches(target, names, n=1, cutoff=0)[0]
-                    return (
-                        f"training.lora_targets: {self.experiment.policy.model} has no linear layer {target!r}; "
-                        f"the nearest is {nearest!r}, of {', '.join(names)}"
-                    )
+        if targets == "all-linear" or policy.initial_adapter is not None:
+            return None
+        from resources.model.capabilities import linear_layers, skeleton
+
+        layers = linear_layers(skeleton(self.base_model))
+        for target in targets:
+            if not any(f".{layer}".endswith(f".{target}") for layer in layers):
+                names = sorted({layer.rpartition(".")[2] for layer in layers})
+                nearest = difflib.get_close_matches(target, names, n=1, cutoff=0)[0]
+                return (
+                    f"training.lora_targets: {self.experiment.policy.model} has no linear layer {target!r}; "
+                    f"the nearest is {nearest!r}, of {', '.join(names)}"
+                )
         return None
 
     def _folder(self, named: str) -> Path:
@@ -146,8 +225,10 @@ class Models:
                     ) from None
             return folder
         folder = self._folder(named)
+        if folder.is_file():
+            raise UsageError(f"{key}: {folder} is a file: name the folder that holds the whole model")
         if folder.is_dir():
-            return require_safetensors(folder, key)
+            return require_safetensors(require_readable(folder, key), key)
         from huggingface_hub import snapshot_download
 
         kept = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
@@ -162,6 +243,14 @@ class Models:
                 f"accept its terms on the hub and log in (`hf auth login`): {error}"
             ) from None
         return require_safetensors(folder, key)
+
+
+def require_readable(folder: Path, key: str) -> Path:
+    """The same folder. Raises UsageError if this user may not read it, or a file in it."""
+    for path in (folder, *(list_files(folder) if os.access(folder, os.R_OK | os.X_OK) else ())):
+        if not os.access(path, os.R_OK):
+            raise UsageError(f"{key}: this user may not read {path}: `chmod -R a+rX {folder}`, or name another")
+    return folder
 
 
 def require_safetensors(folder: Path, key: str) -> Path:
@@ -180,7 +269,8 @@ def require_safetensors(folder: Path, key: str) -> Path:
             "as safetensors (`save_pretrained` does), or name another"
         )
     if not safe:
+        gguf = next((f" (only {path.name}, of llama.cpp's form)" for path in sorted(folder.rglob("*.gguf"))), "")
         raise UsageError(
-            f"{key}: no safetensors in {folder}: save the model anew with `save_pretrained`, or name another"
+            f"{key}: no safetensors in {folder}{gguf}: save the model anew with `save_pretrained`, or name another"
         )
     return folder

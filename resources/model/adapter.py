@@ -48,6 +48,7 @@ def misfit(config: dict[str, Any], weights: Path, model_dir: Path) -> str | None
     import torch
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
 
     model = skeleton(model_dir)
     linear = set(linear_layers(model))
@@ -70,4 +71,7 @@ def misfit(config: dict[str, Any], weights: Path, model_dir: Path) -> str | None
     for name in sorted(needed.keys() | found.keys()):
         if needed.get(name) != found.get(name):
             return f"{name} has the shape {found.get(name)} where that model needs {needed.get(name)}"
+    for name, weight in load_file(weights).items():
+        if not weight.isfinite().all():
+            return f"{name} has values that are not finite numbers"
     return None

@@ -14,7 +14,10 @@ TOKENIZED = 65_536  # texts whose lengths are worked out at once: not all token 
 
 
 class Encoder:
-    """A sentence-transformers model; vectors are float32 with length 1."""
+    """A sentence-transformers model; vectors are float32 with length 1.
+
+    cut: how many of the texts so far were longer than `most_tokens`, so that their vectors are of their beginnings.
+    """
 
     def __init__(self, folder: Path, *, device: str = "cpu", batch_size: int = 64):
         from sentence_transformers import SentenceTransformer
@@ -27,6 +30,9 @@ class Encoder:
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True, **attention},
         )
+        self.modules = list(self._model.children())
+        self.most_tokens = self._model.max_seq_length or 512
+        self.cut = 0
         self._batch_size = batch_size
         # Texts of one length share a batch, so none is padded, and a vector depends on its text alone, to
         # the last bit: on a CPU whatever the number of rows (resources.model.packing.shape_free), elsewhere
@@ -37,11 +43,11 @@ class Encoder:
         """The vector of every text, (dimensions,), batch by batch."""
         import numpy as np
 
-        limit = self._model.max_seq_length or 512
         for start in range(0, len(texts), TOKENIZED):
             part = list(texts[start : start + TOKENIZED])
-            lengths = [min(len(ids), limit) for ids in self._model.tokenizer(part)["input_ids"]]
-            for rows in batches_by_length(lengths, self._batch_size):
+            lengths = [len(ids) for ids in self._model.tokenizer(part)["input_ids"]]
+            self.cut += sum(length > self.most_tokens for length in lengths)
+            for rows in batches_by_length([min(n, self.most_tokens) for n in lengths], self._batch_size):
                 filled = rows + rows[:1] * (round_up(len(rows), self._unit) - len(rows))
                 vectors = self._model.encode(
                     [part[i] for i in filled],

@@ -44,9 +44,12 @@ class FileDigests:
 
     def derived(self, path: Path, what: str, work_out: Callable[[Path], str]) -> str:
         """Another digest of the file's content, `what` naming it; worked out once per content."""
-        key = f"{what}:{self.file(path)}"
+        return self.once(f"{what}:{self.file(path)}", lambda: work_out(path))
+
+    def once(self, key: str, work_out: Callable[[], str]) -> str:
+        """What was worked out under a key that holds all that decides it; nothing is remembered if that raises."""
         if key not in self._known:
-            self._known[key] = work_out(path)
+            self._known[key] = work_out()
             self._save()
         return self._known[key]
 
