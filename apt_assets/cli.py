@@ -1,22 +1,39 @@
-"""The command line: `apt-assets`. Exit codes: 0 done, 1 a stage or gate failed, 2 bad usage or input."""
+"""The command line: `apt-assets`. Exit codes: report/ending.py."""
 
-import json
+from apt_assets.report import interrupts
+
+interrupts.end_while_importing()
+
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
-from apt_assets.report.terminal import print_results, print_table, print_unused, say, shown_of
+from apt_assets.report.ending import ends, run_program
+from apt_assets.report.terminal import print_json, print_results, print_table, print_unused, say, shown_of
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.reader import DEFAULT_EXPERIMENT, find_experiment
-from resources.store.manifest import CorruptArtifact
 
 if TYPE_CHECKING:
     from apt_assets.project import Project
 
+
+class Commands(TyperGroup):
+    """Typer would end Ctrl-C and a closed pipe by itself, without a word and as a failed stage."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, OSError) as error:
+            raise SystemExit(ends(error)) from None
+
+
 app = typer.Typer(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -28,7 +45,8 @@ app = typer.Typer(
     `export` the adapter. `plan` tells beforehand what would be computed and why. Nothing is computed
     twice: a stage runs again only if its inputs, settings or code changed.
 
-    Exit codes: 0 done; 1 a stage or the gate failed; 2 bad usage or bad input; 130 interrupted.
+    Exit codes: 0 done; 1 a stage or the gate failed; 2 bad usage or bad input, or a disk, file or port that cannot be
+    used; 130 interrupted; 141 nobody reads the output.
     """,
 )
 
@@ -43,10 +61,11 @@ ExperimentOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
-def open_project(experiment: Path | None) -> "Project":
+def open_project(experiment: Path | None, *, fetch: bool = False) -> "Project":
+    """fetch: whether models that are not on this machine are downloaded. What only looks does not."""
     from apt_assets.project import Project  # here, since it knows all stages, and `--help` has no need of them
 
-    return Project.open(experiment)
+    return Project.open(experiment, fetch=fetch)
 
 
 @app.command()
@@ -75,7 +94,7 @@ def run(
     In a terminal bars show how far each part is, with rate and time left. With --json the result is one
     object on stdout, and stderr has a JSON object per line: {"event": "line" or "progress", ...}.
     """
-    project = open_project(experiment)
+    project = open_project(experiment, fetch=True)
     from apt_assets.engine.display import display
     from apt_assets.orchestration.run import run_loop
     from apt_assets.report.show import stage_at
@@ -100,7 +119,7 @@ def run(
         "reused": [list(pair) for pair in result.reused],
     }
     if as_json:
-        print(json.dumps({**outcome, **found}))
+        print_json({**outcome, **found})
     else:
         print_results(found)
         print(f"{len(result.computed)} stages computed, {len(result.reused)} reused")
@@ -132,7 +151,7 @@ def plan(
     works = [work_of(project, planner, one) for one in plans]
     if as_json:
         found = zip(plans, works, strict=True)
-        print(json.dumps([{**p.as_json(), "work": w.amounts, "work_exact": w.exact} for p, w in found]))
+        print_json([{**p.as_json(), "work": w.amounts, "work_exact": w.exact} for p, w in found])
         return
     shown = {p.iteration for p in plans if p.status != "fresh"}
     shown |= set(recent(list(dict.fromkeys(p.iteration for p in plans))))
@@ -166,7 +185,10 @@ def explain(
     key = parse_key(iteration)
     require_stage(key, stage)
     found = explaining.explain(project, stage, key)
-    print(json.dumps(found) if as_json else explaining.as_text(found))
+    if as_json:
+        print_json(found)
+    else:
+        print(explaining.as_text(found))
 
 
 @app.command()
@@ -190,7 +212,7 @@ def gc(
     except RuntimeError as error:
         raise UsageError(str(error)) from None
     if as_json:
-        print(json.dumps(found_as_json(found)))
+        print_json(found_as_json(found))
         return
     what = ", ".join(f"{count} {kind}" for kind, count in found.removed.items()) or "nothing"
     print(f"{'would remove' if dry_run else 'removed'}: {what}; {found.bytes / 1e6:.1f} MB")
@@ -204,7 +226,7 @@ def status(experiment: ExperimentOption = None, as_json: JsonOption = False) -> 
 
     found = results(project)
     if as_json:
-        print(json.dumps(found))
+        print_json(found)
         return
     entries = shown_of(found)
     names = list(dict.fromkeys(name for entry in entries for name in entry["stages"]))
@@ -242,7 +264,7 @@ def land(
 
     report = land_files([path.expanduser() for path in files], folder)
     if as_json:
-        print(json.dumps(report))
+        print_json(report)
     else:
         for one in report:
             print(f"{one['file']}: {one['good']} rows landed as {one['landed']}, {len(one['bad'])} bad rows")
@@ -271,7 +293,7 @@ def show(
 
     columns, rows, total = rows_of(project, stage, iteration, limit)
     if as_json:
-        print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], ensure_ascii=False, default=str))
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
         return
     print_table(columns, [[str(cell) for cell in row] for row in rows])
     print(f"{len(rows)} of {total} rows")
@@ -347,7 +369,7 @@ def study(
         shown.close()
     if found is not None:
         if as_json:
-            print(json.dumps(found))
+            print_json(found)
         raise typer.Exit(1 if found["failed"] else 0)
 
 
@@ -358,7 +380,7 @@ def ui(
     experiment: ExperimentOption = None,
 ) -> None:
     """Open the project in Dagster: asset graph, runs, checks, sensors. Ends with Ctrl-C."""
-    project = open_project(experiment)
+    project = open_project(experiment, fetch=True)
     from apt_assets.engine.display import Lines
     from apt_assets.loop.next_run import following
     from apt_assets.orchestration.instance import Dagster
@@ -382,18 +404,7 @@ def ui(
 
 
 def main() -> None:
-    """Entry point: turns the errors people can act on into one message and an exit code."""
-    try:
-        app()
-    except UsageError as error:
-        say(f"error: {error}")
-        sys.exit(2)
-    except CorruptArtifact as error:
-        say(f"error: {error}; `apt-assets run` computes it again")
-        sys.exit(1)
-    except KeyboardInterrupt:
-        say("interrupted: finished stages are kept, and the next run goes on from there")
-        sys.exit(130)
+    sys.exit(run_program(app))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from apt_assets.project import Project
 from apt_assets.report.model_card import model_card
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import key_of
-from resources.model.lm_eval_tasks import read_yaml
+from resources.yaml_file import read_yaml
 
 What = Literal["adapter", "merged", "pairs", "results"]
 

@@ -1,8 +1,12 @@
 """What the command line prints: tables, scores, and words on the side."""
 
+import json
+import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from apt_assets.landing.folder import UNSHOWN
 
@@ -10,9 +14,29 @@ if TYPE_CHECKING:
     from apt_assets.project import Project
 
 
+def prepare_streams() -> None:
+    """Make stdout and stderr take any text: what they cannot show, such as Chinese in Latin-1 or a file name that is
+    no text, is escaped. One that was closed goes nowhere, and no file that is opened later takes its place."""
+    while (unused := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(unused, True)
+    os.close(unused)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+        else:
+            stream.reconfigure(errors="backslashreplace")
+
+
 def say(line: str) -> None:
-    """Progress goes to stderr, results to stdout."""
-    print(line, file=sys.stderr, flush=True)
+    """Progress goes to stderr, results to stdout. Nobody may be there to read it."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON: escaped if stdout cannot show all text. What JSON has no type for is its text."""
+    print(json.dumps(value, ensure_ascii=not sys.stdout.encoding.lower().startswith("utf"), default=str))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -20,20 +44,26 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    class Terminal(Console):
+        def on_broken_pipe(self) -> NoReturn:
+            raise BrokenPipeError  # rich would end the process here
+
     table = Table(box=box.SIMPLE_HEAD)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(escaped(cell) for cell in row))
     # A file or a pipe gets whole lines; a terminal gets its own width.
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+    Terminal(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
 
 
 def escaped(cell: str) -> Any:
     """The cell as it is, but that no escape sequence in a row reaches the terminal."""
     from rich.text import Text
 
-    return Text(UNSHOWN.sub(lambda found: found[0] if found[0] in "\n\t" else repr(found[0])[1:-1], cell))
+    shown = UNSHOWN.sub(lambda found: found[0] if found[0] in "\n\t" else repr(found[0])[1:-1], cell)
+    # Here and not by the stream, so that columns are as wide as what they hold.
+    return Text(shown.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding))
 
 
 def print_results(found: dict[str, Any]) -> None:
