@@ -76,8 +76,12 @@ def of_the_machine(error: BaseException) -> str | None:
     """`PATH: reason` of an error that a disk, its rights or a folder's files are the reason of; None of others, such
     as a server that does not answer."""
     for one in chain(error):
-        if isinstance(one, OSError) and (one.errno or 0) > 0 and not isinstance(one, ConnectionError | TimeoutError):
-            return f"{place_of(one)}: {PLAINER.get(one.errno) or os.strerror(one.errno)}"
+        number = one.errno if isinstance(one, OSError) else None
+        if isinstance(one, OSError) and number and number > 0 and not isinstance(one, ConnectionError | TimeoutError):
+            place = place_of(one)
+            if number == errno.EEXIST and Path(place).is_dir():
+                return f"{place}: is there already"
+            return f"{place}: {PLAINER.get(number) or os.strerror(number)}"
     text = str(error)
     said = next((os.strerror(number) for number in OF_THE_DISK if os.strerror(number) in text), None)
     return said and f"{find_home()}: {said}"

@@ -5,12 +5,13 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from apt_assets.landing.folder import UNSHOWN
 
 if TYPE_CHECKING:
+    from apt_assets.engine.plan import StagePlan
+    from apt_assets.loop.work import Work
     from apt_assets.project import Project
 
 
@@ -23,7 +24,7 @@ def prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
         else:
             stream.reconfigure(errors="backslashreplace")
 
@@ -79,12 +80,45 @@ def print_results(found: dict[str, Any]) -> None:
         print(line)
 
 
+def print_plan(plans: "Sequence[StagePlan]", works: "list[Work]") -> None:
+    """What is fresh of each stage and what computing it costs; of iterations in which all is fresh only the last."""
+    from apt_assets.loop.work import total
+    from apt_assets.report.tables import recent, why
+
+    shown = {p.iteration for p in plans if p.status != "fresh"}
+    shown |= set(recent(list(dict.fromkeys(p.iteration for p in plans))))
+    rows = [
+        [p.iteration, p.stage, p.status, str(w) if p.status in ("stale", "missing", "waiting") else "", why(p.causes)]
+        for p, w in zip(plans, works, strict=True)
+        if p.iteration in shown
+    ]
+    print_table(("iteration", "stage", "status", "cost", "why"), rows)
+    if hidden := len({p.iteration for p in plans} - shown):
+        print(f"{hidden} earlier iterations, in which all is fresh, are not shown: --json has all")
+    fresh = sum(p.status == "fresh" for p in plans)
+    print(f"{fresh} of {len(plans)} stages are fresh; to compute: {total(works)}")
+
+
+def print_states(found: dict[str, Any]) -> None:
+    """The state of each stage, of what `results` found."""
+    entries = shown_of(found)
+    names = list(dict.fromkeys(name for entry in entries for name in entry["stages"]))
+    cells = [[name, *(e["stages"].get(name, {}).get("status", "") for e in entries)] for name in names]
+    print_table(("stage", *(entry["iteration"] for entry in entries)), cells)
+
+
 def shown_of(found: dict[str, Any]) -> list[dict[str, Any]]:
     """The entries of `results` that a terminal has room for."""
     from apt_assets.report.tables import recent
 
     kept = set(recent([entry["iteration"] for entry in found["iterations"]]))
     return [entry for entry in found["iterations"] if entry["iteration"] in kept]
+
+
+def print_downloads(project: "Project") -> None:
+    """Say which models are not on this machine."""
+    if absent := project.models.to_download():
+        print(f"not on this machine yet, `apt-assets run` downloads first: {', '.join(absent)}")
 
 
 def print_unused(project: "Project") -> None:

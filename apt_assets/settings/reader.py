@@ -15,21 +15,41 @@ DEFAULT_EXPERIMENT = REPOSITORY / "experiments" / "embedded.yaml"
 OF_A_STUDY = ("domains", "arms")  # sections that a study file has and no experiment file
 
 
-def path_of(named: Path | str, what: str, below: Path | None = None) -> Path:
-    """The absolute path that someone named, where links lead to, `~` a home folder. below: what a relative one counts
-    from; None: the current folder.
-
-    Raises UsageError, naming `what` named it, for a home folder that is not known, links that lead in a circle, or
-    bytes that are not UTF-8: what is kept about a file could not be written.
-    """
+def expanded(named: Path | str, what: str) -> Path:
+    """A path as someone named it, with `~` a home folder. what: who named it. Raises UsageError if there is none."""
     try:
-        os.fspath(named).encode("utf-8")
-        path = Path(named).expanduser()
+        return Path(named).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{what}: {named}: no home folder is known for this; write it out") from None
+
+
+def path_of(named: Path | str, what: str, below: Path | None = None) -> Path:
+    """The absolute path that someone named, where links lead to. below: what a relative one counts from; None: the
+    current folder.
+
+    Raises UsageError for what `expanded` does, links that lead in a circle, and bytes that are not UTF-8: what is kept
+    about such a file could not be written.
+    """
+    path = expanded(named, what)
+    try:
+        str(path).encode("utf-8")
         return (path if below is None else below / path).resolve()
     except UnicodeEncodeError:
-        raise UsageError(f"{what}: {os.fspath(named)}: a name that is not UTF-8: rename it") from None
-    except RuntimeError as error:
-        raise UsageError(f"{what}: {named}: {error}") from None
+        raise UsageError(f"{what}: {path}: a name that is not UTF-8; rename it") from None
+    except RuntimeError:
+        raise UsageError(f"{what}: {path}: leads in a circle of links") from None
+
+
+def file_to_write(named: Path) -> Path:
+    """Where a file that someone named is written: through a link, to where it leads. Raises UsageError for what is
+    no place for a file."""
+    path = expanded(named, "the file")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UsageError(f"{path}: is a pipe or a device; name a file")
+    path = path_of(path, "the file")
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"{path}: name a file in a folder that is there")
+    return path
 
 
 def find_home() -> Path:

@@ -225,7 +225,9 @@ def load_study(path: Path) -> Study:
     )
     if not set(OF_A_STUDY) & content.keys() and content.keys() & set(Experiment.model_fields):
         least = LEAST.replace("my-domain.yaml", path.name)
-        raise UsageError(f"{path}: is an experiment file; a study file compares recipes on it, and says at least\n{least}")
+        raise UsageError(
+            f"{path}: is an experiment file; a study file compares recipes on it, and says at least\n{least}"
+        )
     try:
         study = Study(path, StudyFile.model_validate(content))
     except ValidationError as error:
