@@ -1,10 +1,10 @@
 """This process's Dagster instance, in the project's own folder."""
 
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from apt_assets.engine.display import Display
 from apt_assets.project import Project
@@ -12,6 +12,7 @@ from apt_assets.report import interrupts
 from apt_assets.settings.experiment import REPOSITORY, UsageError
 from apt_assets.settings.iterations import BASE
 from resources.store import locks
+from resources.store.digest import write_atomically
 
 
 def prepare_dagster_home(project: Project) -> None:
@@ -20,23 +21,38 @@ def prepare_dagster_home(project: Project) -> None:
     project.dagster_home.mkdir(parents=True, exist_ok=True)
     settings = project.dagster_home / "dagster.yaml"
     if not settings.exists():
-        shutil.copyfile(REPOSITORY / "dagster_home" / "dagster.yaml", settings)
+        ours = (REPOSITORY / "dagster_home" / "dagster.yaml").read_text(encoding="utf-8")
+        write_atomically(settings, ours)  # half of it would count
+
+
+SQLITE = b"SQLite format 3\0"  # how its files begin
 
 
 @contextmanager
 def readable_history(project: Project) -> Iterator[None]:
     """What SQLite, or Dagster's settings, are the reason of, as a UsageError that says what to do about it."""
     import dagster as dg
+    import yaml
     from sqlalchemy.exc import DBAPIError
 
     try:
         yield
     except (sqlite3.Error, DBAPIError) as error:
-        history, reason = project.dagster_home / "history", str(error.__cause__ or error)
-        raise UsageError(f"{history}: Dagster's history: {reason}; {way_out(reason)}") from None
-    except dg.DagsterInvalidConfigError as error:
+        reason = str(error.__cause__ or error)
+        folder = project.dagster_home / damaged_part(project.dagster_home)
+        raise UsageError(f"{folder}: Dagster's history: {reason}; {way_out(reason)}") from None
+    except (dg.DagsterInvalidConfigError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise UsageError(f"{project.dagster_home / 'dagster.yaml'}: not as Dagster wants it: {reason}") from None
+        raise UsageError(f"{project.dagster_home / 'dagster.yaml'}: Dagster cannot use it: {reason[:300]}") from None
+
+
+def damaged_part(home: Path) -> str:
+    """The folder of Dagster's that has a file which is no database; history, if each is one."""
+    for path in sorted(home.glob("*/**/*.db")):
+        with path.open("rb") as file:
+            if file.read(len(SQLITE)) not in (SQLITE, b""):
+                return path.relative_to(home).parts[0]
+    return "history"
 
 
 def way_out(reason: str) -> str:
@@ -45,7 +61,9 @@ def way_out(reason: str) -> str:
         return "another program holds it: run again when that has ended"
     if "malformed" in reason or "not a database" in reason or "no such table" in reason:
         return "move that folder away, and `apt-assets run` makes it anew from the store"
-    return "give this user the right to write there, and room on the disk"
+    if "full" in reason:
+        return "make room on its disk, and run again"
+    return "give this user the right to write there"
 
 
 class Dagster:

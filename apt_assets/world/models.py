@@ -173,12 +173,10 @@ class Models:
         kept = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
         # The same weights once more, in the form of those who trained the model.
         left = ["consolidated*", "original/*"]
+        here_only = {} if self.fetch else {"local_files_only": True}
         try:
-            folder = Path(
-                snapshot_download(
-                    named, revision=revision, allow_patterns=kept, ignore_patterns=left, local_files_only=not self.fetch
-                )
-            )
+            found = snapshot_download(named, revision=revision, allow_patterns=kept, ignore_patterns=left, **here_only)
+            folder = Path(found)
         except Exception as error:
             if not self.fetch and isinstance(error, LocalEntryNotFoundError):
                 raise NotDownloaded(f"{key}: {named!r} is not downloaded yet: `apt-assets run` does it") from None
