@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 EXPERIMENT := experiments/embedded.yaml
+# Where apt-assets keeps all that it writes, and looks for what is downloaded: as $APT_HOME says.
+HOME_FOLDER := $(patsubst ~%,$(HOME)%,$(or $(APT_HOME),.))
+CACHE := $(HOME_FOLDER)/.apt/cache
 TORCH := torch==2.13.0
 PLATFORM := import platform, sys; print(sys.platform, platform.machine(), *sys.version_info[:2])
 # What torch asks for on PyPI beside what it needs on a CPU: none of it is locked.
@@ -9,8 +12,12 @@ CUDA := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvid
 
 .PHONY: demo test check lint ui docs lock audit bench bench-incremental torture setup embedded clean
 
+.DEFAULT_GOAL := demo
+# What these read is the repository's own, whatever $APT_HOME says.
+test check bench torture: CACHE := .apt/cache
+
 demo: embedded  ## set up, land the embedded domain, run base scores and two iterations
-	$(BIN)/apt-assets land --experiment $(EXPERIMENT) .apt/cache/icd10.jsonl
+	$(BIN)/apt-assets land --experiment $(EXPERIMENT) "$(CACHE)/icd10.jsonl"
 	$(BIN)/apt-assets run --experiment $(EXPERIMENT) --iterations 2
 
 test: embedded  ## set up and run the tests
@@ -26,7 +33,7 @@ lint: setup  ## format check, lint, types, and that imports run one way
 	$(BIN)/lint-imports
 
 ui: embedded  ## open Dagster on http://127.0.0.1:3000
-	$(BIN)/apt-assets land --experiment $(EXPERIMENT) .apt/cache/icd10.jsonl
+	$(BIN)/apt-assets land --experiment $(EXPERIMENT) "$(CACHE)/icd10.jsonl"
 	$(BIN)/apt-assets ui --experiment $(EXPERIMENT)
 
 docs: setup  ## write the documentation site into site/; every warning is an error
@@ -79,7 +86,7 @@ setup: .venv/ready
 	touch $@
 
 embedded: setup  ## pinned downloads, unpacked once
-	@$(BIN)/python -m resources.demo.downloads .apt/cache
+	@$(BIN)/python -m resources.demo.downloads "$(CACHE)"
 
 clean:  ## remove everything that was computed, written or downloaded; landed files, the pages of studies and the environment stay
-	rm -rf .apt site dagster_home/history dagster_home/storage dagster_home/schedules
+	rm -rf site "$(HOME_FOLDER)/.apt" $(foreach part,history storage schedules,"$(HOME_FOLDER)/dagster_home/$(part)")

@@ -1,22 +1,40 @@
-"""The command line: `apt-assets`. Exit codes: 0 done, 1 a stage or gate failed, 2 bad usage or input."""
+"""The command line: `apt-assets`. Exit codes: report/ending.py."""
 
-import json
-import os
+from apt_assets.report import interrupts
+
+interrupts.end_while_importing()
+
 import sys
+from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
-from apt_assets.report.terminal import print_results, print_table, print_unused, say, shown_of
+from apt_assets.report import terminal
+from apt_assets.report.ending import ends, run_program
 from apt_assets.settings.experiment import UsageError
-from apt_assets.settings.reader import DEFAULT_EXPERIMENT, find_experiment
-from resources.store.manifest import CorruptArtifact
+from apt_assets.settings.reader import DEFAULT_EXPERIMENT, expanded, file_to_write, find_experiment, path_of
 
 if TYPE_CHECKING:
     from apt_assets.project import Project
 
+
+class Commands(TyperGroup):
+    """Typer would end Ctrl-C and a closed pipe by itself, without a word and as a failed stage."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, OSError) as error:
+            raise SystemExit(ends(error)) from None
+
+
 app = typer.Typer(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -28,7 +46,8 @@ app = typer.Typer(
     `export` the adapter. `plan` tells beforehand what would be computed and why. Nothing is computed
     twice: a stage runs again only if its inputs, settings or code changed.
 
-    Exit codes: 0 done; 1 a stage or the gate failed; 2 bad usage or bad input; 130 interrupted.
+    Exit codes: 0 done; 1 a stage or the gate failed; 2 bad usage or bad input, or a disk, file or port that cannot be
+    used; 130 interrupted; 141 nobody reads the output.
     """,
 )
 
@@ -40,17 +59,35 @@ ExperimentOption = Annotated[
         help="Experiment file. Default: $APT_EXPERIMENT, else ./experiment.yaml, else the embedded default.",
     ),
 ]
+NumberArgument = Annotated[str | None, typer.Argument(metavar="[N]", help="The same as --iterations N.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
-def open_project(experiment: Path | None) -> "Project":
+def open_project(experiment: Path | None, *, fetch: bool = False) -> "Project":
+    """fetch: whether models that are not on this machine are downloaded. What only looks does not."""
     from apt_assets.project import Project  # here, since it knows all stages, and `--help` has no need of them
 
-    return Project.open(experiment)
+    return Project.open(experiment, fetch=fetch)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"apt-assets {metadata.version('apt-assets')}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
 def run(
+    number: NumberArgument = None,
     iterations: Annotated[
         int | None,
         typer.Option(min=1, max=9999, help="Bring iterations 1..N up to date; default: until the loop ends."),
@@ -75,7 +112,10 @@ def run(
     In a terminal bars show how far each part is, with rate and time left. With --json the result is one
     object on stdout, and stderr has a JSON object per line: {"event": "line" or "progress", ...}.
     """
-    project = open_project(experiment)
+    from apt_assets.report.show import asked
+
+    iterations = asked(number, iterations)
+    project = open_project(experiment, fetch=True)
     from apt_assets.engine.display import display
     from apt_assets.orchestration.run import run_loop
     from apt_assets.report.show import stage_at
@@ -93,24 +133,19 @@ def run(
     from apt_assets.report.results import results
 
     found = results(project)
-    outcome = {
-        "passed": result.passed,
-        "reason": result.reason,
-        "computed": [list(pair) for pair in result.computed],
-        "reused": [list(pair) for pair in result.reused],
-    }
     if as_json:
-        print(json.dumps({**outcome, **found}))
+        terminal.print_json({**asdict(result), **found})
     else:
-        print_results(found)
+        terminal.print_results(found)
         print(f"{len(result.computed)} stages computed, {len(result.reused)} reused")
-        print_unused(project)
+        terminal.print_unused(project)
         print(f"{'ended' if result.passed else 'STOPPED'}: {result.reason}")
     raise typer.Exit(0 if result.passed else 1)
 
 
 @app.command()
 def plan(
+    number: NumberArgument = None,
     iterations: Annotated[int | None, typer.Option(min=1, max=9999, help="How many iterations to look at.")] = None,
     experiment: ExperimentOption = None,
     as_json: JsonOption = False,
@@ -121,10 +156,12 @@ def plan(
     ("references"), and optimiser steps; "about" is what a stage
     that waits for another one took the last time.
     """
+    from apt_assets.report.show import asked
+
+    iterations = asked(number, iterations)
     project = open_project(experiment)
     from apt_assets.loop.next_run import End, next_run
-    from apt_assets.loop.work import total, work_of
-    from apt_assets.report.tables import recent, why
+    from apt_assets.loop.work import work_of
 
     opened = len(project.store.iterations(project.experiment.name))
     planner = project.planner()
@@ -134,23 +171,13 @@ def plan(
     works = [work_of(project, planner, one) for one in plans]
     if as_json:
         found = zip(plans, works, strict=True)
-        print(json.dumps([{**p.as_json(), "work": w.amounts, "work_exact": w.exact} for p, w in found]))
+        terminal.print_json([{**p.as_json(), "work": w.amounts, "work_exact": w.exact} for p, w in found])
         return
-    shown = {p.iteration for p in plans if p.status != "fresh"}
-    shown |= set(recent(list(dict.fromkeys(p.iteration for p in plans))))
-    rows = [
-        [p.iteration, p.stage, p.status, str(w) if p.status in ("stale", "missing", "waiting") else "", why(p.causes)]
-        for p, w in zip(plans, works, strict=True)
-        if p.iteration in shown
-    ]
-    print_table(("iteration", "stage", "status", "cost", "why"), rows)
-    fresh = sum(p.status == "fresh" for p in plans)
-    if hidden := len({p.iteration for p in plans} - shown):
-        print(f"{hidden} earlier iterations, in which all is fresh, are not shown: --json has all")
-    print(f"{fresh} of {len(plans)} stages are fresh; to compute: {total(works)}")
+    terminal.print_plan(plans, works)
     step = next_run(project, planner, iterations)
     print(f"the loop is at its end: {step.reason}" if isinstance(step, End) else f"next: {step.key}, {step.reason}")
-    print_unused(project)
+    terminal.print_downloads(project)
+    terminal.print_unused(project)
 
 
 @app.command()
@@ -168,7 +195,10 @@ def explain(
     key = parse_key(iteration)
     require_stage(key, stage)
     found = explaining.explain(project, stage, key)
-    print(json.dumps(found) if as_json else explaining.as_text(found))
+    if as_json:
+        terminal.print_json(found)
+    else:
+        print(explaining.as_text(found))
 
 
 @app.command()
@@ -192,7 +222,7 @@ def gc(
     except RuntimeError as error:
         raise UsageError(str(error)) from None
     if as_json:
-        print(json.dumps(found_as_json(found)))
+        terminal.print_json(found_as_json(found))
         return
     what = ", ".join(f"{count} {kind}" for kind, count in found.removed.items()) or "nothing"
     print(f"{'would remove' if dry_run else 'removed'}: {what}; {found.bytes / 1e6:.1f} MB")
@@ -206,13 +236,10 @@ def status(experiment: ExperimentOption = None, as_json: JsonOption = False) -> 
 
     found = results(project)
     if as_json:
-        print(json.dumps(found))
+        terminal.print_json(found)
         return
-    entries = shown_of(found)
-    names = list(dict.fromkeys(name for entry in entries for name in entry["stages"]))
-    cells = [[name, *(e["stages"].get(name, {}).get("status", "") for e in entries)] for name in names]
-    print_table(("stage", *(entry["iteration"] for entry in entries)), cells)
-    print_results(found)
+    terminal.print_states(found)
+    terminal.print_results(found)
 
 
 @app.command()
@@ -242,15 +269,15 @@ def land(
         folder = project.home / "landing"
     from apt_assets.landing.land import land_files
 
-    report = land_files([path.expanduser() for path in files], folder)
+    report = land_files([expanded(path, "land") for path in files], folder)
     if as_json:
-        print(json.dumps(report))
+        terminal.print_json(report)
     else:
         for one in report:
             print(f"{one['file']}: {one['good']} rows landed as {one['landed']}, {len(one['bad'])} bad rows")
             rows = [[str(b["line"]), b["field"] or "-", b["reason"], b["raw"][:60]] for b in one["bad"][:20]]
             if rows:
-                print_table(("line", "field", "reason", "row"), rows)
+                terminal.print_table(("line", "field", "reason", "row"), rows)
             if len(one["bad"]) > 20:
                 print(
                     f"and {len(one['bad']) - 20} more; all of them: --json, or `apt-assets show quarantine ITERATION`"
@@ -273,9 +300,9 @@ def show(
 
     columns, rows, total = rows_of(project, stage, iteration, limit)
     if as_json:
-        print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], ensure_ascii=False, default=str))
+        terminal.print_json([dict(zip(columns, row, strict=True)) for row in rows])
         return
-    print_table(columns, [[str(cell) for cell in row] for row in rows])
+    terminal.print_table(columns, [[str(cell) for cell in row] for row in rows])
     print(f"{len(rows)} of {total} rows")
 
 
@@ -293,18 +320,15 @@ def report(
     """
     project = open_project(experiment)
     if as_json:
-        from apt_assets.report.findings import as_json as found_as_json
         from apt_assets.report.findings import findings
 
-        print(found_as_json(findings(project)))
+        terminal.print_json(findings(project))
         return
-    target = file.expanduser()
-    if target.is_dir() or not target.parent.is_dir():
-        raise UsageError(f"{target}: name a file in a folder that is there")
     from apt_assets.report.page import write_report
 
+    target = file_to_write(file)
     write_report(project, target)
-    say(f"wrote {target}")
+    terminal.say(f"wrote {target}")
 
 
 @app.command()
@@ -320,7 +344,7 @@ def export(
     project = open_project(experiment)
     from apt_assets.report.export import export as write
 
-    exported = write(project, folder.expanduser(), iteration, what)
+    exported = write(project, path_of(folder, "export"), iteration, what)
     print(f"wrote {what} of iteration {exported} to {folder}")
 
 
@@ -344,12 +368,12 @@ def study(
 
     shown = display(as_json=as_json)
     try:
-        found = run_study(file.expanduser(), out, jobs, shown, only_estimate=estimate)
+        found = run_study(file, out, jobs, shown, only_estimate=estimate)
     finally:
         shown.close()
     if found is not None:
         if as_json:
-            print(json.dumps(found))
+            terminal.print_json(found)
         raise typer.Exit(1 if found["failed"] else 0)
 
 
@@ -360,42 +384,15 @@ def ui(
     experiment: ExperimentOption = None,
 ) -> None:
     """Open the project in Dagster: asset graph, runs, checks, sensors. Ends with Ctrl-C."""
-    project = open_project(experiment)
+    project = open_project(experiment, fetch=True)
     from apt_assets.engine.display import Lines
-    from apt_assets.loop.next_run import following
-    from apt_assets.orchestration.instance import Dagster
+    from apt_assets.orchestration.ui import serve
 
-    Dagster(project, Lines()).settle(following(project, project.planner()))
-    os.environ["APT_EXPERIMENT"] = str(project.experiment_file)
-    os.environ["APT_WATCH"] = "1" if watch else "0"
-    # Each of Dagster's many threads that settles otherwise keeps memory of its own: 5 MB a thread, until all have.
-    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
-    say(f"Dagster at http://127.0.0.1:{port} (Ctrl-C ends it); asset graph: http://127.0.0.1:{port}/asset-groups")
-    command = [
-        str(Path(sys.executable).parent / "dagster"),
-        "dev",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    workspace = Path(__file__).resolve().parents[1] / "workspace.yaml"
-    os.execv(command[0], [*command, "--workspace", str(workspace)])
+    serve(project, port, Lines(), watch=watch)
 
 
 def main() -> None:
-    """Entry point: turns the errors people can act on into one message and an exit code."""
-    try:
-        app()
-    except UsageError as error:
-        say(f"error: {error}")
-        sys.exit(2)
-    except CorruptArtifact as error:
-        say(f"error: {error}; `apt-assets run` computes it again")
-        sys.exit(1)
-    except KeyboardInterrupt:
-        say("interrupted: finished stages are kept, and the next run goes on from there")
-        sys.exit(130)
+    sys.exit(run_program(app))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Everything a run writes lies below $APT_HOME (default: the repository): `.apt/` 
 the store, `landing/` the landed files, `dagster_home/` Dagster's own records.
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -16,7 +15,7 @@ from apt_assets.landing.folder import LandingFolder
 from apt_assets.promotion import LoopPlanner
 from apt_assets.settings.experiment import REPOSITORY, Experiment, UsageError
 from apt_assets.settings.iterations import BASE
-from apt_assets.settings.reader import find_experiment, load_experiment
+from apt_assets.settings.reader import find_experiment, find_home, load_experiment
 from apt_assets.world.code import CodeDigests, source_digests
 from apt_assets.world.execution import MODEL, Executions
 from apt_assets.world.models import Models
@@ -39,13 +38,13 @@ class Project:
     experiment_file: Path | None = None
     experiment_digest: str | None = None
     forced: set[tuple[str, str]] = field(default_factory=set)  # (iteration, stage) to compute although it may be fresh
+    fetch: bool = True  # whether a model that is not on this machine may be downloaded
 
     @classmethod
-    def open(cls, experiment: Path | None = None) -> "Project":
-        """The project of this process; see `find_experiment`. Raises UsageError."""
+    def open(cls, experiment: Path | None = None, *, fetch: bool = True) -> "Project":
+        """The project of this process; see `find_experiment` and `find_home`. Raises UsageError."""
         path = find_experiment(experiment)
-        home = Path(os.environ.get("APT_HOME") or REPOSITORY).resolve()
-        return cls(load_experiment(path), home, path, digest_of(path))
+        return cls(load_experiment(path), find_home(), path, digest_of(path), fetch=fetch)
 
     # -- folders ---------------------------------------------------------------------------------
 
@@ -83,7 +82,7 @@ class Project:
 
     @cached_property
     def models(self) -> Models:
-        return Models(self.experiment, self.home, self.cache, self._digests)
+        return Models(self.experiment, self.home, self.cache, self._digests, self.fetch)
 
     @cached_property
     def executions(self) -> Executions:

@@ -1,6 +1,7 @@
 """Any causal model of transformers answers as transformers does: packed where that holds, plainly elsewhere."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from resources.model.policy import encode, load_policy
 from tests import tiny
 from tests.architectures import NAMES, make_architecture, try_architecture
 
-PAGE = "docs/architectures.md"
+PAGE = Path(__file__).parents[1] / "docs" / "architectures.md"
 PROMPTS = [f"{word} question {i}?" * (1 + i % 3) for i, word in enumerate(["sky", "grass", "blood", "sea"] * 2)]
 NEW = 6
 # Of every kind: attention alone, windows, soft caps, sinks, ALiBi, states, convolutions, experts, learned positions.
@@ -34,8 +35,7 @@ def of_transformers(folder, policy):
 
 
 def paths_on_the_page():
-    with open(PAGE, encoding="utf-8") as page:
-        return dict(re.findall(r"^\| (\S+) \| (packed|plain|uncached) \|", page.read(), re.M))
+    return dict(re.findall(r"^\| (\S+) \| (packed|plain|uncached) \|", PAGE.read_text(encoding="utf-8"), re.M))
 
 
 def check(name, folder):

@@ -43,7 +43,7 @@ class Events(Display):
         self._write({"event": "progress", **asdict(at), **numbers})
 
     def _write(self, event: dict[str, Any]) -> None:
-        print(json.dumps(event, ensure_ascii=False), file=sys.stderr, flush=True)
+        print(json.dumps(event), file=sys.stderr, flush=True)
 
 
 class Bars(Display):

@@ -53,8 +53,12 @@ def land_file(path: Path, folder: Path) -> dict[str, Any]:
             # The sensor and the planner see a whole file or none.
             temporary = folder / f".{landed}.partial"
             temporary.unlink(missing_ok=True)  # a link there would be written through
-            shutil.copyfile(path, temporary)
-            temporary.replace(folder / landed)
+            try:
+                shutil.copyfile(path, temporary)
+                temporary.replace(folder / landed)
+            except BaseException:
+                temporary.unlink(missing_ok=True)  # a full disk, Ctrl-C
+                raise
     return {"good": found.rows, "bad": [asdict(bad) for bad in found.rejects], "landed": landed}
 
 

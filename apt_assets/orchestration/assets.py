@@ -18,6 +18,7 @@ from apt_assets.engine.stage import SOURCES, Source, Stage
 from apt_assets.orchestration.ledger import Ledger, code_version, dependencies
 from apt_assets.orchestration.metadata import check_metadata, metadata
 from apt_assets.project import Project
+from apt_assets.report.ending import of_the_machine
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE, is_key, key_of, number_of
 from resources.store import locks
@@ -29,6 +30,8 @@ warnings.simplefilter("ignore", dg.PreviewWarning)
 ITERATIONS = dg.DynamicPartitionsDefinition(name="iteration")
 # One run of the loop at a time: iteration t+1 needs what t promoted. The limit is in dagster.yaml.
 POOL = "apt_loop"
+# Marks the failure of a step that a disk, its rights or a folder's files are the reason of, not what it computes.
+MACHINE = "machine"
 LOG_SECONDS = 5.0  # between two log lines that tell how far a part of a stage is
 
 
@@ -158,6 +161,10 @@ def run(project: Project, iteration: str, name: str, context: Any, display: Disp
         raise
     except (StageBlocked, UsageError) as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
+    except Exception as error:
+        if (reason := of_the_machine(error)) is not None:
+            raise dg.Failure(description=reason, metadata={MACHINE: True}) from error
+        raise
 
 
 def announce(project: Project, iteration: str, context: Any) -> None:

@@ -1,13 +1,18 @@
 """This process's Dagster instance, in the project's own folder."""
 
 import os
-import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from apt_assets.engine.display import Display
 from apt_assets.project import Project
-from apt_assets.settings.experiment import REPOSITORY
+from apt_assets.report import interrupts
+from apt_assets.settings.experiment import REPOSITORY, UsageError
 from apt_assets.settings.iterations import BASE
 from resources.store import locks
+from resources.store.digest import write_atomically
 
 
 def prepare_dagster_home(project: Project) -> None:
@@ -16,7 +21,49 @@ def prepare_dagster_home(project: Project) -> None:
     project.dagster_home.mkdir(parents=True, exist_ok=True)
     settings = project.dagster_home / "dagster.yaml"
     if not settings.exists():
-        shutil.copyfile(REPOSITORY / "dagster_home" / "dagster.yaml", settings)
+        ours = (REPOSITORY / "dagster_home" / "dagster.yaml").read_text(encoding="utf-8")
+        write_atomically(settings, ours)  # half of it would count
+
+
+SQLITE = b"SQLite format 3\0"  # how its files begin
+
+
+@contextmanager
+def readable_history(project: Project) -> Iterator[None]:
+    """What SQLite, or Dagster's settings, are the reason of, as a UsageError that says what to do about it."""
+    import dagster as dg
+    import yaml
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except (sqlite3.Error, DBAPIError) as error:
+        reason = str(error.__cause__ or error)
+        folder = project.dagster_home / damaged_part(project.dagster_home)
+        raise UsageError(f"{folder}: Dagster's history: {reason}; {way_out(reason)}") from None
+    except (dg.DagsterInvalidConfigError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{project.dagster_home / 'dagster.yaml'}: Dagster cannot use it: {reason[:300]}") from None
+
+
+def damaged_part(home: Path) -> str:
+    """The folder of Dagster's that has a file which is no database; history, if each is one."""
+    for path in sorted(home.glob("*/**/*.db")):
+        with path.open("rb") as file:
+            if file.read(len(SQLITE)) not in (SQLITE, b""):
+                return path.relative_to(home).parts[0]
+    return "history"
+
+
+def way_out(reason: str) -> str:
+    """What helps against an error of SQLite."""
+    if "locked" in reason:
+        return "another program holds it: run again when that has ended"
+    if "malformed" in reason or "not a database" in reason or "no such table" in reason:
+        return "move that folder away, and `apt-assets run` makes it anew from the store"
+    if "full" in reason:
+        return "make room on its disk, and run again"
+    return "give this user the right to write there"
 
 
 class Dagster:
@@ -28,7 +75,7 @@ class Dagster:
 
         self._project, self._display = project, display
         # Two processes that create its databases at the same time fail in its migrations.
-        with project.store.locks.take(locks.DAGSTER):
+        with project.store.locks.take(locks.DAGSTER), readable_history(project):
             self.instance = dg.DagsterInstance.get()
             # dagster.yaml's default limit does not bind the first runs that ever use a pool.
             self.instance.event_log_storage.set_concurrency_slots("apt_loop", 1)
@@ -40,27 +87,31 @@ class Dagster:
         from apt_assets.orchestration.ledger import settle
 
         keys = self._project.store.iterations(self._project.experiment.name)
-        settle(self._project, self.instance, [*keys, *([also] if also else [])])
+        with readable_history(self._project):
+            settle(self._project, self.instance, [*keys, *([also] if also else [])])
 
     def materialize(self, key: str) -> tuple[str, str | None]:
         """Run the stages of one iteration (or of BASE): (run id, what failed, if anything did).
 
-        Dagster turns Ctrl-C into an error of its own; here it is KeyboardInterrupt again.
+        Dagster turns Ctrl-C into an error of its own; here it is KeyboardInterrupt again. Raises UsageError if the
+        machine was the reason: a full disk, say, or Dagster's history.
         """
         import dagster as dg
 
+        from apt_assets.orchestration.assets import MACHINE
         from apt_assets.orchestration.definitions import build_definitions
 
         # Built anew each time: code versions are those of now.
         definitions = build_definitions(self._project, self._display)
         job = definitions.resolve_job_def("score_base" if key == BASE else "iterate")
         try:
-            result = job.execute_in_process(
-                instance=self.instance,
-                partition_key=None if key == BASE else key,
-                raise_on_error=False,
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            )
+            with interrupts.kept_from_children(), readable_history(self._project):
+                result = job.execute_in_process(
+                    instance=self.instance,
+                    partition_key=None if key == BASE else key,
+                    raise_on_error=False,
+                    run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                )
         except dg.DagsterExecutionInterruptedError:
             raise KeyboardInterrupt from None
         if result.success:
@@ -71,6 +122,8 @@ class Dagster:
         data = failures[0].step_failure_data
         if data.error and data.error.cls_name == "DagsterExecutionInterruptedError":
             raise KeyboardInterrupt
+        if data.user_failure_data and MACHINE in data.user_failure_data.metadata:
+            raise UsageError(data.user_failure_data.description)
         error = data.user_failure_data.description if data.user_failure_data else None
         cause = data.error.cause or data.error if data.error else None
         return result.run_id, f"{failures[0].step_key}: {error or (cause.message.strip() if cause else 'failed')}"

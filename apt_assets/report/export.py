@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from apt_assets.engine.plan import Planner
 from apt_assets.project import Project
+from apt_assets.promotion import LoopPlanner
 from apt_assets.report.model_card import model_card
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import key_of
-from resources.model.lm_eval_tasks import read_yaml
+from resources.yaml_file import read_yaml
 
 What = Literal["adapter", "merged", "pairs", "results"]
 
@@ -32,6 +33,17 @@ def export(project: Project, target: Path, iteration: int | None, what: What) ->
         raise UsageError(f"an iteration is 1 to 9999, got {iteration}")
     planner = project.planner()
     key = key_of(iteration) if iteration else last_promoted(project, planner)
+    try:
+        write(project, planner, key, what, target)
+    except BaseException:
+        if target.is_dir():
+            for path in target.iterdir():  # it was new or empty, and half of an export looks like one
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
+    return key
+
+
+def write(project: Project, planner: LoopPlanner, key: str, what: What, target: Path) -> None:
     match what:
         case "pairs":
             source = fresh(project, planner, key, "preference_pairs")
@@ -44,7 +56,6 @@ def export(project: Project, target: Path, iteration: int | None, what: What) ->
             (write_merged if what == "merged" else write_adapter)(project, source, target)
             card = model_card(project, planner, key, merged=what == "merged")
             (target / "README.md").write_text(card, encoding="utf-8")
-    return key
 
 
 def fresh(project: Project, planner: Planner, key: str, stage: str) -> Path:

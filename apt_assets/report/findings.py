@@ -1,6 +1,5 @@
 """What the report says, as plain data: read from the store, nothing computed anew but counts."""
 
-import json
 import platform
 from collections.abc import Iterator
 from importlib import metadata
@@ -231,7 +230,3 @@ def identities(look: ProjectLook, keys: list[str], served: list[str]) -> dict[st
     own = {"apt-assets": metadata.version("apt-assets"), "python": platform.python_version()}
     used = {name: ", ".join(sorted(found)) for name, found in sorted(versions.items())}
     return {"versions": {**own, **used}, "digests": digests}
-
-
-def as_json(found: dict[str, Any]) -> str:
-    return json.dumps(found, ensure_ascii=False, default=str)

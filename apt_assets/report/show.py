@@ -7,6 +7,7 @@ from apt_assets.engine.stage import STAGES
 from apt_assets.project import Project
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE, key_of
+from apt_assets.settings.reader import nearest
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,11 +22,23 @@ def parse_key(iteration: str) -> str:
     return key_of(int(iteration))
 
 
+def asked(number: str | None, iterations: int | None) -> int | None:
+    """How many iterations `run N` or `run --iterations N` asks for; None: neither was given. Raises UsageError."""
+    if number is None:
+        return iterations
+    if iterations is not None:
+        raise UsageError(f"iterations: {number} and --iterations {iterations} were both given; give one")
+    if not (number.isascii() and number.isdigit() and 0 < int(number[:5]) <= 9999):
+        force = f"; to compute a stage once more: --force {number}" if number in STAGES else ""
+        raise UsageError(f"iterations: give a number from 1 to 9999, such as 3; got {number!r}{force}")
+    return int(number)
+
+
 def require_stage(key: str, name: str) -> None:
     """Raise UsageError if iteration `key`, or BASE, has no stage of that name; it names those there are."""
     names = [stage.name for stage in STAGES.values() if stage.partitioned == (key != BASE)]
     if name not in names:
-        raise UsageError(f"{name!r} is not a stage of {key}; there are: {', '.join(names)}")
+        raise UsageError(f"{name!r} is not a stage of {key}{nearest(name, names)}; there are: {', '.join(names)}")
 
 
 def stage_at(project: Project, named: str) -> tuple[str, str]:
@@ -72,7 +85,8 @@ def rows_of(project: Project, name: str, iteration: str, limit: int) -> tuple[li
         content = {k: v for f in files if f.endswith(".json") for k, v in json.loads((folder / f).read_text()).items()}
         return ["key", "value"], [(k, json.dumps(v)) for k, v in content.items()][:limit], len(content)
     else:
-        raise UsageError(f"{name!r} of {key} is not there; there are: {', '.join([*present, *sorted(tables)])}")
+        names = [*present, *sorted(tables)]
+        raise UsageError(f"{name!r} of {key} is not there{nearest(name, names)}; there are: {', '.join(names)}")
     if "record" in rows.columns:
         rows = with_lines(project, rows).sort("file", "line")
     return rows.columns, rows.head(limit).rows(), rows.height

@@ -2,34 +2,75 @@
 
 import difflib
 import os
-import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from apt_assets.settings.experiment import REPOSITORY, Experiment, UsageError
+from resources.yaml_file import NotYaml, read_yaml
 
 DEFAULT_EXPERIMENT = REPOSITORY / "experiments" / "embedded.yaml"
+OF_A_STUDY = ("domains", "arms")  # sections that a study file has and no experiment file
 
 
-class Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but 1e-3 is a number, as people who set learning rates expect."""
+def expanded(named: Path | str, what: str) -> Path:
+    """A path as someone named it, with `~` a home folder. what: who named it. Raises UsageError if there is none."""
+    try:
+        return Path(named).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{what}: {named}: no home folder is known for this; write it out") from None
 
 
-Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+"), list("-+0123456789"))
+def path_of(named: Path | str, what: str, below: Path | None = None) -> Path:
+    """The absolute path that someone named, where links lead to. below: what a relative one counts from; None: the
+    current folder.
+
+    Raises UsageError for what `expanded` does, links that lead in a circle, and bytes that are not UTF-8: what is kept
+    about such a file could not be written.
+    """
+    path = expanded(named, what)
+    try:
+        str(path).encode("utf-8")
+        return (path if below is None else below / path).resolve()
+    except UnicodeEncodeError:
+        raise UsageError(f"{what}: {path}: a name that is not UTF-8; rename it") from None
+    except RuntimeError:
+        raise UsageError(f"{what}: {path}: leads in a circle of links") from None
+
+
+def file_to_write(named: Path) -> Path:
+    """Where a file that someone named is written: through a link, to where it leads. Raises UsageError for what is
+    no place for a file."""
+    path = expanded(named, "the file")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UsageError(f"{path}: is a pipe or a device; name a file")
+    path = path_of(path, "the file")
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"{path}: name a file in a folder that is there")
+    return path
+
+
+def find_home() -> Path:
+    """$APT_HOME, or else the repository. Raises UsageError if it is a file."""
+    home = path_of(os.environ.get("APT_HOME") or REPOSITORY, "$APT_HOME")
+    if home.exists() and not home.is_dir():
+        raise UsageError(f"$APT_HOME: {home}: is no folder; name one, or unset it")
+    return home
 
 
 def read_mapping(path: Path, absent: UsageError, other: UsageError) -> dict[str, Any]:
     """What a YAML file of settings says. Raises `absent` if there is none, `other` if it is no mapping, and
-    UsageError if it cannot be read."""
+    UsageError or OSError if it cannot be read."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        if path.exists() and not path.is_file() and not path.is_fifo():
+            raise UsageError(f"{path}: is {'a folder' if path.is_dir() else 'a device'}; name a file")
+        content = read_yaml(path)
     except FileNotFoundError:
         raise absent from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: not readable as YAML: {error}") from None
+    except NotYaml as error:
+        raise UsageError(f"{path}: {error}") from None
     if not isinstance(content, dict):
         raise other
     return content
@@ -45,6 +86,8 @@ def load_experiment(path: Path) -> Experiment:
         UsageError(f"no experiment file {path}: check --experiment or $APT_EXPERIMENT"),
         UsageError(f"{path}: must be a mapping with at least `name: <word>`"),
     )
+    if set(OF_A_STUDY) <= content.keys():
+        raise UsageError(f"{path}: is a study file: `apt-assets study {path}` runs it; name an experiment file here")
     try:
         return Experiment.model_validate(content)
     except ValidationError as error:
@@ -55,13 +98,24 @@ def explain(error: Any) -> str:
     """One validation error as `key: what is wrong (did you mean ...)`."""
     where = ".".join(str(part) for part in error["loc"] if not str(part).startswith(("list[", "literal[")))
     if error["type"] != "extra_forbidden":
-        return f"{where or 'experiment'}: {error['msg']}, got {error['input']!r}"
+        return f"{where or 'experiment'}: {error['msg']}, got {shortened(error['input'])}"
     return f"{where}: {unknown(where)}"
+
+
+def shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:300]} ..."
 
 
 def unknown(key: str) -> str:
     """What is said of a dotted key that no experiment file may hold."""
     return f"unknown key; the nearest valid key is {difflib.get_close_matches(key, valid_keys(), n=1, cutoff=0)[0]}"
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """What is said of a name that is none of these: ` (did you mean ...?)`, or nothing if it is like none of them."""
+    found = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def valid_keys(model: type[BaseModel] = Experiment, prefix: str = "") -> list[str]:
@@ -76,10 +130,10 @@ def valid_keys(model: type[BaseModel] = Experiment, prefix: str = "") -> list[st
 
 
 def find_experiment(named: Path | None) -> Path:
-    """--experiment, else $APT_EXPERIMENT, else ./experiment.yaml, else the embedded default."""
+    """--experiment, else $APT_EXPERIMENT, else ./experiment.yaml, else the embedded default. Raises UsageError."""
     if named is not None:
-        return named.resolve()
+        return path_of(named, "--experiment")
     if from_environment := os.environ.get("APT_EXPERIMENT"):
-        return Path(from_environment).resolve()
-    local = Path("experiment.yaml").resolve()
-    return local if local.is_file() else DEFAULT_EXPERIMENT
+        return path_of(from_environment, "$APT_EXPERIMENT")
+    local = Path("experiment.yaml")
+    return local.resolve() if local.is_file() else DEFAULT_EXPERIMENT

@@ -15,6 +15,7 @@ from apt_assets.engine.step import StageBlocked
 from apt_assets.loop.next_run import End
 from apt_assets.loop.turns import Stuck, in_turn
 from apt_assets.project import Project
+from apt_assets.report.ending import run_program
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE
 
@@ -44,16 +45,13 @@ def bring_up_to_date(project: Project, iterations: int, log: Callable[[str], Non
                 break
 
 
-def main() -> int:
+def main() -> None:
     project = Project.open(Path(sys.argv[1]))
-    shown = Lines()
     try:
-        bring_up_to_date(project, int(sys.argv[2]), shown.line)
-    except (UsageError, StageBlocked) as error:
-        shown.line(f"error: {error}")
-        return 2
-    return 0
+        bring_up_to_date(project, int(sys.argv[2]), Lines().line)
+    except StageBlocked as error:
+        raise UsageError(str(error)) from None
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

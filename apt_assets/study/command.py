@@ -9,6 +9,7 @@ from typing import Any
 from apt_assets.engine.display import Display
 from apt_assets.project import Project
 from apt_assets.settings.experiment import UsageError
+from apt_assets.settings.reader import path_of
 from apt_assets.study.advice import sentence
 from apt_assets.study.file import Study, load_study
 from apt_assets.study.measured_on import machine
@@ -29,7 +30,7 @@ def run_study(
     """
     study, projects = open_study(file)
     home = next(iter(projects.values())).home
-    out = out.resolve() if out else home / "studies" / study.file.name
+    out = path_of(out, "--out") if out else home / "studies" / study.file.name
 
     def write(known: Known) -> dict[str, Any]:
         found = summary(study, known, home, machine())
@@ -54,7 +55,7 @@ def run_study(
 def open_study(file: Path) -> tuple[Study, dict[str, Project]]:
     """The study of `file` on what has landed, and the project of each of its domains. Raises UsageError for a study
     that cannot be used, a domain without landed data, or one that this machine cannot run."""
-    study = load_study(file.resolve())
+    study = load_study(path_of(file, "study"))
     projects = {name: Project.open(study.domain_file(name)) for name in study.domains}
     for name, project in projects.items():
         if not any(project.usable_rows(one) for one in project.landed()):

@@ -6,12 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from apt_assets.settings.experiment import Experiment, Section, UsageError
-from apt_assets.settings.reader import Loader, explain, load_experiment, read_mapping, unknown, valid_keys
+from apt_assets.settings.reader import OF_A_STUDY, explain, load_experiment, path_of, read_mapping, unknown, valid_keys
 from resources.store.digest import digest_json
+from resources.yaml_file import read_yaml
 
 # A study looks at what a recipe does, so no gate stops an arm on the way; whether the domain's own gate would
 # have promoted the result is worked out afterwards.
@@ -22,6 +22,16 @@ SEEDED = ("training.seed", "mining.seed")
 THEIRS = ("policy.device", "policy.dtype", "policy.quantization", "assessor.bad_below")
 OF_THE_DOMAIN = ("owners", "data", "policy", "assessor", "benchmarks", "gate")
 
+
+# Of a study file that works on an experiment file.
+LEAST = """\
+name: my-study
+domains: {mine: my-domain.yaml}
+arms:
+  apt: {}
+  fine-tuning: {settings: {training.objective: sft}}
+control: fine-tuning
+seeds: [0, 1]"""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]  # part of a run's file name
 
@@ -148,10 +158,12 @@ class Study:
     @cached_property
     def domains(self) -> dict[str, dict[str, Any]]:
         """Name -> content of its experiment file."""
+        for name in self.file.domains:
+            load_experiment(self.domain_file(name))  # for its messages: a domain's own mistakes are not an arm's
         return {name: read_yaml(self.domain_file(name)) for name in self.file.domains}
 
     def domain_file(self, domain: str) -> Path:
-        return (self.path.parent / self.file.domains[domain]).resolve()
+        return path_of(self.file.domains[domain], f"{self.path}: domains.{domain}", below=self.path.parent)
 
     def iterations(self, run: Run) -> int:
         """How many the run has; 0: only what it starts from is scored."""
@@ -201,11 +213,6 @@ def put(content: dict[str, Any], key: str, value: Any) -> None:
     content[last] = value
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    load_experiment(path)  # for its messages: a domain's own mistakes are not an arm's
-    return yaml.load(path.read_text(encoding="utf-8"), Loader)
-
-
 def load_study(path: Path) -> Study:
     """Read and check a study file, its domains' experiment files and every arm on each of them.
 
@@ -214,8 +221,13 @@ def load_study(path: Path) -> Study:
     content = read_mapping(
         path,
         UsageError(f"no study file {path}"),
-        UsageError(f"{path}: must be a mapping with name, domains, arms, control and seeds"),
+        UsageError(f"{path}: must be a mapping with name, domains, arms, control and seeds, such as\n{LEAST}"),
     )
+    if not set(OF_A_STUDY) & content.keys() and content.keys() & set(Experiment.model_fields):
+        least = LEAST.replace("my-domain.yaml", path.name)
+        raise UsageError(
+            f"{path}: is an experiment file; a study file compares recipes on it, and says at least\n{least}"
+        )
     try:
         study = Study(path, StudyFile.model_validate(content))
     except ValidationError as error:

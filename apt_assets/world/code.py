@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from resources.store.digest import digest_json
-from resources.store.sealed import Damaged, read_sealed, write_sealed
+from resources.store.sealed import Damaged, read_sealed, remember
 
 PACKAGES = ("apt_assets", "resources", "schemas")
 BOUNDARY = ("apt_assets.engine", "apt_assets.settings", "apt_assets.drawing", "resources.section", "resources.store")
@@ -129,7 +129,7 @@ class CodeDigests:
     def _remember(self) -> None:
         if self._memory is not None:
             content = {"key": self._key(), "closures": self._closures}
-            write_sealed(self._memory, self._memory.name, content)
+            remember(self._memory, content)
 
     def _key(self) -> str:
         return digest_json([BOUNDARY, KNOWN_AS, self.sources])

@@ -51,7 +51,7 @@ class Executions:
 
     def identity(self, name: str) -> str:
         """How a model is run, in a word, or UNTRIED; "none" where there is no such model."""
-        if getattr(self.models, MODEL[name]) is None:
+        if self.models.identity(MODEL[name]) == "none":
             return "none"
         found = self.known(name)
         return UNTRIED if found is None else str(found)
@@ -83,7 +83,7 @@ class Executions:
 
     def slow(self) -> list[str]:
         """A line for each model that is known not to run in packed passes."""
-        found = [(name, self.known(name)) for name in MODEL if getattr(self.models, MODEL[name]) is not None]
+        found = [(name, self.known(name)) for name in MODEL if self.identity(name) not in ("none", UNTRIED)]
         return [self.in_words(name, its) for name, its in found if its is not None and its.path != "packed"]
 
     def in_words(self, name: str, found: Execution) -> str:

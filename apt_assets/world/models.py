@@ -20,12 +20,18 @@ from resources.store.kinds import installed_version
 # Raised when what is asked of a model changes, so that one that was found sound is asked again.
 CHECKS = 1
 LIBRARIES = ("transformers", "tokenizers", "sentence-transformers", "safetensors")
+NOT_HERE = "not downloaded"  # stands for the digest of a model that is not on this machine yet
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+class NotDownloaded(UsageError):
+    """A model is not on this machine yet, and may not be fetched now."""
 
 
 @dataclass
 class Models:
     """The models of one experiment. home: what relative folders are below. cache: where the embedded ones lie.
+    fetch: whether a model that is not on this machine may be downloaded.
 
     Every folder is looked for when it is asked for, and raises UsageError if the model is not on this machine.
     """
@@ -34,6 +40,7 @@ class Models:
     home: Path
     cache: Path
     digests: FileDigests
+    fetch: bool = True
     _adapter_problems: dict[str, str | None] = field(default_factory=dict)
 
     @cached_property
@@ -89,13 +96,23 @@ class Models:
         return self._model_folder(assessor.rubric.model, "policy", "assessor.rubric.model")
 
     def identity(self, name: str) -> str:
-        """Digest of a model by what it is for; "none" where there is none. Asks the files anew at every call."""
-        folder: Path | None = getattr(self, name)
+        """Digest of a model by what it is for; "none" where there is none, NOT_HERE where it is yet to be downloaded.
+        Asks the files anew at every call."""
+        try:
+            folder: Path | None = getattr(self, name)
+        except NotDownloaded:
+            return NOT_HERE
         if folder is None:
             return "none"
         if name == "initial_adapter":
             return digest_json(list(self.adapter_digests(folder).values()))
         return self.digests.folder(folder)
+
+    def to_download(self) -> list[str]:
+        """The names of the models that a run would download first."""
+        named = {"base_model": self.experiment.policy.model, "encoder": self.experiment.retrieval.encoder}
+        named["grader"] = self.experiment.assessor.rubric.model or ""
+        return list(dict.fromkeys(name for what, name in named.items() if self.identity(what) == NOT_HERE))
 
     def check_files(self) -> None:
         """Raise UsageError if the files of a model are not whole, or of another kind of model than the setting that
@@ -213,6 +230,8 @@ class Models:
     def _model_folder(self, named: str, embedded: str, key: str, revision: str | None = None) -> Path:
         if named == "embedded":
             folder = self.cache / embedded
+            if not folder.is_dir() and not self.fetch:
+                raise NotDownloaded(f"{key}: the embedded models are not downloaded yet: `apt-assets run` does it")
             if not folder.is_dir():
                 from resources.demo.downloads import prepare
 
@@ -230,13 +249,24 @@ class Models:
         if folder.is_dir():
             return require_safetensors(require_readable(folder, key), key)
         from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
 
         kept = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
         # The same weights once more, in the form of those who trained the model.
         left = ["consolidated*", "original/*"]
         try:
-            folder = Path(snapshot_download(named, revision=revision, allow_patterns=kept, ignore_patterns=left))
+            folder = Path(
+                snapshot_download(
+                    named,
+                    revision=revision,
+                    allow_patterns=kept,
+                    ignore_patterns=left,
+                    local_files_only=not self.fetch,
+                )
+            )
         except Exception as error:
+            if not self.fetch and isinstance(error, LocalEntryNotFoundError):
+                raise NotDownloaded(f"{key}: {named!r} is not downloaded yet: `apt-assets run` does it") from None
             raise UsageError(
                 f"{key}: {named!r} is neither a folder ({folder}) nor a model that the hub gave; without a network, "
                 f"fetch it first where there is one (`hf download {named}`), or name a folder; for a gated model, "

@@ -94,7 +94,10 @@ def is_there(path: Path) -> bool:
 def download(folder: Path) -> dict[str, Path]:
     """Fetch the pinned wheels into `folder`; returns distribution name -> wheel."""
     command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--require-hashes"]
-    subprocess.run([*command, "--dest", str(folder), "--requirement", str(DOWNLOADS)], check=True)
+    # In a session of its own, so that pip says nothing of Ctrl-C: `run` ends it.
+    subprocess.run(
+        [*command, "--dest", str(folder), "--requirement", str(DOWNLOADS)], check=True, start_new_session=True
+    )
     return {wheel.name.split("-")[0]: wheel for wheel in folder.glob("*.whl")}
 
 

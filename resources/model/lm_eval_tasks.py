@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from resources.model.scoring import Question, score_answers
 from resources.store.digest import digest_json
 from resources.store.rows import Batches, collect
+from resources.yaml_file import NotYaml, read_yaml
 
 if TYPE_CHECKING:
     from resources.model.policy import Policy
@@ -65,7 +64,12 @@ def load_task(path: Path, items: int | None, data: Path) -> Task:
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise TaskError(f"no task file {path}; the folder has: {there or 'none'}")
-    config = read_yaml(path)
+    try:
+        config = read_yaml(path)
+    except NotYaml as error:
+        raise TaskError(f"{path}: {error}") from None
+    if not isinstance(config, dict) or not isinstance(config.get("dataset_kwargs"), dict):
+        config = {}
     files = (config.get("dataset_kwargs") or {}).get("data_files")
     if config.get("output_type") not in (CHOICE, ROLLING) or not isinstance(files, dict):
         raise TaskError(
@@ -95,7 +99,7 @@ def task_files(path: Path, data: Path) -> list[Path]:
     """A task's YAML file and its data files, each beside the YAML or else in `data`; they may be missing."""
     try:
         names = list(((read_yaml(path).get("dataset_kwargs") or {}).get("data_files") or {}).values())
-    except (OSError, AttributeError, yaml.YAMLError):
+    except (OSError, AttributeError, NotYaml):
         return [path]
     return [path, *(path.parent / n if (path.parent / n).is_file() else data / n for n in names)]
 
@@ -106,13 +110,9 @@ def task_identity(path: Path, data: Path, digest: Callable[[Path], str]) -> Any:
     _, *files = task_files(path, data)
     try:
         config = json.loads(json.dumps(read_yaml(path), default=str))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, NotYaml) as error:
         config = f"unreadable: {type(error).__name__}"
     return [config, [digest(file) if file.is_file() else "missing" for file in files]]
-
-
-def read_yaml(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def score_items(policy: "Policy", task: Task, items: Sequence[int], *, batch_tokens: int) -> Batches[dict[str, Any]]:

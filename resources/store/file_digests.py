@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from resources.store.digest import digest_file, digest_json, list_files
-from resources.store.sealed import Damaged, read_sealed, write_sealed
+from resources.store.sealed import Damaged, read_sealed, remember
 
 
 class FileDigests:
@@ -60,4 +60,4 @@ class FileDigests:
         return digest_json({str(p.relative_to(folder)): self.file(p) for p in list_files(folder)})
 
     def _save(self) -> None:
-        write_sealed(self._memory, self._memory.name, self._known)
+        remember(self._memory, self._known)

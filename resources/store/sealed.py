@@ -4,6 +4,7 @@ A bit that flipped, a field that was edited, a file that was cut short and one t
 place all read as Damaged. Writing is atomic: a reader sees the old or the new content.
 """
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from resources.store.digest import digest_json, write_atomically
 
 CHECK = "check"
+NO_WRITING = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 class Damaged(ValueError):
@@ -20,6 +22,16 @@ class Damaged(ValueError):
 def write_sealed(path: Path, about: str, content: dict[str, Any]) -> None:
     """Write `content` to `path`. about: what the file is of, such as its place in the store."""
     write_atomically(path, json.dumps({**content, CHECK: check_of(about, content)}, indent=1, ensure_ascii=False))
+
+
+def remember(path: Path, content: dict[str, Any]) -> None:
+    """`write_sealed` for what is only worked out again if it is not there: where nothing can be written, or no room is
+    left, it is left out. Raises OSError for a place that can hold no file."""
+    try:
+        write_sealed(path, path.name, content)
+    except OSError as error:
+        if error.errno not in NO_WRITING:
+            raise
 
 
 def read_sealed(path: Path, about: str, *, check_since: int = 0) -> dict[str, Any]:
