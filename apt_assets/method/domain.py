@@ -1,4 +1,4 @@
-"""Rows of the landed files -> the iteration's data set: three splits, given rejected answers, provenance, quarantine."""
+"""Rows of the landed files -> the iteration's data set: three splits, provenance, quarantine, given wrong answers."""
 
 from collections.abc import Iterable
 

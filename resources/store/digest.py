@@ -33,7 +33,7 @@ def digest_rows(*columns: Sequence[str | None], optional: Sequence[str | None] |
         rows = map(",".join, zip(*(text[1:-1].split("\n") for text in texts), strict=True))
         if optional is not None:
             more = optional[start : start + ROWS_AT_ONCE]
-            rows = map(with_optional, rows, more)
+            rows = (with_optional(row, value) for row, value in zip(rows, more, strict=True))
         found += [hashlib.sha256(f"[{row}]".encode()).hexdigest()[:digits] for row in rows]
     return found
 
