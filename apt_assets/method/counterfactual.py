@@ -3,7 +3,7 @@
 A gold is changed as little as makes it wrong, in the way in which answers of its kind go wrong: another label,
 another number or unit, another item of the list, another row's gold. So the pair differs in what decides and
 not in form: a hard negative, as in contrast sets (Gardner et al. 2020, arXiv 2004.02709). Whether it is wrong
-the assessor says, as of any answer (`first_wrong`).
+the assessor says, as of any answer (`first_wrong`). What is in `also` is right as well as the gold.
 
 What is chosen "by hash" is chosen on a ring: of texts in the order of their hashes, those behind the row's own.
 So one text more or less changes the choice of few rows (consistent hashing, Karger et al. 1997).
@@ -96,10 +96,15 @@ def spellings(texts: Iterable[str]) -> dict[str, str]:
 
 
 def other_labels(
-    row_id: str, golds: Sequence[str], confused: dict[str, list[str]], ring: Ring, spelt: dict[str, str]
+    row_id: str,
+    gold: str,
+    confused: dict[str, list[str]],
+    ring: Ring,
+    spelt: dict[str, str],
+    also: Sequence[str] = (),
 ) -> list[str]:
     """Other labels: those that the policy confuses with this gold, those that it gives wrongly at all, any by hash."""
-    own, *others = map(normalise_answer, golds)
+    own, *others = map(normalise_answer, (gold, *also))
     ranked = dict.fromkeys([*confused.get(own, ()), *confused[""], *behind(ring, row_id)])
     return [spelt.get(label, label) for label in ranked if label not in (own, *others)][:TRIES]
 
@@ -114,10 +119,9 @@ def units_of(golds: Iterable[str]) -> Ring:
     return ring_of(unit for unit in units if known(unit_of(unit).measure))
 
 
-def other_numbers(row_id: str, golds: Sequence[str], units: Ring) -> list[str]:
+def other_numbers(row_id: str, gold: str, units: Ring, also: Sequence[str] = ()) -> list[str]:
     """The gold ten times as large or small, with another first digit, or in another unit: by hash, which of these
     comes first. Units that measure the same come before others."""
-    gold = golds[0]
     match = NUMBER.search(gold)
     if match is None or not match["digits"].isascii():
         gold = unicodedata.normalize("NFKC", gold)  # as the assessor reads it
@@ -134,7 +138,7 @@ def other_numbers(row_id: str, golds: Sequence[str], units: Ring) -> list[str]:
     turn = dice // 2 % len(ways)
     ways = [*ways[turn:], *ways[:turn], last]
     changed = [gold[: match.start(part)] + text + gold[match.end(part) :] for part, text in ways]
-    return [text for text in dict.fromkeys(changed) if text not in (gold, *golds)][:TRIES]
+    return [text for text in dict.fromkeys(changed) if text not in (gold, *also)][:TRIES]
 
 
 def unit_of(written: str) -> Unit:
@@ -174,12 +178,13 @@ def items_of(golds: Iterable[str], separator: str) -> dict[str | None, Ring]:
     return {field: ring_of(items) for field, items in fields.items()}
 
 
-def other_items(row_id: str, golds: Sequence[str], items: dict[str | None, Ring], separator: str) -> list[str]:
+def other_items(
+    row_id: str, gold: str, items: dict[str | None, Ring], separator: str, also: Sequence[str] = ()
+) -> list[str]:
     """The list with one item replaced by one of another list, then with two, four and eight: of a long list, one
     item may be wrong and the whole still good. The same field with another value if there is one."""
-    gold = golds[0]
     spans = item_spans(gold, separator)
-    taken = {normalise_answer(one[start:end]) for one in golds for start, end in item_spans(one, separator)}
+    taken = {normalise_answer(one[start:end]) for one in (gold, *also) for start, end in item_spans(one, separator)}
     new: dict[tuple[int, int], str] = {}
     for start, end in sorted(spans, key=lambda span: hashed(f"{row_id}:{span[0]}"))[: 2 ** (TRIES - 1)]:
         rings = [items.get(field_of(gold[start:end]), []), items[None]]
@@ -226,9 +231,9 @@ def by_length(golds: Iterable[str]) -> dict[int, Ring]:
     return {length: ring_of(texts) for length, texts in lengths.items()}
 
 
-def other_golds(row_id: str, golds: Sequence[str], lengths: dict[int, Ring]) -> list[str]:
+def other_golds(row_id: str, gold: str, lengths: dict[int, Ring], also: Sequence[str] = ()) -> list[str]:
     """Golds of other rows, nearest in length; of one length by hash."""
-    own = set(map(normalise_answer, golds))
-    near = sorted(lengths, key=lambda length: (abs(length - len(golds[0])), length))
+    own = set(map(normalise_answer, (gold, *also)))
+    near = sorted(lengths, key=lambda length: (abs(length - len(gold)), length))
     texts = (text for length in near for text in behind(lengths[length], row_id))
     return list(islice((text for text in texts if normalise_answer(text) not in own), TRIES))

@@ -4,7 +4,7 @@ The search for them (apt_assets/method/counterfactual.py) serves both the stage,
 plan, which looks up what is there and counts what is not. Both are reused row by row.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -105,19 +105,21 @@ def sampling(step: "Step", rows: "pl.DataFrame", attempt: int) -> list[str | Non
 
 def perturbing(view: View, labels: list[str]) -> "Propose":
     """What proposes changed golds, in the way of the assessor's kind."""
-    from apt_assets.method.golds import golds_of
+    from apt_assets.method.golds import further
 
     perturb = perturbation(view, labels)
 
     def propose(rows: "pl.DataFrame", attempt: int) -> list[str | None]:
-        texts = (perturb(row["row_id"], golds_of(row)) for row in rows.iter_rows(named=True))
+        texts = (
+            perturb(*row, also=further(also)) for *row, also in rows.select("row_id", "answer", "also").iter_rows()
+        )
         return [its[attempt] if attempt < len(its) else None for its in texts]
 
     return propose
 
 
-def perturbation(view: View, labels: list[str]) -> Callable[[str, Sequence[str]], list[str]]:
-    """A function (row_id, right answers) -> wrong answers, the most wanted first."""
+def perturbation(view: View, labels: list[str]) -> Callable[..., list[str]]:
+    """A function (row_id, gold, also=what is right as well) -> wrong answers, the most wanted first."""
     from apt_assets.method import counterfactual as method
 
     settings, golds = view.settings.assessor, view.read("domain_dataset", "train")["answer"].to_list()

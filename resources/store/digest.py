@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def digest_rows(*columns: Sequence[str | None], optional: Sequence[str | None] |
             json.dumps(column[start : start + ROWS_AT_ONCE], ensure_ascii=False, separators=("\n", ":"))
             for column in columns
         )
-        rows = map(",".join, zip(*(text[1:-1].split("\n") for text in texts), strict=True))
+        rows: Iterator[str] = map(",".join, zip(*(text[1:-1].split("\n") for text in texts), strict=True))
         if optional is not None:
             more = optional[start : start + ROWS_AT_ONCE]
             rows = (with_optional(row, value) for row, value in zip(rows, more, strict=True))
