@@ -90,7 +90,10 @@ def turn_of(message: Any, field: str) -> Turn:
 
 def value_of(message: dict[str, Any], names: Sequence[str], default: str) -> tuple[str, Any]:
     """(name, value) of the first of these fields that is there; else the default's name and None."""
-    return next(((name, message[name]) for name in names if message.get(name) is not None), (default, None))
+    for name in names:
+        if message.get(name) is not None:
+            return name, message[name]
+    return default, None
 
 
 def joined(content: Any) -> Any:

@@ -150,9 +150,11 @@ def sort_out(file: str, chunk: Chunk) -> Landed:
 def as_rows(columns: Mapping[str, Sequence[Any]]) -> pl.DataFrame:
     """ROWS of its columns but the last, which it adds."""
     always = (columns[name] for name in Content._fields if name not in ("also", "rejected"))
-    given = list(zip(columns["also"], columns["rejected"], strict=True))
     # What few rows have does not change the digest of the others.
-    rare = [None if pair == (None, None) else json.dumps(pair, ensure_ascii=False) for pair in given]
+    rare = None
+    if any(columns["also"]) or any(columns["rejected"]):
+        given = zip(columns["also"], columns["rejected"], strict=True)
+        rare = [json.dumps(pair, ensure_ascii=False) if any(pair) else None for pair in given]
     records = digest_rows(*always, optional=rare, digits=16)
     return pl.DataFrame({**columns, "record": records}, schema=ROWS)
 
