@@ -253,10 +253,11 @@ def land(
 ) -> None:
     """Validate data files and land them for the next iteration.
 
-    A row is `prompt` and `answer`; or `messages`, a chat whose last turn is the answer; or `question`,
-    `choices` and `answer` (index, letter or text). `id`, `split` (train, validation, test) and `metadata`
-    are optional. A folder is one that Hugging Face `datasets` saved, or one of Parquet files. Bad rows
-    are reported with file, line, field and reason and stay out; good rows go on.
+    A row is `prompt` and `answer`; or one of the shapes that people have: a chat (OpenAI, ShareGPT), an instruction
+    with its output (Alpaca), a preference (chosen, rejected), multiple choice. `answer` may list several that are
+    right. `id`, `split` (train, validation, test) and `metadata` are optional. A folder is
+    one that Hugging Face `datasets` saved, or one of Parquet files. Bad rows are reported with file, line, field and
+    reason and stay out; good rows go on.
     The file itself is kept as it is. A file with no good row is refused (exit code 2).
 
     Without an experiment the data goes to `landing/`, which every experiment reads unless its
@@ -275,6 +276,8 @@ def land(
     else:
         for one in report:
             print(f"{one['file']}: {one['good']} rows landed as {one['landed']}, {len(one['bad'])} bad rows")
+            for hint in one["hints"]:
+                print(f"  {hint}")
             rows = [[str(b["line"]), b["field"] or "-", b["reason"], b["raw"][:60]] for b in one["bad"][:20]]
             if rows:
                 terminal.print_table(("line", "field", "reason", "row"), rows)

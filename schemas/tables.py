@@ -10,9 +10,11 @@ import pandera.polars as pa
 import polars as pl
 
 GRADE = "1-5: 5 equal, 4 right, 3 hedged, 2 near or another label, 1 unrelated (resources/assessors)"
+ALSO = "JSON list of further answers that are right, sorted; null: there are none"
 RECORD = "what the row says, 16 hex digits; `apt-assets show` looks up on which line that stands"
 REJECTED = (
-    "the policy's own answer; of a counterfactual pair a changed gold or a sampled answer; of a replay row the gold"
+    "the policy's own answer, or the one that came with the row (pairs.rejected); of a counterfactual pair a changed "
+    "gold, a sampled answer or that one; of a replay row the gold"
 )
 ROW_ID = "16 hex digits, identity of the question"
 
@@ -33,6 +35,14 @@ class Examples(Table):
     row_id: str = row_id(unique=True)
     prompt: str = pa.Field(str_length={"min_value": 1}, description="the question as the user asks it")
     answer: str = pa.Field(str_length={"min_value": 1}, description="gold answer")
+    also: str = pa.Field(nullable=True, description=ALSO)
+
+
+class RejectedAnswers(Table):
+    """Wrong answers that came with training rows, sorted by row_id."""
+
+    row_id: str = row_id(unique=True)
+    rejected: str = pa.Field(str_length={"min_value": 1}, description="none of the row's right answers")
 
 
 class Provenance(Table):
@@ -69,9 +79,10 @@ class Predictions(Table):
     row_id: str = row_id(unique=True)
     prompt: str = pa.Field(description="the question")
     answer: str = pa.Field(description="gold answer")
+    also: str = pa.Field(nullable=True, description=ALSO)
     prediction: str = pa.Field(description="the policy's answer")
     grade: pl.Int8 = pa.Field(isin=[1, 2, 3, 4, 5], description=GRADE)
-    exact: bool = pa.Field(description="says the same as the gold, in the assessor's normal form")
+    exact: bool = pa.Field(description="says the same as a right answer, in the assessor's normal form")
 
 
 class BadCases(Predictions):
@@ -91,6 +102,7 @@ class Neighbors(Table):
     )
     prompt: str = pa.Field(description="the similar question")
     answer: str = pa.Field(description="its gold answer")
+    also: str = pa.Field(nullable=True, description=ALSO)
 
 
 class PreferencePairs(Table):
@@ -110,7 +122,8 @@ class PreferencePairs(Table):
     grade: pl.Int8 = pa.Field(
         nullable=True,
         isin=[1, 2, 3, 4, 5],
-        description=f"of `rejected`; of a replay row of the answer, null if the policy was not asked. {GRADE}",
+        description="of `rejected`, null if that came with the row; of a replay row of the answer, null if the policy "
+        f"was not asked. {GRADE}",
     )
 
 
@@ -165,6 +178,7 @@ TABLES: dict[str, type[Table]] = {
     "train": Examples,
     "validation": Examples,
     "test": Examples,
+    "rejected_answers": RejectedAnswers,
     "provenance": Provenance,
     "quarantine": Quarantine,
     "pool": Pool,

@@ -26,10 +26,10 @@ NAMES = (
 # Sizes by the names that configurations give them; each takes those that it has.
 SIZES = {
     "hidden_size": 32, "n_embd": 32, "d_model": 32, "n_embed": 32, "dim": 32, "intermediate_size": 64, "ffn_dim": 64,
-    "num_hidden_layers": 2, "n_layer": 2, "n_layers": 2, "num_layers": 2, "num_attention_heads": 2, "n_head": 2, "n_heads": 2,
-    "num_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 256, "n_positions": 256, "max_seq_len": 256,
-    "head_dim": 16,
-    "num_experts": 2, "num_local_experts": 2, "n_routed_experts": 2, "num_experts_per_tok": 1,
+    "num_hidden_layers": 2, "n_layer": 2, "n_layers": 2, "num_layers": 2, "num_attention_heads": 2, "n_head": 2,
+    "n_heads": 2, "num_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 256, "n_positions": 256,
+    "max_seq_len": 256,
+    "head_dim": 16, "num_experts": 2, "num_local_experts": 2, "n_routed_experts": 2, "num_experts_per_tok": 1,
     "moe_intermediate_size": 32, "sliding_window": 64,
 }  # fmt: skip
 

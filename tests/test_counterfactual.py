@@ -187,7 +187,10 @@ def test_other_gold_is_nearest_in_length_and_says_something_else():
 
 
 def test_row_takes_its_first_bad_answer_and_stops_there():
-    rows = pl.DataFrame({"row_id": ["a", "b", "c", "d"], "prompt": ["?"] * 4, "answer": ["x"] * 4})
+    rows = pl.DataFrame(
+        {"row_id": ["a", "b", "c", "d"], "prompt": ["?"] * 4, "answer": ["x"] * 4, "also": [None] * 4},
+        schema_overrides={"also": pl.String},
+    )
     bad_at = {"a": 0, "b": 2, "c": 9, "d": 9}
     asked = []
 
@@ -220,6 +223,8 @@ def pairs_of(make_experiment, tmp_path, talker, policy):
     said = tiny.answers(policy, prompts, max_new_tokens=4, batch_tokens=1024)
     golds = [said[n] if n % 3 else next(one for one in said[n:] + said if one != said[n]) for n in range(60)]
     rows = [{"prompt": prompt, "answer": gold} for prompt, gold in zip(prompts, golds, strict=True)]
+    for row in rows[::2]:
+        row["rejected"] = f"not {row['answer']}"
     tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", rows)
 
     def run(**sections):
@@ -272,6 +277,24 @@ def test_similar_cases_answered_right_get_a_bad_answer_to_reject(pairs_of, kind)
     assert list(dict.fromkeys(made.pairs["kind"])) == ["bad_case", "similar", "counterfactual", "replay"]
     others = pl.col("kind").is_in(["bad_case", "similar"])
     assert made.pairs.filter(others).equals(plain.pairs.filter(others))
+
+
+def test_given_rejected_answers_take_the_place_of_the_policys_own_and_of_made_up_ones(pairs_of):
+    own = pairs_of(pairs={"counterfactual": "perturbed"})
+    made = pairs_of(pairs={"counterfactual": "perturbed", "rejected": "given"})
+    assert {made.outcomes[name].status for name in BEFORE} == {"hit"}, "only what reads the setting is stale"
+    given = made.read("domain_dataset", "rejected_answers")
+    assert 20 < given.height <= 30
+    pairs, before = (one.pairs.filter(pl.col("kind") != "replay") for one in (made, own))
+    assert pairs.select("row_id", "kind").equals(before.select("row_id", "kind"))
+    came = pairs.join(given, on="row_id").select("kind", "chosen", "rejected", "grade")
+    assert set(came["kind"]) == {"bad_case", "similar", "counterfactual"}
+    assert came["rejected"].to_list() == [f"not {gold}" for gold in came["chosen"]]
+    assert came["grade"].null_count() == came.height
+    others = pairs.join(given, on="row_id", how="anti")
+    assert others.height > 0
+    assert others.equals(before.join(given, on="row_id", how="anti"))
+    assert made.work["answers"]["computed"] == made.planned["answers"] == 0
 
 
 def test_switching_to_perturbed_generates_nothing_and_retrieves_nothing(pairs_of):

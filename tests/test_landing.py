@@ -32,7 +32,8 @@ def read(path):
         (b'{"answer": "Paris"}', "prompt", "missing"),
         (b'{"prompt": "Capital?"}', "answer", "missing"),
         (b'{"prompt": 7, "answer": "Paris"}', "prompt", "must be text, got int"),
-        (b'{"prompt": "Capital?", "answer": ["Paris"]}', "answer", "must be text, got list"),
+        (b'{"prompt": "Capital?", "answer": ["Paris", 7]}', "answer[1]", "must be text, got int: write it as text"),
+        (b'{"prompt": "Capital?", "answer": [null, ""]}', "answer", "empty"),
         (b'{"prompt": "Capital?", "answer": "  "}', "answer", "empty"),
         (b'{"prompt": "Capital?", "answer": "a\\u0000b"}', "answer", "NUL"),
         (b'{"prompt": "\\ud800", "answer": "Paris"}', "prompt", "lone surrogate"),
@@ -40,9 +41,6 @@ def read(path):
         (b'{"prompt": "Capital?", "answer": ', None, "not valid JSON"),
         (b'["Capital?", "Paris"]', None, "must be an object"),
         (b"[" * 100_000, None, "nested too deeply"),
-        (b'{"prompt": "Capital?", "answer": "Paris", "split": "dev"}', "split", "must be one of"),
-        (b'{"prompt": "Capital?", "answer": "Paris", "id": true}', "id", "must be text"),
-        (b'{"prompt": "Capital?", "answer": "Paris", "metadata": 3}', "metadata", "must be an object"),
     ],
 )
 def test_bad_jsonl_line_is_rejected_with_line_field_and_reason_and_others_go_on(tmp_path, line, field, reason):
@@ -132,7 +130,7 @@ def test_value_nested_as_deep_as_json_allows_is_named_in_its_reason(tmp_path):
     path = tmp_path / "data.jsonl"
     deep = "[" * 900 + "]" * 900
     path.write_text(
-        f'{{"prompt": "a?", "answer": "1", "split": {deep}}}\n'
+        f'{{"prompt": "a?", "answer": {deep}}}\n'
         f'{{"messages": [{{"role": {deep}, "content": "a?"}}]}}\n' + json.dumps(GOOD)
     )
     rows, rejects = read(path)

@@ -72,7 +72,9 @@ def nasty_lines(draw, count):
                 [3, "s", {"k": "ß"}, {}, "\u2028", *TEXTS[:9]]
             )
         if draw.random() < 0.1:
-            record[draw.choice(["prompt", "answer", "split", "id", "metadata"])] = draw.choice(ODD_VALUES)
+            record[draw.choice(["split", "id", "metadata"])] = draw.choice(ODD_VALUES)
+        if draw.random() < 0.05:
+            record[draw.choice(["prompt", "answer"])] = draw.choice(ODD_VALUES[:7])  # a list of them is a shape
         if draw.random() < 0.05:
             del record[draw.choice(list(record))]
         items = draw.sample(list(record.items()), len(record))
@@ -87,13 +89,13 @@ def write(path, lines, draw):
 
 
 def by_hand(path):
-    """(line, prompt, answer, split, id, metadata, record) or (line, field, reason, raw), line by line."""
+    """(line, prompt, answer, None, None, split, id, metadata, record) or (line, field, reason, raw), line by line."""
     with path.open("rb") as file:
         for line, raw in enumerate(file, start=1):
             if raw.strip():
                 found = row_by_hand(raw, first=line == 1)
                 if len(found) == 5:
-                    yield (line, *found, digest_json(list(found))[:16])
+                    yield (line, *found[:2], None, None, *found[2:], digest_json(list(found))[:16])
                 else:
                     text = raw.decode("utf-8", "backslashreplace").rstrip("\r\n")[:500]
                     yield (line, *found, text)
@@ -110,32 +112,41 @@ def row_by_hand(raw, first):
         return None, f"not valid JSON: {error}"
     if not isinstance(record, dict):
         return None, f"must be an object with prompt and answer, got {type(record).__name__}"
+    if missing := [field for field in ("prompt", "answer") if record.get(field) is None]:
+        return missing[0], "missing"
     for field in ("prompt", "answer"):
-        value = record.get(field)
-        if field not in record:
-            return field, "missing"
+        value = record[field]
         if not isinstance(value, str):
-            return field, f"must be text, got {type(value).__name__}"
+            return field, f"must be text, got {type(value).__name__}: write it as text, in quotes"
         if not value.strip():
             return field, "empty"
-        if "\0" in value:
+    for field in ("prompt", "answer"):
+        if "\0" in record[field]:
             return field, "holds a NUL character"
-        if lone_surrogate(value):
+        if lone_surrogate(record[field]):
             return field, "holds a lone surrogate, which is not text"
     split, source_id, given = record.get("split"), record.get("id"), record.get("metadata")
-    if split not in (None, *SPLITS):
-        return "split", f"must be one of train, validation, test, got {split!r}"
-    if isinstance(source_id, bool) or not isinstance(source_id, str | int | None):
-        return "id", f"must be text or a whole number, got {type(source_id).__name__}"
-    if not isinstance(given, dict | None):
-        return "metadata", f"must be an object, got {type(given).__name__}"
+    kept = set(side_fields_of_no_use(split, source_id))
+    used = {"prompt", "answer", "split", "id", "metadata"} - kept
+    others = {name: value for name, value in record.items() if name not in used}
+    metadata = others | (given if isinstance(given, dict) else {} if given is None else {"metadata": given})
+    text = json.dumps(metadata, ensure_ascii=False)
+    text = json.dumps(metadata) if lone_surrogate(text) else text
+    split = None if "split" in kept else split
+    source_id = None if "id" in kept or source_id is None else source_id
+    if isinstance(source_id, float):
+        source_id = int(source_id)
     source_id = None if source_id is None else str(source_id)
-    metadata = {k: v for k, v in record.items() if k not in ("prompt", "answer", "split", "id", "metadata")}
-    metadata = json.dumps({**metadata, **(given or {})}, ensure_ascii=False)
-    for field, text in (("id", source_id or ""), ("metadata", metadata)):
-        if lone_surrogate(text):
-            return field, "holds a lone surrogate, which is not text"
-    return record["prompt"].strip(), record["answer"].strip(), split, source_id, None if metadata == "{}" else metadata
+    return record["prompt"].strip(), record["answer"].strip(), split, source_id, None if text == "{}" else text
+
+
+def side_fields_of_no_use(split, source_id):
+    """Those of split and id that stay with the metadata."""
+    if split is not None and split not in SPLITS:
+        yield "split"
+    whole = isinstance(source_id, int | float) and not isinstance(source_id, bool) and source_id % 1 == 0
+    if not (source_id is None or whole or (isinstance(source_id, str) and not lone_surrogate(source_id))):
+        yield "id"
 
 
 def lone_surrogate(text):
@@ -173,7 +184,7 @@ def test_rows_and_rejects_of_a_nasty_file_are_those_found_line_by_line(nasty_fil
     rows = [row for part in parts for row in part.rows.iter_rows()]
     rejects = [(r.line, r.field, r.reason, r.raw) for part in parts for r in part.rejects]
     expected = list(by_hand(nasty_file))
-    assert rows == [row for row in expected if len(row) == 7]
+    assert rows == [row for row in expected if len(row) == 9]
     assert [(*r[:3], encoded(r[3])) for r in rejects] == [(*r[:3], encoded(r[3])) for r in expected if len(r) == 4]
     assert len(rows) > 50
     assert len(rejects) > 30
@@ -186,7 +197,7 @@ def encoded(text):
 def test_digest_of_a_nasty_file_is_of_its_rows_and_rejects_whatever_their_order(nasty_file):
     rejects = [reject for part in read_landed(nasty_file) for reject in part.rejects]
     bad = [digest_json(["reject", r.field, r.reason, r.raw])[:16] for r in rejects]
-    good = [row[6] for row in by_hand(nasty_file) if len(row) == 7]
+    good = [row[8] for row in by_hand(nasty_file) if len(row) == 9]
     found = contents_of(nasty_file)
     assert found.digest == digest_json(sorted(good + bad))
     assert (found.rows, found.rejects) == (len(good), rejects)
@@ -202,7 +213,7 @@ def test_dataset_of_repeated_contradicting_and_moved_questions_is_that_of_one_ro
     files = [write(tmp_path / f"{name}.jsonl", lines[start::2], draw) for name, start in (("b", 0), ("a", 1))]
     tables = build_domain((part for file in files for part in read_landed(file)), 0.3, 0.3, None)
     kept, rejected = {}, []
-    rows = [(file.name, row[6], *row[1:4]) for file in files for row in by_hand(file) if len(row) == 7]
+    rows = [(file.name, row[8], *row[1:3], row[5]) for file in files for row in by_hand(file) if len(row) == 9]
     for file, record, prompt, answer, declared in sorted(rows, key=lambda row: row[:2]):
         key = row_id_by_hand(prompt)
         split = declared or split_by_hand(key, 0.3, 0.3)
@@ -215,7 +226,9 @@ def test_dataset_of_repeated_contradicting_and_moved_questions_is_that_of_one_ro
             kept[key] = (prompt, answer, split, file, record)
             rejected.append((*first[3:], "split", f"held out by {file}: {prompt}"))
     for name in SPLITS:
-        assert tables[name].rows() == sorted((key, p, a) for key, (p, a, split, *_) in kept.items() if split == name)
+        assert tables[name].rows() == sorted(
+            (key, p, a, None) for key, (p, a, split, *_) in kept.items() if split == name
+        )
     where = sorted((key, split, file, record) for key, (_, _, split, file, record) in kept.items())
     assert tables["provenance"].select("row_id", "split", "file", "record").rows() == where
     quarantined = tables["quarantine"].select("file", "record", "field", "reason").rows()
@@ -233,6 +246,15 @@ def test_identity_and_split_of_a_question_are_for_ever():
     many = [row_id(f"question {n}") for n in range(500)]
     assert splits_of(many, 0.2, 0.3) == [split_by_hand(row, 0.2, 0.3) for row in many]
     assert set(splits_of(many, 0.2, 0.3)) == set(SPLITS)
+
+
+def test_value_that_few_rows_have_leaves_the_digests_of_the_others_as_they_are():
+    columns, more = (["a", "b", "null"], ["c", None, "d"]), [None, "null", '["x"]']
+    found = digest_rows(*columns, optional=more, digits=64)
+    rows = [["a", "c"], ["b", None, "null"], ["null", "d", '["x"]']]
+    assert found == [digest_json(row) for row in rows]
+    with pytest.raises(ValueError, match="shorter"):
+        digest_rows(["a", "b"], optional=["c"], digits=64)
 
 
 def test_digests_of_many_rows_are_those_of_each_row():

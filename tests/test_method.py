@@ -21,11 +21,11 @@ def table(name, rows):
 
 
 def prediction(text, grade, answer="gold", said="wrong"):
-    return (row_id(text), text, answer, answer if grade == 5 else said, grade, grade >= 4)
+    return (row_id(text), text, answer, None, answer if grade == 5 else said, grade, grade >= 4)
 
 
 def test_draw_hardly_changes_when_rows_are_added():
-    rows = table("train", [(row_id(f"q{n}"), f"q{n}", "a") for n in range(1000)])
+    rows = table("train", [(row_id(f"q{n}"), f"q{n}", "a", None) for n in range(1000)])
     before = set(draw_questions(rows.head(990), "0001", 100, 17)["row_id"])
     after = set(draw_questions(rows, "0001", 100, 17)["row_id"])
     assert len(before & after) >= 95
@@ -42,7 +42,7 @@ def pairs_of(replay_share):
     case = prediction("case", 1)
     near = [prediction("near wrong", 2), prediction("near right", 5)]
     mined = [case, prediction("mined right", 5), prediction("mined right too", 4)]
-    neighbors = [(row[0], case[0], rank, 0.9, row[1], "gold") for rank, row in enumerate(near, start=1)]
+    neighbors = [(row[0], case[0], rank, 0.9, row[1], "gold", None) for rank, row in enumerate(near, start=1)]
     return build_pairs(
         table("bad_cases", [case]),
         table("eval_predictions", mined),
@@ -67,7 +67,7 @@ def test_question_answered_right_once_and_wrong_once_is_one_row():
     pairs = build_pairs(
         table("bad_cases", [case]),
         table("eval_predictions", [case, prediction(twice, 5)]),
-        table("neighbors", [(row_id(twice), case[0], 1, 0.9, twice, "gold")]),
+        table("neighbors", [(row_id(twice), case[0], 1, 0.9, twice, "gold", None)]),
         table("eval_predictions", [prediction(twice, 2)]),
         bad_below=4,
         replay_share=9.0,
@@ -147,9 +147,9 @@ def test_wilson_interval_is_that_of_its_formula(trials, share):
 @pytest.mark.parametrize(
     ("row", "column"),
     [
-        (("not-an-id", "q", "a", "p", 3, False), "row_id"),
-        ((row_id("q"), "q", "a", "p", 6, False), "grade"),
-        ((row_id("q"), "q", "a", None, 3, False), "prediction"),
+        (("not-an-id", "q", "a", None, "p", 3, False), "row_id"),
+        ((row_id("q"), "q", "a", None, "p", 6, False), "grade"),
+        ((row_id("q"), "q", "a", None, None, 3, False), "prediction"),
     ],
 )
 def test_row_outside_its_schema_is_not_written_and_the_column_is_named(tmp_path, row, column):
@@ -160,7 +160,7 @@ def test_row_outside_its_schema_is_not_written_and_the_column_is_named(tmp_path,
 
 def test_same_row_twice_is_not_written(tmp_path):
     with pytest.raises(TableError, match="row_id"):
-        write_table(table("train", [(row_id("q"), "q", "a")] * 2), tmp_path / "train.parquet")
+        write_table(table("train", [(row_id("q"), "q", "a", None)] * 2), tmp_path / "train.parquet")
 
 
 # -- another threshold than 4 --------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_sft_passes_no_token_of_a_rejected_answer_through_the_model(tiny_folder,
 
 def made_up_pool(count=1000, pairs=100):
     """(pairs, training rows, graded answers to half of them, the ones that mining draws)."""
-    train = pl.DataFrame([(row_id(f"q{n}"), f"q{n}", "gold") for n in range(count)],
+    train = pl.DataFrame([(row_id(f"q{n}"), f"q{n}", "gold", None) for n in range(count)],
                          schema=TABLES["train"].empty().schema, orient="row").sort("row_id")  # fmt: skip
     mined = draw_questions(train, "0001", count // 2, 17).with_columns(
         prediction=pl.lit("wrong"), grade=pl.lit(1, pl.Int8), exact=pl.lit(False)

@@ -13,18 +13,18 @@ from schemas.tables import BadCases, Examples, Neighbors
 from tests import tiny
 
 POOL = pl.DataFrame(
-    sorted((row_id(f"q{n}"), f"q{n}", f"a{n}") for n in range(400)), schema=Examples.empty().schema, orient="row"
+    sorted((row_id(f"q{n}"), f"q{n}", f"a{n}", None) for n in range(400)), schema=Examples.empty().schema, orient="row"
 )
 
 
 def cases(count):
-    rows = [(row, prompt, answer, "wrong", 1, False) for row, prompt, answer in POOL.head(count).iter_rows()]
+    rows = [(*row, "wrong", 1, False) for row in POOL.head(count).iter_rows()]
     return pl.DataFrame(rows, schema=BadCases.empty().schema, orient="row")
 
 
 def drawn(bad=40, iteration="0001", seed=17, similar=80):
     case = POOL["row_id"][0]
-    rows = [(row, case, n, 0.5, prompt, answer) for n, (row, prompt, answer) in enumerate(POOL.tail(similar).rows(), 1)]
+    rows = [(row, case, n, 0.5, *rest) for n, (row, *rest) in enumerate(POOL.tail(similar).rows(), 1)]
     found = pl.DataFrame(rows, schema=Neighbors.empty().schema, orient="row")
     return random_cases(found, cases(bad), POOL, iteration, seed)
 

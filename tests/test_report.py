@@ -243,6 +243,7 @@ def answers(*rows, schema=Predictions, **more):
             "row_id": f"{number:016x}",
             "prompt": f"question {number}",
             "answer": gold,
+            "also": None,
             "prediction": said,
             "grade": grade,
             "exact": gold == said,

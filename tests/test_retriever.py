@@ -59,12 +59,12 @@ def table(tmp_path):
 
 
 def questions(*prompts):
-    rows = sorted((row_id(p), p, "gold") for p in prompts)
+    rows = sorted((row_id(p), p, "gold", None) for p in prompts)
     return pl.DataFrame(rows, schema=Examples.empty().schema, orient="row")
 
 
 def cases(*prompts):
-    rows = [(row_id(p), p, "gold", "wrong", 1, False) for p in prompts]
+    rows = [(row_id(p), p, "gold", None, "wrong", 1, False) for p in prompts]
     return pl.DataFrame(rows, schema=BadCases.empty().schema, orient="row")
 
 
@@ -113,7 +113,7 @@ def test_neighbours_are_the_exact_nearest_never_a_case_and_each_once(table, rows
     assert not set(found["row_id"]) & set(asked["row_id"])
     assert found["row_id"].n_unique() == found.height
     assert (
-        found.select("row_id", "prompt", "answer")
+        found.select("row_id", "prompt", "answer", "also")
         .sort("row_id")
         .equals(pool.filter(pl.col("row_id").is_in(found["row_id"].implode())))
     )

@@ -71,7 +71,8 @@ def test_choice_whose_text_is_its_own_letter_is_no_contradiction(tmp_path):
             "only be the first",
         ),
         ({"messages": ["hello"]}, "messages[0]", "must be an object with role and content"),
-        ({"messages": [turn("tool", "x"), turn("assistant", "y")]}, "messages[0].role", "must be one of"),
+        ({"messages": [turn("narrator", "x"), turn("assistant", "y")]}, "messages[0].role", "must be one of"),
+        ({"messages": [turn("tool", "x"), turn("assistant", "y")]}, "messages", "must end with a user's and an"),
         ({"messages": [turn("user", "x"), turn("assistant", " ")]}, "messages[1].content", "empty"),
         ({"messages": [turn("user", "x"), {"role": "assistant"}]}, "messages[1].content", "missing"),
         (
@@ -89,7 +90,7 @@ def test_choice_whose_text_is_its_own_letter_is_no_contradiction(tmp_path):
         ({"question": "?", "choices": ["a", "a"], "answer": 0}, "choices", "the same text twice"),
         ({"question": "?", "choices": ["a"], "answer": 0}, "choices", "2 to 26"),
         ({"question": "?", "choices": ["a", 7], "answer": 0}, "choices[1]", "must be text, got int"),
-        ({"question": None, "choices": ["a", "b"], "answer": 0}, "question", "missing"),
+        ({"question": None, "choices": ["a", "b"], "answer": 0}, "prompt", "missing"),
     ],
 )
 def test_row_of_a_bad_shape_is_rejected_with_field_and_reason(tmp_path, record, field, reason):
@@ -179,14 +180,24 @@ def test_folder_of_parquet_shards_takes_splits_from_their_names_and_reports_bad_
 def test_split_of_an_unknown_name_or_a_folder_without_data_lands_nothing(saved, tmp_path):
     from datasets import DatasetDict
 
-    DatasetDict({"dev": DatasetDict.load_from_disk(saved)["test"]}).save_to_disk(tmp_path / "odd")
+    DatasetDict({"half": DatasetDict.load_from_disk(saved)["test"]}).save_to_disk(tmp_path / "odd")
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "data.parquet").write_bytes(b"PAR1")
-    for folder, message in (("odd", "split 'dev'"), ("empty", "neither"), ("broken", "cannot be read")):
+    for folder, message in (("odd", "split 'half'"), ("empty", "neither"), ("broken", "cannot be read")):
         with pytest.raises(UsageError, match=message):
             land_files([saved, tmp_path / folder], tmp_path / "landing")
     assert not (tmp_path / "landing").exists()
+
+
+def test_splits_of_a_folder_are_named_as_the_hub_names_them(saved, tmp_path):
+    from datasets import DatasetDict
+
+    given = DatasetDict.load_from_disk(saved)
+    DatasetDict({"train_sft": given["train"], "dev": given["test"]}).save_to_disk(tmp_path / "named")
+    (report,) = land_files([tmp_path / "named"], tmp_path / "landing")
+    rows, _ = landed(tmp_path / "landing" / report["landed"])
+    assert sorted(split for _, _, split, _ in rows) == ["train"] * 6 + ["validation"] * 2
 
 
 def test_land_command_takes_a_folder(saved, make_experiment, tmp_path):

@@ -1,7 +1,7 @@
 from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
 
-COLUMNS = ("row_id", "prompt", "answer", "prediction", "grade", "exact")  # all are taken over
+COLUMNS = ("row_id", "prompt", "answer", "also", "prediction", "grade", "exact")  # all are taken over
 
 
 @stage(

@@ -7,14 +7,22 @@ from apt_assets.settings.experiment import UsageError
     inputs=["landing_files"],
     settings=["data.validation", "data.test", "data.near_duplicate_words"],
     libraries=["polars", "pyarrow"],
-    outputs=["train.parquet", "validation.parquet", "test.parquet", "provenance.parquet", "quarantine.parquet"],
+    outputs=[
+        "train.parquet",
+        "validation.parquet",
+        "test.parquet",
+        "rejected_answers.parquet",
+        "provenance.parquet",
+        "quarantine.parquet",
+    ],
     main_table="train",
     group="1_data",
     kinds=["polars", "pandera"],
 )
 def domain_dataset(step: Step) -> None:
     """The iteration's questions with gold answers: train (mining and pool), validation (the gate)
-    and test (reported only), split by content hash of the prompt. Rows that are not usable, and training
+    and test (reported only), split by content hash of the prompt. Wrong answers that came with training rows are in
+    rejected_answers.parquet. Rows that are not usable, and training
     rows that are near duplicates of held-out ones, are in quarantine.parquet with file, field and reason.
     """
     from apt_assets.landing.records import read_landed

@@ -15,6 +15,7 @@ from resources.store.manifest import CorruptArtifact
         "similarity": ["bad_cases.prompt", "retrieval_index.check"],
         "prompt": ["domain_dataset.prompt"],
         "answer": ["domain_dataset.answer"],
+        "also": ["domain_dataset.also"],
     },
     group="4_retrieval",
     kinds=["lancedb", "polars"],

@@ -1,3 +1,5 @@
+from typing import TYPE_CHECKING
+
 from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
@@ -7,26 +9,43 @@ from apt_assets.rows.graded import answer_and_grade, work_to_answer
 from apt_assets.rows.policy import adapter_of
 from apt_assets.rows.samples import SAMPLES
 
+if TYPE_CHECKING:
+    import polars as pl
+
 
 def labels(view: View) -> list[str]:
     return grades.competing_labels(view, view.read("domain_dataset", "train")["answer"].to_list())
 
 
+def given_answers(view: View) -> "pl.DataFrame | None":
+    """The rejected answers that came with training rows, if they are to be used."""
+    return view.read("domain_dataset", "rejected_answers") if view.settings.pairs.rejected == "given" else None
+
+
 def work(view: View) -> dict[str, int]:
     similar, competing = view.read("neighbors"), labels(view)
     amounts = work_to_answer(view, adapter_of(view, "policy"), similar, competing)
-    more = work_to_reject(view, similar, competing)
+    more = work_to_reject(view, similar, competing, given_answers(view))
     return {kind: amount + more[kind] for kind, amount in amounts.items()}
 
 
 @stage(
-    inputs=["iteration", "bad_cases", "eval_predictions", "neighbors", "policy", "domain_dataset/train.parquet"],
+    inputs=[
+        "iteration",
+        "bad_cases",
+        "eval_predictions",
+        "neighbors",
+        "policy",
+        "domain_dataset/train.parquet",
+        "domain_dataset/rejected_answers.parquet",
+    ],
     rows=[*answers.KINDS, *grades.KINDS, SAMPLES],
     settings=[
         "assessor.bad_below",
         "pairs.replay",
         "pairs.replay_share",
         "pairs.counterfactual",
+        "pairs.rejected",
         "mining.seed",
         "policy.backend",
         *grades.SETTINGS,
@@ -54,15 +73,15 @@ def work(view: View) -> dict[str, int]:
     kinds=["torch", "polars"],
 )
 def preference_pairs(step: Step) -> None:
-    """What is trained on: chosen = gold, rejected = the policy's own answer, for the bad cases and
-    for the similar cases, which the policy answers here. A similar case answered right may get a wrong
-    answer to reject. Replay rows, trained by their NLL only, are questions answered right, or any other
-    training rows: see `pairs.replay`.
+    """What is trained on: chosen = gold, rejected = the policy's own answer, or the one that came with the row
+    (`pairs.rejected`), for the bad cases and for the similar cases, which the policy answers here. A similar case
+    answered right may get a wrong answer to reject. Replay rows, trained by their NLL only, are questions answered
+    right, or any other training rows: see `pairs.replay`.
     """
     from apt_assets.method.pairing import build_pairs, with_replay_from_pool
 
     mined, similar, share = step.read("eval_predictions"), step.read("neighbors"), step.settings.pairs.replay_share
-    competing, from_pool = labels(step), step.settings.pairs.replay == "pool"
+    competing, from_pool, given = labels(step), step.settings.pairs.replay == "pool", given_answers(step)
     answered = answer_and_grade(step, adapter_of(step, "policy"), similar, competing, "answering similar cases")
     pairs = build_pairs(
         step.read("bad_cases"),
@@ -71,7 +90,8 @@ def preference_pairs(step: Step) -> None:
         answered,
         bad_below=step.settings.assessor.bad_below,
         replay_share=0.0 if from_pool else share,
-        counterfactuals=counterfactuals(step, answered, competing),
+        counterfactuals=counterfactuals(step, answered, competing, given),
+        given=given,
     )
     if from_pool:
         train, seed = step.read("domain_dataset", "train"), step.settings.mining.seed

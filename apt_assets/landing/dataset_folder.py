@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apt_assets.landing.parquet import LONGEST_RECORD, read_batches
-from apt_assets.landing.records import SPLITS
+from apt_assets.landing.side_fields import SPLITS, split_of
 from apt_assets.settings.experiment import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def tables_of(folder: Path) -> "Iterator[pa.Table]":
     elif files:
         for file in files:
             named = SHARD.fullmatch(file.stem)
-            split = named["split"] if named else file.stem if file.stem in SPLITS else None
+            split = named["split"] if named else file.stem if split_of(file.stem) else None
             table = read_table(file)
             yield table if split is None else in_split(table, split, folder)
     else:
@@ -73,12 +73,13 @@ def in_split(table: "pa.Table", split: str, folder: Path) -> "pa.Table":
 
     if "split" in table.column_names:
         return table
-    if split not in SPLITS:
+    meant = split_of(split)
+    if meant is None:
         raise UsageError(
             f"{folder}: has a split {split!r}, but a split is one of {', '.join(SPLITS)}: "
             "rename it, or land that part alone, to be split by content"
         )
-    return table.append_column("split", pa.array([split] * table.num_rows, pa.string()))
+    return table.append_column("split", pa.array([meant] * table.num_rows, pa.string()))
 
 
 def with_class_names(dataset: object) -> "pa.Table":

@@ -17,7 +17,8 @@ LONGEST_NAME = 150  # bytes of it, as UTF-8; with digest, suffix and what a half
 
 
 def land_files(paths: list[Path], folder: Path) -> list[dict[str, Any]]:
-    """Land each file or data set folder; returns [{file, good, bad: [Reject as a dict], landed: name or None}].
+    """Land each file or data set folder; returns [{file, good, bad: [Reject as a dict], hints: what to know of good
+    rows, landed: name or None}].
 
     A landed file carries the digest of its rows in its name, so that landing never overwrites and the
     same rows twice, in whatever order, are landed once. A folder lands as one Parquet file, and of a symbolic
@@ -59,7 +60,8 @@ def land_file(path: Path, folder: Path) -> dict[str, Any]:
             except BaseException:
                 temporary.unlink(missing_ok=True)  # a full disk, Ctrl-C
                 raise
-    return {"good": found.rows, "bad": [asdict(bad) for bad in found.rejects], "landed": landed}
+    bad = [asdict(bad) for bad in found.rejects]
+    return {"good": found.rows, "bad": bad, "hints": found.remarks, "landed": landed}
 
 
 def plain_name(stem: str) -> str:

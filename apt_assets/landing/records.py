@@ -7,30 +7,43 @@ and one by one only those that are not (`check`, which knows what is wrong, and 
 import json
 import re
 import reprlib
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import compress, groupby
+from itertools import compress
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
-from apt_assets.landing.formats import as_prompt_and_answer
-from apt_assets.landing.readers import SURROGATE, BadField, Chunk, printable, read_chunks
+from apt_assets.landing.fields import SHORT_TEXT, Fields, normal
+from apt_assets.landing.formats import read_record
+from apt_assets.landing.readers import BadField, Chunk, printable, read_chunks
+from apt_assets.landing.side_fields import SPLITS, metadata_of, side_fields, unknown_split
+from apt_assets.landing.spellings import ALIASES, REJECTED
 from resources.store.digest import digest_json, digest_rows
 
-SPLITS = ("train", "validation", "test")
-FIELDS = frozenset(("prompt", "answer", "split", "id", "metadata"))
-LONGEST_TEXT = 1_000_000  # characters of a prompt or an answer
-SHORT_TEXT = 1000  # so short that nothing in it takes long
-MOST_MARKS = 100
+READ = frozenset(("prompt", "answer", "split", "id"))
+FIELDS = READ | {"metadata"}
+# Fields that are read if they stand beside these, under whatever spelling.
+READ_TOO = FIELDS | {*ALIASES, *REJECTED}
 UNCLEAN = re.compile(r"[\x00\ud800-\udfff]")
-METADATA = json.JSONEncoder(ensure_ascii=False, default=str)
-CONTENT = dict.fromkeys(("prompt", "answer", "split", "source_id", "metadata"), pl.String)
-ROWS = {"line": pl.Int64, **CONTENT, "record": pl.String}
+
+
+class Content(NamedTuple):
+    """What an accepted record says. answer: the gold. also: a JSON list of further right answers. rejected: a wrong
+    answer that came with it. metadata: a JSON object."""
+
+    prompt: str
+    answer: str
+    also: str | None
+    rejected: str | None
+    split: str | None
+    source_id: str | None
+    metadata: str | None
+
+
+ROWS = {"line": pl.Int64, **dict.fromkeys(Content._fields, pl.String), "record": pl.String}
 
 
 @dataclass(frozen=True)
@@ -48,23 +61,27 @@ class Reject:
 class Landed:
     """A part of a landed file.
 
-    rows: the accepted records, as ROWS: the line on which each stands, prompt, answer, and split, source_id
-        and metadata (a JSON object) or null; `record` is 16 hex digits of what the row says, wherever it stands.
+    rows: the accepted records, as ROWS: the line on which each stands, its Content, and in `record` 16 hex digits of
+        what the row says, wherever it stands.
+    unknown_splits: words in `split` that we do not know.
     """
 
     file: str
     rows: pl.DataFrame
     rejects: list[Reject]
+    unknown_splits: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Contents:
     """What a landed file says. digest: 64 hex digits, whatever the order of its rows and the form of its lines.
-    rows: how many are accepted. widest: no prompt has more tokens with its answer, whatever the tokenizer."""
+    rows: how many are accepted. remarks: what to know of accepted rows, told once for the file. widest: no prompt has
+    more tokens with its answer, whatever the tokenizer."""
 
     digest: str
     rows: int
     rejects: list[Reject]
+    remarks: list[str]
     widest: int
 
 
@@ -88,12 +105,15 @@ def contents_of(path: Path) -> Contents:
     records: list[pl.Series] = []
     rejects: list[Reject] = []
     widest = 0
+    unknown: set[str] = set()
     for part in read_landed(path):
         widest = max(widest, part.rows.select(width().max()).item() or 0)
         records += [part.rows["record"], pl.Series(records_of(part.rejects), dtype=pl.String)]
         rejects += part.rejects
+        unknown |= part.unknown_splits
     found = pl.concat(records) if records else pl.Series(dtype=pl.String)
-    return Contents(digest_json(found.sort().to_list()), len(found) - len(rejects), rejects, widest)
+    remarks = [unknown_in_words(unknown)] if unknown else []
+    return Contents(digest_json(found.sort().to_list()), len(found) - len(rejects), rejects, remarks, widest)
 
 
 def width() -> pl.Expr:
@@ -104,6 +124,15 @@ def width() -> pl.Expr:
         length = text.str.len_bytes().cast(pl.Int64)
         widths.append(pl.when(length == text.str.len_chars()).then(length).otherwise(4 * length))
     return widths[0] + widths[1]
+
+
+def unknown_in_words(splits: Iterable[str]) -> str:
+    words = sorted(splits)
+    named = ", ".join(reprlib.repr(word) for word in words[:5]) + (", ..." if len(words) > 5 else "")
+    return (
+        f"split: {named} is none of {', '.join(SPLITS)}: these rows are split by content, so some are trained on; "
+        "rename it if they are to be held out"
+    )
 
 
 # -- many records --------------------------------------------------------------------------------------
@@ -119,20 +148,28 @@ def sort_out(file: str, chunk: Chunk) -> Landed:
     content = {"line": list(compress(chunk.lines, plain)), **columns}
     others: list[list[Any]] = []
     rejects = []
+    unknown = set()
     for n in [n for n, good in enumerate(plain) if not good]:
         try:
             others.append([chunk.lines[n], *check(chunk.records[n])])
+            unknown.add(unknown_split(chunk.records[n]))
         except BadField as bad:
             rejects.append(Reject(file, chunk.lines[n], bad.field, bad.reason, printable(chunk.raws[n])))
     rows = as_rows(content)
     if others:
         rows = pl.concat([rows, as_rows(dict(zip(content, zip(*others, strict=True), strict=True)))]).sort("line")
-    return Landed(file, rows, rejects)
+    return Landed(file, rows, rejects, frozenset(word for word in unknown if word is not None))
 
 
 def as_rows(columns: Mapping[str, Sequence[Any]]) -> pl.DataFrame:
     """ROWS of its columns but the last, which it adds."""
-    records = digest_rows(*(columns[name] for name in CONTENT), digits=16)
+    always = (columns[name] for name in Content._fields if name not in ("also", "rejected"))
+    # What few rows have does not change the digest of the others.
+    rare = None
+    if any(columns["also"]) or any(columns["rejected"]):
+        given = zip(columns["also"], columns["rejected"], strict=True)
+        rare = [json.dumps(pair, ensure_ascii=False) if any(pair) else None for pair in given]
+    records = digest_rows(*always, optional=rare, digits=16)
     return pl.DataFrame({**columns, "record": records}, schema=ROWS)
 
 
@@ -140,9 +177,13 @@ def plainly_good(records: Sequence[Any]) -> list[bool]:
     """Of each record, whether `check` accepts it, as far as that is seen without looking at it twice; metadata
     that is no text is found later."""
     objects = [record if type(record) is dict else {} for record in records]
+    # Most records of a file have the same names.
+    names = [tuple(record) for record in objects]
+    plain = {its: are_plain(its) for its in set(names)}
     fields = ([record.get(name) for record in objects] for name in ("prompt", "answer", "split", "id", "metadata"))
     return [
-        type(prompt) is str
+        plain[its]
+        and type(prompt) is str
         and type(answer) is str
         and (split is None or split in SPLITS)
         and (type(source_id) in (NoneType, int) or (type(source_id) is str and not UNCLEAN.search(source_id)))
@@ -153,20 +194,30 @@ def plainly_good(records: Sequence[Any]) -> list[bool]:
         and answer.strip() != ""
         and len(prompt) < SHORT_TEXT
         and len(answer) < SHORT_TEXT
-        for prompt, answer, split, source_id, metadata in zip(*fields, strict=True)
+        for its, prompt, answer, split, source_id, metadata in zip(names, *fields, strict=True)
     ]
 
 
+def are_plain(names: Sequence[str]) -> bool:
+    """Whether nothing beside FIELDS, as they are written here, is read of a record with these names."""
+    return all(name in FIELDS or normal(name) not in READ_TOO for name in names)
+
+
 def columns_of(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """CONTENT of plainly good records. Raises BadField if the metadata of one cannot be kept as text."""
+    """Content of plainly good records, column by column. Raises BadField if the metadata of one cannot be kept."""
     ids = [record.get("id") for record in records]
     return {
         "prompt": [record["prompt"].strip() for record in records],
         "answer": [record["answer"].strip() for record in records],
+        "also": [None] * len(records),
+        "rejected": [None] * len(records),
         "split": [record.get("split") for record in records],
         "source_id": [None if source_id is None else str(source_id) for source_id in ids],
         "metadata": [
-            metadata_of(record) if record.get("metadata") or not record.keys() <= FIELDS else None for record in records
+            metadata_of({name: value for name, value in record.items() if name not in READ})
+            if record.get("metadata") or not record.keys() <= FIELDS
+            else None
+            for record in records
         ],
     }
 
@@ -174,73 +225,20 @@ def columns_of(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
 # -- one record ----------------------------------------------------------------------------------------
 
 
-def check(record: Any) -> tuple[str, str, str | None, str | None, str | None]:
-    """A record as CONTENT. Raises BadField naming the first field that is wrong."""
+def check(record: Any) -> Content:
+    """A record of any shape (apt_assets/landing/formats.py). Raises BadField naming the first field that is wrong."""
     if isinstance(record, BadField):
         raise record
     if not isinstance(record, dict):
         raise BadField(None, f"must be an object with prompt and answer, got {type(record).__name__}")
-    record = as_prompt_and_answer(record)
-    prompt = text_field(record, "prompt")
-    answer = text_field(record, "answer")
-    split = record.get("split")
-    if split is not None and split not in SPLITS:
-        raise BadField("split", f"must be one of {', '.join(SPLITS)}, got {reprlib.repr(split)}")
-    source_id = record.get("id")
-    if isinstance(source_id, bool) or not isinstance(source_id, str | int | None):
-        raise BadField("id", f"must be text or a whole number, got {type(source_id).__name__}")
-    given = record.get("metadata")
-    if given is not None and not isinstance(given, dict):
-        raise BadField("metadata", f"must be an object, got {type(given).__name__}")
-    source_id = None if source_id is None else encodable(str(source_id), "id")
-    return prompt, answer, split, source_id, metadata_of(record)
-
-
-def text_field(record: dict, name: str) -> str:
-    """A required, non-empty text field, stripped of outer white space. Raises BadField."""
-    if name not in record:
-        raise BadField(name, "missing")
-    value = record[name]
-    if not isinstance(value, str):
-        raise BadField(name, f"must be text, got {type(value).__name__}")
-    if not value.strip():
-        raise BadField(name, "empty")
-    if "\x00" in value:
-        raise BadField(name, "holds a NUL character")
-    check_amount(value, name)
-    return encodable(value.strip(), name)
-
-
-def check_amount(text: str, field: str) -> None:
-    """Raise BadField if a text is too long, or would take too long to normalise."""
-    if len(text) > LONGEST_TEXT:
-        raise BadField(field, f"longer than {LONGEST_TEXT} characters")
-    # They are put in order one by one when a text is normalised: half a million take an hour. A run of them
-    # has one at a place that is looked at first, since a whole search takes longer than all else.
-    if len(text) >= SHORT_TEXT and not combining_marks().isdisjoint(text[MOST_MARKS :: MOST_MARKS + 1]):
-        lengths = (sum(1 for _ in run) for is_mark, run in groupby(text, combining_marks().__contains__) if is_mark)
-        if max(lengths) > MOST_MARKS:
-            raise BadField(field, f"holds more than {MOST_MARKS} combining marks in a row")
-
-
-@cache
-def combining_marks() -> frozenset[str]:
-    # A halfwidth voiced sign is a letter until it is normalised.
-    every = map(chr, range(0x300, 0x1F000))
-    return frozenset(c for c in every if unicodedata.category(c)[0] == "M" or c in "\uff9e\uff9f")
-
-
-def metadata_of(record: dict[str, Any]) -> str | None:
-    """All other fields, and those of `metadata`, as one JSON object; None if there are none. Raises BadField."""
-    others = {name: value for name, value in record.items() if name not in FIELDS}
-    metadata = {**others, **(record.get("metadata") or {})}
+    fields = Fields(record)
     try:
-        return encodable(METADATA.encode(metadata), "metadata") if metadata else None
+        prompt, golds, rejected = read_record(fields)
+        return Content(prompt, golds[0], as_further(golds), rejected, *side_fields(fields))
     except RecursionError:
-        raise BadField("metadata", "JSON is nested too deeply") from None
+        raise BadField(None, "JSON is nested too deeply") from None
 
 
-def encodable(text: str, field: str) -> str:
-    if SURROGATE.search(text):
-        raise BadField(field, "holds a lone surrogate, which is not text")
-    return text
+def as_further(golds: Sequence[str]) -> str | None:
+    """The golds behind the first as a JSON list, in an order of their own: they are right whichever comes first."""
+    return json.dumps(sorted(golds[1:]), ensure_ascii=False) if len(golds) > 1 else None

@@ -3,7 +3,7 @@
 A gold is changed as little as makes it wrong, in the way in which answers of its kind go wrong: another label,
 another number or unit, another item of the list, another row's gold. So the pair differs in what decides and
 not in form: a hard negative, as in contrast sets (Gardner et al. 2020, arXiv 2004.02709). Whether it is wrong
-the assessor says, as of any answer (`first_wrong`).
+the assessor says, as of any answer (`first_wrong`). What is in `also` is right as well as the gold.
 
 What is chosen "by hash" is chosen on a ring: of texts in the order of their hashes, those behind the row's own.
 So one text more or less changes the choice of few rows (consistent hashing, Karger et al. 1997).
@@ -14,12 +14,13 @@ import re
 import unicodedata
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from itertools import islice
 
 import polars as pl
 
+from apt_assets.method.golds import is_gold
 from apt_assets.method.grades import is_bad
 from resources.assessors.labels import normalise_answer
 from resources.assessors.numeric import NUMBER, Unit, known, read_unit
@@ -34,8 +35,8 @@ def first_wrong(
     grade: Callable[[pl.DataFrame], list[int | None]],
     bad_below: int,
 ) -> pl.DataFrame:
-    """Examples (row_id, prompt, answer) -> (row_id, rejected, grade): of what is proposed for a row, the first that
-    is graded below `bad_below`. A row for which nothing is, is not there.
+    """Examples -> (row_id, rejected, grade): of what is proposed for a row, the first that is graded below `bad_below`
+    and is none of its right answers. A row for which nothing is, is not there.
 
     propose: (rows, try) -> an answer to each, or None if there is no more. grade: (rows with `rejected`) -> grades.
     """
@@ -46,8 +47,9 @@ def first_wrong(
         if rows.is_empty():
             break
         graded = rows.with_columns(pl.Series("grade", grade(rows), dtype=pl.Int8))
-        found.append(graded.filter(is_bad(pl.col("grade"), bad_below)).select("row_id", "rejected", "grade"))
-        rows = graded.filter(~is_bad(pl.col("grade"), bad_below)).drop("rejected", "grade")
+        wrong = is_bad(pl.col("grade"), bad_below) & ~is_gold("rejected")
+        found.append(graded.filter(wrong).select("row_id", "rejected", "grade"))
+        rows = graded.filter(~wrong).drop("rejected", "grade")
     return pl.concat(found)
 
 
@@ -94,12 +96,17 @@ def spellings(texts: Iterable[str]) -> dict[str, str]:
 
 
 def other_labels(
-    row_id: str, gold: str, confused: dict[str, list[str]], ring: Ring, spelt: dict[str, str]
+    row_id: str,
+    gold: str,
+    confused: dict[str, list[str]],
+    ring: Ring,
+    spelt: dict[str, str],
+    also: Sequence[str] = (),
 ) -> list[str]:
     """Other labels: those that the policy confuses with this gold, those that it gives wrongly at all, any by hash."""
-    own = normalise_answer(gold)
+    own, *others = map(normalise_answer, (gold, *also))
     ranked = dict.fromkeys([*confused.get(own, ()), *confused[""], *behind(ring, row_id)])
-    return [spelt.get(label, label) for label in ranked if label != own][:TRIES]
+    return [spelt.get(label, label) for label in ranked if label not in (own, *others)][:TRIES]
 
 
 # -- numbers -------------------------------------------------------------------------------------------
@@ -112,7 +119,7 @@ def units_of(golds: Iterable[str]) -> Ring:
     return ring_of(unit for unit in units if known(unit_of(unit).measure))
 
 
-def other_numbers(row_id: str, gold: str, units: Ring) -> list[str]:
+def other_numbers(row_id: str, gold: str, units: Ring, also: Sequence[str] = ()) -> list[str]:
     """The gold ten times as large or small, with another first digit, or in another unit: by hash, which of these
     comes first. Units that measure the same come before others."""
     match = NUMBER.search(gold)
@@ -131,7 +138,7 @@ def other_numbers(row_id: str, gold: str, units: Ring) -> list[str]:
     turn = dice // 2 % len(ways)
     ways = [*ways[turn:], *ways[:turn], last]
     changed = [gold[: match.start(part)] + text + gold[match.end(part) :] for part, text in ways]
-    return [text for text in dict.fromkeys(changed) if text != gold][:TRIES]
+    return [text for text in dict.fromkeys(changed) if text not in (gold, *also)][:TRIES]
 
 
 def unit_of(written: str) -> Unit:
@@ -171,11 +178,13 @@ def items_of(golds: Iterable[str], separator: str) -> dict[str | None, Ring]:
     return {field: ring_of(items) for field, items in fields.items()}
 
 
-def other_items(row_id: str, gold: str, items: dict[str | None, Ring], separator: str) -> list[str]:
+def other_items(
+    row_id: str, gold: str, items: dict[str | None, Ring], separator: str, also: Sequence[str] = ()
+) -> list[str]:
     """The list with one item replaced by one of another list, then with two, four and eight: of a long list, one
     item may be wrong and the whole still good. The same field with another value if there is one."""
     spans = item_spans(gold, separator)
-    taken = {normalise_answer(gold[start:end]) for start, end in spans}
+    taken = {normalise_answer(one[start:end]) for one in (gold, *also) for start, end in item_spans(one, separator)}
     new: dict[tuple[int, int], str] = {}
     for start, end in sorted(spans, key=lambda span: hashed(f"{row_id}:{span[0]}"))[: 2 ** (TRIES - 1)]:
         rings = [items.get(field_of(gold[start:end]), []), items[None]]
@@ -222,9 +231,9 @@ def by_length(golds: Iterable[str]) -> dict[int, Ring]:
     return {length: ring_of(texts) for length, texts in lengths.items()}
 
 
-def other_golds(row_id: str, gold: str, lengths: dict[int, Ring]) -> list[str]:
+def other_golds(row_id: str, gold: str, lengths: dict[int, Ring], also: Sequence[str] = ()) -> list[str]:
     """Golds of other rows, nearest in length; of one length by hash."""
-    own = normalise_answer(gold)
+    own = set(map(normalise_answer, (gold, *also)))
     near = sorted(lengths, key=lambda length: (abs(length - len(gold)), length))
     texts = (text for length in near for text in behind(lengths[length], row_id))
-    return list(islice((text for text in texts if normalise_answer(text) != own), TRIES))
+    return list(islice((text for text in texts if normalise_answer(text) not in own), TRIES))

@@ -1,10 +1,12 @@
-"""Rows of the landed files -> the iteration's data set: three splits, provenance, quarantine."""
+"""Rows of the landed files -> the iteration's data set: three splits, provenance, quarantine, given wrong answers."""
 
 from collections.abc import Iterable
 
 import polars as pl
 
-from apt_assets.landing.records import ROWS, SPLITS, Landed, records_of
+from apt_assets.landing.records import ROWS, Landed, records_of
+from apt_assets.landing.side_fields import SPLITS
+from apt_assets.method.golds import by_gold, golds_of
 from apt_assets.method.near import near_held_out
 from apt_assets.method.splits import row_ids, splits_of
 from schemas import tables
@@ -17,9 +19,9 @@ QUARANTINE = ("file", "record", "field", "reason", "raw")
 def build_domain(
     parts: Iterable[Landed], validation: float, test: float, near_duplicate_words: int | None
 ) -> dict[str, pl.DataFrame]:
-    """The tables train, validation, test, provenance and quarantine.
+    """The tables train, validation, test, rejected_answers, provenance and quarantine.
 
-    The same question twice with the same answer is one row. With another answer there is no gold:
+    The same question twice with the same right answers is one row. With others there is no gold:
     one row is kept, the other quarantined. A question declared for training that equals, after
     normalisation, a held-out one is held out, and the training row quarantined. So is a training row that
     is a near duplicate of a held-out one (method/near.py; None: it stays).
@@ -35,10 +37,12 @@ def build_domain(
         rejects.append(pl.DataFrame(bad, schema=rejects[0].schema, orient="row"))
     rows = pl.concat(found).sort("file", "record")
     del found
+    given = rows.drop_nulls("rejected").select("row_id", "answer", "also", "rejected")
     # Two steps: a window inside a window would be worked out once for each question.
-    rows = rows.with_columns(pl.col("answer", "its_split").first().over("row_id").name.prefix("first_"))
+    rows = rows.with_columns(pl.col("answer", "also", "its_split").first().over("row_id").name.prefix("first_"))
     same_split = pl.col("split").is_null() | (pl.col("its_split") == pl.col("first_its_split"))
-    agrees = (pl.col("answer") == pl.col("first_answer")) & same_split
+    same_golds = (pl.col("answer") == pl.col("first_answer")) & pl.col("also").eq_missing(pl.col("first_also"))
+    agrees = same_golds & same_split
     rows = rows.select(*FOUND, agrees.alias("agrees"))
     rows = rows.with_columns(pl.col("agrees").all().over("row_id"))
     kept, disputed = settle(rows.filter(~pl.col("agrees")).drop("agrees").rows(named=True))
@@ -49,7 +53,8 @@ def build_domain(
     leaks: list[Row] = []
     if near_duplicate_words is not None:
         rows, leaks = without_near(rows, near_duplicate_words)
-    return as_tables(rows, pl.concat([*rejects, pl.DataFrame([*disputed, *leaks], schema=rejects[0].schema)]))
+    rejected = pl.concat([*rejects, pl.DataFrame([*disputed, *leaks], schema=rejects[0].schema)])
+    return {**as_tables(rows, rejected), "rejected_answers": of_training(given, rows)}
 
 
 def with_identity(part: Landed, validation: float, test: float) -> pl.DataFrame:
@@ -71,8 +76,8 @@ def settle(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
     for row in rows:
         key = row["row_id"]
         first = kept.setdefault(key, row)
-        if row["answer"] != first["answer"]:
-            reason = f"contradicts {first['file']}: {first['prompt']} -> {first['answer']}"
+        if golds_of(row) != golds_of(first):
+            reason = f"contradicts {first['file']}: {first['prompt']} -> {' or '.join(golds_of(first))}"
             rejects.append(reject(row, "answer", reason))
         elif row["split"] and row["its_split"] != first["its_split"]:
             if row["its_split"] == "train":
@@ -86,23 +91,33 @@ def settle(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
 def without_near(rows: pl.DataFrame, shortest: int) -> tuple[pl.DataFrame, list[Row]]:
     """FOUND -> (the same without training rows that are near to a held-out one, these as QUARANTINE)."""
     of_train = rows["its_split"] == "train"
-    train, held_out = rows.filter(of_train), rows.filter(~of_train)
+    train, held_out = by_gold(rows.filter(of_train)), by_gold(rows.filter(~of_train))
     near = near_held_out(train, held_out, shortest)
     pairs = zip(train[list(near)].rows(named=True), held_out[list(near.values())].rows(named=True), strict=True)
-    leaks = [
-        reject(row, "prompt", f"is within a word of a {other['its_split']} row of {other['file']}: {other['prompt']}")
+    leaks = {
+        row["row_id"]: reject(
+            row, "prompt", f"is within a word of a {other['its_split']} row of {other['file']}: {other['prompt']}"
+        )
         for row, other in pairs
-    ]
-    return rows.join(train[list(near)], on="row_id", how="anti", maintain_order="left"), leaks
+    }
+    return rows.join(train[list(near)], on="row_id", how="anti", maintain_order="left"), list(leaks.values())
+
+
+def of_training(given: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """Given rejected answers (row_id, answer, also, rejected) -> those of training rows with these golds, one each."""
+    train = rows.filter(pl.col("its_split") == "train")
+    kept = given.join(train, on=["row_id", "answer", "also"], how="semi", nulls_equal=True, maintain_order="left")
+    return kept.unique("row_id", keep="first", maintain_order=True).select("row_id", "rejected").sort("row_id")
 
 
 def reject(row: Row, field: str, reason: str) -> Row:
-    values = (row["file"], row["record"], field, reason[:500], f"{row['prompt']} -> {row['answer']}"[:500])
+    raw = f"{row['prompt']} -> {' or '.join(golds_of(row))}"
+    values = (row["file"], row["record"], field, reason[:500], raw[:500])
     return dict(zip(QUARANTINE, values, strict=True))
 
 
 def as_tables(ordered: pl.DataFrame, rejects: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    result = {s: ordered.filter(pl.col("its_split") == s).select("row_id", "prompt", "answer") for s in SPLITS}
+    result = {s: ordered.filter(pl.col("its_split") == s).select("row_id", "prompt", "answer", "also") for s in SPLITS}
     result["provenance"] = ordered.select(
         "row_id", pl.col("its_split").alias("split"), "file", "record", "source_id", "metadata"
     )

@@ -39,7 +39,7 @@ def random_cases(
     others = pool.join(cases, on="row_id", how="anti")
     # A salt of its own: what is drawn must not hang together with which questions were asked.
     drawn = draw(others, f"random cases:{seed}:{iteration}", similar.height)
-    placed = similar.with_columns(drawn[name] for name in ("row_id", "prompt", "answer"))
+    placed = similar.with_columns(drawn[name] for name in ("row_id", "prompt", "answer", "also"))
     return placed.with_columns(similarity=pl.lit(None, similar.schema["similarity"]))
 
 

@@ -1,9 +1,10 @@
-"""Bad cases and similar cases -> preference pairs: chosen = gold, rejected = the policy's answer."""
+"""Bad cases and similar cases -> preference pairs: chosen = gold, rejected = the policy's answer, or a given one."""
 
 from collections.abc import Sequence
 
 import polars as pl
 
+from apt_assets.method.golds import is_gold
 from apt_assets.method.grades import is_bad, is_kept
 from apt_assets.method.mining import draw_questions
 
@@ -17,12 +18,16 @@ def build_pairs(
     bad_below: int,
     replay_share: float | None,
     counterfactuals: pl.DataFrame | None = None,
+    given: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """One row per training example: bad cases, then similar cases, counterfactual pairs, then replay rows.
 
     neighbor_predictions: the policy's graded answers to the rows of `neighbors`. A similar case
-    answered badly becomes a pair like a bad case. A pair whose rejected answer equals the gold is
-    left out: it teaches nothing.
+    answered badly becomes a pair like a bad case. A pair whose rejected answer is one of the right ones is
+    left out: it teaches nothing, or what is wrong.
+
+    given: RejectedAnswers that take the place of the policy's own wrong answers, for the rows that have one; None:
+    its own are rejected.
 
     counterfactuals: (row_id, rejected, grade) of wrong answers to similar cases that were answered right; None:
     there are none. Such a case is a pair too.
@@ -34,14 +39,12 @@ def build_pairs(
     questions (`predictions`), each sorted by row_id, which is a hash and so a fair draw.
     """
     bad = is_bad(pl.col("grade"), bad_below)
-    own = as_pairs(bad_cases, "bad_case", "prediction")
+    own = as_pairs(wrong_of(bad_cases, given), "bad_case", "rejected")
     similar = neighbors.join(neighbor_predictions.select("row_id", "prediction", "grade"), on="row_id", how="inner")
-    wrong = as_pairs(similar.filter(bad), "similar", "prediction")
+    wrong = as_pairs(wrong_of(similar.filter(bad), given), "similar", "rejected")
     found = wrong.clear().select("row_id", "rejected", "grade") if counterfactuals is None else counterfactuals
-    made = as_pairs(similar.drop("grade").join(found, on="row_id"), "counterfactual", "rejected")
-    pairs = pl.concat([rows.sort("row_id") for rows in (own, wrong, made)]).filter(
-        pl.col("chosen") != pl.col("rejected")
-    )
+    made = similar.drop("grade").join(found, on="row_id").filter(~is_gold("rejected"))
+    pairs = pl.concat([rows.sort("row_id") for rows in (own, wrong, as_pairs(made, "counterfactual", "rejected"))])
     kept = is_kept(pl.col("grade"), bad_below)
     right = [as_pairs(rows.filter(kept), "replay", "answer").sort("row_id") for rows in (similar, predictions)]
     replay = pl.concat(right).unique("row_id", keep="first", maintain_order=True)
@@ -71,6 +74,18 @@ def with_replay_from_pool(
     grades = pl.concat([rows.select("row_id", "grade") for rows in asked]).unique("row_id", keep="first")
     drawn = drawn.join(grades, on="row_id", how="left", maintain_order="left")
     return pl.concat([pairs, as_pairs(drawn, "replay", "answer")])
+
+
+def wrong_of(answered: pl.DataFrame, given: pl.DataFrame | None) -> pl.DataFrame:
+    """Badly answered rows with what to reject in `rejected`, those left out of which that is a right answer. One that
+    was given has no grade."""
+    if given is None:
+        return answered.with_columns(rejected=pl.col("prediction")).filter(~is_gold("rejected"))
+    rows = answered.join(given, on="row_id", how="left", maintain_order="left")
+    own = pl.col("rejected").is_null()
+    return rows.with_columns(
+        rejected=pl.coalesce("rejected", "prediction"), grade=pl.when(own).then(pl.col("grade"))
+    ).filter(~is_gold("rejected"))
 
 
 def most_replay(pairs: pl.DataFrame, share: float | None, there: pl.DataFrame) -> int:

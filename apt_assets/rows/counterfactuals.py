@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 from apt_assets.engine.view import View
 from apt_assets.method.grades import is_kept
 from apt_assets.rows.answers import answer_keys, answer_rows
+from apt_assets.rows.graded import EXAMPLES
 from apt_assets.rows.grades import grade_keys, grade_rows, grade_tables, known_grades
 from apt_assets.rows.policy import adapter_of
 from apt_assets.rows.samples import sample_keys, sampled_rows, samples_of
+
+REJECTED = {"rejected": "prediction"}  # a wrong answer is graded like the policy's own
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,25 +26,34 @@ if TYPE_CHECKING:
     Propose = Callable[[pl.DataFrame, int], list[str | None]]
 
 
-def counterfactuals(step: "Step", answered: "pl.DataFrame", labels: list[str]) -> "pl.DataFrame | None":
+def counterfactuals(
+    step: "Step", answered: "pl.DataFrame", labels: list[str], given: "pl.DataFrame | None"
+) -> "pl.DataFrame | None":
     """Predictions -> (row_id, rejected, grade) of those that are right and for which a wrong answer was found; None
-    if none is to be looked for."""
+    if none is to be looked for. given: RejectedAnswers that are taken as they are, ungraded."""
+    import polars as pl
+
     from apt_assets.method.counterfactual import first_wrong
 
     below, how = step.settings.assessor.bad_below, step.settings.pairs.counterfactual
     if how == "none":
         return None
-    right = answered.filter(is_kept(answered["grade"], below)).select("row_id", "prompt", "answer")
+    right = answered.filter(is_kept(answered["grade"], below)).select(EXAMPLES)
     propose = partial(sampling, step) if how == "sampled" else perturbing(step, labels)
 
     def grade(rows: "pl.DataFrame") -> list[int | None]:
-        prompts, golds, wrong = (rows[column].to_list() for column in ("prompt", "answer", "rejected"))
-        return [grade for grade, _ in grade_rows(step, labels, prompts, golds, wrong, "wrong answers")]
+        return [grade for grade, _ in grade_rows(step, labels, rows.rename(REJECTED), "wrong answers")]
 
-    return first_wrong(right, propose, grade, below)
+    if given is None:
+        return first_wrong(right, propose, grade, below)
+    found = first_wrong(right.join(given, on="row_id", how="anti"), propose, grade, below)
+    ungraded = given.join(right, on="row_id", how="semi").with_columns(grade=pl.lit(None, pl.Int8))
+    return pl.concat([found, ungraded])
 
 
-def work_to_reject(view: View, questions: "pl.DataFrame", labels: list[str]) -> dict[str, int]:
+def work_to_reject(
+    view: View, questions: "pl.DataFrame", labels: list[str], given: "pl.DataFrame | None"
+) -> dict[str, int]:
     """Rows that `counterfactuals` would compute for sure: {answers, grades}. Of a question without a graded answer
     nothing is known, nor what a try costs that follows on one which is not there."""
     from apt_assets.method.counterfactual import first_wrong
@@ -60,11 +72,12 @@ def work_to_reject(view: View, questions: "pl.DataFrame", labels: list[str]) -> 
         return [found.get(key) for key in keys]
 
     def grade(rows: "pl.DataFrame") -> list[int | None]:
-        texts = [rows[column].to_list() for column in ("prompt", "answer", "rejected")]
-        missing["grades"] += sum(table.missing(grade_keys(*texts)) for table in tables)
-        return known_grades(view, labels, *texts)
+        answered = rows.rename(REJECTED)
+        missing["grades"] += sum(table.missing(grade_keys(answered)) for table in tables)
+        return known_grades(view, labels, answered)
 
-    right = known_right(view, questions, labels, below)
+    searched = questions if given is None else questions.join(given, on="row_id", how="anti")
+    right = known_right(view, searched, labels, below)
     first_wrong(right, sampled if how == "sampled" else perturbing(view, labels), grade, below)
     return missing
 
@@ -77,8 +90,8 @@ def known_right(view: View, questions: "pl.DataFrame", labels: list[str], bad_be
     keys = answer_keys(questions["prompt"].to_list())
     found = said.read(keys)
     answers = pl.Series("prediction", [found.get(key) for key in keys], dtype=pl.String)
-    known = questions.select("row_id", "prompt", "answer").with_columns(answers).drop_nulls("prediction")
-    grades = known_grades(view, labels, *(known[column].to_list() for column in ("prompt", "answer", "prediction")))
+    known = questions.select(EXAMPLES).with_columns(answers).drop_nulls("prediction")
+    grades = known_grades(view, labels, known)
     return known.filter(is_kept(pl.Series(grades, dtype=pl.Int8), bad_below)).drop("prediction")
 
 
@@ -92,17 +105,21 @@ def sampling(step: "Step", rows: "pl.DataFrame", attempt: int) -> list[str | Non
 
 def perturbing(view: View, labels: list[str]) -> "Propose":
     """What proposes changed golds, in the way of the assessor's kind."""
+    from apt_assets.method.golds import further
+
     perturb = perturbation(view, labels)
 
     def propose(rows: "pl.DataFrame", attempt: int) -> list[str | None]:
-        texts = (perturb(*row) for row in rows.select("row_id", "answer").iter_rows())
+        texts = (
+            perturb(*row, also=further(also)) for *row, also in rows.select("row_id", "answer", "also").iter_rows()
+        )
         return [its[attempt] if attempt < len(its) else None for its in texts]
 
     return propose
 
 
-def perturbation(view: View, labels: list[str]) -> Callable[[str, str], list[str]]:
-    """A function (row_id, gold) -> wrong answers, the most wanted first."""
+def perturbation(view: View, labels: list[str]) -> Callable[..., list[str]]:
+    """A function (row_id, gold, also=what is right as well) -> wrong answers, the most wanted first."""
     from apt_assets.method import counterfactual as method
 
     settings, golds = view.settings.assessor, view.read("domain_dataset", "train")["answer"].to_list()

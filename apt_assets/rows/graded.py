@@ -12,45 +12,44 @@ if TYPE_CHECKING:
 
     from apt_assets.engine.step import Step
 
+EXAMPLES = ("row_id", "prompt", "answer", "also")  # what is asked and graded by, of whatever table
 # Where the columns of graded answers come from.
 ANSWERED = {
-    **{name: [f"domain_dataset.{name}"] for name in ("row_id", "prompt", "answer")},
+    **{name: [f"domain_dataset.{name}"] for name in EXAMPLES},
     "prediction": ["domain_dataset.prompt"],
-    "grade": ["domain_dataset.prompt", "domain_dataset.answer"],
-    "exact": ["domain_dataset.answer"],
+    "grade": ["domain_dataset.prompt", "domain_dataset.answer", "domain_dataset.also"],
+    "exact": ["domain_dataset.answer", "domain_dataset.also"],
 }
 
 
 def answer_and_grade(
     step: "Step", adapter: Adapter | None, questions: "pl.DataFrame", labels: list[str], what: str
 ) -> "pl.DataFrame":
-    """Examples (row_id, prompt, answer) -> Predictions, in the order of `questions`."""
+    """Examples -> Predictions, in the order of `questions`."""
     import polars as pl
 
     from schemas.tables import Predictions
 
     prompts, golds = questions["prompt"].to_list(), questions["answer"].to_list()
     said = answers_of(step, adapter, prompts, golds, what)
-    graded = grade_rows(step, labels, prompts, golds, said, what)
-    return (
-        questions.select("row_id", "prompt", "answer")
-        .with_columns(
-            pl.Series("prediction", said, dtype=pl.String),
-            pl.Series("grade", [grade for grade, _ in graded], dtype=pl.Int8),
-            pl.Series("exact", [exact for _, exact in graded], dtype=pl.Boolean),
-        )
-        .cast(Predictions.empty().schema)  # type: ignore[arg-type]
-    )
+    answered = questions.select(EXAMPLES).with_columns(pl.Series("prediction", said, dtype=pl.String))
+    graded = grade_rows(step, labels, answered, what)
+    return answered.with_columns(
+        pl.Series("grade", [grade for grade, _ in graded], dtype=pl.Int8),
+        pl.Series("exact", [exact for _, exact in graded], dtype=pl.Boolean),
+    ).cast(Predictions.empty().schema)  # type: ignore[arg-type]
 
 
 def work_to_answer(view: View, adapter: Adapter | None, questions: "pl.DataFrame", labels: list[str]) -> dict[str, int]:
     """Rows that `answer_and_grade` would compute: {answers, grades}. An answer that is not there yet
     counts as one grade more; it may turn out to be one that was graded before."""
-    prompts, golds = questions["prompt"].to_list(), questions["answer"].to_list()
-    keys = answer_keys(prompts)
+    import polars as pl
+
+    keys = answer_keys(questions["prompt"].to_list())
     answers = answer_rows(view, adapter).read(keys)
-    known = [(prompts[n], golds[n], answers[key]) for n, key in enumerate(keys) if key in answers]
+    said = pl.Series("prediction", [answers.get(key) for key in keys], dtype=pl.String)
+    known = grade_keys(questions.with_columns(said).drop_nulls("prediction"))
     tables = grade_tables(view, labels)
-    ungraded = sum(t.missing(grade_keys(*zip(*known, strict=True))) for t in tables.values()) if known else 0
+    ungraded = sum(table.missing(known) for table in tables.values())
     missing = len(set(keys)) - len(answers)
     return {"answers": missing, "grades": missing * len(tables) + ungraded}

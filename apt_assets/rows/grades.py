@@ -1,12 +1,12 @@
 """Grades of answers by the assessors that the experiment names.
 
 A grade is keyed by what grades (its kind, its settings, its code; a model by its content, or an endpoint by its
-address and the model's name there: each assessor's file declares it) and the row (question, gold, answer). Where
-several kinds are combined, each keeps its own grades, and their weights decide afterwards: new weights grade
+address and the model's name there: each assessor's file declares it) and the row (question, all its golds, answer).
+Where several kinds are combined, each keeps its own grades, and their weights decide afterwards: new weights grade
 nothing again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import compress
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ from resources.store.digest import digest_rows
 from resources.store.rows import Batches, RowTable
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from apt_assets.engine.step import Step
 
 KINDS = tuple(variant.rows for assessor in ASSESSORS.values() for variant in assessor.variants)
@@ -37,17 +39,18 @@ def given_to(variant: Variant, labels: list[str]) -> dict[str, Any]:
     return {name: {"labels": labels}[name] for name in variant.rows.given}
 
 
-def grade_rows(
-    step: "Step", labels: list[str], questions: Sequence[str], golds: Sequence[str], answers: Sequence[str], what: str
-) -> list[tuple[int, bool]]:
-    """(grade 1-5, exact) of every row. Raises UsageError for a row that cannot be graded; grades that
-    were made by then are kept."""
-    keys = grade_keys(questions, golds, answers)
+def grade_rows(step: "Step", labels: list[str], answered: "pl.DataFrame", what: str) -> list[tuple[int, bool]]:
+    """(grade 1-5, exact) of every row with prompt, answer, also and prediction. Raises UsageError for a row that cannot
+    be graded; grades that were made by then are kept."""
+    from apt_assets.method.golds import further
+
+    keys = grade_keys(answered)
     by_kind = []
     for kind, variant in chosen(step).items():
 
         def grade(scope: Any, missing: list[int], variant: Variant = variant) -> Batches[list[Any]]:
-            rows = [Row(questions[i], answers[i], golds[i]) for i in missing]
+            texts = answered[missing].select("prompt", "prediction", "answer", "also").iter_rows()
+            rows = [Row(question, said, gold, further(also)) for question, said, gold, also in texts]
             try:
                 for places, graded in in_parts(variant.open(scope), rows):
                     yield [missing[place] for place in places], [list(one) for one in graded]
@@ -59,11 +62,9 @@ def grade_rows(
     return combine(by_kind, list(kinds_of(step.settings.assessor).values()))
 
 
-def known_grades(
-    view: View, labels: list[str], questions: Sequence[str], golds: Sequence[str], answers: Sequence[str]
-) -> list[int | None]:
+def known_grades(view: View, labels: list[str], answered: "pl.DataFrame") -> list[int | None]:
     """The grade of every row, of one that was not graded by all kinds yet None."""
-    keys = grade_keys(questions, golds, answers)
+    keys = grade_keys(answered)
     by_kind = [table.read(keys) for table in grade_tables(view, labels).values()]
     there = [all(key in grades for grades in by_kind) for key in keys]
     whole = [[grades[key] for key in compress(keys, there)] for grades in by_kind]
@@ -103,5 +104,7 @@ def labels_as_set(view: View, found: Callable[[], list[str]]) -> list[str]:
     return found() if labels == "auto" else [normalise_answer(label) for label in labels]
 
 
-def grade_keys(prompts: Sequence[str], golds: Sequence[str], answers: Sequence[str]) -> list[str]:
-    return digest_rows(prompts, golds, answers, digits=32)
+def grade_keys(answered: "pl.DataFrame") -> list[str]:
+    """Of rows with prompt, answer, also and prediction."""
+    texts = (answered[column].to_list() for column in ("prompt", "answer", "prediction"))
+    return digest_rows(*texts, optional=answered["also"].to_list(), digits=32)

@@ -204,6 +204,11 @@ class Pairs(Section):
     replay_share: float | None = Field(
         1.0, ge=0, description="Most replay rows per pair; 0: none; null: all there are (measured)."
     )
+    rejected: Literal["own", "given"] = Field(
+        "own",
+        description="What a pair rejects. own: the policy's own wrong answer (paper); given: the rejected answer that "
+        "came with the row, where one did, ungraded, in place of its own and of a made-up one (choice).",
+    )
     counterfactual: Literal["none", "perturbed", "sampled"] = Field(
         "none",
         description="Wrong answer to reject where a similar case was answered right. perturbed: the gold, changed; "

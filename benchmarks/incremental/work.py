@@ -131,9 +131,11 @@ def counted_grades(original: Callable, write: Write, source: Path) -> Callable:
     rubric = digest(code_of(source))
 
     @functools.wraps(original)
-    def grade_rows(questions: Any, predictions: Any, golds: Any, labels: Any) -> list[tuple[int, bool]]:
+    def grade_rows(
+        questions: Any, predictions: Any, golds: Any, labels: Any, also: Any = None
+    ) -> list[tuple[int, bool]]:
         rows = list(zip(questions, predictions, golds, strict=True))
-        grades = original(questions, predictions, golds, labels)
+        grades = original(questions, predictions, golds, labels, also)
         write("grade", [(digest(rubric, row, list(labels)), 1) for row in rows])
         return grades
 

@@ -1,5 +1,7 @@
 """Assessors: each grades answers 1-5 against the gold, by a rubric of its own. One file per kind.
 
+A row may have several golds; an answer is as good as it is by the best of them.
+
 labels    names the gold and no other label (the default)
 exact     equal after normalisation, or not
 numeric   a number with its unit, within a tolerance
@@ -23,11 +25,16 @@ from resources.store.rows import Batches
 
 
 class Row(NamedTuple):
-    """One answer to be graded."""
+    """One answer to be graded. also: further answers that are right as well as the gold."""
 
     question: str
     prediction: str
     gold: str
+    also: tuple[str, ...] = ()
+
+    @property
+    def golds(self) -> tuple[str, ...]:
+        return (self.gold, *self.also)
 
 
 class Grade(NamedTuple):
@@ -74,6 +81,20 @@ class AssessorKind:
 
     def variant(self, settings: Any) -> Variant:
         return self.variants[self.choose(settings)]
+
+
+def best_over_golds(row: Row, grade: Callable[[Row], Grade]) -> Grade:
+    """The best of the grades by each gold of the row. A gold by which nothing can be graded is passed over; raises
+    Ungradable where none is left."""
+    found, reasons = [], []
+    for gold in row.golds:
+        try:
+            found.append(grade(row._replace(gold=gold)))
+        except Ungradable as reason:
+            reasons.append(reason)
+    if not found:
+        raise reasons[0]
+    return max(found)
 
 
 def in_parts(assessor: Assessor, rows: Sequence[Row]) -> Batches[Grade]:

@@ -11,8 +11,7 @@ from statistics import median_low
 from typing import Any
 
 from resources.assessors import Grade, Row, Ungradable, Variant
-from resources.assessors.labels import exact
-from resources.assessors.rubric import Prompt, build_prompt, read_grade
+from resources.assessors.rubric import Prompt, build_prompt, is_exact, read_grade
 from resources.model.http import Client, Failure, Refused, Unreadable, key_in
 from resources.store.kinds import RowKind
 
@@ -59,7 +58,7 @@ class EndpointRubric:
         grades = [self.sample(row, prompt, 0)]
         if grades[0] in self.unsure:
             grades += [self.sample(row, prompt, number) for number in range(1, self.samples)]
-        return Grade(median_low(grades), exact(row.prediction, row.gold))
+        return Grade(median_low(grades), is_exact(row))
 
     def sample(self, row: Row, prompt: Prompt, number: int) -> int:
         """One grade, within `max_attempts`. Raises Ungradable."""

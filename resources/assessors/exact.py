@@ -1,4 +1,4 @@
-"""Exact match: 5 if the answer equals the gold after normalisation, else 1."""
+"""Exact match: 5 if the answer equals the gold, or one of several, after normalisation, else 1."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class ExactMatch:
     at_once: int = FAST
 
     def grade(self, rows: Sequence[Row]) -> list[Grade]:
-        same = [exact(row.prediction, row.gold) for row in rows]
+        same = [any(exact(row.prediction, gold) for gold in row.golds) for row in rows]
         return [Grade(5 if equal else 1, equal) for equal in same]
 
 

@@ -32,8 +32,9 @@ class LabelMatch:
     at_once: int = FAST
 
     def grade(self, rows: Sequence[Row]) -> list[Grade]:
-        questions, predictions, golds = ([row[column] for row in rows] for column in range(3))
-        return [Grade(*graded) for graded in grade_rows(questions, predictions, golds, self.labels)]
+        texts = ([row.question for row in rows], [row.prediction for row in rows], [row.gold for row in rows])
+        graded = grade_rows(*texts, self.labels, [row.also for row in rows])
+        return [Grade(*one) for one in graded]
 
 
 def labels_of(answers: Iterable[str]) -> list[str]:
@@ -59,13 +60,26 @@ def normalise_answer(text: str) -> str:
 
 
 def grade_rows(
-    questions: Sequence[str], predictions: Sequence[str], golds: Sequence[str], labels: Sequence[str]
+    questions: Sequence[str],
+    predictions: Sequence[str],
+    golds: Sequence[str],
+    labels: Sequence[str],
+    also: Sequence[tuple[str, ...]] | None = None,
 ) -> list[tuple[int, bool]]:
-    """(grade, exact) of every row. This assessor does not look at the question."""
-    # A closed task repeats a few hundred pairs of answer and gold, whatever the number of its questions.
-    pairs = list(zip(predictions, golds, strict=True))
-    graded = {pair: (grade(*pair, labels), exact(*pair)) for pair in dict.fromkeys(pairs)}
-    return [graded[pair] for pair in pairs]
+    """(grade, exact) of every row, by the best of its golds; also: further ones, by row. This assessor does not look at
+    the question."""
+    # A closed task repeats a few hundred answers with their golds, whatever the number of its questions.
+    answers = list(zip(predictions, golds, [()] * len(golds) if also is None else also, strict=True))
+    graded = {answer: best_grade(*answer, labels) for answer in dict.fromkeys(answers)}
+    return [graded[answer] for answer in answers]
+
+
+def best_grade(prediction: str, gold: str, also: tuple[str, ...], labels: Sequence[str]) -> tuple[int, bool]:
+    """(grade, exact) by the best of the golds. None of them competes with another one."""
+    if also:
+        right = {normalise_answer(one) for one in (gold, *also)}
+        labels = [label for label in labels if label not in right]
+    return max((grade(prediction, one, labels), exact(prediction, one)) for one in (gold, *also))
 
 
 def exact(prediction: str, gold: str) -> bool:

@@ -12,8 +12,7 @@ from math import exp
 from typing import TYPE_CHECKING, Any
 
 from resources.assessors import Grade, Row, Variant
-from resources.assessors.labels import exact
-from resources.assessors.rubric import GRADES, Prompt, build_prompt
+from resources.assessors.rubric import GRADES, Prompt, build_prompt, is_exact
 from resources.model.packing import common_prefix
 from resources.model.policy import encode
 from resources.model.scoring import Question, Scores, score_answers
@@ -40,7 +39,7 @@ class LocalRubric:
             self.grader.model, questions, batch_tokens=self.batch_tokens, prefix=self.prefix(reserved)
         )
         grades = [median_grade(its) for its in collect(len(rows), scores)]
-        return [Grade(grade, exact(row.prediction, row.gold)) for row, grade in zip(rows, grades, strict=True)]
+        return [Grade(grade, is_exact(row)) for row, grade in zip(rows, grades, strict=True)]
 
     def prefix(self, reserved: Sequence[str]) -> list[int]:
         """Token ids that all prompts begin with: template and rubric, up to the question. From rows made for

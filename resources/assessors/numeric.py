@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from resources.assessors import FAST, AssessorKind, Grade, Row, Ungradable, Variant
+from resources.assessors import FAST, AssessorKind, Grade, Row, Ungradable, Variant, best_over_golds
 from resources.section import Section
 from resources.store.kinds import RowKind
 
@@ -105,7 +105,7 @@ class Numeric:
     at_once: int = FAST
 
     def grade(self, rows: Sequence[Row]) -> list[Grade]:
-        return [self.grade_row(row) for row in rows]
+        return [best_over_golds(row, self.grade_row) for row in rows]
 
     def grade_row(self, row: Row) -> Grade:
         golds = quantities(row.gold)

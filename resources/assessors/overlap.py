@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from resources.assessors import FAST, AssessorKind, Grade, Row, Thresholds, Variant, by_thresholds
+from resources.assessors import FAST, AssessorKind, Grade, Row, Thresholds, Variant, best_over_golds, by_thresholds
 from resources.assessors.labels import exact, normalise_answer
 from resources.section import Section
 from resources.store.kinds import RowKind
@@ -51,10 +51,11 @@ class TextOverlap:
     at_once: int = FAST
 
     def grade(self, rows: Sequence[Row]) -> list[Grade]:
-        return [
-            Grade(by_thresholds(self.score(row.prediction, row.gold), self.thresholds), exact(row.prediction, row.gold))
-            for row in rows
-        ]
+        return [best_over_golds(row, self.grade_row) for row in rows]
+
+    def grade_row(self, row: Row) -> Grade:
+        score = self.score(row.prediction, row.gold)
+        return Grade(by_thresholds(score, self.thresholds), exact(row.prediction, row.gold))
 
     def score(self, prediction: str, gold: str) -> float:
         """How much of one is in the other, 0-1."""

@@ -12,7 +12,17 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from resources.assessors import FAST, AssessorKind, Grade, Row, Thresholds, Ungradable, Variant, by_thresholds
+from resources.assessors import (
+    FAST,
+    AssessorKind,
+    Grade,
+    Row,
+    Thresholds,
+    Ungradable,
+    Variant,
+    best_over_golds,
+    by_thresholds,
+)
 from resources.assessors.labels import names, normalise_answer
 from resources.section import Section
 from resources.store.kinds import RowKind
@@ -47,7 +57,7 @@ class SetF1:
     at_once: int = FAST
 
     def grade(self, rows: Sequence[Row]) -> list[Grade]:
-        return [self.grade_row(row) for row in rows]
+        return [best_over_golds(row, self.grade_row) for row in rows]
 
     def grade_row(self, row: Row) -> Grade:
         wanted = set(self.parts(row.gold))

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ def digest_json(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def digest_rows(*columns: Sequence[str | None], digits: int) -> list[str]:
+def digest_rows(*columns: Sequence[str | None], optional: Sequence[str | None] | None = None, digits: int) -> list[str]:
     """The first `digits` of `digest_json([a, b, ...])` of every row (a, b, ...) of columns of text or None.
 
-    The same digests without a call per row. Raises ValueError for columns of different lengths.
+    The same digests without a call per row. optional: one more column, which is a value of those rows only in which
+    it is not None. Raises ValueError for columns of different lengths.
     """
     found: list[str] = []
     for start in range(0, len(columns[0]), ROWS_AT_ONCE):
@@ -29,9 +30,16 @@ def digest_rows(*columns: Sequence[str | None], digits: int) -> list[str]:
             json.dumps(column[start : start + ROWS_AT_ONCE], ensure_ascii=False, separators=("\n", ":"))
             for column in columns
         )
-        rows = zip(*(text[1:-1].split("\n") for text in texts), strict=True)
-        found += [hashlib.sha256(f"[{row}]".encode()).hexdigest()[:digits] for row in map(",".join, rows)]
+        rows: Iterator[str] = map(",".join, zip(*(text[1:-1].split("\n") for text in texts), strict=True))
+        if optional is not None:
+            more = optional[start : start + ROWS_AT_ONCE]
+            rows = (with_optional(row, value) for row, value in zip(rows, more, strict=True))
+        found += [hashlib.sha256(f"[{row}]".encode()).hexdigest()[:digits] for row in rows]
     return found
+
+
+def with_optional(row: str, value: str | None) -> str:
+    return row if value is None else f"{row},{json.dumps(value, ensure_ascii=False)}"
 
 
 def digest_file(path: Path) -> str:
