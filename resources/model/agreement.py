@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from resources.model.generation import Request, generate
 from resources.model.packing import Ids
 from resources.model.plain import continuation, log_probabilities, score
-from resources.model.policy import Policy, RunPath, encode
+from resources.model.prompts import Policy, RunPath, encode
 from resources.model.scoring import Question, score_answers
 from resources.store.rows import collect
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from resources.model.capabilities import skeleton
 from resources.model.files import ANEW, Unusable, shapes_in, weights_of
-from resources.model.policy import Reader, encode, load_tokenizer, messages
+from resources.model.prompts import Reader, encode, load_tokenizer, messages
 
 QUESTION, ANSWER = "Which colour has grass?", "Green."
 # Heads, by the end of a class's name, that tell what a text is like and not how it goes on.

@@ -28,13 +28,13 @@ from resources.model.packing import (
     settle_places,
     shape_free,
 )
-from resources.model.policy import beginning, encode, end_tokens
+from resources.model.prompts import beginning, encode, end_tokens
 from resources.store.rows import Batches
 
 if TYPE_CHECKING:
     import torch
 
-    from resources.model.policy import Policy
+    from resources.model.prompts import Policy
 
     Choose = Callable[[Sequence["Request"], "torch.Tensor"], "torch.Tensor"]
 

@@ -22,7 +22,7 @@ from resources.store.rows import Batches, collect
 from resources.yaml_file import NotYaml, read_yaml
 
 if TYPE_CHECKING:
-    from resources.model.policy import Policy
+    from resources.model.prompts import Policy
 
 COMMIT_ITEMS = 200  # items that are scored and yielded together: lm-eval takes about a second to set up
 FEWSHOT_SEED = 1234  # simple_evaluate's

@@ -14,12 +14,12 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from resources.model import http
-from resources.model.policy import encode
+from resources.model.prompts import encode
 from resources.store.digest import digest_json
 from resources.store.rows import Batches
 
 if TYPE_CHECKING:
-    from resources.model.policy import Reader
+    from resources.model.prompts import Reader
 
 COMMIT_ROWS = 32  # answers that are yielded together
 ATTEMPTS = 5  # at one request

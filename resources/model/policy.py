@@ -1,40 +1,28 @@
-"""The policy: a causal language model with an optional LoRA adapter, and how it reads a prompt."""
+"""Loading a policy: the base model with an optional LoRA adapter, to be run as it agrees with transformers."""
 
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from resources.model.control_tokens import RowTexts
-from resources.model.packing import common_prefix, register
+from resources.model.agreement import run_path
+from resources.model.packing import register
+from resources.model.prompts import (
+    Policy,
+    Reader,
+    RunPath,
+    beginning,
+    encode,
+    end_tokens,
+    load_tokenizer,
+    messages,
+    render,
+)
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-# packed: many sequences in one pass, on packed rows (resources/model/packing.py). plain: each alone, as transformers
-# runs it (resources/model/plain.py). uncached: plain, and every token of an answer by a pass over the whole.
-RunPath = Literal["packed", "plain", "uncached"]
-
-
-@dataclass
-class Reader:
-    """How a policy reads a prompt, without its weights: for back ends that hold them elsewhere."""
-
-    tokenizer: "PreTrainedTokenizerBase"
-    system_prompt: str | None
-
-
-@dataclass
-class Policy:
-    """A loaded policy; `model` is in eval mode on `device`, loaded to be run on `path`."""
-
-    model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
-    system_prompt: str | None
-    path: RunPath = "packed"
-
-    @property
-    def device(self) -> str:
-        return str(self.model.device)
+# How it reads a prompt stands in prompts.py, below what tries a model; whoever loads one gets it here.
+__all__ = [
+    "Policy", "Reader", "RunPath", "beginning", "encode", "end_tokens", "load_base", "load_policy", "load_tokenizer",
+    "messages", "render",
+]  # fmt: skip
 
 
 def load_policy(
@@ -45,9 +33,10 @@ def load_policy(
     quantization: str = "none",
     device: str = "cpu",
     system_prompt: str | None = None,
-    path: RunPath = "packed",
+    path: RunPath | None = None,
 ) -> Policy:
-    """Load the base model and, if given, the LoRA adapter of `adapter_dir`.
+    """Load the base model and, if given, the LoRA adapter of `adapter_dir`, to be run on `path`; None: on the one that
+    a trial finds, which loads the base model twice more, once in a process (resources/model/agreement.py).
 
     In float32 the adapter is added to the weights, which loses nothing that matters (about 1e-7 of a
     weight) and makes a pass a fifth faster. In fewer bits that would round it away, so it stays beside them.
@@ -55,6 +44,7 @@ def load_policy(
     Only safetensors are read and no code of a model folder is run. Raises OSError if `model_dir`
     holds no model, ValueError if the adapter does not fit it.
     """
+    path = path or tried(str(model_dir), newest_file(Path(model_dir)), dtype, quantization, device)
     model, tokenizer = load_base(model_dir, dtype, quantization, device, path)
     if adapter_dir is not None:
         from peft import PeftModel
@@ -93,49 +83,15 @@ def load_base(
     return (model if quantization != "none" else model.to(device)), load_tokenizer(model_dir)
 
 
-def load_tokenizer(model_dir: Path | str) -> Any:
-    """The model's tokenizer, padding with its end token if it has none for that."""
-    from transformers import AutoTokenizer
+@cache
+def tried(model_dir: str, changed: int, dtype: str, quantization: str, device: str) -> RunPath:
+    """The path on which a base model gives what transformers gives. changed: when its folder was, in nanoseconds."""
 
-    tokenizer = AutoTokenizer.from_pretrained(model_dir, trust_remote_code=False)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    def load(path: RunPath) -> Policy:
+        return load_policy(model_dir, dtype=dtype, quantization=quantization, device=device, path=path)
 
-
-def messages(prompt: str, system_prompt: str | None) -> list[dict[str, str]]:
-    """One user turn, after the system prompt if there is one."""
-    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
-    return [*system, {"role": "user", "content": prompt}]
+    return run_path(load)[0]
 
 
-def render(texts: RowTexts, prompt: str, system_prompt: str | None) -> str:
-    """The exact text that is read of a prompt, marked; without a chat template that is the prompt itself."""
-    prompt, system_prompt = texts.marked(prompt), system_prompt and texts.marked(system_prompt)
-    if texts.tokenizer.chat_template is None:
-        return f"{system_prompt}\n{prompt}\n" if system_prompt else f"{prompt}\n"
-    turns = messages(prompt, system_prompt)
-    return texts.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-
-
-def encode(policy: Policy | Reader, prompt: str) -> list[int]:
-    """Token ids of what the policy reads for a prompt; what spells a control token in it, or in the system prompt,
-    is text (resources/model/control_tokens.py)."""
-    texts = RowTexts(policy.tokenizer, prompt, policy.system_prompt)
-    return texts.tokenise(render(texts, prompt, policy.system_prompt))
-
-
-def end_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    """Token ids at which an answer ends; none of a model that names none."""
-    end = model.generation_config.eos_token_id
-    end = tokenizer.eos_token_id if end is None else end
-    return set(end) if isinstance(end, list) else {end} - {None}
-
-
-def beginning(policy: Policy) -> list[int]:
-    """Token ids that prompts begin with whatever they ask: template and system prompt.
-
-    A prompt may still begin otherwise, if its first characters merge with what stands before them.
-    """
-    probes = [encode(policy, probe) for probe in ("a", "B", "7", "(")]
-    return probes[0][: min(common_prefix(probes), min(map(len, probes)) - 1)]
+def newest_file(folder: Path) -> int:
+    return max((path.stat().st_mtime_ns for path in folder.glob("*")), default=0)

@@ -15,7 +15,7 @@ from resources.store.rows import Batches
 if TYPE_CHECKING:
     import torch
 
-    from resources.model.policy import Policy
+    from resources.model.prompts import Policy
 
 ROWS = 64  # distributions at once, which bounds their memory
 

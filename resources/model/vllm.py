@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resources.model.policy import encode
+from resources.model.prompts import encode
 from resources.store.rows import Batches
 
 if TYPE_CHECKING:
-    from resources.model.policy import Reader
+    from resources.model.prompts import Reader
 
 COMMIT_ROWS = 1024  # answers that are yielded together; vLLM schedules within
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM makes room for
