@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from resources import processor
-from resources.model.exactness import exactness, mkl_mode, row_counts
+from resources.model.exactness import exactness, row_counts
+from resources.model.mkl import mkl_mode
 from resources.model.packing import UNIT, shape_free
 from resources.model.policy import load_policy
 from resources.processor import AVX2, AVX512, choose_mode, read_cpuinfo
@@ -70,8 +71,8 @@ def test_mode_in_force_is_what_mkl_says_and_one_that_comes_too_late_is_told():
         "{}\n"
         "os.environ['MKL_CBWR'] = 'COMPATIBLE'\n"
         "torch.nn.functional.linear(torch.ones(64, 64), torch.ones(64, 64))\n"
-        "from resources.model.exactness import in_force, mkl_mode\n"
-        "print(in_force(mkl_mode()))"
+        "from resources.model.mkl import in_words, mkl_mode\n"
+        "print(in_words(mkl_mode()))"
     )
     early, late = (run(code.format(first)) for first in ("", "torch.ones(64, 64) @ torch.ones(64, 64)"))
     assert early == "MKL COMPATIBLE"
@@ -79,8 +80,8 @@ def test_mode_in_force_is_what_mkl_says_and_one_that_comes_too_late_is_told():
 
 
 def run(code: str) -> str:
+    """Its output, in a process to which no mode is handed down."""
     environment = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
-    # The package sets the mode when it is imported; here MKL is asked before.
     return subprocess.run(
         [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
     ).stdout.strip()
@@ -137,7 +138,7 @@ def test_row_that_depends_on_its_place_in_the_pass_is_told_as_not_exact(policy, 
     monkeypatch.setattr("torch.nn.functional.linear", by_place)
     found = exactness(policy, 128)
     assert not found.exact
-    assert "have other bits in other company" in found.reason
+    assert "all passes have one size: the product from 32 to 32 gives a row other bits at another place" in found.reason
 
 
 def test_attention_that_depends_on_its_company_is_found_in_real_passes(policy, monkeypatch):

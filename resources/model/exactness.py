@@ -7,19 +7,16 @@ decides the bits is told by the bits themselves (`bits`): two machines, or modes
 rows, and two that do not must not.
 """
 
-import ctypes
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resources.model.generation import RUNNING_SHARE, generate, greedy
+from resources.model.generation import generate, greedy
+from resources.model.mkl import in_words, mkl_mode
 from resources.model.packing import UNIT, Ids, set_shape_free, shape_free
 from resources.model.policy import Policy, encode
 from resources.model.scoring import TARGET_SHARE, Question, score_answers
-from resources.processor import MODE
 from resources.store.rows import collect
 
 if TYPE_CHECKING:
@@ -28,14 +25,13 @@ if TYPE_CHECKING:
     from resources.model.generation import Request
 
 PRODUCT_WORK = 3e11  # multiplications; a matrix that needs more is tried with fewer numbers of rows
-COMPANY_WORK = 1e12  # multiplications in one pass; a larger model is tried in passes of fewer tokens
-FEW_TOKENS = 256  # MKL changes kernels below this mostly, so this many rows are always tried one by one
+COMPANY_TOKENS = 512  # in one pass of the second check
+FEW_TOKENS = 256  # so many of a large model; so many rows are tried one by one: MKL changes kernels mostly below
+LARGE = 1e9  # weights
 STEP = 128  # rows, above FEW_TOKENS, where not all are tried
+SHIFTS = (1, 13)  # rows; kernels take them in blocks of a multiple of 2
 NEW_TOKENS = 3  # a question's own pass, and two in which it goes on
-WORDS = "Which of these is it and why does one say so in the end of the day when all has been told".split()
-# MKL's own names of its modes, mkl_types.h.
-BRANCHES = {0: "default", 1: "default", 2: "AUTO", 3: "COMPATIBLE", 9: "AVX", 10: "AVX2", 12: "AVX512", 14: "AVX512_E1"}
-STRICT = 0x10000
+WORDS = ("Which", "of", "these", "is", "it", "and", "why", "do", "they", "say", "so", "in", "the", "end")
 
 Bits = dict[int, str]  # of each question: a digest of all logits of its answer and of its scores
 
@@ -59,47 +55,53 @@ class Exactness:
 def exactness(policy: Policy, batch_tokens: int) -> Exactness:
     """Find out for a loaded policy whose passes have up to `batch_tokens` tokens, and run it so from now on.
 
-    Takes the time of some passes of `batch_tokens` tokens, and as long again for the products.
+    Takes the time of some passes of `batch_tokens` tokens, and about as long again for the products.
     """
     import torch
 
     model = policy.model
     mode, threads = mkl_mode(), torch.get_num_threads()
-    found, why = Exactness(mode, threads, False, False, "", ""), ""
-    if shape_free(model):
-        why, tried = products(model, batch_tokens)
-        found = replace(found, shape_free=not why)
-    set_shape_free(model, found.shape_free)
-    trouble, bits = company(policy, batch_tokens)
-    if trouble and found.shape_free:
-        why, found = trouble, replace(found, shape_free=False)
-        set_shape_free(model, False)
-        trouble, bits = company(policy, batch_tokens)
-    trouble = trouble or varying(model)
-    how = f"{tried}; " if found.shape_free else f"{why + '; ' if why else ''}all passes have one size; "
-    said = trouble or "alone and among others, the same questions have the same bits"
-    return replace(found, exact=not trouble, bits=bits, reason=f"{in_force(mode)}, {threads} threads: {how}{said}")
+    said, bits, trouble = [f"{in_words(mode)}, {threads} thread{'s' * (threads > 1)}"], "", ""
+    for free in (True, False) if shape_free(model) else (False,):
+        set_shape_free(model, free)
+        trouble, tried = products(model, batch_tokens, free)
+        if not (trouble and free):
+            other, bits = company(policy, batch_tokens)
+            trouble = trouble or other or varying(model)
+        said.append(trouble or f"{tried}, and the same questions alone and among others have the same bits")
+        if not free:
+            said[-1] = f"all passes have one size: {said[-1]}"
+        if not trouble:
+            break
+    return Exactness(mode, threads, not trouble, shape_free(model), bits, "; ".join(said))
 
 
-def products(model: Any, batch_tokens: int) -> tuple[str, str]:
-    """("", what was tried) if the number of rows changes no product of the model; else (which one it changes, "")."""
+def products(model: Any, batch_tokens: int, free: bool) -> tuple[str, str]:
+    """("", what was tried) if no product of the model gives a row other bits in other company; else (which, "").
+
+    free: company of any number; else of the numbers that passes of one size have, and a row's place may matter.
+    """
     import torch
 
-    tried = []
+    shapes = done = possible = 0
     for layer, head in distinct_layers(model):
-        most = max(batch_tokens // TARGET_SHARE if head else batch_tokens, 2 * UNIT)
-        counts = row_counts(most, layer.weight.numel())
+        share = max(batch_tokens // TARGET_SHARE, UNIT)
+        most = share if head else batch_tokens
         random = torch.randn(most, width(layer), generator=torch.Generator().manual_seed(0))
-        inexact = inexact_counts(layer, random.to(model.device, model.dtype), counts)
+        rows = random.to(model.device, model.dtype)
+        counts = row_counts(most, layer.weight.numel()) if free else []
+        inexact = inexact_counts(layer, rows, counts) + (
+            [] if free or head else inexact_counts(layer, rows[:share], [])
+        )
         if inexact:
-            which = f"from {width(layer)} to {layer.weight.numel() // width(layer)}"
+            which = f"the product from {width(layer)} to {layer.weight.numel() // width(layer)} gives a row other bits"
+            if not free:
+                return f"{which} at another place among {inexact[0]}", ""
             some = ", ".join(map(str, inexact[:3])) + (", ..." if len(inexact) > 3 else "")
-            other = f"other bits for {len(inexact)} of {len(counts)} numbers of rows ({some}) than for {most}"
-            return f"the product {which} gives a row {other}", ""
-        tried.append((len(counts), len(range(UNIT, most, UNIT))))
-    done, all_counts = (sum(numbers) for numbers in zip(*tried, strict=True)) if tried else (0, 0)
-    part = "" if done == all_counts else f" of {all_counts}"
-    return "", f"{len(tried)} shapes of matrices, {done}{part} numbers of rows in all"
+            return f"{which} for {len(inexact)} of {len(counts) + 1} numbers of rows ({some}) than among {most}", ""
+        shapes, done, possible = shapes + 1, done + len(counts), possible + len(range(UNIT, most, UNIT))
+    part = f" of {possible}" if done < possible else ""
+    return "", f"{shapes} shapes of matrices" + (f" with {done}{part} numbers of rows" if free else "")
 
 
 def distinct_layers(model: Any) -> Iterator[tuple[Any, bool]]:
@@ -142,7 +144,7 @@ def inexact_counts(layer: Any, rows: "torch.Tensor", counts: Sequence[int]) -> l
             first = (most - count) // 2  # at other places than among all, so that a place that matters shows as well
             if not torch.equal(layer(rows[first : first + count]), full[first : first + count]):
                 inexact.append(count)
-        if not torch.equal(layer(rows.roll(5, 0)), full.roll(5, 0)):
+        if any(not torch.equal(layer(rows.roll(by, 0)), full.roll(by, 0)) for by in SHIFTS):
             inexact.append(most)
     return inexact
 
@@ -172,8 +174,8 @@ def company(policy: Policy, batch_tokens: int) -> tuple[str, str]:
 
 
 def tokens_of_company(model: Any, batch_tokens: int) -> int:
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    return batch_tokens if weights * batch_tokens <= COMPANY_WORK else min(batch_tokens, FEW_TOKENS)
+    large = sum(parameter.numel() for parameter in model.parameters()) > LARGE
+    return min(batch_tokens, FEW_TOKENS if large else COMPANY_TOKENS)
 
 
 def questions(policy: Policy, tokens: int) -> list[str]:
@@ -211,29 +213,3 @@ def bits_of(policy: Policy, asked: Sequence[str], places: Sequence[int], batch_t
 def endings(ids: Ids) -> tuple[Ids, Ids]:
     """Two answers to be scored, of tokens that the question has itself."""
     return ids[-1:], ids[-4:-1]
-
-
-def mkl_mode() -> str:
-    """The mode of MKL in this process, by itself: MKL_CBWR counts only if it was set before the first product, and
-    Intel's branches only on Intel's processors. "no MKL" where torch was built without."""
-    import torch
-
-    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
-    try:
-        # Exported by torch's wheels for Linux; the public mkl_cbwr_get is not.
-        setting = ctypes.CDLL(str(library)).mkl_serv_cbwr_get(-1)
-    except (OSError, AttributeError):
-        return (
-            f"as {MODE}={os.environ[MODE]} says"
-            if torch.backends.mkl.is_available() and MODE in os.environ
-            else "no MKL"
-        )
-    return BRANCHES.get(setting & ~STRICT, f"branch {setting & ~STRICT}") + (",STRICT" if setting & STRICT else "")
-
-
-def in_force(mode: str) -> str:
-    """The mode in words, and whether it is what was asked for."""
-    asked = os.environ.get(MODE, "")
-    if mode == "default" and asked:
-        return f"MKL as it is by default ({MODE}={asked} was set after its first product)"
-    return mode if mode == "no MKL" else f"MKL {mode}"
