@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import polars as pl
 import pytest
@@ -73,6 +76,39 @@ def test_scores_depend_on_their_question_alone_to_the_last_bit(icd10):
     together = tiny.scores(policy.model, questions, batch_tokens=1024)
     assert tiny.scores(policy.model, questions[::-1], batch_tokens=300)[::-1] == together
     assert tiny.scores(policy.model, questions[5:6], batch_tokens=1024) == together[5:6]
+
+
+EVERY_NUMBER_OF_ROWS = """
+import json
+from dataclasses import asdict
+from resources.model.exactness import exactness
+from resources.model.policy import load_policy
+print(json.dumps(asdict(exactness(load_policy({folder!r}, dtype="float32"), 1024))))
+"""
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"OMP_NUM_THREADS": "1"},
+        {"OMP_NUM_THREADS": "2"},
+        {"OMP_NUM_THREADS": "2", "ATEN_CPU_CAPABILITY": "avx2"},
+        {"OMP_NUM_THREADS": "2", "ATEN_CPU_CAPABILITY": "default"},
+    ],
+    ids=["one thread", "two threads", "two threads, AVX2", "two threads, no vectors"],
+)
+def test_every_matrix_gives_a_row_the_same_bits_for_every_number_of_rows(icd10, environment):
+    # A process of its own: threads and kernels are settled when torch first multiplies, and conftest asks for one.
+    code = EVERY_NUMBER_OF_ROWS.format(folder=str(CACHE / "policy"))
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert found["threads"] == int(environment["OMP_NUM_THREADS"])
+    assert found["exact"], found["reason"]
+    assert found["shape_free"], found["reason"]
+    # Four shapes with 63 numbers of rows, and the head with 15: all that a pass of 1024 tokens can have.
+    assert "5 shapes of matrices with 267 numbers of rows" in found["reason"]
 
 
 def test_trained_adapter_changes_the_answers_of_the_real_policy(icd10, tmp_path):

@@ -154,7 +154,7 @@ def log_probs(project, scope):
 
     pairs = pl.DataFrame({"prompt": PROMPTS, "chosen": ["blue", "green"], "rejected": ["red", "black"]})
     experiment = project.experiment
-    recipe = references.recipe_of(experiment.training, experiment.policy, 1e-3, "packed")
+    recipe = references.recipe_of(experiment.training, experiment.policy, 1e-3, project.outside("execution"))
     folder, prompt = project.models.base_model, experiment.policy.system_prompt
     trainer = make_trainer(
         folder, scope.given["adapter"].folder, pairs, prompt, recipe, project.home / "out", lambda *given: None

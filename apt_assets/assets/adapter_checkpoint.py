@@ -60,7 +60,7 @@ def adapter_checkpoint(step: Step) -> None:
     settings, policy = step.settings.training, step.settings.policy
     promotions = json.loads(step.artifact("policy", "policy.json").read_text())["promotions"]
     rate = settings.learning_rate * settings.learning_rate_decay**promotions
-    recipe = recipe_of(settings, policy, rate, step.outside("execution").path)
+    recipe = recipe_of(settings, policy, rate, step.outside("execution"))
     pairs = step.read("preference_pairs", "training_pairs")
 
     made_of = (step.outside("base_model"), policy.system_prompt)

@@ -43,7 +43,7 @@ def run_loop(project: Project, iterations: int | None, display: Display) -> Loop
             result.passed, result.reason = step.passed, step.reason
             break
         if dagster is None:
-            for line in project.executions.find_out(MODEL) or project.executions.slow():
+            for line in project.executions.find_out(MODEL) or project.executions.remarks():
                 display.line(line)
         dagster = dagster or Dagster(project, display)
         if step.opens:

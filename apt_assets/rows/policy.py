@@ -43,7 +43,7 @@ def open_policy(scope: RowScope, system_prompt: str | None = None) -> "Policy":
     from resources.model.policy import load_policy
 
     adapter: Adapter | None = scope.given["adapter"]
-    settings, base_model = scope.settings.policy, scope.outside("base_model")
+    settings, base_model, execution = scope.settings.policy, scope.outside("base_model"), scope.outside("execution")
     key = digest_json([settings.dtype, settings.quantization, settings.device, adapter and adapter.digest])
     if key not in scope.loaded:
         scope.loaded[key] = load_policy(
@@ -52,6 +52,7 @@ def open_policy(scope: RowScope, system_prompt: str | None = None) -> "Policy":
             dtype=settings.dtype,
             quantization=settings.quantization,
             device=settings.device,
-            path=scope.outside("execution").path,
+            path=execution.path,
+            shape_free=execution.shape_free,
         )
     return replace(scope.loaded[key], system_prompt=system_prompt)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from apt_assets.engine.step import Step
-    from resources.model.policy import RunPath
     from resources.training.trainer import TrainingRecipe
 
 REFERENCES = RowKind(
@@ -61,11 +60,12 @@ def log_probs(
     said = (policy.dtype, policy.quantization, policy.device, policy.batch_tokens, max_length)
     made = (recipe.dtype, recipe.quantization, recipe.device, recipe.batch_tokens, recipe.max_length)
     assert (said, (scope.outside("base_model"), policy.system_prompt)) == (made, made_of), "a trainer of its own"
-    assert scope.outside("execution").path == recipe.path, "a trainer that is run otherwise"
+    execution = scope.outside("execution")
+    assert (execution.path, execution.shape_free) == (recipe.path, recipe.shape_free), "a trainer that is run otherwise"
     return compute(missing)
 
 
-def recipe_of(training: Any, policy: Any, learning_rate: float, path: "RunPath") -> "TrainingRecipe":
+def recipe_of(training: Any, policy: Any, learning_rate: float, execution: Any) -> "TrainingRecipe":
     """The recipe of these sections of an experiment, or of a stage's view of them, at this peak learning rate."""
     from resources.training.trainer import TrainingRecipe
 
@@ -76,7 +76,8 @@ def recipe_of(training: Any, policy: Any, learning_rate: float, path: "RunPath")
         dtype=policy.dtype,
         quantization=policy.quantization,
         device=policy.device,
-        path=path,
+        path=execution.path,
+        shape_free=execution.shape_free,
     )
 
 

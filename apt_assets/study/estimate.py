@@ -76,7 +76,7 @@ def probe(project: Project, threads: int) -> dict[str, float]:
     experiment = project.experiment
     settings, training = experiment.policy, experiment.training
     project.find_out(["execution"])
-    path = project.outside("execution").path
+    execution = project.outside("execution")
     parts = (part.rows for name in project.landed() for part in read_landed(project.landing / name))
     rows = next(part for part in parts if part.height)
     rows = rows.sample(min(PROBED, rows.height), seed=0)
@@ -86,7 +86,8 @@ def probe(project: Project, threads: int) -> dict[str, float]:
         quantization=settings.quantization,
         device=settings.device,
         system_prompt=settings.system_prompt,
-        path=path,
+        path=execution.path,
+        shape_free=execution.shape_free,
     )
     spent = {}
     started = time.monotonic()
@@ -101,7 +102,7 @@ def probe(project: Project, threads: int) -> dict[str, float]:
         started = time.monotonic()
         collect(len(items), score_items(policy, task, items, batch_tokens=tokens))
         spent["scores"] = (time.monotonic() - started) / len(items)
-    recipe = recipe_of(training, settings, training.learning_rate, path)
+    recipe = recipe_of(training, settings, training.learning_rate, execution)
     pairs = rows.select("prompt", chosen="answer", rejected=pl.col("answer").reverse())
     moments: list[float] = []
     with tempfile.TemporaryDirectory() as folder:

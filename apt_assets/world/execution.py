@@ -1,4 +1,5 @@
-"""How the experiment's models are run on this machine: in packed passes or plainly. Tried once, and remembered.
+"""How the experiment's models are run on this machine: in packed passes or plainly, and whether a row of theirs has the
+same bits in whatever company. Tried once, and remembered.
 
 A trial loads the model (seconds to minutes), so nothing that only looks, such as `plan`, begins one: until then the
 answer is UNTRIED, under which nothing is kept, and whoever computes has the trial made first (`find_out`).
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from apt_assets.settings.experiment import Experiment, UsageError
 from apt_assets.world.models import Models
+from resources.processor import machine
 from resources.store.digest import digest_json
 from resources.store.kinds import installed_version
 from resources.store.sealed import Damaged, read_sealed, write_sealed
@@ -25,18 +27,23 @@ UNTRIED = "not tried yet"
 TRIED_WITH = {"execution": ("torch", "transformers", "peft", "trl"), "grader_execution": ("torch", "transformers")}
 MODEL = {"execution": "base_model", "grader_execution": "grader"}
 SETTING = {"execution": "policy.model", "grader_execution": "assessor.rubric.model"}
-TRIAL = "resources.training.agreement"  # the code that tries
 
 
 @dataclass(frozen=True)
 class Execution:
-    """path: see RunPath (resources/model/policy.py). why: not in packed passes; "" if it is."""
+    """path: see RunPath (resources/model/prompts.py). why: not in packed passes; "" if it is. exact, shape_free, bits: see
+    Exactness (resources/model/exactness.py). tried: what that was found by, for people."""
 
     path: "RunPath"
     why: str
+    exact: bool
+    shape_free: bool
+    bits: str
+    tried: str
 
     def __str__(self) -> str:
-        return self.path
+        """What of it decides a row: two machines, or modes of one, that agree in it may share rows."""
+        return f"{self.path}, {'exact' if self.exact else 'not exact'}, bits {self.bits}"
 
 
 @dataclass
@@ -81,32 +88,45 @@ class Executions:
                 lines.append(self.in_words(name, found))
         return lines
 
-    def slow(self) -> list[str]:
-        """A line for each model that is known not to run in packed passes."""
+    def remarks(self) -> list[str]:
+        """A line for each model that is known not to run in packed passes, or whose rows are not exact."""
         found = [(name, self.known(name)) for name in MODEL if self.identity(name) not in ("none", UNTRIED)]
-        return [self.in_words(name, its) for name, its in found if its is not None and its.path != "packed"]
+        return [
+            self.in_words(name, its)
+            for name, its in found
+            if its is not None and not (its.path == "packed" and its.exact)
+        ]
 
     def in_words(self, name: str, found: Execution) -> str:
-        model = f"{SETTING[name]}: {getattr(self.models, MODEL[name])}"
-        if found.path == "packed":
-            return f"{model} runs in packed passes, and agrees with transformers"
-        return f"{model} runs sequence by sequence, as in transformers, which is slower: {found.why}"
+        exact = (
+            "rows are exact" if found.exact else "rows are not exact: what else is in a pass may round them otherwise"
+        )
+        way = "in packed passes, and agrees with transformers"
+        if found.path != "packed":
+            way = f"sequence by sequence, as in transformers, which is slower: {found.why}"
+        return f"{SETTING[name]}: {getattr(self.models, MODEL[name])} runs {way}; {exact} ({found.tried})"
 
     def key(self, name: str) -> str:
         """Of all that decides what a trial finds."""
         policy = self.experiment.policy
-        settings = [policy.dtype, policy.quantization if name == "execution" else "none", policy.device]
+        quantization = policy.quantization if name == "execution" else "none"
+        settings = [policy.dtype, quantization, policy.device, policy.batch_tokens]
         versions = [installed_version(library) for library in TRIED_WITH[name]]
-        return digest_json([name, self.models.identity(MODEL[name]), settings, versions, self.code(TRIAL)])
+        return digest_json(
+            [name, self.models.identity(MODEL[name]), settings, versions, machine(), self.code(__name__)]
+        )
 
     def _try(self, name: str) -> Execution:
         from resources.model.agreement import NotCausal, run_path
+        from resources.model.exactness import exactness
         from resources.training.agreement import LOOK_AT_A_STEP
 
         folder, trains = getattr(self.models, MODEL[name]), name == "execution"
         load = partial(self._load, folder, self.experiment.policy.quantization if trains else "none")
         try:
-            return Execution(*run_path(load, *([LOOK_AT_A_STEP] if trains else [])))
+            path, why = run_path(load, *([LOOK_AT_A_STEP] if trains else []))
+            found = exactness(load(path), self.experiment.policy.batch_tokens)
+            return Execution(path, why, found.exact, found.shape_free, found.bits, found.reason)
         except NotCausal as error:
             raise UsageError(f"{SETTING[name]}: {folder}: {error}; name a causal one (a decoder)") from None
         except Exception as error:

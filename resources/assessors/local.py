@@ -85,10 +85,14 @@ def open_local(scope: Any) -> LocalRubric:
     """The grader on this machine, loaded once a stage."""
     from resources.model.policy import load_policy
 
-    policy, folder = scope.settings.policy, scope.outside("grader")
+    policy, execution = scope.settings.policy, scope.outside("grader_execution")
     if "grader" not in scope.loaded:
         scope.loaded["grader"] = load_policy(
-            folder, dtype=policy.dtype, device=policy.device, path=scope.outside("grader_execution").path
+            scope.outside("grader"),
+            dtype=policy.dtype,
+            device=policy.device,
+            path=execution.path,
+            shape_free=execution.shape_free,
         )
     return LocalRubric(scope.loaded["grader"], scope.settings.assessor.rubric.text, policy.batch_tokens)
 

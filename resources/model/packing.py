@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ATTENTION = "packed_rows"
 WIDTH = 16  # tokens; rows are padded to a multiple of it, inside the attention only
 UNIT = 16  # tokens; a packed sequence is filled up to a multiple of it
+SHAPE_FREE = "_apt_shape_free"  # in the __dict__ of a model: nothing that is saved with it
 
 Ids = list[int]
 
@@ -209,13 +210,18 @@ def by_prefix(sequences: Sequence[Ids], prefix: Ids) -> list[tuple[Ids, list[int
 
 
 def shape_free(model: Any) -> bool:
-    """Whether a token's result does not depend on how many others are in the pass.
+    """Whether passes of `model` may have any number of tokens; if not, every pass is filled up to the same.
 
-    So it is for torch's float32 matrix products of four rows and more on CPUs (docs/lab-log.md;
-    tests/test_embedded.py checks it on the machine at hand). Elsewhere every pass is filled up to the
-    same number of tokens, so that a token meets the same kernels in whatever company.
+    A token's result must not depend on how many others are in its pass. What was found out for this model on this
+    machine (resources.model.exactness) counts; before that float32 on a CPU is taken to be free.
     """
-    return model.device.type == "cpu" and str(model.dtype) == "torch.float32"
+    usual = model.device.type == "cpu" and str(model.dtype) == "torch.float32"
+    return vars(model).get(SHAPE_FREE, usual)
+
+
+def set_shape_free(model: Any, free: bool) -> None:
+    """What shape_free(model) says from now on."""
+    vars(model)[SHAPE_FREE] = free
 
 
 def common_prefix(sequences: Sequence[Sequence[int]]) -> int:

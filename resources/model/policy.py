@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from resources.model.agreement import run_path
-from resources.model.packing import register
+from resources.model.packing import register, set_shape_free
 from resources.model.prompts import (
     Policy,
     Reader,
@@ -34,9 +34,11 @@ def load_policy(
     device: str = "cpu",
     system_prompt: str | None = None,
     path: RunPath | None = None,
+    shape_free: bool | None = None,
 ) -> Policy:
     """Load the base model and, if given, the LoRA adapter of `adapter_dir`, to be run on `path`; None: on the one that
-    a trial finds, which loads the base model twice more, once in a process (resources/model/agreement.py).
+    a trial finds, which loads the base model twice more, once in a process (resources/model/agreement.py). shape_free:
+    what was found out of its passes (resources/model/exactness.py).
 
     In float32 the adapter is added to the weights, which loses nothing that matters (about 1e-7 of a
     weight) and makes a pass a fifth faster. In fewer bits that would round it away, so it stays beside them.
@@ -53,6 +55,8 @@ def load_policy(
         model = PeftModel.from_pretrained(model, str(adapter_dir), autocast_adapter_dtype=False)
         if dtype == "float32" and quantization == "none":
             model = model.merge_and_unload()
+    if shape_free is not None:
+        set_shape_free(model, shape_free)
     return Policy(model.eval(), tokenizer, system_prompt, path)
 
 

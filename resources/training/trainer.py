@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from resources.model.capabilities import unsuited_layers
+from resources.model.packing import set_shape_free
 from resources.model.policy import Policy, RunPath, beginning, load_base
 from resources.model.scoring import Question, score_answers
 from resources.store.rows import Batches, Compute, collect, renumber
@@ -57,6 +58,7 @@ class TrainingRecipe:
     objective: Literal["dpo", "sft"] = "dpo"
     loss: Literal["sigmoid", "sigmoid_norm"] = "sigmoid"
     path: RunPath = "packed"
+    shape_free: bool | None = None
 
 
 # Gets a computation of pairs; returns the value of every pair.
@@ -190,6 +192,8 @@ def make_trainer(
         peft_config=lora,
         callbacks=[Report()],
     )
+    if recipe.shape_free is not None:
+        set_shape_free(trainer.model, recipe.shape_free)
     # It prints every logged step as a dict; the training log has them as a table.
     trainer.remove_callback(PrinterCallback)
     # TRL's frozen copy of the previous adapter: what it would say is computed before training.
