@@ -65,7 +65,7 @@ def test_a_loop_on_any_causal_architecture_trains_and_promotes_and_tells_how_it_
     planner = project.planner()
     for stage in ("policy", "base_scores"):
         manifest = planner.stage(BASE if stage == "base_scores" else "0001", stage).manifest
-        assert manifest.identities["execution"] == path
+        assert manifest.identities["execution"].split(", ")[:1] == [path]
     assert f"identity execution {path}" in " ".join(as_text(explain(project, "policy", "0001")).split())
     again, lines = run(project)
     assert again.computed == []
@@ -104,7 +104,7 @@ def test_what_was_computed_on_another_path_is_not_reused(of_model, monkeypatch):
     project = of_model("llama")
     project.find_out(["execution"])
     causes = project.planner().stage("0001", "policy").causes
-    assert causes == ["execution: packed -> plain"]
+    assert [cause.split(", exact")[0] for cause in causes[0].split(" -> ")] == ["execution: packed", "plain"]
     result, _ = run(project)
     assert ("0001", "eval_predictions") in result.computed
     work = project.planner().stage("0001", "eval_predictions").manifest.work
@@ -126,5 +126,5 @@ def test_the_memory_of_a_trial_that_was_damaged_is_made_anew(of_model, trials):
     again = of_model("gpt2")
     assert again.identity("execution") == UNTRIED
     again.find_out(["execution"])
-    assert again.identity("execution") == "packed"
+    assert again.identity("execution").startswith("packed, ")
     assert len(trials) == 2

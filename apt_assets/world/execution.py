@@ -31,8 +31,8 @@ SETTING = {"execution": "policy.model", "grader_execution": "assessor.rubric.mod
 
 @dataclass(frozen=True)
 class Execution:
-    """path: see RunPath (resources/model/prompts.py). why: not in packed passes; "" if it is. exact, shape_free, bits: see
-    Exactness (resources/model/exactness.py). tried: what that was found by, for people."""
+    """path: see RunPath (resources/model/prompts.py). why: not in packed passes; "" if it is. exact, shape_free, bits:
+    see Exactness (resources/model/exactness.py). tried: what that was found by, for people."""
 
     path: "RunPath"
     why: str
