@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from subprocess import CalledProcessError
+from typing import Any
 
 from apt_assets.settings.experiment import Experiment, UsageError, kinds_of
 from apt_assets.settings.iterations import ADAPTER_PARTS
@@ -173,7 +174,7 @@ class Models:
         kept = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
         # The same weights once more, in the form of those who trained the model.
         left = ["consolidated*", "original/*"]
-        here_only = {} if self.fetch else {"local_files_only": True}
+        here_only: Any = {} if self.fetch else {"local_files_only": True}
         try:
             found = snapshot_download(named, revision=revision, allow_patterns=kept, ignore_patterns=left, **here_only)
             folder = Path(found)
