@@ -12,8 +12,7 @@ UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class NotYaml(ValueError):
-    """A file does not hold YAML that can be used; the message says what is wrong and where, in one line, and leaves
-    it to others to name the file."""
+    """A file does not hold YAML that can be used; the message says in one line what is wrong and where."""
 
 
 class Loader(yaml.SafeLoader):
@@ -65,10 +64,11 @@ def read_yaml(path: Path) -> Any:
     content = path.read_bytes()
     try:
         return yaml.load(content.decode("utf-8"), Loader)
-    except NotYaml:
-        raise
+    except NotYaml as error:
+        raise NotYaml(f"{path}: {error}") from None
     except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date or a number that is none
-        raise NotYaml(" ".join(f"not readable as YAML: {reason(error, content)}".split())) from None
+        one_line = " ".join(reason(error, content).split())
+        raise NotYaml(f"{path}: not readable as YAML: {one_line}") from None
 
 
 def reason(error: Exception, content: bytes) -> str:

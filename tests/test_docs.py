@@ -248,6 +248,7 @@ PASSED_ON = {
     "'\\n'.join((f'{path}: {explain(e)}' for e in error.errors()))": "experiment.explain",
     "'\\n'.join((f'{path}: {explain_key(e)}' for e in error.errors()))": "the study file's own checks",
     "'\\n'.join((f'{self.path}: {what}: {explain(e)}' for e in error.errors()))": "experiment.explain",
+    "data.user_failure_data.description": "report.ending.of_the_machine",
     "errors.read().decode('utf-8', 'replace').strip()[-500:]": "parquet.send, or pyarrow's own words",
     "step.reason": "loop.in_turn",
     "self._problem": "resources.model.capabilities.lacking, or training.lora_targets",

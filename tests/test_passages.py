@@ -65,6 +65,18 @@ def test_task_of_another_kind_is_refused_with_the_kinds_there_are(tmp_path):
         load_task(path, None, tmp_path)
 
 
+def test_task_with_a_key_twice_is_refused_with_the_lines_and_has_an_identity_all_the_same(tmp_path):
+    from resources.model.lm_eval_tasks import task_identity
+    from resources.store.digest import digest_file
+
+    tiny.make_task(tmp_path / "tasks")
+    path = tmp_path / "tasks" / "sayings.yaml"
+    path.write_text("doc_to_text: a\n" + path.read_text() + "\ndoc_to_text: b\n")
+    with pytest.raises(TaskError, match=r"sayings.yaml: doc_to_text stands there .* on lines 1[, ]"):
+        load_task(path, None, tmp_path)
+    assert task_identity(path, tmp_path, digest_file)[0] == "unreadable: NotYaml"
+
+
 def test_a_changed_passage_is_scored_again_alone(make_experiment, tmp_path):
     from apt_assets.engine.execute import run_stage
 

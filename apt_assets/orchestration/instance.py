@@ -61,9 +61,7 @@ def way_out(reason: str) -> str:
         return "another program holds it: run again when that has ended"
     if "malformed" in reason or "not a database" in reason or "no such table" in reason:
         return "move that folder away, and `apt-assets run` makes it anew from the store"
-    if "full" in reason:
-        return "make room on its disk, and run again"
-    return "give this user the right to write there"
+    return "see that this user may write there, and that its disk has room"
 
 
 class Dagster:

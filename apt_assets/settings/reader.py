@@ -70,7 +70,7 @@ def read_mapping(path: Path, absent: UsageError, other: UsageError) -> dict[str,
     except FileNotFoundError:
         raise absent from None
     except NotYaml as error:
-        raise UsageError(f"{path}: {error}") from None
+        raise UsageError(str(error)) from None
     if not isinstance(content, dict):
         raise other
     return content

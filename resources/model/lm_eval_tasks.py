@@ -67,7 +67,7 @@ def load_task(path: Path, items: int | None, data: Path) -> Task:
     try:
         config = read_yaml(path)
     except NotYaml as error:
-        raise TaskError(f"{path}: {error}") from None
+        raise TaskError(str(error)) from None
     if not isinstance(config, dict) or not isinstance(config.get("dataset_kwargs"), dict):
         config = {}
     files = (config.get("dataset_kwargs") or {}).get("data_files")
