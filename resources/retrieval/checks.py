@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resources.model.checks import QUESTION, compare_weights, first_line, quiet
+from resources.model.checks import QUESTION, compare_weights, in_a_line, quiet
 from resources.model.files import ANEW, Unusable
 from resources.store.rows import collect
 
@@ -24,7 +24,7 @@ def check_sentence_encoder(folder: Path, device: str) -> None:
             encoder = Encoder(folder, device=device)
             (vector,) = collect(1, encoder.embed([QUESTION]))
         except Exception as error:  # of whichever library reads which part
-            said = first_line(error)
+            said = in_a_line(error)
             if "trust_remote_code" in str(error):
                 said = "it needs code of its own, which is never run here"
             if "mismatched" in str(error):
