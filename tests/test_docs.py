@@ -251,12 +251,15 @@ PASSED_ON = {
     "data.user_failure_data.description": "report.ending.of_the_machine",
     "errors.read().decode('utf-8', 'replace').strip()[-500:]": "parquet.send, or pyarrow's own words",
     "step.reason": "loop.in_turn",
-    "self._problem": "resources.model.capabilities.lacking, or training.lora_targets",
+    "self._problem": "resources.model.capabilities.lacking",
+    "self._unknown_target": "training.lora_targets",
+    "…: …: …": "what is wrong with a model: resources.model.files and checks",
+    "… …; …": "resources.model.files.problem_with_file",
     "'missing' if value is None else f'must be text, got {type(value).__name__}'": "rows in quarantine",
     "verdict['reason']": "the gate, or no bad case",
     "… in …": "no data has landed, or no usable row",
 }
-EXPLAINED = {"UsageError", "TaskError", "StageBlocked", "TableError", "CorruptArtifact", "BadField", "End"}
+EXPLAINED = {"UsageError", "TaskError", "StageBlocked", "TableError", "CorruptArtifact", "BadField", "End", "Unusable"}
 EXPLAINED |= {"ValueError", "RuntimeError", "NotImplementedError"}
 
 

@@ -273,7 +273,6 @@ def drop(folder: Path, part: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda folder: (folder / PARTS[0]).write_text("{"), "adapter_config.json is not JSON"),
         (lambda folder: (folder / PARTS[0]).write_text("[]"), "peft_type in adapter_config.json is None, not LORA"),
         (lambda folder: change_config(folder, peft_type="IA3"), "peft_type in adapter_config.json is IA3, not LORA"),
         (lambda folder: change_config(folder, task_type="SEQ_CLS"), "task_type .* is SEQ_CLS, not CAUSAL_LM"),
@@ -285,7 +284,6 @@ def drop(folder: Path, part: str) -> None:
         (lambda folder: change_config(folder, r="many"), "peft cannot put it on that model"),
         (lambda folder: change_config(folder, target_modules=["q_proj"]), r"has the shape .* where .* needs None"),
         (lambda folder: drop(folder, "v_proj.lora_B"), r"v_proj.lora_B.weight has the shape None where"),
-        (lambda folder: (folder / PARTS[1]).write_bytes(b"not weights"), "adapter_model.safetensors cannot be read"),
     ],
 )  # fmt: skip
 def test_adapter_that_does_not_fit_is_refused_before_anything_is_computed(damage, said, begun, tiny_folder, tmp_path):

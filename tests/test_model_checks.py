@@ -178,6 +178,11 @@ def of_its_own_code(folder):
     change(folder / "config.json", model_type="mine", auto_map={"AutoConfig": "mine.Config"})
 
 
+def link_to_nowhere(folder):
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.jinja").symlink_to(folder / "gone")
+
+
 def adapter_in_place(folder):
     (folder / "config.json").unlink()
     (folder / "adapter_config.json").write_text("{}")
@@ -228,6 +233,17 @@ BROKEN = {
     "bert": (as_bert, "is a BertForMaskedLM, and no causal"),
     "bart": (as_bart, "is a BartForConditionalGeneration, and no causal"),
     "quantised": (quantised, "weights are quantised, and cannot be loaded here .*policy.quantization: nf4"),
+    "an empty quantisation": (lambda folder: change(folder / "config.json", quantization_config={}), "quantised, and"),
+    "a size that is no number": (lambda folder: change(folder / "config.json", vocab_size="many"), "'vocab_size'.*str"),
+    "a link to nowhere": (link_to_nowhere, "chat_template.jinja is a link that leads nowhere"),
+    "an end that is no number": (
+        lambda folder: change(folder / "generation_config.json", eos_token_id="</s>"),
+        "generation_config.json cannot be used .*invalid literal",
+    ),
+    "a list for a generation config": (
+        lambda folder: (folder / "generation_config.json").write_text("[1]"),
+        "generation_config.json cannot be used ",
+    ),
     "no tokenizer": (without_tokenizer, "its tokenizer "),
     "half of a tokenizer": (cut("tokenizer.json", 0.5), "tokenizer.json is not JSON"),
     "a larger tokenizer": (tokenizer_of_a_larger_model, "writes tokens up to 1008, and its embedding has 261 rows"),
@@ -392,6 +408,7 @@ def test_model_of_another_architecture_is_let_through(name, tiny_folder, make_ex
     [
         (pointer("adapter_model.safetensors"), "adapter_model.safetensors is a Git LFS pointer"),
         (cut("adapter_model.safetensors", 0.5), "adapter_model.safetensors is not whole"),
+        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"not weights"), "cannot be read as safet"),
         (cut("adapter_config.json", 0.5), "adapter_config.json is not JSON"),
         (
             lambda folder: change_adapter(folder, lambda weights: next(iter(weights.values()))[0, 0].fill_(1e999)),

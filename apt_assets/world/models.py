@@ -160,12 +160,14 @@ class Models:
         self._check_loads(key, folder, ask, system_prompt, answers)
 
     def _check_encoder(self) -> None:
+        device = self.experiment.policy.device
+
         def ask() -> None:
             from resources.retrieval.checks import check_sentence_encoder
 
-            check_sentence_encoder(self.encoder)
+            check_sentence_encoder(self.encoder, device)
 
-        self._check_loads("retrieval.encoder", self.encoder, ask)
+        self._check_loads("retrieval.encoder", self.encoder, ask, device)
 
     def _check_loads(self, key: str, folder: Path, ask: Callable[[], None], *given: Any) -> None:
         """Raise UsageError if its libraries cannot load a model and use it: ask once what content, versions and what is

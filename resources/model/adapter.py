@@ -1,6 +1,6 @@
 """A LoRA adapter that was made elsewhere: whether the loop can go on training it, on this model.
 
-Read are its configuration and the header of its weights; of the model only the shape is built.
+Read are its configuration and its weights; of the model only the shape is built.
 """
 
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from resources.model.capabilities import linear_layers, skeleton
+from resources.model.files import shapes_in
 
 # What makes a LoRA the one it is. Whatever else peft can do to a model changes the base model's own weights, or
 # adds some that training, answering and export here do not handle.
@@ -25,11 +26,9 @@ BEGINNINGS = (True, False, None, "gaussian", "orthogonal")
 
 
 def problem_with(folder: Path, model_dir: Path) -> str | None:
-    """Why the adapter of `folder` cannot be trained further on the model of `model_dir`; None: it can."""
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        return f"adapter_config.json is not JSON ({error})"
+    """Why the adapter of `folder`, whose files are whole, cannot be trained further on the model of `model_dir`; None:
+    it can."""
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         found = config.get("peft_type") if isinstance(config, dict) else None
         return f"peft_type in adapter_config.json is {found}, not LORA"
@@ -47,7 +46,6 @@ def misfit(config: dict[str, Any], weights: Path, model_dir: Path) -> str | None
     """What of the weights' names and shapes is not as a LoRA of this configuration has it on the model."""
     import torch
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     model = skeleton(model_dir)
@@ -60,11 +58,7 @@ def misfit(config: dict[str, Any], weights: Path, model_dir: Path) -> str | None
         return f"peft cannot put it on that model ({error})"
     state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     needed = {name: list(weight.shape) for name, weight in state.items()}
-    try:
-        with safe_open(weights, "pt") as file:
-            found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - it is no dict
-    except SafetensorError as error:
-        return f"adapter_model.safetensors cannot be read ({error})"
+    found = shapes_in(weights)
     adapted_layers = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in needed}
     if others := sorted(adapted_layers - linear):
         return f"it adapts {others[0]}, which is the output head or no linear layer"

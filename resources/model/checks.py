@@ -32,8 +32,9 @@ def check_language_model(folder: Path, system_prompt: str | None, *, answers: bo
         check_template(reader)
         rows = check_weights(folder, config).get_input_embeddings().weight.shape[0]
         check_tokens(reader, rows)
+        ends = ends_of(folder, config)
         if answers:
-            check_end(folder, config, reader.tokenizer, rows)
+            check_end(ends, reader.tokenizer, rows)
         check_numbers(folder)
 
 
@@ -45,7 +46,7 @@ def config_of(folder: Path) -> Any:
     except Exception as error:  # whatever the class of the model's kind says to what is in there
         if "trust_remote_code" in str(error):
             raise Unusable("it needs code of its own (auto_map), which is never run here: name another") from None
-        raise Unusable(f"config.json cannot be used ({first_line(error)}): name another, or a later version") from None
+        raise Unusable(f"config.json cannot be used ({in_a_line(error)}): correct it, or name another") from None
 
 
 def check_kind(config: Any) -> None:
@@ -67,12 +68,12 @@ def check_kind(config: Any) -> None:
             f"it is a {architecture}, and no causal language model, which goes on with a text: name one that is (its "
             "class ends in ForCausalLM or LMHeadModel)"
         )
-    if quantised := getattr(config, "quantization_config", None):
+    if (quantised := getattr(config, "quantization_config", None)) is not None:
         try:
             AutoHfQuantizer.from_config(quantised).validate_environment(device_map=None)
         except Exception as error:  # each kind says in its own way what it lacks
             raise Unusable(
-                f"its weights are quantised, and cannot be loaded here ({first_line(error)}): name the model that it "
+                f"its weights are quantised, and cannot be loaded here ({in_a_line(error)}): name the model that it "
                 "was made of; policy.quantization: nf4 makes that one small"
             ) from None
 
@@ -82,8 +83,8 @@ def check_weights(folder: Path, config: Any) -> Any:
     try:
         model = skeleton(folder)
     except Exception as error:  # sizes that do not go together, and whatever else a class says to its configuration
-        raise Unusable(f"no model can be built by its config.json ({first_line(error)}); {ANEW}") from None
-    if not getattr(config, "quantization_config", None):
+        raise Unusable(f"no model can be built by its config.json ({in_a_line(error)}); {ANEW}") from None
+    if getattr(config, "quantization_config", None) is None:
         compare_weights(folder, type(model), config)
     return model
 
@@ -123,7 +124,7 @@ def tokenizer_of(folder: Path) -> Any:
         tokenizer = load_tokenizer(folder)
         ids = tokenizer(QUESTION, add_special_tokens=False)["input_ids"]
     except Exception as error:  # of tokenizers, sentencepiece, or a class of the model's kind
-        raise Unusable(f"its tokenizer cannot be read ({first_line(error)}); {ANEW}") from None
+        raise Unusable(f"its tokenizer cannot be read ({in_a_line(error)}); {ANEW}") from None
     if not set(ids) - {tokenizer.unk_token_id}:
         raise Unusable(
             f"its tokenizer knows no word of a text: files of it, such as tokenizer.json, are missing; {ANEW}"
@@ -142,7 +143,7 @@ def check_template(reader: Reader) -> None:
         try:
             text = written(reader, turns)
         except Exception as error:  # a template is a program
-            raise Unusable(f"its chat template cannot be written with {what} ({first_line(error)}): {repair}") from None
+            raise Unusable(f"its chat template cannot be written with {what} ({in_a_line(error)}): {repair}") from None
         if turns[-1]["content"] not in text or QUESTION not in text:
             raise Unusable(f"its chat template leaves out what is said, of {what}: {repair}")
     if not reader.system_prompt:
@@ -152,7 +153,7 @@ def check_template(reader: Reader) -> None:
         text = written(reader, messages(QUESTION, reader.system_prompt))
     except Exception as error:
         raise Unusable(
-            f"its chat template takes no turn of the system ({first_line(error)}), and policy.system_prompt is one: "
+            f"its chat template takes no turn of the system ({in_a_line(error)}), and policy.system_prompt is one: "
             f"{way_out}"
         ) from None
     if reader.system_prompt.strip() not in text:
@@ -178,13 +179,20 @@ def check_tokens(reader: Reader, rows: int) -> None:
         )
 
 
-def check_end(folder: Path, config: Any, tokenizer: Any, rows: int) -> None:
-    """Raise Unusable if no token ends an answer, when it is written or in training. rows: of the embedding."""
+def ends_of(folder: Path, config: Any) -> list[int]:
+    """The tokens at which an answer ends, by the model. Raises Unusable if they cannot be read."""
     from transformers import GenerationConfig
 
     there = (folder / "generation_config.json").is_file()
-    given = (GenerationConfig.from_pretrained(folder) if there else config.get_text_config()).eos_token_id
-    ends = [given] if isinstance(given, int) else list(given or [])
+    try:
+        given = (GenerationConfig.from_pretrained(folder) if there else config.get_text_config()).eos_token_id
+        return [] if given is None else [int(end) for end in (given if isinstance(given, list) else [given])]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise Unusable(f"generation_config.json cannot be used ({in_a_line(error)}): correct it, or {ANEW}") from None
+
+
+def check_end(ends: list[int], tokenizer: Any, rows: int) -> None:
+    """Raise Unusable if no token ends an answer, when it is written or in training. rows: of the embedding."""
     name_it = "name it there as the model's card has it, or name another model"
     if not ends and tokenizer.eos_token_id is None:
         raise Unusable(
@@ -211,17 +219,18 @@ def check_numbers(folder: Path) -> None:
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118 - it is no dict
                 weight = file.get_tensor(name)
-                # A sum takes a fifth of the time of looking at each, and is finite where all of them are.
-                if not weight.is_floating_point() or weight.sum(dtype=torch.float32).isfinite():
+                # A sum takes a quarter of the time of looking at each, and is finite where all of them are.
+                if not weight.is_floating_point() or weight.element_size() == 1:
+                    continue  # quantised: the scales beside them tell
+                if weight.sum(dtype=torch.float32).isfinite():
                     continue
                 if not weight.float().isfinite().all():
                     raise Unusable(f"{name} in {path.name} has values that are not finite numbers; {ANEW}")
 
 
-def first_line(error: Exception) -> str:
+def in_a_line(error: Exception) -> str:
     """What an error says, in a line of bearable length."""
-    said = str(error).strip() or type(error).__name__
-    return said.splitlines()[0][:200].rstrip(" .:")
+    return " ".join((str(error) or type(error).__name__).split())[:200].rstrip(" .:")
 
 
 @contextmanager

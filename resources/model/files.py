@@ -122,6 +122,8 @@ def check_adapter(folder: Path, parts: Sequence[str], look: Look = problem_with_
 def check_parts(folder: Path, look: Look) -> None:
     """Raise Unusable if one of the files that transformers reads in a folder is not whole, or not there."""
     for name in READ:
+        if (folder / name).is_symlink() and not (folder / name).exists():
+            raise Unusable(f"{name} is a link that leads nowhere; {ANEW}")
         if (folder / name).is_file():
             whole(folder / name, look)
     for path, names in weights_of(folder).items():

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resources.model.checks import QUESTION, compare_weights, first_line, quiet
+from resources.model.checks import QUESTION, compare_weights, in_a_line, quiet
 from resources.model.files import ANEW, Unusable
 from resources.store.rows import collect
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 SPARE = ("pooler.",)  # of BERT: a vector is made by sentence-transformers' own pooling
 
 
-def check_sentence_encoder(folder: Path) -> None:
+def check_sentence_encoder(folder: Path, device: str) -> None:
     """Raise Unusable if the encoder of a folder that `files.check_encoder` finds whole cannot be used. It is loaded,
     and embeds a text."""
     from resources.retrieval.encoder import Encoder
 
     with quiet():
         try:
-            encoder = Encoder(folder)
+            encoder = Encoder(folder, device=device)
             (vector,) = collect(1, encoder.embed([QUESTION]))
         except Exception as error:  # of whichever library reads which part
-            said = first_line(error)
+            said = in_a_line(error)
             if "trust_remote_code" in str(error):
                 said = "it needs code of its own, which is never run here"
             if "mismatched" in str(error):
@@ -39,5 +39,7 @@ def check_sentence_encoder(folder: Path) -> None:
 def compare_encoder(folder: Path, encoder: "Encoder") -> None:
     """Raise Unusable if a transformer in it lacks weights, which sentence-transformers would make up."""
     for part, module in zip(json.loads((folder / "modules.json").read_bytes()), encoder.modules, strict=True):
-        if (model := getattr(module, "auto_model", None)) is not None:
+        model = getattr(module, "auto_model", None)
+        # One that is a LoRA adapter on another model has no configuration of its own.
+        if model is not None and (folder / part["path"] / "config.json").is_file():
             compare_weights(folder / part["path"], type(model), model.config, SPARE)
