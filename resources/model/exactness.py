@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from resources.model.generation import generate, greedy
 from resources.model.mkl import in_words, mkl_mode
 from resources.model.packing import UNIT, Ids, set_shape_free, shape_free
-from resources.model.prompts import Policy, encode
+from resources.model.prompts import Policy, beginning, encode
 from resources.model.scoring import TARGET_SHARE, Question, score_answers
 from resources.store.rows import collect
 
@@ -186,7 +186,7 @@ def questions(policy: Policy, tokens: int) -> list[str]:
     shortest = len(encode(policy, "A"))
     while tokens > 0:
         number = len(found)
-        found.append(" ".join([str(number), *WORDS[: 1 + number * 7 % len(WORDS)]]))
+        found.append(" ".join([str(number), *(WORDS * 2)[: 1 + number * 11 % (2 * len(WORDS))]]))
         tokens -= len(encode(policy, found[-1])) - shortest + 1
     return found
 
@@ -205,9 +205,8 @@ def bits_of(policy: Policy, asked: Sequence[str], places: Sequence[int], batch_t
     collect(len(prompts), answers)
     contexts = [encode(policy, prompt) for prompt in prompts]
     scored = [Question(ids, endings(ids)) for ids in contexts]
-    for place, scores in zip(
-        places, collect(len(scored), score_answers(policy.model, scored, batch_tokens=batch_tokens)), strict=True
-    ):
+    passes = score_answers(policy.model, scored, batch_tokens=batch_tokens, prefix=beginning(policy))
+    for place, scores in zip(places, collect(len(scored), passes), strict=True):
         digests[place].update(repr(scores).encode())
     return {place: digest.hexdigest() for place, digest in digests.items()}
 
