@@ -251,7 +251,6 @@ PASSED_ON = {
     "errors.read().decode('utf-8', 'replace').strip()[-500:]": "parquet.send, or pyarrow's own words",
     "step.reason": "loop.in_turn",
     "self._problem": "resources.model.capabilities.lacking, or training.lora_targets",
-    "'missing' if value is None else f'must be text, got {type(value).__name__}'": "rows in quarantine",
     "verdict['reason']": "the gate, or no bad case",
     "… in …": "no data has landed, or no usable row",
 }
