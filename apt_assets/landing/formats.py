@@ -53,7 +53,7 @@ def read_record(fields: Fields) -> Reading:
     is wrong."""
     shape = its_shape(fields)
     if shape is None:
-        raise BadField(*what_is_missing(fields))
+        raise what_is_missing(fields)
     found = shape.read(fields)
     found = found._replace(golds=list(dict.fromkeys([*found.golds, *aliases_of(fields)])))
     for field, text in [("prompt", found.prompt), *(("answer", gold) for gold in found.golds)]:
@@ -61,10 +61,10 @@ def read_record(fields: Fields) -> Reading:
     return found._replace(rejected=usable_rejected(fields, found))
 
 
-def what_is_missing(fields: Fields) -> tuple[str, str]:
-    """(field, reason) of a record without a known shape."""
+def what_is_missing(fields: Fields) -> BadField:
+    """What is wrong with a record without a known shape."""
     if fields.find(ASKED) is not None:
-        return "answer", "missing"
+        return BadField("answer", "missing")
     if fields.find(TEXT) is not None:
-        return "answer", "missing: a text alone has no answer that could be graded"
-    return "prompt", "missing"
+        return BadField("answer", "missing: a text alone has no answer that could be graded")
+    return BadField("prompt", "missing")

@@ -52,8 +52,8 @@ def read_label(fields: Fields) -> Reading:
     if isinstance(fields.peek(LABEL), int | float):
         raise BadField(
             str(name),
-            "is a number, and nothing says what it means: write the label's name in its place, or land the folder that "
-            "`datasets` saved with save_to_disk, which has the names",
+            "is a number without a name: write the label's name in its place, or land the folder that `datasets` "
+            "saved (save_to_disk), which has the names",
         )
     field, text = fields.take(TEXT)
     return Reading(text_of(text, field), golds_of(*fields.take(LABEL)))

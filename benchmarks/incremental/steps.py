@@ -59,7 +59,7 @@ def graded(questions: pl.DataFrame, answers: Sequence[str], train: pl.DataFrame)
 
     prompts, golds = questions["prompt"].to_list(), questions["answer"].to_list()
     grades = grade_rows(prompts, answers, golds, labels_of(train["answer"].to_list()))
-    return questions.select("row_id", "prompt", "answer").with_columns(
+    return questions.select("row_id", "prompt", "answer", "also").with_columns(
         pl.Series("prediction", answers, dtype=pl.String),
         pl.Series("grade", [grade for grade, _ in grades], dtype=pl.Int8),
         pl.Series("exact", [exact for _, exact in grades], dtype=pl.Boolean),

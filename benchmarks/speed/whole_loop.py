@@ -148,7 +148,7 @@ class Plain:
         prompts, golds = questions["prompt"].to_list(), questions["answer"].to_list()
         said = self.answer(loaded, prompts)
         grades = grade_rows(prompts, said, golds, labels_of(self.tables["train"]["answer"].to_list()))
-        return questions.select("row_id", "prompt", "answer").with_columns(
+        return questions.select("row_id", "prompt", "answer", "also").with_columns(
             pl.Series("prediction", said),
             pl.Series("grade", [grade for grade, _ in grades], dtype=pl.Int8),
             pl.Series("exact", [exact for _, exact in grades]),
