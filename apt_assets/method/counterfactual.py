@@ -200,15 +200,15 @@ def item_spans(text: str, separator: str) -> list[tuple[int, int]]:
     found = []
     for start, end in zip(starts, ends, strict=True):
         part = text[start:end].rstrip(". \t\r\n")
-        item = part.lstrip("-*. \t\r\n")
-        if item and not item.endswith(":"):
+        item = re.sub(r"^(?:\s|[-*]+(?=\s))*", "", part)
+        if item.strip("-*. ") and not item.endswith((":", "：")):
             found.append((start + len(part) - len(item), start + len(part)))
     return found
 
 
 def field_of(item: str) -> str:
     before, colon, _ = item.partition(":")
-    return before.strip().casefold() if colon else ""
+    return normalise_answer(before) if colon else ""
 
 
 # -- texts ---------------------------------------------------------------------------------------------

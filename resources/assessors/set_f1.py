@@ -23,7 +23,10 @@ ROWS = RowKind("grades by set_f1", table="grades", settings=("assessor.set_f1",)
 class SetF1Settings(Section):
     """The items of a list, in any order."""
 
-    separator: str = Field(r"[,;\n]", description="Regular expression that stands between items.")
+    separator: str = Field(
+        r"[,;\n，、；،؛]",  # noqa: RUF001 - commas and semicolons of Chinese, Japanese and Arabic
+        description="Regular expression that stands between items.",
+    )
     thresholds: Thresholds = Field([0.25, 0.5, 0.85, 1.0], description="Least F1 of grades 2, 3, 4 and 5 (choice).")
 
     @field_validator("separator")
@@ -61,7 +64,7 @@ class SetF1:
     def parts(self, text: str) -> list[str]:
         """What stands between separators, normalised; neither what is empty nor headings."""
         parts = [part.strip() for part in re.split(self.separator, text)]
-        return [normalise_answer(part) for part in parts if part.strip("-*. ") and not part.endswith(":")]
+        return [normalise_answer(part) for part in parts if part.strip("-*. ") and not part.endswith((":", "："))]  # noqa: RUF001
 
 
 def f1(said: set[str], wanted: set[str]) -> float:

@@ -1,0 +1,115 @@
+"""What a word is, in any script: the one place that says so.
+
+A word is letters, digits and their marks. Vowel signs, tone marks, points and viramas are part of the letter that they
+stand on, as in Hindi, Thai, Burmese or Hebrew; whatever is spelled in two ways (composed or not, halfwidth, full width,
+upper case) is one word. Scripts that put no space between words (SPACELESS) have no words to be found without a
+dictionary: there a run of letters is one word, and `letters` takes it apart.
+
+By the Unicode data of Python: canonical and compatible forms are UAX 15, case folding is Unicode 3.13.
+"""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+# Raised digits and signs: 10² is not 102. Of lowered ones (H₂O) and raised charges (Na⁺, Ca²⁺) the plain form is meant.
+RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ", "0123456789+-=()ni")
+POWER = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ]+")
+CHARGE = "⁺⁻"
+# 1½ is not 11/2.
+MIXED = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞↉])")
+# Signs of their own for a mark that belongs on a letter, and for an apostrophe.
+SPACING = str.maketrans({"゛": "\u3099", "゜": "\u309a", "´": "'", "\u2044": "/"})
+# Scripts that are written without spaces between words: Thai, Lao, Burmese, Khmer, Tai, Javanese, Balinese, and those
+# of Chinese and Japanese.
+SPACELESS = (
+    "\u0e00-\u0e7f\u0e80-\u0eff\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf"
+    "\ua980-\ua9df\u1b00-\u1b7f\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3100-\u312f\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+# What stands on or beside a letter of theirs and is none alone: small kana, the sign for a long one, Thai and Lao vowels
+# behind their consonant; and the vowels that are written in front of it.
+DEPENDENT = "\u0e30\u0e32\u0e33\u0e45\u0eb0\u0eb2\u0eb3ぁぃぅぇぉっゃゅょゎゕゖァィゥェォッャュョヮヵヶー"
+LEADING = "\u0e40-\u0e44\u0ec0-\u0ec4"
+STACKS = "\u17d2\u1039"  # joins the next consonant below
+
+
+class Kinds(dict[int, str | None]):
+    """A table for `str.translate`, made as characters turn up: what separates words becomes a space, and what is not
+    seen goes: joiners, soft hyphens, marks that turn the direction of writing, variation selectors, tatweel."""
+
+    def __missing__(self, code: int) -> str | None:
+        self[code] = kind = self.of(chr(code))
+        return kind
+
+    def of(self, character: str) -> str | None:
+        if is_unseen(character):
+            return None
+        return character if is_of_a_word(character) else " "
+
+
+def is_unseen(character: str) -> bool:
+    return (
+        unicodedata.category(character) in ("Cf", "Me")
+        or character in "\u0640\u034f\u115f\u1160\u3164\uffa0"
+        or "\ufe00" <= character <= "\ufe0f"
+        or "\u180b" <= character <= "\u180d"
+        or "\U000e0100" <= character <= "\U000e01ef"
+    )
+
+
+def is_of_a_word(character: str) -> bool:
+    """Whether it is a letter, a digit or another number, or a mark on one of these."""
+    return unicodedata.category(character)[0] in "LMN"
+
+
+class Unseen(Kinds):
+    """The table that only takes out what is not seen."""
+
+    def of(self, character: str) -> str | None:
+        return None if is_unseen(character) else character
+
+
+WORDS, SEEN = Kinds(), Unseen()
+
+
+def fold(text: str) -> str:
+    """The text in the one form in which texts are compared: composed, in lower case, ² as ^2, nothing unseen in it."""
+    if text.isascii():
+        return text.lower()
+    plain = POWER.sub(power, MIXED.sub(" ", text).translate(SPACING).translate(SEEN))
+    # Case folding takes some letters apart, and an İ leaves the dot behind that i has anyway.
+    folded = unicodedata.normalize("NFKC", plain).casefold().replace("i\u0307", "i")
+    return unicodedata.normalize("NFKC", folded.translate(SPACING)).translate(SEEN)
+
+
+def power(raised: re.Match[str]) -> str:
+    is_charge = raised[0][-1] in CHARGE
+    return ("" if is_charge else "^") + raised[0].translate(RAISED)
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, folded; punctuation and symbols separate them."""
+    return fold(text).translate(WORDS).split()
+
+
+# -- scripts without spaces ------------------------------------------------------------------------------
+
+
+@lru_cache(1)
+def letter_pattern() -> re.Pattern[str]:
+    """One letter of a spaceless script with all that belongs to it, symbols behind it included."""
+    marks = "".join(c for c in map(chr, range(0x300, 0x11000)) if unicodedata.category(c)[0] == "M")
+    own = f"[{DEPENDENT}{marks}]"
+    letter = f"[{LEADING}]?[{SPACELESS}]{own}*(?:(?<=[{STACKS}])[{SPACELESS}]{own}*)*"
+    return re.compile(rf"{letter}[^\s\w{marks}{SPACELESS}]*")
+
+
+ANY_SPACELESS = re.compile(f"[{SPACELESS}]")
+
+
+def letters(text: str) -> str:
+    """The text with spaces around each letter of a script without spaces: as if these were its words."""
+    if text.isascii() or not ANY_SPACELESS.search(text):
+        return text
+    return " ".join(letter_pattern().sub(r" \g<0> ", text).split())
