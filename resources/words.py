@@ -10,7 +10,7 @@ By the Unicode data of Python: canonical and compatible forms are UAX 15, case f
 
 import re
 import unicodedata
-from functools import lru_cache
+from functools import cache
 
 # Raised digits and signs: 10² is not 102. Of lowered ones (H₂O) and raised charges (Na⁺, Ca²⁺) the plain form is meant.
 RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ", "0123456789+-=()ni")
@@ -34,53 +34,41 @@ LEADING = "\u0e40-\u0e44\u0ec0-\u0ec4"
 STACKS = "\u17d2\u1039"  # joins the next consonant below
 
 
-class Kinds(dict[int, str | None]):
-    """A table for `str.translate`, made as characters turn up: what separates words becomes a space, and what is not
-    seen goes: joiners, soft hyphens, marks that turn the direction of writing, variation selectors, tatweel."""
-
-    def __missing__(self, code: int) -> str | None:
-        self[code] = kind = self.of(chr(code))
-        return kind
-
-    def of(self, character: str) -> str | None:
-        if is_unseen(character):
-            return None
-        return character if is_of_a_word(character) else " "
+# What is not seen: joiners, soft hyphens, marks that turn the direction of writing, tatweel, fillers, variation
+# selectors, and what encloses a character.
+UNSEEN = (
+    "\u00ad\u034f\u0600-\u0605\u061c\u0640\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u180b-\u180f\u200b-\u200f"
+    "\u202a-\u202e\u2060-\u206f\u20dd-\u20e0\u20e2-\u20e4\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
+    "\U000e0000-\U000e0fff"
+)
+ANY_UNSEEN = re.compile(f"[{UNSEEN}]+")
+BEYOND = re.compile("[\U00010000-\U0010ffff]")
+ANY_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ¼-¾⅐-⅞↉゛゜´\u2044]")
 
 
-def is_unseen(character: str) -> bool:
-    return (
-        unicodedata.category(character) in ("Cf", "Me")
-        or character in "\u0640\u034f\u115f\u1160\u3164\uffa0"
-        or "\ufe00" <= character <= "\ufe0f"
-        or "\u180b" <= character <= "\u180d"
-        or "\U000e0100" <= character <= "\U000e01ef"
-    )
+@cache
+def marks() -> str:
+    """All characters that are marks on a letter, as what stands in the brackets of a pattern."""
+    every = map(chr, (*range(0x300, 0x12000), *range(0x16AF0, 0x16FF2), *range(0x1BC9D, 0x1E950)))
+    return "".join(character for character in every if unicodedata.category(character)[0] == "M")
 
 
-def is_of_a_word(character: str) -> bool:
-    """Whether it is a letter, a digit or another number, or a mark on one of these."""
-    return unicodedata.category(character)[0] in "LMN"
-
-
-class Unseen(Kinds):
-    """The table that only takes out what is not seen."""
-
-    def of(self, character: str) -> str | None:
-        return None if is_unseen(character) else character
-
-
-WORDS, SEEN = Kinds(), Unseen()
+@cache
+def word_pattern(*, beyond: bool) -> re.Pattern[str]:
+    """A word of a folded text. beyond: also in scripts beyond the basic plane, whose marks take ten times as long."""
+    return re.compile("[{}\\w]+".format("".join(mark for mark in marks() if beyond or mark <= "\uffff")))
 
 
 def fold(text: str) -> str:
     """The text in the one form in which texts are compared: composed, in lower case, ² as ^2, nothing unseen in it."""
     if text.isascii():
         return text.lower()
-    plain = POWER.sub(power, MIXED.sub(" ", text).translate(SPACING).translate(SEEN))
+    if ANY_RAISED.search(text):
+        text = POWER.sub(power, MIXED.sub(" ", text).translate(SPACING))
+    text = unicodedata.normalize("NFKC", ANY_UNSEEN.sub("", text))
     # Case folding takes some letters apart, and an İ leaves the dot behind that i has anyway.
-    folded = unicodedata.normalize("NFKC", plain).casefold().replace("i\u0307", "i")
-    return unicodedata.normalize("NFKC", folded.translate(SPACING)).translate(SEEN)
+    folded = unicodedata.normalize("NFKC", text.casefold().replace("i\u0307", "i"))
+    return ANY_UNSEEN.sub("", folded.replace("\u2044", "/"))
 
 
 def power(raised: re.Match[str]) -> str:
@@ -90,19 +78,19 @@ def power(raised: re.Match[str]) -> str:
 
 def words(text: str) -> list[str]:
     """The words of a text, folded; punctuation and symbols separate them."""
-    return fold(text).translate(WORDS).split()
+    folded = fold(text).replace("_", " ")
+    return word_pattern(beyond=BEYOND.search(folded) is not None).findall(folded)
 
 
 # -- scripts without spaces ------------------------------------------------------------------------------
 
 
-@lru_cache(1)
+@cache
 def letter_pattern() -> re.Pattern[str]:
     """One letter of a spaceless script with all that belongs to it, symbols behind it included."""
-    marks = "".join(c for c in map(chr, range(0x300, 0x11000)) if unicodedata.category(c)[0] == "M")
-    own = f"[{DEPENDENT}{marks}]"
+    own = f"[{DEPENDENT}{marks()}]"
     letter = f"[{LEADING}]?[{SPACELESS}]{own}*(?:(?<=[{STACKS}])[{SPACELESS}]{own}*)*"
-    return re.compile(rf"{letter}[^\s\w{marks}{SPACELESS}]*")
+    return re.compile(rf"{letter}[^\s\w{marks()}{SPACELESS}]*")
 
 
 ANY_SPACELESS = re.compile(f"[{SPACELESS}]")

@@ -58,7 +58,7 @@ def compared(answers: pl.Series) -> pl.Series:
     """Answers as they are compared: by their terms, so that C++ and C# are two."""
     normal = normalised(answers)
     # Where there is nothing but plain sentences, their words are the terms.
-    others = answers.str.contains(r'[^A-Za-z\s.,;:!?()"]|[.!][A-Za-z]').arg_true()
+    others = answers.str.contains(r'[^A-Za-z0-9\s.,;:!?()"]|[.!][A-Za-z0-9]|[0-9][,:][0-9]').arg_true()
     distinct = answers[others].unique()
     forms = [" ".join(terms(text)) or text for text in distinct]
     return normal.scatter(others, answers[others].replace_strict(distinct, forms, return_dtype=pl.String))

@@ -13,9 +13,11 @@ spaces, a question mark ends a sentence, and stars around a word are markdown.
 import re
 import unicodedata
 
-from resources.words import ANY_SPACELESS, Kinds, fold, is_of_a_word
+from resources.words import ANY_SPACELESS, fold
 
 PLAIN = re.compile(r"[a-z\s]*[.!?]?\s*")
+SIMPLE = re.compile(r"""[\w\s.,;:!?()"'-]*""")  # nothing in it has another spelling
+OTHER_DIGIT = re.compile(r"(?![0-9])\d")
 CURRENCY = "[$¢-¥֏؋৳฿៛\u20a0-\u20c0]"
 # What is the same in another spelling, on folded text, in this order.
 SPELLINGS: list[tuple[re.Pattern[str], str]] = [
@@ -40,14 +42,19 @@ SPELLINGS: list[tuple[re.Pattern[str], str]] = [
 ]
 
 
-class CharacterKinds(Kinds):
-    """What a character is, as one character; signs of ASCII that count stand for themselves."""
+class Kinds(dict[int, str]):
+    """What a character is, as one character; signs of ASCII that count stand for themselves. A table for
+    `str.translate`, made as characters turn up."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = kind = self.of(chr(code))
+        return kind
 
     def of(self, character: str) -> str:
         category = unicodedata.category(character)
         if category == "Nd":
             return "0"
-        if is_of_a_word(character) or character == "\u2215":
+        if category[0] in "LMN" or character == "\u2215":
             return "z" if ANY_SPACELESS.match(character) else "a"
         if character in "+#@^%&|=<>/\\!.,:'*~-":
             return character
@@ -60,7 +67,7 @@ class CharacterKinds(Kinds):
         return {"Sc": "$", "So": "e", "Sm": "r" if character in "≤≥≠≈±≃≅≲≳" else "o"}.get(category, " ")
 
 
-KINDS = CharacterKinds()
+KINDS = Kinds()
 # Patterns on the kinds of a text's characters: a a letter, 0 a digit, z a letter of a script without spaces.
 ATTACHED = r"[+#@^%$s]"  # to the end of a word, or standing alone
 RELATION = r"[<>r~]\ *(?=[-+$]?\.?0)"
@@ -81,24 +88,15 @@ TERM = re.compile(
 )
 
 
-class Digits(Kinds):
-    """Decimal digits of any script as those of ASCII."""
-
-    def of(self, character: str) -> str:
-        return str(unicodedata.digit(character)) if unicodedata.category(character) == "Nd" else character
-
-
-DIGITS = Digits()
-
-
 def terms(text: str) -> list[str]:
     """The terms of an answer, folded, in their order; none of one that is punctuation only."""
     plain = fold(text)
     if PLAIN.fullmatch(plain):
         return plain.strip(" \t\r\n.!?").split()
-    plain = plain.translate(DIGITS)
-    for spelling, form in SPELLINGS:
-        plain = spelling.sub(form, plain)
+    plain = with_plain_digits(plain)
+    if not SIMPLE.fullmatch(plain):
+        for spelling, form in SPELLINGS:
+            plain = spelling.sub(form, plain)
     kinds = plain.translate(KINDS)
     found: list[str] = []
     end, last = -1, ""
@@ -110,3 +108,8 @@ def terms(text: str) -> list[str]:
             found.append("".join(term.split()))
         end, last = match.end(), term
     return found
+
+
+def with_plain_digits(text: str) -> str:
+    """The text with the decimal digits of any script as those of ASCII."""
+    return OTHER_DIGIT.sub(lambda digit: str(unicodedata.digit(digit[0])), text)
