@@ -63,12 +63,15 @@ def fold(text: str) -> str:
     """The text in the one form in which texts are compared: composed, in lower case, ² as ^2, nothing unseen in it."""
     if text.isascii():
         return text.lower()
-    if ANY_RAISED.search(text):
-        text = POWER.sub(power, MIXED.sub(" ", text).translate(SPACING))
-    text = unicodedata.normalize("NFKC", ANY_UNSEEN.sub("", text))
+    text = unicodedata.normalize("NFKC", ANY_UNSEEN.sub("", with_powers(text)))
     # Case folding takes some letters apart, and an İ leaves the dot behind that i has anyway.
     folded = unicodedata.normalize("NFKC", text.casefold().replace("i\u0307", "i"))
     return ANY_UNSEEN.sub("", folded.replace("\u2044", "/"))
+
+
+def with_powers(text: str) -> str:
+    """The text with raised digits as ^2, charges as + and -, and 1½ as 1 ½."""
+    return POWER.sub(power, MIXED.sub(" ", text).translate(SPACING)) if ANY_RAISED.search(text) else text
 
 
 def power(raised: re.Match[str]) -> str:

@@ -66,11 +66,14 @@ class Variant:
 @dataclass(frozen=True)
 class AssessorKind:
     """An assessor that `assessor.kind` can name. choose: by AssessorSettings, the number of the variant that grades.
-    settings: its section, `assessor.<kind>`; None: it has none."""
+    settings: its section, `assessor.<kind>`; None: it has none. ungradable: (gold, AssessorSettings) -> why no answer can
+    be graded against such a gold, without a look at the question; None: answers can. Every setting that it reads stands in
+    GOLD_SETTINGS (apt_assets/rows/golds.py)."""
 
     variants: tuple[Variant, ...]
     choose: Callable[[Any], int] = lambda settings: 0
     settings: type[Section] | None = None
+    ungradable: Callable[[str, Any], str | None] = lambda gold, settings: None
 
     def variant(self, settings: Any) -> Variant:
         return self.variants[self.choose(settings)]

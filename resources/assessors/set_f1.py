@@ -17,6 +17,7 @@ from resources.assessors.labels import names, normalise_answer
 from resources.section import Section
 from resources.store.kinds import RowKind
 
+NO_ITEMS = "has no items"
 ROWS = RowKind("grades by set_f1", table="grades", settings=("assessor.set_f1",), code=(__name__,))
 
 
@@ -53,18 +54,19 @@ class SetF1:
         return [self.grade_row(row) for row in rows]
 
     def grade_row(self, row: Row) -> Grade:
-        wanted = set(self.parts(row.gold))
+        wanted = set(parts_of(row.gold, self.separator))
         if not wanted:
-            raise Ungradable(f"assessor set_f1: the gold {row.gold!r} of the question {row.question!r} has no items")
+            raise Ungradable(f"assessor set_f1: the gold {row.gold!r} of the question {row.question!r} {NO_ITEMS}")
         said: set[str] = set()
-        for part in self.parts(row.prediction):
+        for part in parts_of(row.prediction, self.separator):
             said |= {item for item in wanted if names(part, item)} or {part}
         return Grade(by_thresholds(f1(said, wanted), self.thresholds), said == wanted)
 
-    def parts(self, text: str) -> list[str]:
-        """What stands between separators, normalised; neither what is empty nor headings."""
-        parts = [part.strip() for part in re.split(self.separator, text)]
-        return [normalise_answer(part) for part in parts if part.strip("-*. ") and not part.endswith((":", "："))]  # noqa: RUF001
+
+def parts_of(text: str, separator: str) -> list[str]:
+    """What stands between separators, normalised; neither what is empty nor headings."""
+    parts = [part.strip() for part in re.split(separator, text)]
+    return [normalise_answer(part) for part in parts if part.strip("-*. ") and not part.endswith((":", "："))]  # noqa: RUF001
 
 
 def f1(said: set[str], wanted: set[str]) -> float:
@@ -76,4 +78,8 @@ def open_set_f1(scope: Any) -> SetF1:
     return SetF1(**scope.settings.assessor.set_f1.model_dump())
 
 
-KIND = AssessorKind((Variant(ROWS, open_set_f1),), settings=SetF1Settings)
+def no_items(gold: str, settings: Any) -> str | None:
+    return None if parts_of(gold, settings.set_f1.separator) else NO_ITEMS
+
+
+KIND = AssessorKind((Variant(ROWS, open_set_f1),), settings=SetF1Settings, ungradable=no_items)
