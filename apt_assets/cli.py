@@ -90,6 +90,7 @@ def run(
         result = run_loop(project, iterations, shown)
     finally:
         shown.close()
+    from apt_assets.report.left_out import lines_of_run
     from apt_assets.report.results import results
 
     found = results(project)
@@ -105,6 +106,8 @@ def run(
         print_results(found)
         print(f"{len(result.computed)} stages computed, {len(result.reused)} reused")
         print_unused(project)
+        for line in lines_of_run(project):
+            print(line)
         print(f"{'ended' if result.passed else 'STOPPED'}: {result.reason}")
     raise typer.Exit(0 if result.passed else 1)
 
@@ -227,7 +230,8 @@ def land(
     A row is `prompt` and `answer`; or `messages`, a chat whose last turn is the answer; or `question`,
     `choices` and `answer` (index, letter or text). `id`, `split` (train, validation, test) and `metadata`
     are optional. A folder is one that Hugging Face `datasets` saved, or one of Parquet files. Bad rows
-    are reported with file, line, field and reason and stay out; good rows go on.
+    are reported with file, line, field and reason and stay out; good rows go on. So are rows that the data set
+    will leave out: two answers to one question, or an answer that the experiment's assessor cannot grade.
     The file itself is kept as it is. A file with no good row is refused (exit code 2).
 
     Without an experiment the data goes to `landing/`, which every experiment reads unless its
@@ -240,7 +244,12 @@ def land(
         folder = project.home / "landing"
     from apt_assets.landing.land import land_files
 
+    from apt_assets.report.left_out import left_out_of_landed, lines_of_landed
+
     report = land_files([path.expanduser() for path in files], folder)
+    left_out = left_out_of_landed(project) if folder == project.landing else None
+    if left_out:
+        report = [{**one, "left_out": left_out.of_file(one["landed"])} for one in report]
     if as_json:
         print(json.dumps(report))
     else:
@@ -253,6 +262,11 @@ def land(
                 print(
                     f"and {len(one['bad']) - 20} more; all of them: --json, or `apt-assets show quarantine ITERATION`"
                 )
+        if folder == project.landing:
+            if left_out and left_out.rows.height:
+                shown = left_out.rows.head(20).select("file", "field", "reason", "raw").rows()
+                print_table(("left out of", "field", "reason", "row"), [(*row[:3], row[3][:60]) for row in shown])
+            print(*lines_of_landed(left_out), sep="\n")
     if all(one["landed"] is None for one in report):
         raise UsageError("no file had a good row: nothing was landed")
 

@@ -27,8 +27,8 @@ SPACELESS = (
     "\ua980-\ua9df\u1b00-\u1b7f\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3100-\u312f\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-# What stands on or beside a letter of theirs and is none alone: small kana, the sign for a long one, Thai and Lao vowels
-# behind their consonant; and the vowels that are written in front of it.
+# What stands on or beside a letter of theirs and is none alone: small kana, the sign for a long one, Thai and Lao
+# vowels behind their consonant; and the vowels that are written in front of it.
 DEPENDENT = "\u0e30\u0e32\u0e33\u0e45\u0eb0\u0eb2\u0eb3ぁぃぅぇぉっゃゅょゎゕゖァィゥェォッャュョヮヵヶー"
 LEADING = "\u0e40-\u0e44\u0ec0-\u0ec4"
 STACKS = "\u17d2\u1039"  # joins the next consonant below
@@ -47,16 +47,22 @@ ANY_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ¼-¾�
 
 
 @cache
-def marks() -> str:
-    """All characters that are marks on a letter, as what stands in the brackets of a pattern."""
-    every = map(chr, (*range(0x300, 0x12000), *range(0x16AF0, 0x16FF2), *range(0x1BC9D, 0x1E950)))
-    return "".join(character for character in every if unicodedata.category(character)[0] == "M")
+def marks(last: int = 0x1E950) -> str:
+    """The characters up to `last` that are marks on a letter, as what stands in the brackets of a pattern."""
+    found: list[list[int]] = []
+    for code in (*range(0x300, 0x12000), *range(0x16AF0, 0x16FF2), *range(0x1BC9D, 0x1E950)):
+        if code <= last and unicodedata.category(chr(code))[0] == "M":
+            if found and found[-1][1] == code - 1:
+                found[-1][1] = code
+            else:
+                found.append([code, code])
+    return "".join(f"{chr(start)}-{chr(end)}" for start, end in found)
 
 
 @cache
 def word_pattern(*, beyond: bool) -> re.Pattern[str]:
     """A word of a folded text. beyond: also in scripts beyond the basic plane, whose marks take ten times as long."""
-    return re.compile("[{}\\w]+".format("".join(mark for mark in marks() if beyond or mark <= "\uffff")))
+    return re.compile(rf"[{marks() if beyond else marks(0xFFFF)}\w]+")
 
 
 def fold(text: str) -> str:

@@ -8,7 +8,8 @@ overlap   ROUGE-L or chrF of the text
 rubric    a language model with a rubric: behind an endpoint (endpoint.py) or local (local.py)
 
 Each file holds the assessor's settings, what its grades are kept by (`RowKind`), and how it is opened; kinds.py is
-the list of all. Which of them grades a run, and how several are combined, stands in apt_assets/rows/grades.py.
+the list of all. Against which golds a kind cannot grade stands in golds.py. Which kind grades a run, and how several
+are combined, stands in apt_assets/rows/grades.py.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -66,14 +67,11 @@ class Variant:
 @dataclass(frozen=True)
 class AssessorKind:
     """An assessor that `assessor.kind` can name. choose: by AssessorSettings, the number of the variant that grades.
-    settings: its section, `assessor.<kind>`; None: it has none. ungradable: (gold, AssessorSettings) -> why no answer can
-    be graded against such a gold, without a look at the question; None: answers can. Every setting that it reads stands in
-    GOLD_SETTINGS (apt_assets/rows/golds.py)."""
+    settings: its section, `assessor.<kind>`; None: it has none."""
 
     variants: tuple[Variant, ...]
     choose: Callable[[Any], int] = lambda settings: 0
     settings: type[Section] | None = None
-    ungradable: Callable[[str, Any], str | None] = lambda gold, settings: None
 
     def variant(self, settings: Any) -> Variant:
         return self.variants[self.choose(settings)]

@@ -51,7 +51,7 @@ CURRENCIES = {
 }  # fmt: skip
 SIGNS_OF_MONEY = "$€£¥₹₩₽₺₪₫฿₴₦"
 CODES = "|".join(name.upper() for name in CURRENCIES if len(name) == 3 and name.isascii() and name.isalpha())
-WORD = rf"(?:[^\W\d_]|[{marks()}])+"
+WORD = rf"(?:[^\W\d_]|[{marks(0xFFFF)}])+"
 UNIT = rf"(?:[%‰{SIGNS_OF_MONEY}]|°\s?[A-Za-z]|{WORD}(?:[23](?!\w))?)"
 NUMBER = re.compile(
     rf"""
@@ -271,6 +271,4 @@ def open_numeric(scope: Any) -> Numeric:
     return Numeric(**scope.settings.assessor.numeric.model_dump())
 
 
-KIND = AssessorKind(
-    (Variant(ROWS, open_numeric),), settings=NumericSettings, ungradable=lambda gold, settings: no_one_number(gold)
-)
+KIND = AssessorKind((Variant(ROWS, open_numeric),), settings=NumericSettings)

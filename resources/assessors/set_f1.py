@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from resources.assessors import FAST, AssessorKind, Grade, Row, Thresholds, Ungradable, Variant, by_thresholds
+from resources.assessors.items import texts_of_items
 from resources.assessors.labels import names, normalise_answer
 from resources.section import Section
 from resources.store.kinds import RowKind
 
-NO_ITEMS = "has no items"
 ROWS = RowKind("grades by set_f1", table="grades", settings=("assessor.set_f1",), code=(__name__,))
 
 
@@ -25,7 +25,7 @@ class SetF1Settings(Section):
     """The items of a list, in any order."""
 
     separator: str = Field(
-        r"[,;\n，、；،؛]",  # noqa: RUF001 - commas and semicolons of Chinese, Japanese and Arabic
+        r"[,;\n，、；،؛]",
         description="Regular expression that stands between items.",
     )
     thresholds: Thresholds = Field([0.25, 0.5, 0.85, 1.0], description="Least F1 of grades 2, 3, 4 and 5 (choice).")
@@ -54,19 +54,18 @@ class SetF1:
         return [self.grade_row(row) for row in rows]
 
     def grade_row(self, row: Row) -> Grade:
-        wanted = set(parts_of(row.gold, self.separator))
+        wanted = set(items_of(row.gold, self.separator))
         if not wanted:
-            raise Ungradable(f"assessor set_f1: the gold {row.gold!r} of the question {row.question!r} {NO_ITEMS}")
+            raise Ungradable(f"assessor set_f1: the gold {row.gold!r} of the question {row.question!r} has no items")
         said: set[str] = set()
-        for part in parts_of(row.prediction, self.separator):
+        for part in items_of(row.prediction, self.separator):
             said |= {item for item in wanted if names(part, item)} or {part}
         return Grade(by_thresholds(f1(said, wanted), self.thresholds), said == wanted)
 
 
-def parts_of(text: str, separator: str) -> list[str]:
-    """What stands between separators, normalised; neither what is empty nor headings."""
-    parts = [part.strip() for part in re.split(separator, text)]
-    return [normalise_answer(part) for part in parts if part.strip("-*. ") and not part.endswith((":", "："))]  # noqa: RUF001
+def items_of(text: str, separator: str) -> list[str]:
+    """The items of a text, normalised."""
+    return [normalise_answer(item) for item in texts_of_items(text, separator)]
 
 
 def f1(said: set[str], wanted: set[str]) -> float:
@@ -78,8 +77,4 @@ def open_set_f1(scope: Any) -> SetF1:
     return SetF1(**scope.settings.assessor.set_f1.model_dump())
 
 
-def no_items(gold: str, settings: Any) -> str | None:
-    return None if parts_of(gold, settings.set_f1.separator) else NO_ITEMS
-
-
-KIND = AssessorKind((Variant(ROWS, open_set_f1),), settings=SetF1Settings, ungradable=no_items)
+KIND = AssessorKind((Variant(ROWS, open_set_f1),), settings=SetF1Settings)
