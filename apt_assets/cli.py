@@ -243,7 +243,6 @@ def land(
     if experiment is None and found == DEFAULT_EXPERIMENT:
         folder = project.home / "landing"
     from apt_assets.landing.land import land_files
-
     from apt_assets.report.left_out import left_out_of_landed, lines_of_landed
 
     report = land_files([path.expanduser() for path in files], folder)

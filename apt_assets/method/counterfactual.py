@@ -149,7 +149,7 @@ def shift_point(digits: str, places: int) -> str:
     if not point:
         text = text.removesuffix(".0")
         point = "," if group in (".", " ") else "."
-    return text.translate(str.maketrans({",": group, ".": point}))
+    return "".join({",": group, ".": point}.get(sign, sign) for sign in text)
 
 
 def other_digit(digits: str, dice: int) -> str:

@@ -46,8 +46,8 @@ CURRENCIES = {
     "gbp": "GBP", "¥": "JPY", "jpy": "JPY", "yen": "JPY", "円": "JPY", "cny": "CNY", "rmb": "CNY", "yuan": "CNY",
     "元": "CNY", "₹": "INR", "inr": "INR", "rs": "INR", "rupee": "INR", "chf": "CHF", "franc": "CHF", "₩": "KRW",
     "krw": "KRW", "won": "KRW", "원": "KRW", "₽": "RUB", "rub": "RUB", "₺": "TRY", "₪": "ILS", "₫": "VND", "฿": "THB",
-    "₴": "UAH", "₦": "NGN", "a$": "AUD", "aud": "AUD", "c$": "CAD", "ca$": "CAD", "cad": "CAD", "hk$": "HKD", "r$": "BRL",
-    "brl": "BRL", "nz$": "NZD", "s$": "SGD", "sek": "SEK", "nok": "NOK", "dkk": "DKK", "pln": "PLN",
+    "₴": "UAH", "₦": "NGN", "a$": "AUD", "aud": "AUD", "c$": "CAD", "ca$": "CAD", "cad": "CAD", "hk$": "HKD",
+    "r$": "BRL", "brl": "BRL", "nz$": "NZD", "s$": "SGD", "sek": "SEK", "nok": "NOK", "dkk": "DKK", "pln": "PLN",
 }  # fmt: skip
 SIGNS_OF_MONEY = "$€£¥₹₩₽₺₪₫฿₴₦"
 CODES = "|".join(name.upper() for name in CURRENCIES if len(name) == 3 and name.isascii() and name.isalpha())
@@ -202,8 +202,8 @@ def in_plain_form(text: str) -> str:
     # NFKC makes a Greek letter of the micro sign.
     text = SCALE.sub(lambda match: SIGNS[(match["letter"] or match["name"])[0].casefold()], text)
     plain = TAG.sub(" ", readable(text)).replace("\N{GREEK SMALL LETTER MU}", "µ")
-    for words, form in IN_OTHER_WORDS:
-        plain = words.sub(form, plain)
+    for written, form in IN_OTHER_WORDS:
+        plain = written.sub(form, plain)
     in_brackets = BRACKETS.fullmatch(plain.strip())
     return f"-{in_brackets[1]}" if in_brackets else plain
 
@@ -262,9 +262,9 @@ def read_unit(unit: str) -> Unit:
     if len(unit) > 2 and unit.endswith("s") and known((one := read_unit(unit[:-1])).measure):
         return one
     singular = unit.casefold().removesuffix("s")
-    name = next((name for name in (unit.casefold(), singular) if name in OTHERS), None)
+    other = next((form for form in (unit.casefold(), singular) if form in OTHERS), None)
     # A letter that is no unit as it is written, such as M for molar, is not one in lower case.
-    return Unit(*OTHERS[name]) if name else Unit(1.0, singular if singular not in SI else unit)
+    return Unit(*OTHERS[other]) if other else Unit(1.0, singular if singular not in SI else unit)
 
 
 def open_numeric(scope: Any) -> Numeric:
