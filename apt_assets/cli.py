@@ -130,6 +130,7 @@ def run(
         result = run_loop(project, iterations, shown)
     finally:
         shown.close()
+    from apt_assets.report.left_out import lines_of_run
     from apt_assets.report.results import results
 
     found = results(project)
@@ -139,6 +140,8 @@ def run(
         terminal.print_results(found)
         print(f"{len(result.computed)} stages computed, {len(result.reused)} reused")
         terminal.print_unused(project)
+        for line in lines_of_run(project):
+            print(line)
         print(f"{'ended' if result.passed else 'STOPPED'}: {result.reason}")
     raise typer.Exit(0 if result.passed else 1)
 
@@ -255,9 +258,10 @@ def land(
 
     A row is `prompt` and `answer`; or one of the shapes that people have: a chat (OpenAI, ShareGPT), an instruction
     with its output (Alpaca), a preference (chosen, rejected), multiple choice. `answer` may list several that are
-    right. `id`, `split` (train, validation, test) and `metadata` are optional. A folder is
-    one that Hugging Face `datasets` saved, or one of Parquet files. Bad rows are reported with file, line, field and
-    reason and stay out; good rows go on.
+    right. `id`, `split` (train, validation, test) and `metadata` are optional. A folder is one that Hugging Face
+    `datasets` saved, or one of Parquet files. Bad rows are reported with file, line, field and reason and stay out;
+    good rows go on. So are rows that the data set will leave out: two answers to one question, or an answer that the
+    experiment's assessor cannot grade.
     The file itself is kept as it is. A file with no good row is refused (exit code 2).
 
     Without an experiment the data goes to `landing/`, which every experiment reads unless its
@@ -269,8 +273,12 @@ def land(
     if experiment is None and found == DEFAULT_EXPERIMENT:
         folder = project.home / "landing"
     from apt_assets.landing.land import land_files
+    from apt_assets.report.left_out import left_out_of_landed, lines_of_landed
 
     report = land_files([expanded(path, "land") for path in files], folder)
+    left_out = left_out_of_landed(project) if folder == project.landing else None
+    if left_out:
+        report = [{**one, "left_out": left_out.of_file(one["landed"])} for one in report]
     if as_json:
         terminal.print_json(report)
     else:
@@ -285,6 +293,13 @@ def land(
                 print(
                     f"and {len(one['bad']) - 20} more; all of them: --json, or `apt-assets show quarantine ITERATION`"
                 )
+        if folder == project.landing:
+            if left_out and left_out.rows.height:
+                shown = left_out.rows.head(20).select("file", "field", "reason", "raw").rows()
+                terminal.print_table(
+                    ("left out of", "field", "reason", "row"), [(*row[:3], row[3][:60]) for row in shown]
+                )
+            print(*lines_of_landed(left_out), sep="\n")
     if all(one["landed"] is None for one in report):
         raise UsageError("no file had a good row: nothing was landed")
 

@@ -8,7 +8,7 @@ import pytest
 from resources.assessors import Row, Ungradable
 from resources.assessors.exact import ExactMatch
 from resources.assessors.labels import LabelMatch, labels_of
-from resources.assessors.numeric import Numeric
+from resources.assessors.numeric import Numeric, no_one_number, quantities
 from resources.assessors.overlap import TextOverlap
 from resources.assessors.set_f1 import SetF1
 
@@ -171,6 +171,64 @@ def test_degrees_may_be_demanded_as_written_or_ignored():
 
 def test_small_k_is_a_large_one_where_thousands_are_meant():
     assert grade(numeric(), "15k", "15K") == grade(numeric(), "15K", "15k") == 5
+
+
+# A gold, what says the same, and what says something else though half of it is the same.
+WHOLE_NUMBERS = [
+    ("1.234,56 €", ["1234.56 EUR", "1,234.56 €", "€1'234.56", "1 234,56 euros"], ["1.234 €", "1.234,56 $"]),
+    ("12.345,67", ["12345.67", "12\u202f345,67", "12'345.67"], ["12.345", "12,345", "345,67"]),
+    ("1,00,000", ["100000", "1 lakh", "100k", "1e5", "10^5"], ["1", "100", "1,00"]),
+    ("50", ["50.0", "50,0", "٥٠", "५०", "\uff15\uff10"], ["50k", "50K", "5M", "50 lakh", "5e50", "50:1", "5.0.1"]),
+    ("3 billion dollars", ["$3B", "$3 bn", "USD 3,000,000,000", "3000 million US dollars"], ["$3", "3 million USD"]),
+    ("50000円", ["5万円", "¥50,000", "50000 yen"], ["5円", "50000元"]),
+    ("1/2 tablet", ["0.5 tablet", "½ tablet", "0,5 tablet"], ["1 tablet", "2 tablets", "1/2/2024", "1 1/2 tablets"]),
+    ("1 1/2", ["1.5", "1½", "3/2"], ["1", "1/2", "11/2"]),
+    ("5×10^3", ["5000", "5e3", "5·10³", "5 x 10^3", "5 \\times 10^{3}", "5,000"], ["5", "10", "5×10^2", "5^3"]),
+    ("-5 °C", ["\N{MINUS SIGN}5 °C", "–5 °C", "minus 5 °C"], ["5 °C", "(5 °C)"]),
+    ("-$1,234", ["$-1234", "($1,234)", "-1234 dollars", "\N{MINUS SIGN}$1,234"], ["$1,234", "(€1,234)"]),
+    ("5 %", ["5 percent", "5 per cent", "50 ‰", "50 per mille"], ["5 ‰", "0.05 %"]),
+    ("50 mg/kg/day", ["50 mg per kg per day", "0.05 g/kg/day"], ["50 mg/kg", "50 mg/day", "50 mg"]),
+    ("120 mm Hg", ["120 mmHg", "120mmHg"], ["120 mm", "120 Pa"]),
+    ("7 m²", ["7 m2", "70000 cm²", "7 m^2"], ["7 m", "7 m³", "7 cm²"]),
+    ("5 μg", ["5 µg", "5 mcg", "0.005 mg"], ["5 mg", "5 g"]),
+    ("<5 mg", ["< 5 mg", "<5mg"], ["5 mg", ">5 mg", "≤5 mg"]),
+    ("300 K", ["300K", "26.85 °C"], ["300k", "300"]),
+    ("0,500", ["0.5", ".5"], ["500"]),
+    ("2 कप", ["2 कप"], ["2 मिनट 3"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("gold", "same", "others"), WHOLE_NUMBERS, ids=[one[0] for one in WHOLE_NUMBERS])
+def test_number_is_read_whole_however_it_is_written(gold, same, others):
+    strict = numeric(relative=0)
+    assert {said: grade(strict, said, gold) for said in [gold, *same]} == dict.fromkeys([gold, *same], 5)
+    found = {said: grade(strict, said, gold) for said in others}
+    assert max(found.values()) < 4, found
+
+
+@pytest.mark.parametrize(
+    "gold",
+    ["5 to 10 mg", "5-10 mg", "5–10", "5 ± 0.2", "none", "2024-01-02", "01.02.2024", "1/2/2024", "10:30", "1:100",
+     "1.2.3", "192.168.1.1", "1,2,3", "1.23,456", "555-1234", "2^10", "1/0", "1'23", ""],
+)  # fmt: skip
+def test_gold_that_is_no_single_number_is_refused_with_the_reason(gold):
+    reason = no_one_number(gold)
+    assert reason is not None
+    assert "one number" in reason
+    with pytest.raises(Ungradable, match="must hold one number"):
+        grade(numeric(), "5", gold)
+
+
+@pytest.mark.parametrize(
+    "said", ["9" * 6000, "1e99999", "1/" + "9" * 6000, "10^" + "9" * 5000, "9" * 400 + ".5", "1e-99999"]
+)
+def test_number_beyond_all_bounds_is_another_value_and_no_crash(said):
+    assert grade(numeric(), said, "5") == 2
+
+
+def test_lone_separator_is_read_as_in_english_whatever_the_language():
+    for written, value in (("1.500", 1.5), ("1,500", 1500), ("1,50", 1.5), ("0,500", 0.5), ("1.500.000", 1.5e6)):
+        assert [one.value for one in quantities(written)] == [value]
 
 
 def test_gold_without_one_number_is_an_error_that_names_the_row():

@@ -11,11 +11,9 @@ So one text more or less changes the choice of few rows (consistent hashing, Kar
 
 import hashlib
 import re
-import unicodedata
 from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from decimal import Decimal
 from itertools import islice
 
 import polars as pl
@@ -23,7 +21,8 @@ import polars as pl
 from apt_assets.method.golds import is_gold
 from apt_assets.method.grades import is_bad
 from resources.assessors.labels import normalise_answer
-from resources.assessors.numeric import NUMBER, Unit, known, read_unit
+from resources.assessors.numerals import as_decimal, separators
+from resources.assessors.numeric import NUMBER, Unit, in_plain_form, known, quantities, quantity_of, read_unit
 
 TRIES = 4  # wrong answers that a row tries, at most
 Ring = list[tuple[str, str]]  # (hash, text), sorted
@@ -122,10 +121,11 @@ def units_of(golds: Iterable[str]) -> Ring:
 def other_numbers(row_id: str, gold: str, units: Ring, also: Sequence[str] = ()) -> list[str]:
     """The gold ten times as large or small, with another first digit, or in another unit: by hash, which of these
     comes first. Units that measure the same come before others."""
+    written = list(NUMBER.finditer(gold))
+    is_plain = all(match["digits"].isascii() for match in written)
+    if not is_plain or [quantity_of(match, kelvin=False) for match in written] != quantities(gold):
+        gold = in_plain_form(gold)  # where the assessor reads something else than is written
     match = NUMBER.search(gold)
-    if match is None or not match["digits"].isascii():
-        gold = unicodedata.normalize("NFKC", gold)  # as the assessor reads it
-        match = NUMBER.search(gold)
     if match is None:
         return []
     own = unit_of(match["unit"] or "")
@@ -146,14 +146,17 @@ def unit_of(written: str) -> Unit:
 
 
 def shift_point(digits: str, places: int) -> str:
-    """1,500 -> 15,000 or 150; 1.5 -> 15 or 0.15; 1,5 -> 15 or 0,15: in the form of `digits`."""
-    thousands = re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?", digits) is not None
-    plain = digits.replace(",", "" if thousands else ".")
-    number = Decimal(plain).scaleb(places)
-    text = f"{number:,f}" if thousands else f"{number:f}"
-    if "." not in plain:
+    """Ten times as large (places 1) or small (-1), in the form of `digits`: 1,500 -> 15,000 or 150; 1.5 -> 15 or 0.15;
+    1.234,5 -> 12.345 or 123,45; 1/2 -> 10/2 or 1/20."""
+    number = as_decimal(digits)
+    if number is None:
+        return re.sub(r"\d+", r"\g<0>0", digits, count=1) if places > 0 else f"{digits}0"
+    group, point = separators(digits)
+    text = f"{number.scaleb(places):{',' if group else ''}f}"
+    if not point:
         text = text.removesuffix(".0")
-    return text if thousands else text.replace(".", "," if "," in digits else ".")
+        point = "," if group in (".", " ") else "."
+    return "".join({",": group, ".": point}.get(sign, sign) for sign in text)
 
 
 def other_digit(digits: str, dice: int) -> str:
@@ -209,15 +212,15 @@ def item_spans(text: str, separator: str) -> list[tuple[int, int]]:
     found = []
     for start, end in zip(starts, ends, strict=True):
         part = text[start:end].rstrip(". \t\r\n")
-        item = part.lstrip("-*. \t\r\n")
-        if item and not item.endswith(":"):
+        item = re.sub(r"^(?:\s|[-*]+(?=\s))*", "", part)
+        if item.strip("-*. ") and not item.endswith((":", "\uff1a")):
             found.append((start + len(part) - len(item), start + len(part)))
     return found
 
 
 def field_of(item: str) -> str:
     before, colon, _ = item.partition(":")
-    return before.strip().casefold() if colon else ""
+    return normalise_answer(before) if colon else ""
 
 
 # -- texts ---------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 """Rows of the landed files -> the iteration's data set: three splits, provenance, quarantine, given wrong answers."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import polars as pl
 
 from apt_assets.landing.records import ROWS, Landed, records_of
 from apt_assets.landing.side_fields import SPLITS
 from apt_assets.method.golds import by_gold, golds_of
+from apt_assets.method.left_out import OF_A_QUESTION, as_note, differing_fields
 from apt_assets.method.near import near_held_out
 from apt_assets.method.splits import row_ids, splits_of
 from schemas import tables
@@ -17,24 +18,31 @@ QUARANTINE = ("file", "record", "field", "reason", "raw")
 
 
 def build_domain(
-    parts: Iterable[Landed], validation: float, test: float, near_duplicate_words: int | None
+    parts: Iterable[Landed],
+    validation: float,
+    test: float,
+    near_duplicate_words: int | None,
+    ungradable: Callable[[str], str | None] | None = None,
 ) -> dict[str, pl.DataFrame]:
     """The tables train, validation, test, rejected_answers, provenance and quarantine.
 
     The same question twice with the same right answers is one row. With others there is no gold:
     one row is kept, the other quarantined. A question declared for training that equals, after
     normalisation, a held-out one is held out, and the training row quarantined. So is a training row that
-    is a near duplicate of a held-out one (method/near.py; None: it stays).
+    is a near duplicate of a held-out one (method/near.py; None: it stays). Before all that a row leaves whose
+    answer cannot be graded; ungradable: (answer) -> why, or None.
 
     The order of rows in a file decides nothing: files go by name and the rows of a file by what they
     say, and where a row stands is looked up when someone asks (`apt_assets.report.show`).
     """
     found, rejects = [pl.DataFrame(schema=FOUND)], [pl.DataFrame(schema=tables.Quarantine.empty().schema)]
     for part in parts:
-        found.append(with_identity(part, validation, test))
+        gradable, refused = graded_by(with_identity(part, validation, test), ungradable)
+        found.append(gradable)
         records = records_of(part.rejects)
         bad = [(r.file, record, r.field, r.reason, r.raw) for r, record in zip(part.rejects, records, strict=True)]
         rejects.append(pl.DataFrame(bad, schema=rejects[0].schema, orient="row"))
+        rejects.append(pl.DataFrame(refused, schema=rejects[0].schema))
     rows = pl.concat(found).sort("file", "record")
     del found
     given = rows.drop_nulls("rejected").select("row_id", "answer", "also", "rejected")
@@ -46,14 +54,14 @@ def build_domain(
     rows = rows.select(*FOUND, agrees.alias("agrees"))
     rows = rows.with_columns(pl.col("agrees").all().over("row_id"))
     kept, disputed = settle(rows.filter(~pl.col("agrees")).drop("agrees").rows(named=True))
-    agreed = rows.filter("agrees").drop("agrees").unique("row_id", keep="first", maintain_order=True)
+    agreed, others = once_each(rows.filter("agrees").drop("agrees"))
     del rows
     rows = pl.concat([agreed, pl.DataFrame(kept, schema=FOUND)]).sort("row_id")
     del agreed
     leaks: list[Row] = []
     if near_duplicate_words is not None:
         rows, leaks = without_near(rows, near_duplicate_words)
-    rejected = pl.concat([*rejects, pl.DataFrame([*disputed, *leaks], schema=rejects[0].schema)])
+    rejected = pl.concat([*rejects, pl.DataFrame([*disputed, *others, *leaks], schema=rejects[0].schema)])
     return {**as_tables(rows, rejected), "rejected_answers": of_training(given, rows)}
 
 
@@ -69,6 +77,39 @@ def with_identity(part: Landed, validation: float, test: float) -> pl.DataFrame:
     )
 
 
+def graded_by(rows: pl.DataFrame, ungradable: Callable[[str], str | None] | None) -> tuple[pl.DataFrame, list[Row]]:
+    """FOUND -> (the same without rows of which no right answer can be graded, these as QUARANTINE)."""
+    if ungradable is None:
+        return rows, []
+    golds = by_gold(rows)["answer"].unique()
+    reasons = {gold: reason for gold in golds if (reason := ungradable(gold)) is not None}
+    doubtful = rows.filter(pl.col("answer").is_in(list(reasons)))
+    refused = [row for row in doubtful.rows(named=True) if all(gold in reasons for gold in golds_of(row))]
+    kept = rows.filter(~pl.col("record").is_in([row["record"] for row in refused]))
+    return kept, [reject(row, "answer", reasons[row["answer"]]) for row in refused]
+
+
+def once_each(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[Row]]:
+    """Rows that agree with those of the same question, in order -> (the first of each question, QUARANTINE of others).
+
+    Others are what one would take for another question: its passage, say, is another one. A plain repetition needs
+    no word.
+    """
+    kept = rows.unique("row_id", keep="first", maintain_order=True)
+    again = rows.filter(~pl.col("row_id").is_first_distinct()).drop_nulls("metadata")
+    firsts = kept.join(again, on="row_id", how="semi").rows_by_key("row_id", named=True, unique=True)
+    others = (asked_of_another(row, firsts[row["row_id"]]) for row in again.rows(named=True))
+    return kept, [row for row in others if row is not None]
+
+
+def asked_of_another(row: Row, first: Row) -> Row | None:
+    """A row with the question and answer of the first one as QUARANTINE, if a passage or the like tells them apart."""
+    fields = [name for name in differing_fields(row["metadata"], first["metadata"]) if name in OF_A_QUESTION]
+    if not fields:
+        return None
+    return reject(row, fields[0], f"asks the same as {first['file']}{as_note(fields)}: {first['prompt']}")
+
+
 def settle(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
     """Rows of which some contradict each other, in order -> (one for each question, the others as QUARANTINE)."""
     kept: dict[str | None, Row] = {}
@@ -77,7 +118,8 @@ def settle(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
         key = row["row_id"]
         first = kept.setdefault(key, row)
         if golds_of(row) != golds_of(first):
-            reason = f"contradicts {first['file']}: {first['prompt']} -> {' or '.join(golds_of(first))}"
+            note = as_note(differing_fields(row["metadata"], first["metadata"]))
+            reason = f"contradicts {first['file']}{note}: {first['prompt']} -> {' or '.join(golds_of(first))}"
             rejects.append(reject(row, "answer", reason))
         elif row["split"] and row["its_split"] != first["its_split"]:
             if row["its_split"] == "train":
@@ -85,6 +127,8 @@ def settle(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
             else:
                 kept[key] = row
                 rejects.append(reject(first, "split", f"held out by {row['file']}: {row['prompt']}"))
+        elif row is not first and (other := asked_of_another(row, first)):
+            rejects.append(other)
     return list(kept.values()), rejects
 
 

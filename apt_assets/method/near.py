@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from apt_assets.method.splits import normalised
+from resources.assessors.terms import terms
 
 # Signatures (uint64; all arithmetic on them is modulo 2**64) and, beside each, the position of its row.
 Asked = tuple[np.ndarray, np.ndarray]
@@ -53,6 +54,16 @@ def near(a: str, b: str, shortest: int) -> bool:
     return one[same + (len(one) == len(other)) :] == other[same + 1 :]
 
 
+def compared(answers: pl.Series) -> pl.Series:
+    """Answers as they are compared: by their terms, so that C++ and C# are two."""
+    normal = normalised(answers)
+    # Where there is nothing but plain sentences, their words are the terms.
+    others = answers.str.contains(r'[^A-Za-z0-9\s.,;:!?()"]|[.!][A-Za-z0-9]|[0-9][,:][0-9]').arg_true()
+    distinct = answers[others].unique()
+    forms = [" ".join(terms(text)) or text for text in distinct]
+    return normal.scatter(others, answers[others].replace_strict(distinct, forms, return_dtype=pl.String))
+
+
 def blocks(rows: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
     """(position of its first row, at most BLOCK rows)."""
     return ((start, rows.slice(start, BLOCK)) for start in range(0, rows.height, BLOCK))
@@ -74,7 +85,7 @@ class Signatures:
     @classmethod
     def of(cls, rows: pl.DataFrame, shortest: int) -> "Signatures":
         texts = normalised(rows["prompt"])
-        answers = normalised(rows["answer"]).hash().to_numpy() * np.uint64(ANSWER)
+        answers = compared(rows["answer"]).hash().to_numpy() * np.uint64(ANSWER)
         some = (texts != "").arg_true().to_numpy()
         # Another seed than that of the words: a text of one word is not its own signature.
         closed = texts.str.replace_all(" ", "", literal=True).hash(1).to_numpy() + answers

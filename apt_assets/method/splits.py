@@ -1,21 +1,20 @@
 """Which split a question belongs to: decided by its content, for ever.
 
-The hash is over the normalised prompt, so two questions that differ only in case, spacing or
-punctuation always fall into the same split and cannot leak from training into evaluation.
+The hash is over the normalised prompt, so two questions that differ only in case, spacing, punctuation or
+symbols always fall into the same split and cannot leak from training into evaluation.
 """
 
 import hashlib
-import re
-import unicodedata
 from collections.abc import Sequence
 
 import polars as pl
 
+from resources.words import words
+
 
 def normalise(text: str) -> str:
-    """NFKC, case-folded, punctuation and symbols to spaces, runs of white space to one."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(re.sub(r"[\W_]+", " ", folded).split())
+    """The words of a text, with a space between them."""
+    return " ".join(words(text))
 
 
 def row_id(prompt: str) -> str:
@@ -28,7 +27,7 @@ def row_id(prompt: str) -> str:
 
 def normalised(texts: pl.Series) -> pl.Series:
     """`normalise` of every text."""
-    # For ASCII, lower case is what NFKC and case folding come to, and polars does it without a call per row.
+    # For ASCII, lower case is what folding comes to, and polars does it without a call per row.
     normal = texts.str.to_lowercase().str.replace_all("[^0-9a-z]+", " ").str.strip_chars(" ")
     others = (texts.str.len_bytes() != texts.str.len_chars()).arg_true()
     if others.is_empty():

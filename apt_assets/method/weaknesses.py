@@ -5,7 +5,6 @@ over the encoder's vectors of the bad cases, each other question going to the ne
 """
 
 import math
-import re
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -13,6 +12,7 @@ import polars as pl
 from apt_assets.method.grades import is_bad, is_right
 from apt_assets.method.measures import with_label
 from apt_assets.method.scores import wilson
+from resources.words import words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,8 +60,9 @@ def distinguishing_words(texts: list[str], others: list[str], most: int = 3) -> 
     def shares(part: list[str]) -> dict[str, float]:
         found: dict[str, float] = {}
         for text in part:
-            for word in set(re.findall(r"[^\W\d_]{3,}", text.casefold())):
-                found[word] = found.get(word, 0) + 1 / len(part)
+            for word in set(words(text)):
+                if len(word) >= 3 and not any(map(str.isdigit, word)):
+                    found[word] = found.get(word, 0) + 1 / len(part)
         return found
 
     inside, outside = shares(texts), shares(others)

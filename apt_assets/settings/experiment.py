@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
 from resources.assessors.kinds import ASSESSORS
+from resources.assessors.labels import normalise_answer
 from resources.section import Fraction, Section
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -147,6 +148,16 @@ class AssessorBase(Section):
         "auto", description="Competing answers; auto: the distinct golds, if at most 100 of them."
     )
     combined: CombinedSettings = CombinedSettings()
+
+    @field_validator("labels")
+    @classmethod
+    def are_told_apart(cls, labels: list[str] | Literal["auto"]) -> list[str] | Literal["auto"]:
+        by_form: dict[str, str] = {}
+        for label in [] if labels == "auto" else labels:
+            other = by_form.setdefault(normalise_answer(label), label)
+            if other != label:
+                raise ValueError(f"{other!r} and {label!r} are one label, case and punctuation aside: keep one of them")
+        return labels
 
     @model_validator(mode="after")
     def has_what_its_kind_needs(self) -> Self:

@@ -10,7 +10,8 @@ overlap   ROUGE-L or chrF of the text
 rubric    a language model with a rubric: behind an endpoint (endpoint.py) or local (local.py)
 
 Each file holds the assessor's settings, what its grades are kept by (`RowKind`), and how it is opened; kinds.py is
-the list of all. Which of them grades a run, and how several are combined, stands in apt_assets/rows/grades.py.
+the list of all. Against which golds a kind cannot grade stands in golds.py. Which kind grades a run, and how several
+are combined, stands in apt_assets/rows/grades.py.
 """
 
 from collections.abc import Callable, Iterable, Sequence

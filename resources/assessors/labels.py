@@ -6,19 +6,22 @@
     2  names only a competing label, or shares at least half of the gold's words
     1  anything else: empty, off the question, or another kind of answer
 
-"Names" means: as whole words, after normalisation. Labels are the task's other possible answers; a
-free-form task has none, and then 3 cannot occur. APT's own assessor is a language model
-(Prometheus-2-7B, by reviews of the paper); a match against a closed answer needs none.
+"Names" means: as whole words, after normalisation; in a script without spaces, such as Chinese or Thai, wherever
+its letters stand, so that there a longer label competes with one inside it. Words keep the symbols that belong to them
+(terms.py): C++ is not C, and A- not A. Labels are the task's other possible answers; a free-form task has none, and
+then 3 cannot occur. Two spellings of one label ("red.", "Red!") are one label; a list in `assessor.labels` that has
+both is refused, since whoever wrote it means two. APT's own assessor is a language model (Prometheus-2-7B, by reviews
+of the paper); a match against a closed answer needs none.
 """
 
-import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from resources.assessors import FAST, AssessorKind, Grade, Row, Variant
+from resources.assessors.terms import terms
 from resources.store.kinds import RowKind
+from resources.words import fold, letters
 
 MOST_LABELS = 100
 ROWS = RowKind("grades by labels", table="grades", given=("labels",), code=(__name__,))
@@ -48,15 +51,11 @@ def labels_of(answers: Iterable[str]) -> list[str]:
 
 
 def normalise_answer(text: str) -> str:
-    """NFKC, case-folded, words and numbers only, without "an" and "the" (after SQuAD's metric).
-
-    A number keeps its sign and its decimal point: 1.5 is not 15 and -5 is not 5.
-    """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    words = re.findall(r"(?<!\w)-?\d+(?:[.,]\d+)*|[^\W_]+", folded)
-    # "a" stays: it may be the letter of a choice. An answer of symbols only is kept as it is.
-    content = [word for word in words if word not in ("an", "the")]
-    return " ".join(content or words) or folded.strip()
+    """The terms of an answer (terms.py) without "an" and "the" (after SQuAD's metric), a space between them."""
+    found = terms(text)
+    # "a" stays: it may be the letter of a choice. An answer of punctuation only is kept as it is.
+    content = [term for term in found if term not in ("an", "the")]
+    return " ".join(content or found) or fold(text).strip()
 
 
 def grade_rows(
@@ -98,14 +97,19 @@ def grade(prediction: str, gold: str, labels: Sequence[str] = ()) -> int:
     competing = any(names(said, label) and not names(wanted, label) for label in labels if label != wanted)
     if names(said, wanted):
         return 3 if competing else 4
-    words = set(wanted.split())
-    shared = len(words & set(said.split())) / len(words) if words else 0
+    words = set(word_list(wanted))
+    shared = len(words & set(word_list(said))) / len(words) if words else 0
     return 2 if competing or shared >= 0.5 else 1
 
 
 def names(text: str, value: str) -> bool:
     """Whether `value` stands in `text` as whole words; both are normalised."""
-    return bool(value) and f" {value} " in f" {text} "
+    return bool(value) and f" {letters(value)} " in f" {letters(text)} "
+
+
+def word_list(text: str) -> list[str]:
+    """The words of a normalised text; of a script without spaces its letters."""
+    return letters(text).split()
 
 
 def open_labels(scope: Any) -> LabelMatch:

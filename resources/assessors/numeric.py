@@ -6,13 +6,14 @@
     2  another value, another kind of unit, or only numbers of the question
     1  no number
 
-A number is 1500, 1,500, 1.5e3, -5 or 1,5 (a comma counts as a decimal one unless three digits follow it).
-A unit is the word or sign right behind it; a gold without a unit is compared by its value alone. A temperature is
-a point on its scale: 98.6 °F are 37 °C. A rate such as 9 °F/min counts by the size of its degree: 5 °C/min.
+How numbers are written stands in numerals.py; a number is read whole, or it has no value and equals none. A unit is
+the word or sign right behind it, or a currency before it; a gold without a unit is compared by its value alone. A
+temperature is a point on its scale: 98.6 °F are 37 °C. A rate such as 9 °F/min counts by the size of its degree:
+5 °C/min. A bound, < 5, equals no number but the same bound. A K right behind a number is a thousand, and kelvins where
+a temperature is spoken of. A whole text in brackets with a currency or thousands, (1,234), is negative, as in accounts.
 """
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -20,8 +21,10 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from resources.assessors import FAST, AssessorKind, Grade, Row, Ungradable, Variant, best_over_golds
+from resources.assessors.numerals import NO_VALUE, NUMERAL, SCALE_WORDS, readable, value_of
 from resources.section import Section
 from resources.store.kinds import RowKind
+from resources.words import marks
 
 ROWS = RowKind("grades by numeric", table="grades", settings=("assessor.numeric",), code=(__name__,))
 
@@ -37,11 +40,45 @@ class NumericSettings(Section):
 
 
 EQUAL = 1e-9  # relative; what is left after a conversion in floating point
+# Unit -> what it is measured in.
+CURRENCIES = {
+    "$": "USD", "us$": "USD", "usd": "USD", "dollar": "USD", "€": "EUR", "eur": "EUR", "euro": "EUR", "£": "GBP",
+    "gbp": "GBP", "¥": "JPY", "jpy": "JPY", "yen": "JPY", "円": "JPY", "cny": "CNY", "rmb": "CNY", "yuan": "CNY",
+    "元": "CNY", "₹": "INR", "inr": "INR", "rs": "INR", "rupee": "INR", "chf": "CHF", "franc": "CHF", "₩": "KRW",
+    "krw": "KRW", "won": "KRW", "원": "KRW", "₽": "RUB", "rub": "RUB", "₺": "TRY", "₪": "ILS", "₫": "VND", "฿": "THB",
+    "₴": "UAH", "₦": "NGN", "a$": "AUD", "aud": "AUD", "c$": "CAD", "ca$": "CAD", "cad": "CAD", "hk$": "HKD",
+    "r$": "BRL", "brl": "BRL", "nz$": "NZD", "s$": "SGD", "sek": "SEK", "nok": "NOK", "dkk": "DKK", "pln": "PLN",
+}  # fmt: skip
+SIGNS_OF_MONEY = "$€£¥₹₩₽₺₪₫฿₴₦"
+CODES = "|".join(name.upper() for name in CURRENCIES if len(name) == 3 and name.isascii() and name.isalpha())
+WORD = rf"(?:[^\W\d_]|[{marks(0xFFFF)}])+"
+UNIT = rf"(?:[%‰{SIGNS_OF_MONEY}]|°\s?[A-Za-z]|{WORD}(?:[23](?!\w))?)"
 NUMBER = re.compile(
-    r"(?<![\w.,])(?P<sign>[-+]?)(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:[.,]\d+)?|\.\d+)"
-    r"(?:[eE](?P<exponent>[-+]?\d+))?"
-    r"(?:\s?(?P<unit>%|(?:°\s?[A-Za-z]|[^\W\d_]+)(?:/(?:°\s?[A-Za-z]|[^\W\d_]+)|[23](?!\d))?))?"
+    rf"""
+    (?:(?<![-=<>])(?P<bound>[<>≤≥]=?)\s?)?
+    (?P<minus>-(?=\s?[{SIGNS_OF_MONEY}]))?
+    (?:(?<!\w)(?P<currency>(?:US|A|CA?|HK|R|NZ|S)?[{SIGNS_OF_MONEY}]|(?:{CODES}|Rs\.?))\s?(?=[-+.]?\d))?
+    (?:(?<![\w.,)%-])(?P<sign>[-+]))?
+    (?(currency)|(?<![\w.,])){NUMERAL}
+    (?P<scale>(?:\s?(?i:{SCALE_WORDS}))+|\s?k(?![^\W_])|(?(currency)[KMmBb]|[KM])(?![^\W_]))?
+    (?:\s?(?P<unit>{UNIT}(?:/{UNIT})*)|(?(currency)(?P<per>(?:/{UNIT})+)))?
+    """,
+    re.VERBOSE,
 )
+HAS_K = re.compile(r"\dK(?!\w)")
+TAG = re.compile(r"</?[A-Za-z][\w-]*>")
+BRACKETS = re.compile(rf"\(\s*([^()]*(?:[{SIGNS_OF_MONEY}]|\d[,.' ]\d{{3}})[^()]*)\)")
+# What is the same in other words, in this order.
+IN_OTHER_WORDS = [
+    (re.compile(r"\${1,2}(?=\S)([^$\n]+?)(?<=\S)\${1,2}(?!\d)"), r"\1"),  # a formula of LaTeX
+    (re.compile(r"\bper (cent|mille)\b", re.IGNORECASE), r"per\1"),
+    (re.compile(r"\bmm ?Hg\b"), "mmHg"),
+    (re.compile(r"\bUS[- ]dollars?\b", re.IGNORECASE), "USD"),
+    (re.compile(rf"\b(?:minus|negative)\s+(?=[{SIGNS_OF_MONEY}]?\d)", re.IGNORECASE), "-"),
+    (re.compile("<="), "≤"),
+    (re.compile("(?<![=-])>="), "≥"),
+    (re.compile(r"(?<=\w)\s+per\s+(?=[^\W\d]|°)"), "/"),
+]
 # °F, ° f, degF, degrees F; Fahrenheit, °Fahrenheit, degrees, degrés, grados or Grad Fahrenheit. Other signs and letters
 # that look like those of °C: a Spanish keyboard's º, a ring, a Russian C.
 SCALE = re.compile(
@@ -64,11 +101,13 @@ SI = {
     "mol": ("mole",), "Hz": ("hertz",), "W": ("watt",), "J": ("joule",), "V": ("volt",), "A": ("ampere", "amp"),
     "N": ("newton",), "Pa": ("pascal",), "B": ("byte",), "K": ("kelvin",),
 }  # fmt: skip
-# Unit -> (its size, what it is measured in). A small k is K: "15k" is "15K", whatever is meant.
+# Unit -> (its size, what it is measured in).
 OTHERS = {
     "min": (60.0, "s"), "minute": (60.0, "s"), "h": (3600.0, "s"), "hr": (3600.0, "s"), "hour": (3600.0, "s"),
     "day": (86400.0, "s"), "d": (86400.0, "s"), "week": (604800.0, "s"), "t": (1e6, "g"), "tonne": (1e6, "g"),
-    "mcg": (1e-6, "g"), "l": (1.0, "L"), "ml": (1e-3, "L"), "%": (1.0, "%"), "percent": (1.0, "%"), "k": (1.0, "K"),
+    "mcg": (1e-6, "g"), "l": (1.0, "L"), "ml": (1e-3, "L"), "%": (1.0, "%"), "percent": (1.0, "%"), "pct": (1.0, "%"),
+    "prozent": (1.0, "%"), "‰": (0.1, "%"), "permille": (0.1, "%"), "promille": (0.1, "%"), "k": (1.0, "K"),
+    "mmhg": (133.322387415, "Pa"), **{name: (1.0, code) for name, code in CURRENCIES.items()},
 }  # fmt: skip
 MEASURES = {*SI, *(measure for _, measure in OTHERS.values())}
 
@@ -85,10 +124,12 @@ TEMPERATURES = {"°C": Unit(1.0, "K", 273.15), "°F": Unit(5 / 9, "K", 459.67)}
 
 
 class Quantity(NamedTuple):
-    """value in `unit`; the unit is "" where there is none."""
+    """value in `unit`; the unit is "" where there is none, and the text itself where that is no number (NO_VALUE).
+    bound: <, >, ≤, ≥ or ""."""
 
     value: float
     unit: str
+    bound: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,24 +149,25 @@ class Numeric:
         return [best_over_golds(row, self.grade_row) for row in rows]
 
     def grade_row(self, row: Row) -> Grade:
-        golds = quantities(row.gold)
-        if len(golds) != 1:
-            raise Ungradable(
-                f"assessor numeric: the gold {row.gold!r} of the question {row.question!r} must hold one number"
-            )
-        gold = golds[0]
+        if reason := no_one_number(row.gold):
+            raise Ungradable(f"assessor numeric: the gold {row.gold!r} of the question {row.question!r} {reason}")
+        texts = (row.question, row.prediction, row.gold)
+        kelvin = any(map(HAS_K.search, texts)) and any(map(speaks_of_temperature, texts))
+        (gold,) = quantities(row.gold, kelvin=kelvin)
         # A number of the question may be repeated, and is no answer: "3 kilometres are 3000 m".
-        given = {sized(one) for one in quantities(row.question)} - {sized(gold)}
-        found = quantities(row.prediction)
+        given = {sized(one) for one in quantities(row.question, kelvin=kelvin)} - {sized(gold)}
+        found = quantities(row.prediction, kelvin=kelvin)
         said = [one for one in found if sized(one) not in given]
         if not said:
             return Grade(2 if found else 1, False)
         grade, exact = max(self.compare(one, gold) for one in said)
-        hedged = len({f"{(value + unit.zero) * unit.size:.9g}" for value, unit in map(sized, said)}) > 1
+        hedged = len({f"{bound}{(value + unit.zero) * unit.size:.9g}" for value, unit, bound in map(sized, said)}) > 1
         return Grade(min(grade, 3), False) if hedged else Grade(grade, exact)
 
     def compare(self, said: Quantity, gold: Quantity) -> tuple[int, bool]:
         """(grade, exact) of one quantity."""
+        if said.bound != gold.bound or said.value is NO_VALUE:
+            return 2, False
         value, has_unit, wanted = said.value, True, read_unit(gold.unit)
         if gold.unit and said.unit != gold.unit and self.units != "ignore":
             unit = read_unit(said.unit)
@@ -143,53 +185,87 @@ class Numeric:
         return (4 if has_unit else 3) if within else 2, False
 
 
-def quantities(text: str) -> list[Quantity]:
-    """Every number in the text with the unit behind it."""
-    # NFKC makes m2 of m² and °C of ℃, which is fine, a Greek letter of the micro sign, and leaves the minus sign alone.
+def no_one_number(gold: str) -> str | None:
+    """Why a gold cannot be graded; None: it holds one number, which is read whole."""
+    found = quantities(gold)
+    if len(found) == 1:
+        return None if found[0].value is not NO_VALUE else "must hold one number, and this is none that can be read"
+    return f"must hold one number, and has {len(found) or 'none'}"
+
+
+def quantities(text: str, *, kelvin: bool = False) -> list[Quantity]:
+    """Every number in the text with its unit. kelvin: 300K are kelvins, and not 300 thousand."""
+    return [quantity_of(match, kelvin=kelvin) for match in NUMBER.finditer(in_plain_form(text))]
+
+
+def in_plain_form(text: str) -> str:
+    """The text in the signs and words in which NUMBER reads it."""
+    # NFKC makes a Greek letter of the micro sign.
     text = SCALE.sub(lambda match: SIGNS[(match["letter"] or match["name"])[0].casefold()], text)
-    plain = unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-").replace("\N{GREEK SMALL LETTER MU}", "µ")
-    plain = re.sub(r"(?<=\w)\s+per\s+(?=[^\W\d]|°)", "/", plain)
-    found = []
-    for match in NUMBER.finditer(plain):
-        digits = match["digits"]
-        thousands = re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?", digits)
-        number = digits.replace(",", "" if thousands else ".")
-        value = float(f"{match['sign']}{number}e{match['exponent'] or 0}")
-        found.append(Quantity(value, (match["unit"] or "").replace(" ", "")))
-    return found
+    plain = TAG.sub(" ", readable(text)).replace("\N{GREEK SMALL LETTER MU}", "µ")
+    for written, form in IN_OTHER_WORDS:
+        plain = written.sub(form, plain)
+    in_brackets = BRACKETS.fullmatch(plain.strip())
+    return f"-{in_brackets[1]}" if in_brackets else plain
 
 
-def sized(quantity: Quantity) -> tuple[float, Unit]:
-    """(value, unit), the same for every name of the unit. A word that is no known unit does not count: "6 is" is 6."""
+def quantity_of(match: re.Match[str], *, kelvin: bool) -> Quantity:
+    scale, unit = match["scale"] or "", f"{match['currency'] or ''}{match['per'] or match['unit'] or ''}"
+    if scale == "K" and kelvin and not unit:
+        scale, unit = "", "K"
+    value = value_of(match, scale)
+    if value is NO_VALUE:
+        return Quantity(NO_VALUE, match[0])
+    negative = bool(match["minus"]) != (match["sign"] == "-")
+    return Quantity(-value if negative else value, unit.replace(" ", "").rstrip("."), match["bound"] or "")
+
+
+def speaks_of_temperature(text: str) -> bool:
+    return "kelvin" in text.casefold() or any(read_unit(one.unit).measure == "K" for one in quantities(text))
+
+
+def sized(quantity: Quantity) -> tuple[float, Unit, str]:
+    """(value, unit, bound), the same for every name of the unit. A word that is no known unit does not count: "6 is"
+    is 6."""
     unit = read_unit(quantity.unit)
-    return quantity.value, unit if known(unit.measure) else Unit(1.0, "")
+    keeps_unit = known(unit.measure) or quantity.value is NO_VALUE
+    return quantity.value, unit if keeps_unit else Unit(1.0, ""), quantity.bound
 
 
 def known(measure: str) -> bool:
-    return set(measure.split("/")) <= MEASURES
+    """Whether it is made of units that are known: m, m2, g/m2."""
+    return {part.rstrip("23") for part in measure.split("/")} <= MEASURES
 
 
 def read_unit(unit: str) -> Unit:
-    """("km") -> (1000, "m"); a unit that is not known measures itself. Of a temperature in a rate, only the size of
-    the degree counts."""
-    above, slash, below = unit.partition("/")
-    if slash:
-        over, per = read_unit(above), read_unit(below)
-        return Unit(over.size / per.size, f"{over.measure}/{per.measure}")
+    """("km") -> (1000, "m"), ("km2") -> (10⁶, "m2"); a unit that is not known measures itself. Of a temperature in a
+    rate, only the size of the degree counts."""
+    first, *below = unit.split("/")
+    if below:
+        found = read_unit(first)
+        for per in map(read_unit, below):
+            found = Unit(found.size / per.size, f"{found.measure}/{per.measure}")
+        return found
     if unit in TEMPERATURES:
         return TEMPERATURES[unit]
     if unit in OTHERS:
         return Unit(*OTHERS[unit])
-    for base, names in SI.items():
-        prefix = unit.removesuffix(base)
+    if unit[-1:] in ("2", "3") and known((base := read_unit(unit[:-1])).measure):
+        return Unit(base.size ** int(unit[-1]), base.measure + unit[-1])
+    for base_unit, names in SI.items():
+        prefix = unit.removesuffix(base_unit)
         if prefix != unit and prefix in PREFIXES:
-            return Unit(PREFIXES[prefix], base)
+            return Unit(PREFIXES[prefix], base_unit)
         for name in names:
             prefix = unit.casefold().removesuffix("s").removesuffix(name)
             if unit.casefold().removesuffix("s") != prefix and prefix in PREFIX_NAMES:
-                return Unit(PREFIX_NAMES[prefix], base)
+                return Unit(PREFIX_NAMES[prefix], base_unit)
+    if len(unit) > 2 and unit.endswith("s") and known((one := read_unit(unit[:-1])).measure):
+        return one
     singular = unit.casefold().removesuffix("s")
-    return Unit(*OTHERS.get(singular, (1.0, singular)))
+    other = next((form for form in (unit.casefold(), singular) if form in OTHERS), None)
+    # A letter that is no unit as it is written, such as M for molar, is not one in lower case.
+    return Unit(*OTHERS[other]) if other else Unit(1.0, singular if singular not in SI else unit)
 
 
 def open_numeric(scope: Any) -> Numeric:

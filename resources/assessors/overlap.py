@@ -1,10 +1,12 @@
 """Overlap with the gold's text: ROUGE-L (Lin, 2004) or chrF (Popovic, 2015), 0-1, turned into a grade.
 
-ROUGE-L is the F-measure of the longest common subsequence of words, by rouge_score; chrF that of
+ROUGE-L is the F-measure of the longest common subsequence of words, by rouge_score (of letters in a script without
+spaces, such as Chinese or Thai); chrF that of
 character n-grams, by sacrebleu, and needs no words. Neither knows what a sentence means: "not" is one
 word of many.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from resources.assessors import FAST, AssessorKind, Grade, Row, Thresholds, Variant, best_over_golds, by_thresholds
-from resources.assessors.labels import exact, normalise_answer
+from resources.assessors.labels import exact, normalise_answer, word_list
 from resources.section import Section
 from resources.store.kinds import RowKind
 
@@ -39,7 +41,7 @@ class Words:
     """rouge_score's own tokeniser keeps only a-z and 0-9, so that Greek or Chinese would have no words."""
 
     def tokenize(self, text: str) -> list[str]:
-        return normalise_answer(text).split()
+        return word_list(normalise_answer(text))
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ class TextOverlap:
         """How much of one is in the other, 0-1."""
         if self.metric == "rouge_l":
             return self._scorer.score(gold, prediction)["rougeL"].fmeasure
-        return self._scorer.sentence_score(prediction, [gold]).score / 100
+        # One letter may be written as one character or as two, and chrF counts characters.
+        said, wanted = (unicodedata.normalize("NFC", text) for text in (prediction, gold))
+        return self._scorer.sentence_score(said, [wanted]).score / 100
 
     @cached_property
     def _scorer(self) -> Any:

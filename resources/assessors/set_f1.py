@@ -23,6 +23,7 @@ from resources.assessors import (
     best_over_golds,
     by_thresholds,
 )
+from resources.assessors.items import texts_of_items
 from resources.assessors.labels import names, normalise_answer
 from resources.section import Section
 from resources.store.kinds import RowKind
@@ -33,7 +34,10 @@ ROWS = RowKind("grades by set_f1", table="grades", settings=("assessor.set_f1",)
 class SetF1Settings(Section):
     """The items of a list, in any order."""
 
-    separator: str = Field(r"[,;\n]", description="Regular expression that stands between items.")
+    separator: str = Field(
+        r"[,;\n，、；،؛]",
+        description="Regular expression that stands between items.",
+    )
     thresholds: Thresholds = Field([0.25, 0.5, 0.85, 1.0], description="Least F1 of grades 2, 3, 4 and 5 (choice).")
 
     @field_validator("separator")
@@ -60,18 +64,18 @@ class SetF1:
         return [best_over_golds(row, self.grade_row) for row in rows]
 
     def grade_row(self, row: Row) -> Grade:
-        wanted = set(self.parts(row.gold))
+        wanted = set(items_of(row.gold, self.separator))
         if not wanted:
             raise Ungradable(f"assessor set_f1: the gold {row.gold!r} of the question {row.question!r} has no items")
         said: set[str] = set()
-        for part in self.parts(row.prediction):
+        for part in items_of(row.prediction, self.separator):
             said |= {item for item in wanted if names(part, item)} or {part}
         return Grade(by_thresholds(f1(said, wanted), self.thresholds), said == wanted)
 
-    def parts(self, text: str) -> list[str]:
-        """What stands between separators, normalised; neither what is empty nor headings."""
-        parts = [part.strip() for part in re.split(self.separator, text)]
-        return [normalise_answer(part) for part in parts if part.strip("-*. ") and not part.endswith(":")]
+
+def items_of(text: str, separator: str) -> list[str]:
+    """The items of a text, normalised."""
+    return [normalise_answer(item) for item in texts_of_items(text, separator)]
 
 
 def f1(said: set[str], wanted: set[str]) -> float:

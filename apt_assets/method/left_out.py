@@ -1,0 +1,61 @@
+"""Rows that landed and are not in the data set: how many, and why, in words."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import polars as pl
+
+# What a reason in quarantine begins with -> what such rows do. Other reasons are those of landing.
+DO = {
+    "contradicts ": "contradict another row: the same question, another answer",
+    "held out by ": "ask what a held-out row asks",
+    "is within a word of ": "are near duplicates of held-out rows",
+    "cannot be graded by ": "have an answer that the assessor cannot grade",
+    "asks the same as ": "ask what another row asks",
+}
+BAD, AGAIN = "cannot be read as question and answer", "say what another row says: the same question and answer"
+DIFFERS = "differs and is no part of the question"
+DIFFERING = re.compile(rf"\((?P<fields>[^()]*) {DIFFERS}\)")
+# Fields that some hold their question in beside `prompt`. Rows that differ in one of them are likely not the same.
+OF_A_QUESTION = frozenset(
+    ("input", "inputs", "context", "passage", "article", "document", "paragraph", "text", "sentence", "sentence1",
+     "sentence2", "premise", "hypothesis", "background", "table", "code", "history", "choices", "options")
+)  # fmt: skip
+
+
+def differing_fields(metadata: str | None, other: str | None) -> list[str]:
+    """The names of the text fields in which two rows' metadata (a JSON object) differ, sorted."""
+    if metadata == other or metadata is None or other is None:
+        return []
+    one, two = json.loads(metadata), json.loads(other)
+    return sorted(name for name in one.keys() & two.keys() if is_other_text(one[name], two[name]))
+
+
+def is_other_text(one: object, two: object) -> bool:
+    return one != two and all(isinstance(value, str | list) for value in (one, two))
+
+
+def as_note(fields: Sequence[str]) -> str:
+    """ " (input differs and is no part of the question)", or nothing if there is no field."""
+    return f" ({', '.join(fields[:3])} {DIFFERS})" if fields else ""
+
+
+def left_out(quarantine: pl.DataFrame, accepted: int, kept: int) -> dict[str, int]:
+    """What rows do that are left out -> how many. accepted: rows that landing takes; kept: those in the data set."""
+    counts = Counter(kind_of(reason) for reason in quarantine["reason"])
+    again = accepted - kept - sum(count for kind, count in counts.items() if kind != BAD)
+    return dict(counts.most_common()) | ({AGAIN: again} if again else {})
+
+
+def kind_of(reason: str) -> str:
+    kind = next((kind for start, kind in DO.items() if reason.startswith(start)), BAD)
+    differing = DIFFERING.search(reason) if kind != BAD else None
+    return f"{kind}; but {differing['fields']} {DIFFERS} (put it into `prompt`)" if differing else kind
+
+
+def in_words(counts: Mapping[str, int]) -> Iterator[str]:
+    """A line for each reason, the most frequent first."""
+    for kind, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])):
+        yield f"{count} row{'s' if count > 1 else ''} left out that {kind}"
