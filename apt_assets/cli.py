@@ -217,8 +217,18 @@ def status(experiment: ExperimentOption = None, as_json: JsonOption = False) -> 
 def land(
     files: Annotated[
         list[Path],
-        typer.Argument(help="JSONL, CSV or Parquet files, or folders of data sets.", metavar="FILE..."),
+        typer.Argument(
+            help="JSON, CSV, TSV or Parquet files, packed (.gz, .zst) or not, or folders of data sets.",
+            metavar="FILE...",
+        ),
     ],
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Of text that is neither UTF-8 nor begins with a mark: cp1252, gbk, ... It lands as UTF-8."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what each file is taken for, with three rows of it.")
+    ] = False,
     experiment: ExperimentOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -239,22 +249,15 @@ def land(
     if experiment is None and found == DEFAULT_EXPERIMENT:
         folder = project.home / "landing"
     from apt_assets.landing.land import land_files
+    from apt_assets.report.landed import print_landed
 
-    report = land_files([path.expanduser() for path in files], folder)
+    report = land_files([path.expanduser() for path in files], folder, encoding, dry_run=dry_run)
     if as_json:
         print(json.dumps(report))
     else:
-        for one in report:
-            print(f"{one['file']}: {one['good']} rows landed as {one['landed']}, {len(one['bad'])} bad rows")
-            rows = [[str(b["line"]), b["field"] or "-", b["reason"], b["raw"][:60]] for b in one["bad"][:20]]
-            if rows:
-                print_table(("line", "field", "reason", "row"), rows)
-            if len(one["bad"]) > 20:
-                print(
-                    f"and {len(one['bad']) - 20} more; all of them: --json, or `apt-assets show quarantine ITERATION`"
-                )
-    if all(one["landed"] is None for one in report):
-        raise UsageError("no file had a good row: nothing was landed")
+        print_landed(report)
+    if not any(one["good"] for one in report):
+        raise UsageError(f"no file had a good row: nothing {'would land' if dry_run else 'was landed'}")
 
 
 @app.command()
