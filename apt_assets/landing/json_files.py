@@ -91,9 +91,10 @@ def layout_of(path: Path) -> Layout:
         except ValueError:  # it goes on in the next line, or is broken
             return VALUES if text[0] == "[" else layout_of_object(path, text)
         alone = end == len(text) and not any(line.strip() for line in iter(lambda: source.file.readline(1 << 16), b""))
+    if text[end:].strip(JSON_SPACE) == ",":  # a list without its brackets
+        return VALUES
     if isinstance(value, list):
-        rows = end < len(text) and value and isinstance(value[0], dict)
-        return VALUES if alone or rows else LINES
+        return VALUES if alone or (value and is_row(value[0])) else LINES
     return layout_of_object(path, text) if alone else LINES
 
 
@@ -117,7 +118,7 @@ def layout_of_object(path: Path, first_line: str) -> Layout:
                     repeated.append(name)
                 elif isinstance(value, Iterator):
                     first = next(value)[2]
-                    lists[name] = not (isinstance(first, dict) and any(key in first for key in OF_A_TURN))
+                    lists[name] = isinstance(first, BadField) or is_row(first)
                 else:
                     others[name] = value
             alone = text.peek() == ""
@@ -131,6 +132,11 @@ def layout_of_object(path: Path, first_line: str) -> Layout:
     if repeated:
         raise twice("key", repeated[0])
     return Layout("object", names_of_rows(tuple(lists)))
+
+
+def is_row(value: Any) -> bool:
+    """Whether an object in a list may be a row, and not the turn of a chat."""
+    return isinstance(value, dict) and not any(key in value for key in OF_A_TURN)
 
 
 def names_of_rows(lists: tuple[str, ...]) -> tuple[str, ...]:

@@ -60,7 +60,8 @@ class JsonText:
     def expect(self, *signs: str) -> str:
         """Take the next character. Raises ValueError if it is none of these."""
         if (found := self.peek()) not in signs:
-            raise ValueError(f"not valid JSON: {' or '.join(signs)} expected on line {self.line}, got {found!r}")
+            got = f"got {found}" if found else "and there is no more"
+            raise ValueError(f"not valid JSON: {' or '.join(signs)} expected on line {self.line}, {got}")
         return self.take(self.at + 1)
 
     def at_list_of_objects(self) -> bool:

@@ -50,11 +50,15 @@ def text_format(path: Path) -> tuple[str, str | None]:
 
 def fields_and_shape(path: Path) -> dict[str, Any]:
     """{fields: names in the order in which they occur, shape: for people, or None}, of the first records."""
-    first = next(read_chunks(path), None)
-    records = [record for record in islice(first.records if first else (), LOOKED_AT) if isinstance(record, dict)]
-    names = list(dict.fromkeys(name for record in records for name in record))
+    records = first_records(path)
+    names = list(dict.fromkeys(name for record in records for name in record if name))
     shapes = list(dict.fromkeys(shape for shape in map(SHAPE_OF, records) if shape))
     return {"fields": [printable_name(name) for name in names[:MOST_FIELDS]], "shape": " and ".join(shapes) or None}
+
+
+def first_records(path: Path) -> list[dict[str, Any]]:
+    first = next(read_chunks(path), None)
+    return [record for record in islice(first.records if first else (), LOOKED_AT) if isinstance(record, dict)]
 
 
 def printable_name(name: str) -> str:
@@ -95,25 +99,26 @@ def hints(path: Path, found: Contents) -> list[str]:
     """Of what is wrong with a whole file, a line that says what to do."""
     lines = []
     if wrong := [bad for bad in found.rejects if NOT_UTF8 in bad.reason]:
-        lines.append(about_encoding(path, len(wrong)))
+        lines.append(about_encoding(path, wrong))
     kinds = alike(found.rejects)
     if not lines and not found.rows and len(kinds) == 1 and kinds[0].first.line > 0:
         lines.append(about_fields(path, kinds[0]))
     return lines
 
 
-def about_encoding(path: Path, rows: int) -> str:
+def about_encoding(path: Path, bad: Sequence[Reject]) -> str:
     try:
-        wrong = first_not_utf8(path)
+        wrong = first_not_utf8(path) if format_of(path.name) != ".parquet" else None
     except (OSError, ValueError):
         wrong = None
-    count = f"{rows} {'row is' if rows == 1 else 'rows are'} {NOT_UTF8}"
+    what = "1 row is" if len(bad) == 1 else f"{len(bad)} rows are"
+    told = f"{what if bad[0].line else 'its column names are'} {NOT_UTF8}"
     if wrong is None:  # Parquet, or half a character in UTF-16
-        return f"{count}: write the file anew"
+        return f"{told}: write the file anew"
     place = f"the first at byte {wrong.place} (0x{wrong.byte:02X}) of the file"
-    if wrong.looks_like is None:
-        return f"{count}, {place}; say its encoding with --encoding, or save it as UTF-8"
-    return f"{count}, {place}; it looks like {wrong.looks_like}: land it with --encoding {wrong.looks_like}"
+    if wrong.looks_like == "utf-8":
+        return f"{told}, {place}; the text around is UTF-8, so the bytes are damaged: write these rows anew"
+    return f"{told}, {place}; it looks like {wrong.looks_like}: land it with --encoding {wrong.looks_like}"
 
 
 def about_fields(path: Path, kind: Alike) -> str:
@@ -123,7 +128,13 @@ def about_fields(path: Path, kind: Alike) -> str:
     if not told["fields"]:
         return f"{lines}; it holds no objects with fields, such as prompt and answer"
     shape = f", which is taken for {told['shape']}" if told["shape"] else ""
+    inner = [printable_name(name) for name, value in first_records(path)[0].items() if holds_objects(value)]
+    nested = f"if the rows stand inside of {inner[0]}, write each as an object of its own; " if inner else ""
     return (
-        f"{lines}; the fields that are there: {', '.join(told['fields'])}{shape}; "
+        f"{lines}; the fields that are there: {', '.join(told['fields'])}{shape}; {nested}"
         "name the question `prompt` and its answer `answer`"
     )
+
+
+def holds_objects(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(inner, dict) for inner in value))
