@@ -249,8 +249,18 @@ def status(experiment: ExperimentOption = None, as_json: JsonOption = False) -> 
 def land(
     files: Annotated[
         list[Path],
-        typer.Argument(help="JSONL, CSV or Parquet files, or folders of data sets.", metavar="FILE..."),
+        typer.Argument(
+            help="JSON, CSV, TSV or Parquet files, packed (.gz, .zst) or not, or folders of data sets.",
+            metavar="FILE...",
+        ),
     ],
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Of text that is neither UTF-8 nor begins with a mark: cp1252, gbk, ... It lands as UTF-8."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what each file is taken for, with three rows of it.")
+    ] = False,
     experiment: ExperimentOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -273,35 +283,22 @@ def land(
     if experiment is None and found == DEFAULT_EXPERIMENT:
         folder = project.home / "landing"
     from apt_assets.landing.land import land_files
-    from apt_assets.report.left_out import left_out_of_landed, lines_of_landed
+    from apt_assets.report.landed import print_landed
+    from apt_assets.report.left_out import left_out_of_landed, print_left_out
 
-    report = land_files([expanded(path, "land") for path in files], folder)
-    left_out = left_out_of_landed(project) if folder == project.landing else None
+    report = land_files([expanded(path, "land") for path in files], folder, encoding, dry_run=dry_run)
+    looks = folder == project.landing and not dry_run
+    left_out = left_out_of_landed(project) if looks else None
     if left_out:
         report = [{**one, "left_out": left_out.of_file(one["landed"])} for one in report]
     if as_json:
         terminal.print_json(report)
     else:
-        for one in report:
-            print(f"{one['file']}: {one['good']} rows landed as {one['landed']}, {len(one['bad'])} bad rows")
-            for hint in one["hints"]:
-                print(f"  {hint}")
-            rows = [[str(b["line"]), b["field"] or "-", b["reason"], b["raw"][:60]] for b in one["bad"][:20]]
-            if rows:
-                terminal.print_table(("line", "field", "reason", "row"), rows)
-            if len(one["bad"]) > 20:
-                print(
-                    f"and {len(one['bad']) - 20} more; all of them: --json, or `apt-assets show quarantine ITERATION`"
-                )
-        if folder == project.landing:
-            if left_out and left_out.rows.height:
-                shown = left_out.rows.head(20).select("file", "field", "reason", "raw").rows()
-                terminal.print_table(
-                    ("left out of", "field", "reason", "row"), [(*row[:3], row[3][:60]) for row in shown]
-                )
-            print(*lines_of_landed(left_out), sep="\n")
-    if all(one["landed"] is None for one in report):
-        raise UsageError("no file had a good row: nothing was landed")
+        print_landed(report)
+        if looks:
+            print_left_out(left_out)
+    if not any(one["good"] for one in report):
+        raise UsageError(f"no file had a good row: nothing {'would land' if dry_run else 'was landed'}")
 
 
 @app.command()

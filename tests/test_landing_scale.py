@@ -11,7 +11,7 @@ import unicodedata
 
 import pytest
 
-from apt_assets.landing import readers as reading
+from apt_assets.landing import json_lines
 from apt_assets.landing.records import SPLITS, contents_of, read_landed
 from apt_assets.method.domain import build_domain
 from apt_assets.method.splits import row_id, row_ids, splits_of
@@ -37,6 +37,7 @@ LINES = [
     b'{"prompt": "half",', b'"answer": "of it"}', b'{"prompt": "x", "more": [{"a": 1}', b'{"b": 2}], "answer": "y"}',
     b'{"prompt": "twice", "prompt": "the last counts", "answer": "a", "answer": "b"}',
     b'{"prompt": 1, "prompt": "after a number", "answer": "x"}',
+    b'{"prompt": "t", "answer": "x", "v": [{"a": {}, "a": {}}]}',
     b'{"prompt": "caf\xe9", "answer": "x"}', b'{"prompt": "\xff", "answer": "x"}', b'\xff\xfe{"a"',
     b'{"prompt": "\\ud800", "answer": "x"}', b'{"prompt": "\xed\xa0\x80", "answer": "x"}',
     b'{"prompt": "\\ud83d\\ude00", "answer": "x"}', b'{"prompt": "q", "answer": "\\udc00 x"}',
@@ -102,7 +103,9 @@ def by_hand(path):
 
 def row_by_hand(raw, first):
     try:
-        record = json.loads(raw.decode("utf-8-sig" if first else "utf-8"))
+        record = json.loads(raw.decode("utf-8-sig" if first else "utf-8"), object_pairs_hook=once)
+    except KeyError as error:
+        return error.args[0], "stands there twice as a key: take one of them out, or rename it"
     except UnicodeDecodeError as error:
         return None, f"not valid UTF-8 at byte {error.start + 1}"
     except RecursionError:
@@ -148,6 +151,15 @@ def side_fields_of_no_use(split, source_id):
         yield "id"
 
 
+def once(pairs):
+    found = {}
+    for name, value in pairs:
+        if name in found:
+            raise KeyError(name)
+        found[name] = value
+    return found
+
+
 def lone_surrogate(text):
     return any("\ud800" <= character <= "\udfff" for character in text)
 
@@ -171,7 +183,7 @@ def draw(request):
 @pytest.fixture
 def nasty_file(tmp_path, draw, monkeypatch):
     # Small chunks, so that some hold only good lines and others not.
-    monkeypatch.setattr(reading, "CHUNK_BYTES", draw.choice([1, 300, 3000, 1 << 22]))
+    monkeypatch.setattr(json_lines, "CHUNK_BYTES", draw.choice([1, 300, 3000, 1 << 22]))
     lines = list(nasty_lines(draw, 250))
     if draw.random() < 0.5:
         lines.insert(0, b'\xef\xbb\xbf{"prompt": "first", "answer": "with a byte order mark"}')

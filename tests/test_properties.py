@@ -9,9 +9,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from apt_assets.landing.opening import OTHERS, PACKINGS, encoding_of
 from apt_assets.landing.records import SPLITS, contents_of, read_landed
 from apt_assets.method.domain import build_domain
 from apt_assets.method.splits import row_id, row_ids, splits_of
@@ -66,9 +67,10 @@ def read(path: Path) -> tuple[list[int], list[int]]:
 @few
 @given(st.lists(RECORD | JSON, max_size=8))
 def test_every_json_line_ends_as_a_row_or_as_a_reject(tmp_path, records):
-    (tmp_path / "data.jsonl").write_bytes(jsonl(records))
+    # Two lines at least: one value alone may be a list of rows.
+    (tmp_path / "data.jsonl").write_bytes(jsonl([{"prompt": "a?"}, *records, 7]))
     rows, rejects = read(tmp_path / "data.jsonl")
-    assert sorted(rows + rejects) == list(range(1, len(records) + 1))
+    assert sorted(rows + rejects) == list(range(1, len(records) + 3))
 
 
 @few
@@ -77,6 +79,8 @@ def test_good_line_is_kept_whatever_stands_in_another(tmp_path, records, junk, d
     good = [json.dumps(record).encode() for record in records]
     place = draw.randrange(len(good) + 1)
     lines = [*good[:place], *junk.split(b"\n"), *good[place:]]
+    # The first bytes say whether a file is text, and of which encoding.
+    assume(encoding_of(lines[0][:4]) == "utf-8" and not lines[0].startswith((*PACKINGS, *OTHERS)))
     (tmp_path / "data.jsonl").write_bytes(b"\n".join(lines))
     rows, _ = read(tmp_path / "data.jsonl")
     assert {n for n, line in enumerate(lines, 1) if line in good} <= set(rows)

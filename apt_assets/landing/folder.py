@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from apt_assets.landing.readers import READERS
+from apt_assets.landing.readers import format_of
 from resources.store.file_digests import FileDigests
 
 # What no name of a landed file holds: control characters, those that turn the direction of writing, and bytes that
@@ -27,7 +27,7 @@ class LandingFolder:
         holds what UNSHOWN finds, and a symbolic link that leads out of the folder."""
         if not self.path.is_dir():
             return []
-        names = sorted(p.name for p in self.path.iterdir() if p.suffix in READERS and p.is_file())
+        names = sorted(p.name for p in self.path.iterdir() if format_of(p.name) and p.is_file())
         shown = [name for name in names if not name.startswith(".") and not UNSHOWN.search(name)]
         return [name for name in shown if self._stays(self.path / name)]
 

@@ -122,6 +122,7 @@ def send(path: str) -> None:
 
     with parquet.ParquetFile(path, pre_buffer=False) as file:
         rows_at_once = check_footer(file.metadata, Path(path).stat().st_size)
+        check_names(list(file.schema_arrow))
         schema = pa.schema([field.with_type(dense(field.type)) for field in file.schema_arrow])
         unpacked = 0
         with pa.ipc.new_stream(sys.stdout.buffer, schema) as stream:
@@ -143,6 +144,24 @@ def check_footer(footer: Any, file_bytes: int) -> int:
     declared = sum(max(0, footer.row_group(n).total_byte_size) for n in range(footer.num_row_groups))
     check_size(declared)
     return max(1, min(BATCH_ROWS, BATCH_BYTES * rows // max(1, declared)))
+
+
+def check_names(fields: Any, inside: str = "") -> None:
+    """Raise ValueError if two columns, or two fields of a struct at any depth, have one name: one would be lost."""
+    names = [inside + field.name for field in fields]
+    for n, name in enumerate(names):
+        if name in names[:n]:
+            raise ValueError(f"the column {name!r} stands there twice: take one of them out, or rename it")
+    for name, field in zip(names, fields, strict=True):
+        kind = unwrapped(field.type)
+        check_names([kind.field(n) for n in range(kind.num_fields)], f"{name}.")
+
+
+def unwrapped(kind: Any) -> Any:
+    """The type of the values themselves: of an extension what it is stored as, of a dictionary what is in it."""
+    while not kind.num_fields and (inner := getattr(kind, "storage_type", getattr(kind, "value_type", None))):
+        kind = inner
+    return kind
 
 
 def check_size(unpacked: int) -> None:

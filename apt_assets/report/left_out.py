@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from apt_assets.method.left_out import BAD, DO, in_words
+from apt_assets.report.terminal import print_table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -43,6 +44,15 @@ def left_out_of_landed(project: "Project") -> LeftOut | None:
     tables, counts = domain_of(project.experiment, paths)
     expected = pl.any_horizontal(pl.col("reason").str.starts_with(start) for start in DO)
     return LeftOut({kind: n for kind, n in counts.items() if kind != BAD}, tables["quarantine"].filter(expected))
+
+
+def print_left_out(found: LeftOut | None) -> None:
+    """Print what the data set leaves out of all that has landed, and the first such rows."""
+    if found is not None and found.rows.height:
+        shown = found.rows.head(20).select("file", "field", "reason", "raw").rows()
+        print_table(("left out of", "field", "reason", "row"), [(*row[:3], row[3][:60]) for row in shown])
+    for line in lines_of_landed(found):
+        print(line)
 
 
 def lines_of_landed(found: LeftOut | None) -> list[str]:
