@@ -184,7 +184,7 @@ def test_failed_and_refused_runs_are_not_asked_for_again(write_study):
 def test_experiment_file_given_as_a_study_is_called_one_and_the_least_study_file_works_on_it(tmp_path):
     domain = tmp_path / "colours.yaml"
     domain.write_text("name: colours\n")
-    with pytest.raises(UsageError, match="colours.yaml: is an experiment file") as error:
+    with pytest.raises(UsageError, match=r"colours.yaml: is an experiment file") as error:
         load_study(domain)
     least = tmp_path / "least.yaml"
     least.write_text(str(error.value).partition("\n")[2])
@@ -197,5 +197,5 @@ def test_key_that_stands_twice_in_a_study_or_in_its_domain_names_the_file_and_th
     with pytest.raises(UsageError, match=r"study.yaml: seeds stands there twice, on lines \d+ and \d+"):
         load_study(path)
     (tmp_path / "domain.yaml").write_text("name: a\ngate: {items: 1}\ngate: {}\n")
-    with pytest.raises(UsageError, match="domain.yaml: gate stands there twice, on lines 2 and 3"):
+    with pytest.raises(UsageError, match=r"domain.yaml: gate stands there twice, on lines 2 and 3"):
         load_study(write_study(domains={"colours": "domain.yaml"}))

@@ -20,6 +20,7 @@ from apt_assets.orchestration.metadata import check_metadata, metadata
 from apt_assets.project import Project
 from apt_assets.report.ending import of_the_machine
 from apt_assets.settings.iterations import BASE, is_key, key_of, number_of
+from resources.model.lm_eval_tasks import TaskError
 from resources.store import locks
 
 # Notices of Dagster's beta and preview API are for whoever maintains this, not for its users.
@@ -158,7 +159,7 @@ def run(project: Project, iteration: str, name: str, context: Any, display: Disp
         return run_stage(project, iteration, name, run_id=context.run.run_id, log=log, show=show)
     except NothingToDo:
         raise
-    except StageBlocked as error:
+    except (StageBlocked, TaskError) as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
     except Exception as error:
         if (reason := of_the_machine(error)) is not None:
