@@ -403,7 +403,7 @@ def ui(
     from apt_assets.engine.display import Lines
     from apt_assets.orchestration.ui import serve
 
-    serve(project, port, Lines(), watch=watch)
+    raise typer.Exit(serve(project, port, Lines(), watch=watch))
 
 
 def main() -> None:

@@ -259,6 +259,7 @@ def test_copy_that_the_disk_had_no_room_for_leaves_nothing_in_the_landing_folder
 # -- terminals: real processes ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow("processes")
 def test_text_that_the_terminal_cannot_show_is_escaped_and_json_stays_json(folders, monkeypatch):
     data = folders / "zh.jsonl"
     data.write_text('{"prompt": "天空 \\ud83d\\ude00 é"}\n{"prompt": "a", "answer": "b"}\n')
@@ -276,6 +277,7 @@ def test_name_that_is_no_text_is_escaped(folders):
     assert (result.returncode, result.stderr) == (2, b"error: \\udcff.jsonl: no such file or folder\n")
 
 
+@pytest.mark.slow("processes")
 def test_output_that_nobody_reads_ends_the_command_without_a_word(folders):
     for arguments in (["status"], ["plan", "--json"]):
         reading, writing = os.pipe()
@@ -285,6 +287,7 @@ def test_output_that_nobody_reads_ends_the_command_without_a_word(folders):
         assert (result.returncode, result.stderr) == (141, b""), arguments
 
 
+@pytest.mark.slow("processes")
 def test_output_that_is_closed_or_full_is_no_traceback(folders):
     closed = subprocess.run(["/bin/sh", "-c", '"$@" >&- 2>&-', "sh", *APT, "status"])
     assert closed.returncode == 0
@@ -305,6 +308,7 @@ def test_port_that_is_in_use_is_said_before_anything_is_started(folders):
     require_free(port)
 
 
+@pytest.mark.slow("processes")
 def test_ctrl_c_while_the_program_is_loaded_is_one_line(folders, monkeypatch):
     # A module that is imported late, and takes its time.
     (folders / "slow").mkdir()
@@ -346,6 +350,7 @@ sys.exit(run_program({"lose_it": lose_it, "catch_all": catch_all, "wait": wait}[
 """
 
 
+@pytest.mark.slow("processes")
 @pytest.mark.parametrize("what", ["wait", "lose_it", "catch_all"])
 def test_ctrl_c_ends_a_program_with_one_line_though_its_error_gets_lost(what):
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, what], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -357,6 +362,7 @@ def test_ctrl_c_ends_a_program_with_one_line_though_its_error_gets_lost(what):
     assert time.monotonic() - began < 15
 
 
+@pytest.mark.slow("processes")
 def test_ctrl_c_that_was_switched_off_stays_so():
     command = ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", PROGRAM, "wait"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -404,6 +410,7 @@ def test_history_that_is_no_database_is_named_and_made_anew_once_it_is_moved_awa
     Dagster(ended.project, Display()).settle()
 
 
+@pytest.mark.slow("loop")
 def test_full_disk_in_a_stage_is_told_as_such_and_nothing_of_the_stage_counts(make_experiment, tmp_path, monkeypatch):
     from apt_assets.engine.display import Display
     from apt_assets.landing.land import land_files

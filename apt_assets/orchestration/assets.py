@@ -21,6 +21,7 @@ from apt_assets.project import Project
 from apt_assets.report.ending import of_the_machine
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE, is_key, key_of, number_of
+from resources.model.lm_eval_tasks import TaskError
 from resources.store import locks
 
 # Notices of Dagster's beta and preview API are for whoever maintains this, not for its users.
@@ -159,7 +160,7 @@ def run(project: Project, iteration: str, name: str, context: Any, display: Disp
         return run_stage(project, iteration, name, run_id=context.run.run_id, log=log, show=show)
     except NothingToDo:
         raise
-    except (StageBlocked, UsageError) as error:
+    except (StageBlocked, UsageError, TaskError) as error:
         raise dg.Failure(description=str(error), allow_retries=False) from None
     except Exception as error:
         if (reason := of_the_machine(error)) is not None:

@@ -2,10 +2,12 @@
 
 import errno
 import os
+import signal
 import socket
+import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 from apt_assets.engine.display import Display
 from apt_assets.loop.next_run import following
@@ -14,11 +16,12 @@ from apt_assets.project import Project
 from apt_assets.settings.experiment import REPOSITORY, UsageError
 
 HOST = "127.0.0.1"
+PATIENCE = 30.0  # seconds that Dagster has to end its services
 
 
-def serve(project: Project, port: int, display: Display, *, watch: bool) -> NoReturn:
-    """Become `dagster dev` on HOST:port. Raises UsageError if nothing can listen there: Dagster would go on without
-    its web server."""
+def serve(project: Project, port: int, display: Display, *, watch: bool) -> int:
+    """Run `dagster dev` on HOST:port until Ctrl-C, SIGTERM or its own end, whose exit code is returned. Raises
+    UsageError if nothing can listen there: Dagster would go on without its web server."""
     require_free(port)
     Dagster(project, display).settle(following(project, project.planner()))
     require_free(port)  # by now it may not be
@@ -29,7 +32,31 @@ def serve(project: Project, port: int, display: Display, *, watch: bool) -> NoRe
     display.line(f"Dagster at http://{HOST}:{port} (Ctrl-C ends it); asset graph: http://{HOST}:{port}/asset-groups")
     program = str(Path(sys.executable).parent / "dagster")
     options = ["--host", HOST, "--port", str(port), "--workspace", str(REPOSITORY / "workspace.yaml")]
-    os.execv(program, [program, "dev", *options])
+    return passed_on([program, "dev", *options])
+
+
+def passed_on(command: list[str]) -> int:
+    """Run `command` and pass on what it says, but nothing of how it and its own processes end on Ctrl-C; none of them
+    is left running."""
+    signal.set_wakeup_fd(-1)  # nothing computes in this process, so that Ctrl-C cannot get lost
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
+    # A group of its own: a terminal sends Ctrl-C to all processes of one, and each of these would tell of it at length.
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                print(line.decode(errors="replace"), end="", file=sys.stderr, flush=True)
+            return process.wait()
+        finally:
+            process.stdout.close()
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def require_free(port: int) -> None:
