@@ -97,9 +97,7 @@ class Project:
 
     def outside(self, name: str) -> Any:
         """What an identity stands for: the folder of a model, or None; of initial_adapter with the digests of its
-        files; of benchmark_tasks the Tasks. Raises UsageError if it cannot be used on this machine."""
-        if name == "base_model":
-            self.models.check()
+        files; of benchmark_tasks the Tasks. Raises UsageError if it is not on this machine."""
         if name == "initial_adapter":
             folder = self.models.initial_adapter
             return None if folder is None else (folder, self.models.adapter_digests(folder))
