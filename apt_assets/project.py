@@ -108,12 +108,10 @@ class Project:
 
     def outside(self, name: str) -> Any:
         """What an identity stands for: the folder of a model, or None; of initial_adapter with the digests of its
-        files; of benchmark_tasks the Tasks; of execution how the base model is run. Raises UsageError if it cannot be
-        used on this machine."""
+        files; of benchmark_tasks the Tasks; of execution how the base model is run. Raises UsageError if it is not on this
+        machine, or cannot be run here."""
         if name in MODEL:
             return self.executions.outside(name)
-        if name == "base_model":
-            self.models.check()
         if name == "initial_adapter":
             folder = self.models.initial_adapter
             return None if folder is None else (folder, self.models.adapter_digests(folder))

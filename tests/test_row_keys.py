@@ -44,8 +44,6 @@ KINDS = {
 }
 # What opens inputs for a computation, and moves what it gives: it decides no value.
 MACHINERY = (*BOUNDARY, "apt_assets.project", "apt_assets.world", "apt_assets.landing")
-# What the world asks before it hands out a model: whether this machine can use it.
-MACHINERY += ("resources.model.capabilities", "resources.model.adapter")
 # Import name -> distribution, where they differ.
 DISTRIBUTIONS = {"lm_eval": "lm-eval", "sentence_transformers": "sentence-transformers"}
 # Libraries that carry values and decide none: arrays and tables in memory, files, connections, checks of settings.

@@ -52,7 +52,7 @@ class Scope:
 
     def outside(self, name: str) -> Any:
         """What an identity stands for: the folder of a model, or None; of initial_adapter with the digests of its
-        files; of benchmark_tasks the Tasks. Raises UsageError if it cannot be used as set on this machine."""
+        files; of benchmark_tasks the Tasks. Raises UsageError if it is not on this machine."""
         self._require(name)
         return self._project.outside(name)
 

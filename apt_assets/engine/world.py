@@ -36,7 +36,7 @@ class World(Protocol):
         ...
 
     def outside(self, name: str) -> Any:
-        """What an identity stands for: a folder, or whatever reads it needs. Raises UsageError if it cannot be used."""
+        """What an identity stands for: a folder, or whatever reads it needs. Raises UsageError if it is not here."""
         ...
 
     def find_out(self, names: "Iterable[str]") -> list[str]:
