@@ -13,7 +13,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from apt_assets.landing.opening import OTHERS, PACKINGS, encoding_of
-from apt_assets.landing.records import SPLITS, contents_of, read_landed
+from apt_assets.landing import spellings
+from apt_assets.landing.dialogue import LEARNED_FIELDS, ROLES
+from apt_assets.landing.records import contents_of, read_landed
+from apt_assets.landing.side_fields import SPLITS
 from apt_assets.method.domain import build_domain
 from apt_assets.method.splits import row_id, row_ids, splits_of
 from apt_assets.settings.iterations import is_key, key_of, number_of
@@ -34,8 +37,19 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=12,
 )
-FIELDS = ("prompt", "answer", "split", "id", "metadata", "messages", "question", "choices", "note")
-RECORD = st.dictionaries(st.sampled_from(FIELDS), JSON | ANY_TEXT | st.sampled_from(SPLITS), max_size=6)
+FIELDS = sorted(
+    {name for names in vars(spellings).values() if isinstance(names, tuple) for name in names}
+    | {"split", "id", "metadata", "note"}
+)
+WORDS = st.sampled_from([*SPLITS, "a", "B", "1", "\n\nHuman: a\n\nAssistant: b"])
+TURN = st.fixed_dictionaries(
+    {"role": st.sampled_from(sorted(ROLES)), "content": WORDS | JSON},
+    optional=dict.fromkeys((*LEARNED_FIELDS, "tool_calls", "function_call", "from", "value"), JSON),
+)
+SHAPED = st.lists(TURN, max_size=4) | st.dictionaries(
+    st.sampled_from(("text", "label", "value", "aliases", "messages")), WORDS | st.lists(WORDS | JSON, max_size=3)
+)
+RECORD = st.dictionaries(st.sampled_from(FIELDS), JSON | ANY_TEXT | WORDS | SHAPED, max_size=6)
 GOOD = st.fixed_dictionaries(
     {
         "prompt": TEXT.filter(lambda text: text.strip("\0").strip() and "\0" not in text),

@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 
+from apt_assets.engine.execute import run_stage
 from apt_assets.landing.readers import Chunk
 from apt_assets.landing.records import sort_out
 from apt_assets.method import counterfactual
@@ -10,6 +11,7 @@ from apt_assets.method.domain import build_domain
 from apt_assets.method.golds import further
 from apt_assets.method.pairing import build_pairs
 from apt_assets.method.splits import row_id
+from apt_assets.project import Project
 from apt_assets.rows.grades import grade_keys
 from resources.assessors import Row, Ungradable
 from resources.assessors.exact import ExactMatch
@@ -18,8 +20,11 @@ from resources.assessors.numeric import Numeric
 from resources.assessors.overlap import TextOverlap
 from resources.assessors.rubric import build_prompt, is_exact
 from resources.assessors.set_f1 import SetF1
+from resources.model.policy import load_policy
 from resources.store.digest import digest_rows
+from resources.store.tables import read_table
 from schemas.tables import TABLES
+from tests import tiny
 
 THRESHOLDS = (0.25, 0.5, 0.85, 1.0)
 LABELS = LabelMatch(labels_of(["red", "crimson", "blue"]))
@@ -202,3 +207,23 @@ def test_try_that_hits_another_right_answer_goes_on_to_the_next_one():
         rows, lambda left, n: [tries[n]] * left.height, lambda left: [1] * left.height, 4
     )
     assert found.rows() == [("a", "blue", 1)]
+
+
+# -- in the loop -----------------------------------------------------------------------------------------
+
+
+def test_policy_that_gives_another_right_answer_has_no_bad_case(make_experiment, tmp_path, talker):
+    prompts = [f"Colour of thing {n}?" for n in range(12)]
+    said = tiny.answers(load_policy(talker, dtype="float32"), prompts, max_new_tokens=4, batch_tokens=1024)
+    rows = [
+        {"prompt": prompt, "answer": ["something else", text], "split": "train"}
+        for prompt, text in zip(prompts, said, strict=True)
+    ]
+    rows[0]["answer"] = "something else"
+    tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", rows)
+    project = Project.open(make_experiment(policy={"model": str(talker)}, mining={"questions": None}))
+    project.open_iteration("0001")
+    for stage in ("domain_dataset", "policy", "eval_predictions", "bad_cases"):
+        outcome = run_stage(project, "0001", stage, run_id="r")
+    cases = read_table(project.store.open(outcome.manifest) / "bad_cases.parquet")
+    assert cases["prompt"].to_list() == prompts[:1]

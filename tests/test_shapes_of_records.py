@@ -178,6 +178,8 @@ def test_shape_that_people_have_is_read_as_it_is_meant(shape, record, prompt, go
         ({"question": SKY, "answer": True}, "answer", "must be text, got bool: write it as text, in quotes"),
         ({"prompt": SKY, "answer": 5}, "answer", "must be text, got int: write it as text, in quotes"),
         ({"instruction": SKY, "input": "At noon."}, "answer", "missing"),
+        ({"input": [{"role": "tool", "content": "40"}], "output": "blue"}, "input", "with a user's turn, got tool"),
+        ({"question": SKY, "choices": {"text": ["red", "blue"], "label": 5}, "answer": "C"}, "answer", "is neither"),
         ({"frage": SKY, "antwort": "blau"}, "prompt", "missing"),
         ({"question": SKY, "choices": {"text": ["a", "b"], "label": ["1", "2", "3"]}, "answerKey": "3"}, "choices",
          "3 labels for 2 texts"),

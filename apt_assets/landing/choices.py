@@ -18,7 +18,8 @@ def from_choices(asked: str, choices: Any, answer: Any, fields: tuple[str, str])
     labels: list[str] = []
     if isinstance(choices, dict):
         by_label = isinstance(choices.get("text"), list)
-        labels = list(map(str, (choices.get("label") or []) if by_label else choices))
+        given = choices.get("label") if by_label else list(choices)
+        labels = list(map(str, given)) if isinstance(given, list) else []
         choices = choices["text"] if by_label else list(choices.values())
     if not isinstance(choices, list) or not 2 <= len(choices) <= len(string.ascii_uppercase):
         raise BadField(named, "must be a list of 2 to 26 texts")

@@ -87,7 +87,7 @@ def asked_turns(value: Any, field: str) -> list[Turn]:
     if not isinstance(value, list | dict):
         return [Turn("user", text_of(value, field))]
     turns = turns_of(value, field)
-    if not turns or turns[-1].role not in ("user", "tool"):
+    if all(turn.role != "user" for turn in turns) or turns[-1].role not in ("user", "tool"):
         raise BadField(field, f"must end with a user's turn, got {' '.join(turn.role for turn in turns) or 'none'}")
     check_order(turns, field)
     return turns
@@ -149,4 +149,5 @@ def aliases_of(fields: Fields) -> list[str]:
 
 
 def texts_among(values: Any) -> list[str]:
-    return [value.strip() for value in values or () if isinstance(value, str) and value.strip()]
+    given = values if isinstance(values, list) else []
+    return [value.strip() for value in given if isinstance(value, str) and value.strip()]
