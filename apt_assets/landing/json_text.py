@@ -9,7 +9,7 @@ from apt_assets.landing.chunks import RAW_CHARACTERS, SURROGATE, BadField, Recor
 from apt_assets.landing.json_lines import DECODER, not_utf8, too_deep
 from apt_assets.landing.parquet import LONGEST_RECORD
 
-PART = 1 << 20  # characters
+PART = 1 << 18  # characters; an error of JSON takes a time that grows with what stands before it
 SPACE = re.compile(r"[ \t\n\r]*")
 LIST_OF_OBJECTS = re.compile(r"\[[ \t\n\r]*\{")
 FIRST_KEY = re.compile(r'\{[ \t\n\r]*"((?:[^"\\\n]|\\.){1,200})"[ \t\n\r]*:')
@@ -89,6 +89,8 @@ class JsonText:
         else:
             self.broken = False
             raw = self.take(end)
+            if len(raw) > LONGEST_RECORD:
+                raw, found = raw[:RAW_CHARACTERS], too_long()
         encoded = raw.encode("utf-8", "surrogateescape")
         if SURROGATE.search(raw):
             try:
