@@ -217,10 +217,7 @@ def status(experiment: ExperimentOption = None, as_json: JsonOption = False) -> 
 def land(
     files: Annotated[
         list[Path],
-        typer.Argument(
-            help="JSON, CSV, TSV or Parquet files, packed (.gz, .zst) or not, or folders of data sets.",
-            metavar="FILE...",
-        ),
+        typer.Argument(help="JSON, CSV or Parquet files, packed or not, or folders of data sets.", metavar="FILE..."),
     ],
     encoding: Annotated[
         str | None,
@@ -237,8 +234,8 @@ def land(
     A row is `prompt` and `answer`; or `messages`, a chat whose last turn is the answer; or `question`,
     `choices` and `answer` (index, letter or text). `id`, `split` (train, validation, test) and `metadata`
     are optional. A folder is one that Hugging Face `datasets` saved, or one of Parquet files. Bad rows
-    are reported with file, line, field and reason and stay out; good rows go on.
-    The file itself is kept as it is. A file with no good row is refused (exit code 2).
+    are reported with line, field and reason and stay out; good rows go on. The file itself is kept as
+    it is. A file with no good row is refused (exit code 2).
 
     Without an experiment the data goes to `landing/`, which every experiment reads unless its
     `data.landing` names another folder.

@@ -210,7 +210,7 @@ def test_many_broken_rows_in_a_list_take_no_longer_than_they_should(tmp_path):
     started = time.process_time()
     _, rejects = read(write(tmp_path / "d.json", content))
     assert len(rejects) == 100_001
-    assert time.process_time() - started < 60
+    assert time.process_time() - started < 30
 
 
 def test_long_list_is_read_in_a_fraction_of_its_size_of_memory(tmp_path):
