@@ -249,10 +249,7 @@ def status(experiment: ExperimentOption = None, as_json: JsonOption = False) -> 
 def land(
     files: Annotated[
         list[Path],
-        typer.Argument(
-            help="JSON, CSV, TSV or Parquet files, packed (.gz, .zst) or not, or folders of data sets.",
-            metavar="FILE...",
-        ),
+        typer.Argument(help="JSON, CSV or Parquet files, packed or not, or folders of data sets.", metavar="FILE..."),
     ],
     encoding: Annotated[
         str | None,

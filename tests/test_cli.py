@@ -183,6 +183,48 @@ def test_bad_row_that_is_shown_sends_nothing_to_the_terminal(experiment, tmp_pat
     assert not set("\x1b\x07\u202e") & set(shown)
 
 
+def test_dry_run_shows_what_a_file_is_taken_for_and_lands_nothing(experiment, tmp_path):
+    (tmp_path / "data.csv").write_text("prompt;answer\na, b?;x\nc?;y\nno answer\n")
+    shown = apt("land", tmp_path / "data.csv", "-e", experiment, "--dry-run").stdout
+    assert "data.csv: CSV, separated by ';', utf-8, fields prompt, answer; " in shown
+    assert "2 rows would land, 1 bad rows" in shown
+    assert "a, b?" in shown
+    (found,) = json.loads(apt("land", tmp_path / "data.csv", "-e", experiment, "--dry-run", "--json").stdout)
+    assert [(row["prompt"], row["answer"]) for row in found["rows"]] == [("a, b?", "x"), ("c?", "y")]
+    assert (found["good"], len(found["bad"]), found["taken_for"]["separator"]) == (2, 1, ";")
+    assert not (tmp_path / "landing").exists()
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    assert "nothing would land" in apt("land", tmp_path / "bad.csv", "-e", experiment, "--dry-run", code=2).stderr
+
+
+def test_bad_rows_are_printed_by_kind_and_once_for_the_file_if_all_are_alike(experiment, tmp_path):
+    rows = [{"frage": f"{n}?", "antwort": "x"} for n in range(50)]
+    path = tiny.write_jsonl(tmp_path / "alike.jsonl", rows)
+    shown = apt("land", path, "-e", experiment, code=2).stdout
+    assert len(shown.splitlines()) == 2
+    assert "all 50 rows are bad alike: prompt: missing; the fields that are there: frage, antwort" in shown
+    path = tiny.write_jsonl(
+        tmp_path / "kinds.jsonl", [*rows, {"prompt": "a?", "answer": 7}, {"prompt": "b?", "answer": "c"}]
+    )
+    lines = [
+        line.split()
+        for line in apt("land", path, "-e", experiment).stdout.splitlines()
+        if "frage" in line or "7" in line
+    ]
+    assert [line[0] for line in lines[-2:]] == ["50", "1"]
+    assert lines[-2][1:4] == ["1,", "2,", "3,"]
+
+
+def test_file_of_another_encoding_lands_when_the_encoding_is_said(experiment, tmp_path):
+    (tmp_path / "data.csv").write_bytes("prompt;answer\nGröße?;groß\n".encode("cp1252"))
+    shown = apt("land", tmp_path / "data.csv", "-e", experiment, code=2).stdout
+    assert shown.count("not valid UTF-8") == 1
+    assert "at byte 17 (0xF6) of the file; it looks like cp1252: land it with --encoding cp1252" in shown
+    assert "1 rows landed" in apt("land", "--encoding", "cp1252", tmp_path / "data.csv", "-e", experiment).stdout
+    wrong = apt("land", "--encoding", "cp9", tmp_path / "data.csv", "-e", experiment, code=2).stderr
+    assert wrong == "error: --encoding: 'cp9' is no encoding that Python knows, such as cp1252, gbk or shift_jis\n"
+
+
 def test_ui_serves_the_asset_graph_and_materialises_the_next_iteration(landed):
     import urllib.request
 

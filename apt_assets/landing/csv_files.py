@@ -12,7 +12,7 @@ from typing import IO, Any
 from apt_assets.landing.chunks import SURROGATE, BadField, Chunk, Record, in_chunks, printable, too_long, twice
 from apt_assets.landing.json_lines import skip_line
 from apt_assets.landing.opening import open_text
-from apt_assets.landing.parquet import LONGEST_RECORD
+from apt_assets.landing.parquet import LONGEST_RECORD, repeated
 
 SEPARATORS = ",;\t|"
 # A first line with which Excel is told the separator: sep=;
@@ -140,9 +140,8 @@ def column_names(cells: list[str]) -> list[str]:
     names = [cell.strip().strip("\ufeff").strip() for cell in cells]
     if SURROGATE.search("".join(names)):
         raise BadField(None, "the names of its columns are not valid UTF-8")
-    for n, name in enumerate(names):
-        if name and name in names[:n]:
-            raise twice("column", name)
+    if (name := repeated(filter(None, names))) is not None:
+        raise twice("column", name)
     return names
 
 

@@ -3,6 +3,7 @@ over any lines, or one object that holds lists of rows under the names of splits
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -10,8 +11,9 @@ from apt_assets.landing.chunks import BadField, Chunk, Record, in_chunks, twice
 from apt_assets.landing.json_lines import JSON_SPACE, read_lines
 from apt_assets.landing.json_text import PLAIN, JsonText
 from apt_assets.landing.opening import open_text, open_utf8
+from apt_assets.landing.parquet import LONGEST_RECORD
 
-LONGEST_LOOK = 1 << 20  # bytes of the first line that are looked at
+LONGEST_LOOK = 1 << 20  # bytes of a file that are looked at
 # What lists of rows are called when a file holds several, and the split of each.
 SPLIT_OF = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
@@ -80,7 +82,7 @@ def in_split(record: Record, split: str) -> Record:
 def layout_of(path: Path) -> Layout:
     """Raises OSError; ValueError if the file is no text, or an object of which it is not clear what its rows are."""
     with open_utf8(path) as source:
-        first = first_line(source.file)
+        first, rest = first_line(source.file)
         text = first.decode("utf-8-sig", "surrogateescape").strip(JSON_SPACE)
         if not text.startswith(("{", "[")):
             return LINES
@@ -90,7 +92,8 @@ def layout_of(path: Path) -> Layout:
             return LINES
         except ValueError:  # it goes on in the next line, or is broken
             return VALUES if text[0] == "[" else layout_of_object(path, text)
-        alone = end == len(text) and not any(line.strip() for line in iter(lambda: source.file.readline(1 << 16), b""))
+        parts = chain([rest], iter(lambda: source.file.read(LONGEST_LOOK), b""))
+        alone = end == len(text) and not any(part.strip() for part in parts)
     if text[end:].strip(JSON_SPACE) == ",":  # a list without its brackets
         return VALUES
     if isinstance(value, list):
@@ -98,11 +101,15 @@ def layout_of(path: Path) -> Layout:
     return layout_of_object(path, text) if alone else LINES
 
 
-def first_line(file: IO[bytes]) -> bytes:
-    """The first line that is not blank, or the beginning of a long one."""
-    while (line := file.readline(LONGEST_LOOK)) and not line.strip(b"\xef\xbb\xbf \t\r\n"):
-        pass
-    return line
+def first_line(file: IO[bytes]) -> tuple[bytes, bytes]:
+    """(the first line that is not blank, what was read after it). Of a long list only the beginning."""
+    part = b""
+    while not part and (read := file.read(LONGEST_LOOK)):
+        part = read.lstrip(b"\xef\xbb\xbf \t\r\n")
+    line, end, rest = part.partition(b"\n")
+    if not end and line.startswith(b"{"):
+        line += file.readline(LONGEST_RECORD)
+    return line, rest
 
 
 def layout_of_object(path: Path, first_line: str) -> Layout:

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from apt_assets.landing.chunks import CHUNK_BYTES, RAW_BYTES, BadField, Chunk, too_long, twice
 from apt_assets.landing.opening import open_utf8
-from apt_assets.landing.parquet import LONGEST_RECORD
+from apt_assets.landing.parquet import LONGEST_RECORD, repeated
 
 ENDS = ("\n", "\r", ord("\n"))  # of a line of text, or of bytes
 # White space around a JSON value, which `raw_decode` takes neither before nor after it.
@@ -20,8 +20,7 @@ def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of its members. Raises BadField if a name is there twice: which one counts, JSON does not say."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise twice("key", next(name for n, name in enumerate(names) if name in names[:n]))
+        raise twice("key", str(repeated(name for name, _ in pairs)))
     return found
 
 
@@ -33,6 +32,9 @@ def read_lines(path: Path) -> Iterator[Chunk]:
     with open_utf8(path) as source:
         file, first = source.file, 1
         while part := file.read(CHUNK_BYTES):
+            if part.isspace() and part.endswith(b"\n"):
+                first += part.count(b"\n")
+                continue
             raws = BytesIO(part).readlines()
             if not raws[-1].endswith(b"\n"):
                 raws[-1] += file.readline(LONGEST_RECORD)

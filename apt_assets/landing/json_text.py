@@ -9,7 +9,8 @@ from apt_assets.landing.chunks import RAW_CHARACTERS, SURROGATE, BadField, Recor
 from apt_assets.landing.json_lines import DECODER, not_utf8, too_deep
 from apt_assets.landing.parquet import LONGEST_RECORD
 
-PART = 1 << 20  # characters
+PART = 1 << 18  # characters
+NEAR_BROKEN = 1 << 12
 SPACE = re.compile(r"[ \t\n\r]*")
 LIST_OF_OBJECTS = re.compile(r"\[[ \t\n\r]*\{")
 FIRST_KEY = re.compile(r'\{[ \t\n\r]*"((?:[^"\\\n]|\\.){1,200})"[ \t\n\r]*:')
@@ -75,7 +76,8 @@ class JsonText:
     def value(self) -> Record:
         """The value that begins at `at`, or the BadField that it is; of a broken one, what can be read goes on at the
         next record."""
-        if self.at > PART:
+        if self.broken and self.at > NEAR_BROKEN + len(self.text) // 64:
+            # An error of JSON counts the lines before it, and after one there may be many.
             self.text, self.at = self.text[self.at :], 0
         if self.beginning is None:
             self.beginning = how_it_begins(self.text, self.at)
@@ -89,6 +91,8 @@ class JsonText:
         else:
             self.broken = False
             raw = self.take(end)
+            if len(raw) > LONGEST_RECORD:
+                raw, found = raw[:RAW_CHARACTERS], too_long()
         encoded = raw.encode("utf-8", "surrogateescape")
         if SURROGATE.search(raw):
             try:

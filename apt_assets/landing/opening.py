@@ -14,9 +14,9 @@ from typing import IO, Any
 from apt_assets.landing.parquet import MOST_UNPACKED
 
 PIECE = 1 << 16  # bytes
-# A packed file may grow so many times, once it is larger than a few MiB. Rows that a program wrote take a tenth or a
+# A packed file may grow so many times, once that is over 8 MiB. Rows that a program wrote take a tenth or a
 # twentieth; a file that is made to fill a disk a thousandth. [choice]
-MOST_GROWTH, FREE_GROWTH = 250, 1 << 26
+MOST_GROWTH, FREE_GROWTH = 250, 1 << 23
 PACKINGS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 # UTF-32 goes first: its mark begins with that of UTF-16.
 MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
@@ -199,7 +199,8 @@ def recode(path: Path, encoding: str, target: Path) -> None:
         pieces = unpacked(file, packing) if packing else whole(file)
         head = next(pieces, b"")
         told = encoding_of(head)
-        if told != "utf-8" and codecs.lookup(encoding).name[:6] != told[:6].rstrip("-s"):
+        family = "-".join(told.split("-")[:2])  # utf-16-le is UTF-16
+        if told != "utf-8" and not codecs.lookup(encoding).name.startswith(family):
             raise ValueError(f"it begins as {told} does: leave --encoding out")
         with target.open("wb") as recoded_file:
             recoded_file.writelines(recoded(chained(head, pieces), encoding))

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from signal import Signals
@@ -149,12 +149,21 @@ def check_footer(footer: Any, file_bytes: int) -> int:
 def check_names(fields: Any, inside: str = "") -> None:
     """Raise ValueError if two columns, or two fields of a struct at any depth, have one name: one would be lost."""
     names = [inside + field.name for field in fields]
-    for n, name in enumerate(names):
-        if name in names[:n]:
-            raise ValueError(f"the column {name!r} stands there twice: take one of them out, or rename it")
+    if (name := repeated(names)) is not None:
+        raise ValueError(f"the column {name!r} stands there twice: take one of them out, or rename it")
     for name, field in zip(names, fields, strict=True):
         kind = unwrapped(field.type)
         check_names([kind.field(n) for n in range(kind.num_fields)], f"{name}.")
+
+
+def repeated(names: Iterable[str]) -> str | None:
+    """The first name that was there before."""
+    seen = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def unwrapped(kind: Any) -> Any:

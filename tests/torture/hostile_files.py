@@ -46,6 +46,8 @@ def all_cases(short: bool) -> Iterator[Case]:
     yield from lines()
     yield from texts()
     yield from json_lines(short)
+    yield from json_lists(short)
+    yield from packed(short)
     yield from csv_files(short)
     yield from parquet_files(short)
     yield from names()
@@ -140,7 +142,7 @@ def json_lines(short: bool) -> Iterator[Case]:
     yield Case(kind, "UTF-16.jsonl", lambda path: path.write_bytes((first + last).decode().encode("utf-16")))
     yield Case(kind, "compressed.jsonl", lambda path: path.write_bytes(gzip.compress((first + last) * 1000)))
     yield Case(
-        kind, "one array.jsonl", lambda path: path.write_bytes(b"[\n" + first[:-1] + b",\n" + last + b"\n]"), good[1:]
+        kind, "one array.jsonl", lambda path: path.write_bytes(b"[\n" + first[:-1] + b",\n" + last + b"\n]"), good, 0
     )
     yield Case(kind, "noise.jsonl", lambda path: path.write_bytes(random.Random(1).randbytes(2_000_000)))
     yield Case(
@@ -149,7 +151,7 @@ def json_lines(short: bool) -> Iterator[Case]:
     )  # fmt: skip
     yield Case(
         kind, "same field again.jsonl",
-        lambda path: path.write_bytes(first[:-2] + b', "answer": "yes"' * 100_000 + b"}" + last), good, 0,
+        lambda path: path.write_bytes(first[:-2] + b', "answer": "yes"' * 100_000 + b"}" + last), good[1:], 1,
     )  # fmt: skip
     yield Case(
         kind,
@@ -162,6 +164,64 @@ def json_lines(short: bool) -> Iterator[Case]:
         kind, "answers that contradict.jsonl",
         lambda path: path.write_bytes(first + b"\n".join(row("same?", str(n)) for n in range(20_000)) + last), good, 0,
     )  # fmt: skip
+
+
+def json_lists(short: bool) -> Iterator[Case]:
+    kind = "JSON lists"
+    good = prompts(3)
+    first, second, third = map(row, good)
+
+    def around(name: str, *garbage: bytes, bad: int) -> Case:
+        """Garbage between the rows of a list, by itself and with commas."""
+        content = (
+            b"[" + b"".join(b"\n%s,\n%s,\n" % (first, piece) for piece in garbage) + second + b",\n" + third + b"]"
+        )
+        return Case(kind, f"{name}.json", lambda path: path.write_bytes(content), good, bad)
+
+    yield around("garbage", b"oops", b"'a'", b"}", b"]]", b"\x00", bad=ANY)
+    yield around("no objects", b"null", b"7", b"[]", b'"text"', b"[[1]]", bad=5)
+    yield around("cut off", b'{"prompt": "a?", "answer": ', b'{"prompt": "a?', b"{", b'"', bad=ANY)
+    yield around("the same key again", first[:-1] + b', "answer": "no"}', bad=1)
+    yield around("too deep", b"[" * 100_000, b'{"a":' * 100_000, bad=ANY)
+    yield around("not UTF-8", b'{"prompt": "caf\xe9"}', b"\xff", bad=2)
+    yield around("long", b'{"prompt": "' + b"x" * (1 << 25) + b'", "answer": "b"}', b" " * (1 << 25) + b"null", bad=2)
+    yield Case(kind, "brackets.json", lambda path: path.write_bytes(b"[{" * (1 << (20 if short else 23))))
+    yield Case(kind, "quotes.json", lambda path: path.write_bytes(b'[{"' * (1 << (20 if short else 23))))
+    yield Case(
+        kind, "never closed.json", lambda path: path.write_bytes(b"[" + b",".join((first, second, third))), good, 1
+    )
+    yield Case(
+        kind, "rows under a name that is there twice.json",
+        lambda path: path.write_bytes(b'{"data": [%s], "data": [%s]}' % (first, second)), bad=1,
+    )  # fmt: skip
+    yield Case(
+        kind, "many names.json",
+        lambda path: path.write_bytes(json.dumps({str(n): [n] for n in range(100_000)}).encode()), bad=1,
+    )  # fmt: skip
+
+
+def packed(short: bool) -> Iterator[Case]:
+    kind = "packed"
+    good = prompts(2000)
+    text = b"\n".join(map(row, good))
+
+    def case(name: str, content: bytes, good: tuple[str, ...] = (), bad: int = ANY) -> Case:
+        return Case(kind, name, lambda path: path.write_bytes(content), good, bad)
+
+    size = 1 << (28 if short else 31)
+    yield case("whole.jsonl.gz", gzip.compress(text), good, 0)
+    yield case("members.jsonl.gz", gzip.compress(text[:9999]) + gzip.compress(text[9999:]), good, 0)
+    yield case("cut off.jsonl.gz", gzip.compress(text)[:-40], good[:1000])
+    yield case("cut off.jsonl.zst", pa.compress(text, "zstd", asbytes=True)[:-40], bad=1)
+    yield case("garbage after it.jsonl.gz", gzip.compress(text) + b"garbage", good, 1)
+    yield case("only a head.csv.gz", gzip.compress(b"")[:10], bad=1)
+    yield case("empty.csv.gz", gzip.compress(b""), bad=0)
+    yield case("packed twice.csv.gz", gzip.compress(gzip.compress(text)), bad=1)
+    yield case("not packed.csv.zst", b"prompt,answer\n" + f"{good[0]},b\n".encode(), good[:1], 0)
+    for name, unit in (("letters", b"x"), ("blank lines", b"\n"), ("NUL", b"\x00")):
+        yield case(f"a bomb of {name}.csv.zst", pa.compress(unit * size, "zstd", asbytes=True))
+        yield case(f"a bomb of {name}.json.gz", gzip.compress(unit * (size >> 3), 1))
+    yield case("a bomb.parquet.gz", gzip.compress(b"PAR1" + bytes(size >> 3)), bad=1)
 
 
 def texts() -> Iterator[Case]:
@@ -223,17 +283,18 @@ def csv_files(short: bool) -> Iterator[Case]:
     yield table("NUL", "a\x00,b", "a,\x00", "\x00", bad=3)
     yield table("lines in a cell", '"a\nb\r\nc","d\n\n"', bad=0)
     yield table("formulas", '=1+1,"=HYPERLINK(""http://x"")"', "+1,-1", "@x,b", bad=0)
-    yield table("the same column again", "a,b,c", bad=0, head="prompt,answer,answer")
+    data = f"prompt,answer,answer\n{good[0]},yes,no\n"
+    yield Case(kind, "the same column again.csv", lambda path: path.write_text(data), bad=1)
     yield table("a column without a name", "a,b,c", bad=0, head="prompt,answer,")
     yield table("half characters", "a\ud800,b", bad=1)
     yield table("long cells", f"a,{'x' * 1_000_001}", f"{'x' * 2_000_000},b", bad=2)
     yield table("a quote open for 17 MiB", '"a' + f"\n{'swallowed ' * 100}" * 17_500 + '"', bad=ANY)
     for name, head in (("semicolons", "prompt;answer"), ("tabs", "prompt\tanswer"), ("bars", "prompt|answer")):
-        data = f"{head}\n" + head.replace("prompt", "a?").replace("answer", "b") + "\n"
-        yield Case(kind, f"{name}.csv", lambda path, data=data: path.write_text(data), bad=1)
+        data = f"{head}\n" + head.replace("prompt", good[0]).replace("answer", "b") + "\n"
+        yield Case(kind, f"{name}.csv", lambda path, data=data: path.write_text(data), good[:1], 0)
     for encoding in ("utf-16", "utf-32", "utf-16-be"):
-        data = "prompt,answer\na?,b\n".encode(encoding)
-        yield Case(kind, f"{encoding}.csv", lambda path, data=data: path.write_bytes(data))
+        data = f"prompt,answer\n{good[0]},b\n".encode(encoding)
+        yield Case(kind, f"{encoding}.csv", lambda path, data=data: path.write_bytes(data), good[:1], 0)
     latin = b"prompt,answer\ncaf\xe9,b\n" + f"{good[0]},yes\n".encode()
     yield Case(kind, "Latin 1.csv", lambda path: path.write_bytes(latin), good[:1], 1)
     yield Case(kind, "empty.csv", lambda path: path.write_bytes(b""), bad=0)
@@ -350,7 +411,9 @@ def names() -> Iterator[Case]:
         os.fsdecode(b"\xff\xfe.jsonl"), "é" * 120 + ".jsonl", "a" * 249 + ".jsonl", "data.jsonl.partial.jsonl",
     ):  # fmt: skip
         yield Case("names", name, lambda path: path.write_bytes(row(good)), (good,), 0)
-    for name in ("no suffix", "data.JSONL", "data.jsonl.gz", "data.pkl", "data.jsonl~"):
+    for name in ("data.JSONL", "data.jsonl.gz", "data.Json.ZST"):
+        yield Case("names", name, lambda path: path.write_bytes(row(good)), (good,), 0)
+    for name in ("no suffix", "data.gz", "data.pkl.gz", "data.jsonl.bz2", "data.pkl", "data.jsonl~"):
         yield Case("names", name, lambda path: path.write_bytes(row(good)), refused="unknown format")
 
 
