@@ -108,8 +108,8 @@ class Project:
 
     def outside(self, name: str) -> Any:
         """What an identity stands for: the folder of a model, or None; of initial_adapter with the digests of its
-        files; of benchmark_tasks the Tasks; of execution how the base model is run. Raises UsageError if it is not on this
-        machine, or cannot be run here."""
+        files; of benchmark_tasks the Tasks; of execution how the base model is run. Raises UsageError if it is not on
+        this machine, or cannot be run here."""
         if name in MODEL:
             return self.executions.outside(name)
         if name == "initial_adapter":

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from apt_assets.landing.opening import OTHERS, PACKINGS, encoding_of
 from apt_assets.landing import spellings
 from apt_assets.landing.dialogue import LEARNED_FIELDS, ROLES
+from apt_assets.landing.opening import OTHERS, PACKINGS, encoding_of
 from apt_assets.landing.records import contents_of, read_landed
 from apt_assets.landing.side_fields import SPLITS
 from apt_assets.method.domain import build_domain

@@ -4,17 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
-from apt_assets.settings.experiment import UsageError, kinds_of
-from resources.assessors.golds import SETTINGS
+from apt_assets.settings.experiment import UsageError
 
 if TYPE_CHECKING:
     import polars as pl
 
-DECIDES = ["data.validation", "data.test", "data.near_duplicate_words", *SETTINGS]
+DECIDES = ["data.validation", "data.test", "data.near_duplicate_words", "assessor.gold_checks"]
 
 
 def domain_of(settings: Any, paths: Iterable[Path]) -> "tuple[dict[str, pl.DataFrame], dict[str, int]]":
-    """(the tables of build_domain, what rows do that are left out -> how many) of landed files. settings: an
+    """(the tables of build_domain, why rows are left out -> how many) of landed files. settings: an
     Experiment, or a stage's view of DECIDES."""
     from apt_assets.landing.records import Landed, read_landed
     from apt_assets.landing.side_fields import SPLITS
@@ -35,7 +34,7 @@ def domain_of(settings: Any, paths: Iterable[Path]) -> "tuple[dict[str, pl.DataF
         data.validation,
         data.test,
         data.near_duplicate_words,
-        ungradable(kinds_of(settings.assessor), settings.assessor),
+        ungradable(settings.assessor.gold_checks),
     )
     return tables, left_out(tables["quarantine"], accepted, sum(tables[split].height for split in SPLITS))
 
@@ -62,12 +61,15 @@ def domain_dataset(step: Step) -> None:
     rejected_answers.parquet. Rows that are not usable, among them those whose answer the assessor cannot grade, and
     training rows that are near duplicates of held-out ones, are in quarantine.parquet with file, field and reason.
     """
+    from apt_assets.method.left_out import in_words
+
     paths = step.landed()
     tables, left_out = domain_of(step.settings, paths)
     if tables["train"].height == 0:
         raise UsageError(
             f"no training rows in {step.project.landing} ({len(paths)} files, "
             f"{tables['quarantine'].height} bad rows): land data with `apt-assets land FILE`"
+            + "".join(f"; {line}" for line in in_words(left_out))
         )
     for name, table in tables.items():
         step.write(table, name)

@@ -20,6 +20,7 @@ import polars as pl
 
 from apt_assets.method.golds import is_gold
 from apt_assets.method.grades import is_bad
+from resources.assessors.items import HEADING
 from resources.assessors.labels import normalise_answer
 from resources.assessors.numerals import as_decimal, separators
 from resources.assessors.numeric import NUMBER, Unit, in_plain_form, known, quantities, quantity_of, read_unit
@@ -213,7 +214,7 @@ def item_spans(text: str, separator: str) -> list[tuple[int, int]]:
     for start, end in zip(starts, ends, strict=True):
         part = text[start:end].rstrip(". \t\r\n")
         item = re.sub(r"^(?:\s|[-*]+(?=\s))*", "", part)
-        if item.strip("-*. ") and not item.endswith((":", "\uff1a")):
+        if item.strip("-*. ") and not item.endswith(HEADING):
             found.append((start + len(part) - len(item), start + len(part)))
     return found
 

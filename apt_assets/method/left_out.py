@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
-# What a reason in quarantine begins with -> what such rows do. Other reasons are those of landing.
-DO = {
-    "contradicts ": "contradict another row: the same question, another answer",
-    "held out by ": "ask what a held-out row asks",
-    "is within a word of ": "are near duplicates of held-out rows",
-    "cannot be graded by ": "have an answer that the assessor cannot grade",
-    "asks the same as ": "ask what another row asks",
+# What a reason in quarantine begins with -> what such rows have in common. Other reasons are those of landing.
+REASONS = {
+    "contradicts ": "the same question as another row, and another answer",
+    "held out by ": "the question of a held-out row",
+    "is within a word of ": "a near duplicate of a held-out row",
+    "cannot be graded by ": "an answer that the assessor cannot grade",
+    "asks the same as ": "the same question and answer as another row",
 }
-BAD, AGAIN = "cannot be read as question and answer", "say what another row says: the same question and answer"
+BAD, AGAIN = "no question and answer that can be read", REASONS["asks the same as "]
 DIFFERS = "differs and is no part of the question"
 DIFFERING = re.compile(rf"\((?P<fields>[^()]*) {DIFFERS}\)")
 # Fields that some hold their question in beside `prompt`. Rows that differ in one of them are likely not the same.
@@ -43,19 +43,19 @@ def as_note(fields: Sequence[str]) -> str:
 
 
 def left_out(quarantine: pl.DataFrame, accepted: int, kept: int) -> dict[str, int]:
-    """What rows do that are left out -> how many. accepted: rows that landing takes; kept: those in the data set."""
+    """Why rows are left out -> how many. accepted: rows that landing takes; kept: those in the data set."""
     counts = Counter(kind_of(reason) for reason in quarantine["reason"])
     again = accepted - kept - sum(count for kind, count in counts.items() if kind != BAD)
     return dict(counts.most_common()) | ({AGAIN: again} if again else {})
 
 
 def kind_of(reason: str) -> str:
-    kind = next((kind for start, kind in DO.items() if reason.startswith(start)), BAD)
+    kind = next((kind for start, kind in REASONS.items() if reason.startswith(start)), BAD)
     differing = DIFFERING.search(reason) if kind != BAD else None
-    return f"{kind}; but {differing['fields']} {DIFFERS} (put it into `prompt`)" if differing else kind
+    return f"{kind}; but {differing['fields']} {DIFFERS}: put it into `prompt`" if differing else kind
 
 
 def in_words(counts: Mapping[str, int]) -> Iterator[str]:
     """A line for each reason, the most frequent first."""
     for kind, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])):
-        yield f"{count} row{'s' if count > 1 else ''} left out that {kind}"
+        yield f"{count} row{'s' if count > 1 else ''} left out: {kind}"

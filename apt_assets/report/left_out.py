@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from apt_assets.method.left_out import BAD, DO, in_words
+from apt_assets.method.left_out import BAD, REASONS, in_words
 from apt_assets.report.terminal import print_table
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ MOST_BYTES = 32 << 20  # of landed files that `land` looks through: some 200,000
 
 @dataclass(frozen=True)
 class LeftOut:
-    """counts: what rows do that are left out -> how many, those apart that landing refuses. rows: Quarantine, with the
+    """counts: why rows are left out -> how many, those apart that landing refuses. rows: Quarantine, with the
     reasons of those that are not mere repetitions."""
 
     counts: dict[str, int]
@@ -42,7 +42,7 @@ def left_out_of_landed(project: "Project") -> LeftOut | None:
     if sum(path.stat().st_size for path in paths) > MOST_BYTES:
         return None
     tables, counts = domain_of(project.experiment, paths)
-    expected = pl.any_horizontal(pl.col("reason").str.starts_with(start) for start in DO)
+    expected = pl.any_horizontal(pl.col("reason").str.starts_with(start) for start in REASONS)
     return LeftOut({kind: n for kind, n in counts.items() if kind != BAD}, tables["quarantine"].filter(expected))
 
 

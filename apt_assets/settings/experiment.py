@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
+from resources.assessors.golds import checks_of
 from resources.assessors.kinds import ASSESSORS
 from resources.assessors.labels import normalise_answer
 from resources.section import Fraction, Section
@@ -158,6 +159,11 @@ class AssessorBase(Section):
             if other != label:
                 raise ValueError(f"{other!r} and {label!r} are one label, case and punctuation aside: keep one of them")
         return labels
+
+    @property
+    def gold_checks(self) -> dict[str, Any]:
+        """What of these settings decides which golds can be graded: most kinds grade against any."""
+        return checks_of(kinds_of(self), self)
 
     @model_validator(mode="after")
     def has_what_its_kind_needs(self) -> Self:

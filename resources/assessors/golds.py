@@ -4,35 +4,46 @@ A kind that is not here grades against any gold. A model's rubric may still fail
 What is imported here decides the data set, so it is not the assessors themselves.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from resources.assessors.items import texts_of_items
 from resources.assessors.numeric import no_one_number
 
 
-def no_items(gold: str, settings: Any) -> str | None:
-    return None if texts_of_items(gold, settings.set_f1.separator) else "has no items of a list"
+def no_items(gold: str, separator: Any) -> str | None:
+    return None if texts_of_items(gold, separator) else "has no items of a list"
 
 
-# Kind -> (gold, AssessorSettings) -> why no answer can be graded against it; None: answers can.
-UNGRADABLE: dict[str, Callable[[str, Any], str | None]] = {
-    "numeric": lambda gold, settings: no_one_number(gold),
-    "set_f1": no_items,
+@dataclass(frozen=True)
+class Check:
+    """by: AssessorSettings -> the setting that decides it, if there is one. reason: (gold, that) -> why no answer can be
+    graded against the gold; None: answers can."""
+
+    by: Callable[[Any], Any]
+    reason: Callable[[str, Any], str | None]
+
+
+CHECKS = {
+    "numeric": Check(lambda settings: None, lambda gold, _: no_one_number(gold)),
+    "set_f1": Check(lambda settings: settings.set_f1.separator, no_items),
 }
-# What decides it beside the gold.
-SETTINGS = ("assessor.kind", "assessor.combined", "assessor.set_f1.separator")
 
 
-def ungradable(kinds: Iterable[str], settings: Any) -> Callable[[str], str | None] | None:
-    """A function (gold) -> why one of these kinds cannot grade against it, or None; None: they all grade any gold.
-    settings: AssessorSettings."""
-    checks = {kind: UNGRADABLE[kind] for kind in kinds if kind in UNGRADABLE}
+def checks_of(kinds: Iterable[str], settings: Any) -> dict[str, Any]:
+    """Of the kinds that grade, those that cannot grade against any gold -> the setting that decides it. settings:
+    AssessorSettings."""
+    return {kind: CHECKS[kind].by(settings) for kind in sorted(kinds) if kind in CHECKS}
+
+
+def ungradable(checks: Mapping[str, Any]) -> Callable[[str], str | None] | None:
+    """A function (gold) -> why it cannot be graded, or None; None: any gold can. checks: of `checks_of`."""
     if not checks:
         return None
 
     def reason_of(gold: str) -> str | None:
-        found = ((kind, check(gold, settings)) for kind, check in checks.items())
+        found = ((kind, CHECKS[kind].reason(gold, by)) for kind, by in checks.items())
         return next((f"cannot be graded by {kind}: {reason}" for kind, reason in found if reason), None)
 
     return reason_of
