@@ -58,7 +58,9 @@ def graded(world, part, answers, code):
 
 def domain_dataset(inputs, settings, outside, code, fill):
     parts = split(inputs["rows"], settings)
-    return {**{f"{n}.parquet": part for n, part in parts.items()}, "provenance.parquet": sorted(inputs["rows"])}
+    given = [[prompt, (gold + 2) % 4] for prompt, gold in parts["train"] if small(["came with it", prompt], 3) == 0]
+    tables = {f"{name}.parquet": part for name, part in parts.items()}
+    return {**tables, "rejected_answers.parquet": given, "provenance.parquet": sorted(inputs["rows"])}
 
 
 def heldout_rows(inputs, settings, outside, code, fill):
@@ -128,8 +130,14 @@ def preference_pairs(inputs, settings, outside, code, fill):
     bad = inputs["bad_cases"]["bad_cases.parquet"]
     below = settings["assessor.bad_below"]
     wrong = [row for row in similar if row[3] < below]
-    made = counterfactuals(inputs, settings, code, [row[:2] for row in similar if row[3] >= below], fill)
-    pairs = sorted({json.dumps(row) for row in [*bad, *wrong, *(row for row in made if row[3] < below)]})
+    use_given = settings["pairs.rejected"] == "given"
+    given = dict(inputs["domain_dataset/rejected_answers.parquet"]) if use_given else {}
+    right = [row[:2] for row in similar if row[3] >= below]
+    made = counterfactuals(inputs, settings, code, [row for row in right if row[0] not in given], fill)
+    rows = [[p, g, given[p], None] if p in given else [p, g, said, its] for p, g, said, its in [*bad, *wrong]]
+    if settings["pairs.counterfactual"] != "none":
+        rows += [[prompt, gold, given[prompt], None] for prompt, gold in right if prompt in given]
+    pairs = sorted({json.dumps(row) for row in [*rows, *(row for row in made if row[3] < below)]})
     if settings["pairs.replay"] == "pool":
         paired, share = {json.loads(row)[0] for row in pairs}, settings["pairs.replay_share"]
         rest = [row for row in inputs["domain_dataset/train.parquet"] if row[0] not in paired]
