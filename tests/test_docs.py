@@ -244,6 +244,10 @@ NOT_FOR_USERS = (
 )
 # What only passes on a message that stands elsewhere, and where it comes from.
 PASSED_ON = {
+    "…: …": "opening.recode",
+    "--encoding: …": "opening.check_encoding",
+    "self.failure": "opening.unpacked and recoded",
+    "found.reason": "a broken value in an object of rows: its lines are read one by one",
     "str(error)": "Locks.all_idle: a run is going on",
     "'\\n'.join((f'{path}: {explain(e)}' for e in error.errors()))": "experiment.explain",
     "'\\n'.join((f'{path}: {explain_key(e)}' for e in error.errors()))": "the study file's own checks",

@@ -259,7 +259,7 @@ def columns_twice():
         yield "x", pa.table([["a?"], ["1"], column], ["prompt", "answer", "v"])
 
 
-@pytest.mark.parametrize(("name", "columns"), columns_twice())
+@pytest.mark.parametrize(("name", "columns"), list(columns_twice()))
 def test_parquet_with_a_name_twice_at_any_depth_is_refused_by_it(tmp_path, name, columns):
     pq.write_table(columns, tmp_path / "d.parquet")
     rows, ((line, _, reason),) = read(tmp_path / "d.parquet")

@@ -50,8 +50,8 @@ def check(path: Path, encoding: str | None) -> None:
     if not path.is_file() and not path.is_dir():
         raise UsageError(f"{path}: is a pipe or a device; write what comes of it to a file, and land that")
     if path.is_file() and not format_of(path.name):
-        known = f"one of {', '.join(READERS)}, packed as {' or '.join(PACKED)} or not"
-        raise UsageError(f"{path}: unknown format {suffixes_of(path.name)!r}; use {known}")
+        known = f"{', '.join(READERS)}, or one of these packed ({', '.join(PACKED)})"
+        raise UsageError(f"{path}: unknown format {suffixes_of(path.name)!r}; use one of {known}")
     if encoding is not None:
         if path.is_dir() or format_of(path.name) == ".parquet":
             raise UsageError(f"{path}: Parquet says itself how its text is encoded; land it without --encoding")

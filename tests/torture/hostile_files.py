@@ -284,7 +284,7 @@ def csv_files(short: bool) -> Iterator[Case]:
     yield table("lines in a cell", '"a\nb\r\nc","d\n\n"', bad=0)
     yield table("formulas", '=1+1,"=HYPERLINK(""http://x"")"', "+1,-1", "@x,b", bad=0)
     data = f"prompt,answer,answer\n{good[0]},yes,no\n"
-    yield Case(kind, "the same column again.csv", lambda path: path.write_text(data), bad=1)
+    yield Case(kind, "the same column again.csv", lambda path, data=data: path.write_text(data), bad=1)
     yield table("a column without a name", "a,b,c", bad=0, head="prompt,answer,")
     yield table("half characters", "a\ud800,b", bad=1)
     yield table("long cells", f"a,{'x' * 1_000_001}", f"{'x' * 2_000_000},b", bad=2)
