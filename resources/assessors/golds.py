@@ -18,8 +18,8 @@ def no_items(gold: str, separator: Any) -> str | None:
 
 @dataclass(frozen=True)
 class Check:
-    """by: AssessorSettings -> the setting that decides it, if there is one. reason: (gold, that) -> why no answer can be
-    graded against the gold; None: answers can."""
+    """by: AssessorSettings -> the setting that decides it, if there is one. reason: (gold, that) -> why no answer can
+    be graded against the gold; None: answers can."""
 
     by: Callable[[Any], Any]
     reason: Callable[[str, Any], str | None]
