@@ -66,10 +66,10 @@ def domain_dataset(step: Step) -> None:
     paths = step.landed()
     tables, left_out = domain_of(step.settings, paths)
     if tables["train"].height == 0:
+        reasons = "".join(f"; {line}" for line in in_words(left_out))
         raise UsageError(
             f"no training rows in {step.project.landing} ({len(paths)} files, "
-            f"{tables['quarantine'].height} bad rows): land data with `apt-assets land FILE`"
-            + "".join(f"; {line}" for line in in_words(left_out))
+            f"{tables['quarantine'].height} bad rows): land data with `apt-assets land FILE`{reasons}"
         )
     for name, table in tables.items():
         step.write(table, name)
