@@ -6,17 +6,22 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from apt_assets.engine.display import Display
 from apt_assets.loop.next_run import following
 from apt_assets.orchestration.instance import Dagster
 from apt_assets.project import Project
+from apt_assets.report import terminal
 from apt_assets.settings.experiment import REPOSITORY, UsageError
 
 HOST = "127.0.0.1"
-PATIENCE = 30.0  # seconds that Dagster has to end its services
+ENDING = threading.Event()
+PATIENCE = 10.0  # seconds that Dagster has to end its services
 
 
 def serve(project: Project, port: int, display: Display, *, watch: bool) -> int:
@@ -45,18 +50,27 @@ def passed_on(command: list[str]) -> int:
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
     ) as process:
-        assert process.stdout is not None
+        threading.Thread(target=relay, args=(process.stdout,), daemon=True).start()
         try:
-            for line in process.stdout:
-                print(line.decode(errors="replace"), end="", file=sys.stderr, flush=True)
-            return process.wait()
+            while process.poll() is None:
+                time.sleep(0.2)  # and no wait without end: whichever thread gets a signal, it is seen to here
+            return process.returncode
         finally:
-            process.stdout.close()
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(PATIENCE)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            ENDING.set()
+            try:
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(PATIENCE)
+            finally:  # a second Ctrl-C is in a hurry
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+
+def relay(lines: IO[bytes]) -> None:
+    """Print what another process says, until this one is interrupted."""
+    for line in lines:
+        if not ENDING.is_set():
+            terminal.say(line.decode(errors="replace").rstrip("\n"))
 
 
 def require_free(port: int) -> None:

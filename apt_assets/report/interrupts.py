@@ -69,7 +69,7 @@ def raise_again(lost: "sys.UnraisableHookArgs") -> None:
     import threading
 
     if lost.exc_type.__name__ in LOST:
-        threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
+        threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGINT]).start()
     else:
         sys.__unraisablehook__(lost)
 
