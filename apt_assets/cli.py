@@ -169,7 +169,7 @@ def plan(
     opened = len(project.store.iterations(project.experiment.name))
     planner = project.planner()
     plans = planner.plan(iterations or max(opened, project.experiment.loop.max_iterations))
-    if any(one.status != "fresh" for one in plans):
+    if any(one.status != "fresh" for one in plans) and not project.models.to_download():
         project.models.check_files()
     works = [work_of(project, planner, one) for one in plans]
     if as_json:

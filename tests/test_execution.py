@@ -113,7 +113,7 @@ def test_what_was_computed_on_another_path_is_not_reused(of_model, monkeypatch):
 
 def test_a_model_that_sees_what_is_behind_is_refused_before_anything_is_computed(of_model):
     project = of_model("bert")
-    with pytest.raises(UsageError, match=r"policy.model: .*bert: .*no causal language model"):
+    with pytest.raises(UsageError, match=r"policy.model: .*bert.* no causal language model"):
         run(project)
     assert not [event for event in project.store.events() if event["event"] == "computed"]
 

@@ -144,3 +144,18 @@ def test_task_items_have_the_log_likelihoods_of_lm_evals_own_model(folder, tmp_p
             assert mine == pytest.approx(its, abs=1e-3)
             assert my_greedy == its_greedy
         assert one["acc_norm"] == other["acc_norm"]
+
+
+def test_plain_answers_are_those_of_packed_passes_and_stop_at_the_same_tokens(folder, policy, prompts):
+    plain = load_policy(folder, dtype="float32", system_prompt="Be brief.", path="plain")
+    packed = tiny.answers(policy, prompts[:8], max_new_tokens=9, batch_tokens=256)
+    assert tiny.answers(plain, prompts[:8], max_new_tokens=9, batch_tokens=256) == packed
+    assert len(set(packed)) > 2
+
+
+def test_plain_answers_ignore_what_else_the_model_configures(folder, prompts):
+    plain = load_policy(folder, dtype="float32", path="plain")
+    usual = tiny.answers(plain, prompts[:4], max_new_tokens=6, batch_tokens=256)
+    plain.model.generation_config.update(repetition_penalty=9.0, do_sample=True, min_new_tokens=6, bad_words_ids=[[5]])
+    assert tiny.answers(plain, prompts[:4], max_new_tokens=6, batch_tokens=256) == usual
+    assert plain.model.generation_config.repetition_penalty == 9.0

@@ -98,13 +98,13 @@ class Executions:
         ]
 
     def in_words(self, name: str, found: Execution) -> str:
+        model = f"{SETTING[name]}: {getattr(self.models, MODEL[name])}"
         exact = (
             "rows are exact" if found.exact else "rows are not exact: what else is in a pass may round them otherwise"
         )
-        way = "in packed passes, and agrees with transformers"
-        if found.path != "packed":
-            way = f"sequence by sequence, as in transformers, which is slower: {found.why}"
-        return f"{SETTING[name]}: {getattr(self.models, MODEL[name])} runs {way}; {exact} ({found.tried})"
+        if found.path == "packed":
+            return f"{model} runs in packed passes, and agrees with transformers; {exact} ({found.tried})"
+        return f"{model} runs sequence by sequence, as in transformers, which is slower: {found.why}; {exact}"
 
     def key(self, name: str) -> str:
         """Of all that decides what a trial finds."""
@@ -128,7 +128,9 @@ class Executions:
             found = exactness(load(path), self.experiment.policy.batch_tokens)
             return Execution(path, why, found.exact, found.shape_free, found.bits, found.reason)
         except NotCausal as error:
-            raise UsageError(f"{SETTING[name]}: {folder}: {error}; name a causal one (a decoder)") from None
+            raise UsageError(
+                f"{SETTING[name]}: {folder} is no causal language model: {error}; name a decoder"
+            ) from None
         except Exception as error:
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
             raise UsageError(

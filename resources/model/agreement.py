@@ -81,7 +81,7 @@ def require_causal(plain: Policy) -> None:
         alone = log_probabilities(plain.model, context[:-1], context[-1:])
         among = log_probabilities(plain.model, context[:-1], [context[-1], *answer])[:1]
     if furthest(among, alone) > NATS[dtype_of(plain)]:
-        raise NotCausal("what follows a text changes what it says after that: it is no causal language model")
+        raise NotCausal("what follows a text changes what it says after that")
 
 
 def cache_agrees(plain: Policy) -> bool:
