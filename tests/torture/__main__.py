@@ -24,6 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = ("faults", "corruption", "kills", "writers", "hostile", "leaks", "long_life")
 RESULTS = REPOSITORY / "benchmarks" / "results" / "reliability.json"
 PAGE = REPOSITORY / "docs" / "reliability.md"
+REAL_INPUTS = Path(__file__).with_name("real_inputs.md")  # written by hand: what was tried, and is not counted
 
 
 def main() -> int:
@@ -94,7 +95,7 @@ def page(known: dict) -> str:
             f"`python -m tests.torture {name}`, {part['date']}, at {part['commit']}, {part['seconds']:.0f} s.",
         ]
         lines += [f"- failed: {line}" for line in part["failures"]]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + REAL_INPUTS.read_text(encoding="utf-8")
 
 
 if __name__ == "__main__":
