@@ -170,7 +170,7 @@ def plan(
     planner = project.planner()
     plans = planner.plan(iterations or max(opened, project.experiment.loop.max_iterations))
     if any(one.status != "fresh" for one in plans) and not project.models.to_download():
-        project.models.check_files()
+        project.model_checks.files()
     works = [work_of(project, planner, one) for one in plans]
     if as_json:
         found = zip(plans, works, strict=True)

@@ -18,6 +18,7 @@ from apt_assets.settings.iterations import BASE
 from apt_assets.settings.reader import find_experiment, find_home, load_experiment
 from apt_assets.world.code import CodeDigests, source_digests
 from apt_assets.world.execution import MODEL, Executions
+from apt_assets.world.model_checks import ModelChecks
 from apt_assets.world.models import Models
 from apt_assets.world.tasks import Tasks
 from resources.retrieval.vector_table import VectorTable
@@ -85,6 +86,10 @@ class Project:
         return Models(self.experiment, self.home, self.cache, self._digests, self.fetch)
 
     @cached_property
+    def model_checks(self) -> ModelChecks:
+        return ModelChecks(self.experiment, self.models)
+
+    @cached_property
     def executions(self) -> Executions:
         return Executions(self.experiment, self.models, self.home / ".apt" / "executions.json", self.code)
 
@@ -120,7 +125,7 @@ class Project:
     def check(self) -> None:
         """Raise UsageError if what computes cannot be used as the experiment says: a model, this machine, or rows that
         are longer than a model reads. What was looked at once is not looked at again until it changes."""
-        self.models.check()
+        self.model_checks.all()
         from apt_assets.rows.room import check_lengths  # here: it loads polars
 
         check_lengths(self.experiment, self.models, self.landing_folder)

@@ -317,7 +317,7 @@ def test_grader_that_cannot_be_used_is_the_same_sentence_with_its_own_setting(ca
 @pytest.mark.parametrize("case", list(WITHOUT_ANSWERS))
 def test_grader_that_writes_nothing_needs_no_end(case, broken, make_experiment):
     folder = broken(WITHOUT_ANSWERS[case][0])
-    Project.open(make_experiment(assessor={**GRADED, "rubric": {"model": folder}})).models.check()
+    Project.open(make_experiment(assessor={**GRADED, "rubric": {"model": folder}})).model_checks.all()
 
 
 @pytest.mark.parametrize(
@@ -397,7 +397,7 @@ def test_model_of_another_architecture_is_let_through(name, tiny_folder, make_ex
     }  # fmt: skip
     config = kind(**{key: value for key, value in sizes.items() if hasattr(kind(), key)})
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
-    Project.open(make_experiment(policy={"model": str(tmp_path / "model")})).models.check()
+    Project.open(make_experiment(policy={"model": str(tmp_path / "model")})).model_checks.all()
 
 
 # -- adapter and encoder -----------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def open_study(file: Path) -> tuple[Study, dict[str, Project]]:
         if not any(project.usable_rows(one) for one in project.landed()):
             where = f"--experiment {study.domain_file(name)}"
             raise UsageError(f"{name}: no data in {project.landing}: land some with `apt-assets land FILE {where}`")
-        project.models.check()
+        project.model_checks.all()
     return replace(study, landed={name: landed_rows(project) for name, project in projects.items()}), projects
 
 

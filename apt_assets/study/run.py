@@ -59,7 +59,7 @@ class Runner:
         for domain in self.study.domains:
             for name, arm in self.study.file.arms.items():
                 try:
-                    self.project(Cell(domain, name, 0, self.study.file.seeds[0])).models.check()
+                    self.project(Cell(domain, name, 0, self.study.file.seeds[0])).model_checks.all()
                 except UsageError as error:
                     self.known.refused[domain, name] = str(error)
                 if (domain, arm.starts_from) in self.known.refused:

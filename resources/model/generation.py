@@ -59,10 +59,10 @@ def generate(
     """Answer every prompt, special tokens removed; yields a few dozen answers at a time, as they end.
 
     An answer ends at one of the model's end tokens (generation_config.eos_token_id) or after
-    `max_new_tokens`; nothing else of the generation config is used. On a CPU in float32 an answer
-    depends on its prompt alone, to the last bit of its logits, and not on what else is asked; elsewhere
-    every pass has the same shapes (resources.model.packing.shape_free). tests/test_embedded.py holds it to
-    that.
+    `max_new_tokens`; nothing else of the generation config is used. An answer depends on its prompt alone, to the
+    last bit of its logits, and not on what else is asked, where resources.model.exactness finds that; where products
+    do not allow it, every pass has the same shapes (resources.model.packing.shape_free). A model that is not run on
+    packed rows answers prompt by prompt.
 
     `choose` must tell each answer's token by that answer and its logits alone, so that this holds.
     """

@@ -44,9 +44,10 @@ def score_answers(
     """The Scores of every question, pass by pass.
 
     prefix: what contexts usually begin with; computed once a pass for those that do. A pass has up to
-    `batch_tokens` tokens, or one question that is longer. On a CPU in float32, a question's scores
-    depend on the question alone, to the last bit; elsewhere all passes have the same shapes
-    (resources.model.packing.shape_free).
+    `batch_tokens` tokens, or one question that is longer. A question's scores depend on
+    the question alone, to the last bit, where resources.model.exactness finds that; where products do not allow it, all
+    passes have the same shapes (resources.model.packing.shape_free). A model that is not loaded for packed rows scores
+    answer by answer.
     """
     import torch
 
