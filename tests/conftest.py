@@ -56,9 +56,22 @@ def talker(tmp_path_factory) -> Path:
     return tiny.make_talker(tmp_path_factory.mktemp("talker") / "policy")
 
 
+@pytest.fixture(scope="session")
+def looked_at(tiny_folder, tmp_path_factory) -> Path:
+    """The .apt folder of a home in which the tiny models were looked at and tried, which takes a while."""
+    home = tmp_path_factory.mktemp("looked-at")
+    project = tiny.open_project(home, tiny_folder)
+    project.check()
+    project.find_out(["execution"])
+    return home / ".apt"
+
+
 @pytest.fixture
-def make_experiment(tmp_path, tiny_folder, monkeypatch):
+def make_experiment(tmp_path, tiny_folder, looked_at, monkeypatch):
     """A function (**sections) -> path of an experiment on the tiny models, in its own home folder."""
+    (tmp_path / ".apt").mkdir(exist_ok=True)
+    for memory in ("digests.json", "executions.json"):
+        shutil.copyfile(looked_at / memory, tmp_path / ".apt" / memory)
     monkeypatch.setenv("APT_HOME", str(tmp_path))
     monkeypatch.delenv("APT_EXPERIMENT", raising=False)
 

@@ -277,7 +277,7 @@ def test_new_stage_is_planned_and_computed_in_its_place_and_pairs_are_of_what_it
         "apt_assets/assets/preference_pairs.py",
         ('view.read("neighbors")', 'view.read("close_neighbors", "neighbors")'),
         ('step.read("neighbors")', 'step.read("close_neighbors", "neighbors")'),
-        ('"eval_predictions", "neighbors", "policy"', '"eval_predictions", "close_neighbors", "policy"'),
+        ('        "neighbors",\n        "policy",\n', '        "close_neighbors",\n        "policy",\n'),
         ('"neighbors.row_id"', '"close_neighbors.row_id"'),
         ('"neighbors.case_id"', '"close_neighbors.case_id"'),
         ('["bad_cases.prompt", "neighbors.prompt"', '["bad_cases.prompt", "close_neighbors.prompt"'),

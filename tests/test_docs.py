@@ -238,6 +238,7 @@ NOT_FOR_USERS = (
     "the stages depend on each other in a circle: …",
     "a key of a row is letters, digits and -, not …",
     "a model loaded with attn_implementation=… runs on packed rows only",
+    "… uses …, which is not supported",  # in a trial, which then finds another path
     "there is no preference pair to train on",
     "no assessor of kind …",
     "… series; a plot shows at most …",

@@ -59,7 +59,7 @@ def test_forced_stage_without_an_iteration_is_that_of_the_last_one_or_of_base(pr
 @pytest.mark.parametrize(
     ("named", "said"),
     [
-        ("bad_case", "'bad_case' is not a stage of 0002; there are: domain_dataset, "),
+        ("bad_case", r"'bad_case' is not a stage of 0002 \(did you mean bad_cases\?\); there are: domain_dataset, "),
         ("base_scores@1", "'base_scores' is not a stage of 0001"),
         ("bad_cases@7", r"iteration 0007 was not opened yet \(opened: 0001, 0002\)"),
         ("bad_cases@x", "iteration: give a number such as 1, or base; got 'x'"),

@@ -142,14 +142,13 @@ def test_what_was_graded_before_an_endpoint_failed_is_not_asked_for_again(mine, 
 
 
 def test_local_grader_that_is_overwritten_in_place_grades_anew(mine, tiny_folder, tmp_path):
-    folder = tmp_path / "grader"
-    shutil.copytree(tiny_folder / "policy", folder)
+    folder = tiny.make_policy(tmp_path / "grader", positions=2048)  # the rubric takes a thousand tokens
     settings = {"kind": "rubric", "rubric": {"model": "grader"}}
     project, first = mine(**settings)
     assert first.work["grades"] == {"reused": 0, "computed": 12}
-    tiny.make_policy(folder, seed=1)
-    (cause,) = project.planner().stage("0001", "eval_predictions").causes
-    assert cause.startswith("grader: ")
+    tiny.make_policy(folder, seed=1, positions=2048)
+    causes = project.planner().stage("0001", "eval_predictions").causes
+    assert [cause.partition(":")[0] for cause in causes] == ["grader", "grader_execution"]
     assert mine(**settings)[1].work["grades"] == {"reused": 0, "computed": 12}
     shutil.copyfile(tiny_folder / "policy" / "model.safetensors", folder / "model.safetensors")
     assert project.planner().stage("0001", "eval_predictions").manifest == first, "the first model is back"

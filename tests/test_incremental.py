@@ -53,8 +53,9 @@ class Lab:
         for event in self.journal()[before:]:
             if event["event"] == "computed":
                 computed.add((event["iteration"], event["stage"]))
-                for kind, n in event["work"].items():
-                    done[kind] = done.get(kind, 0) + (n if kind == "steps" else n["computed"])
+                rows = {kind: n["computed"] for kind, n in event["work"].items() if isinstance(n, dict)}
+                for kind, n in {**rows, "steps": event["work"].get("steps", 0)}.items():
+                    done[kind] = done.get(kind, 0) + n
         assert computed == set(result.computed)
         return {kind: n for kind, n in done.items() if n}, computed
 

@@ -29,7 +29,7 @@ def make_tokenizer():
     return fast
 
 
-def make_policy(folder: Path, seed: int = 0, spread: float = 0.02) -> Path:
+def make_policy(folder: Path, seed: int = 0, spread: float = 0.02, positions: int = 256) -> Path:
     """A two-layer Llama with random weights, about 60 thousand parameters. With a wide spread, what it
     says depends on what it was asked."""
     import torch
@@ -44,7 +44,7 @@ def make_policy(folder: Path, seed: int = 0, spread: float = 0.02) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        max_position_embeddings=256,
+        max_position_embeddings=positions,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
