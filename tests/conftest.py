@@ -118,9 +118,7 @@ def states(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("APT_HOME", str(home))
         patch.setenv("DAGSTER_HOME", str(home / "dagster_home"))
-        for folder in ("policy", "encoder"):
-            (home / folder).mkdir()
-            (home / folder / "model.safetensors").write_text(folder)
+        tiny.make_husks(home)
         tiny.make_task(home / "tasks")
         (home / "landing").mkdir()
         from tests.made_up import Bench, asked

@@ -28,10 +28,7 @@ APT = [sys.executable, "-m", "apt_assets.cli"]
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
     """An experiment on model folders that hold next to nothing: good for every command that only looks."""
-    for name, part in (("policy", "config.json"), ("encoder", "modules.json")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
-        (tmp_path / name / part).write_text("{}" if part == "config.json" else "[]")
+    tiny.make_husks(tmp_path)
     tiny.make_task(tmp_path / "tasks")
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(tiny.experiment(tmp_path)))

@@ -61,7 +61,7 @@ def test_attention_sinks_reach_the_attention_by_the_name_that_is_refused(tmp_pat
         "eos_token_id": 2, "num_local_experts": 2, "num_experts_per_tok": 1, "sliding_window": 4096,
         "max_position_embeddings": 4096,
     }  # fmt: skip
-    policy = load_policy(make_model(tmp_path / "model", gpt_oss), dtype="float32")
+    policy = load_policy(make_model(tmp_path / "model", gpt_oss), dtype="float32", path="packed")
     with pytest.raises(NotImplementedError, match=r"uses s_aux, which is not supported"):
         list(generate(policy, ["red"], max_new_tokens=2, batch_tokens=64))
 

@@ -181,7 +181,8 @@ def test_more_than_one_gpu_in_sight_is_refused_with_the_way_to_choose_one(monkey
     [(MISTRAL_3, {"sliding_window": 8}, "sliding_window"), (GEMMA_2, {}, "softcap")],
 )
 def test_attention_that_packed_rows_do_not_know_is_refused(architecture, changes, what, tmp_path):
-    policy = load_policy(make_model(tmp_path / "model", {**architecture, **changes}), dtype="float32")
+    folder = make_model(tmp_path / "model", {**architecture, **changes})
+    policy = load_policy(folder, dtype="float32", path="packed")
     with pytest.raises(NotImplementedError, match=f"uses .*{what}.*, which is not supported"):
         tiny.answers(policy, ["red"], max_new_tokens=2, batch_tokens=64)
 

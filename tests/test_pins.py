@@ -13,7 +13,7 @@ PLACE = re.compile(r"`([\w./]+\.py)(?:::([\w.]+))?`")
 LIBRARIES = {
     "dagster", "datasets", "lancedb", "lm_eval", "peft", "sentence_transformers", "torch", "transformers", "trl"
 }  # fmt: skip
-PRIVATE = re.compile(r"_(?!exit$)[a-z]\w*")  # os._exit is no private part
+PRIVATE = re.compile(r"_(?!(exit|fields|replace)$)[a-z]\w*")  # these of os and of a NamedTuple are no private parts
 SOURCES = [path for folder in ("apt_assets", "resources", "schemas") for path in (REPOSITORY / folder).rglob("*.py")]
 
 

@@ -228,7 +228,8 @@ def test_neither_code_nor_pickles_are_fetched_from_the_hub(make_experiment, tmp_
     import huggingface_hub
     from huggingface_hub.utils import filter_repo_objects
 
-    def fetch(named, *, revision, allow_patterns, ignore_patterns):
+    def fetch(named, *, revision, allow_patterns, ignore_patterns, local_files_only):
+        assert not local_files_only
         there = ["model.safetensors", "config.json", "pytorch_model.bin", "modeling_x.py", "a/b.bin", "x.pt", "x.pkl"]
         there += ["consolidated.safetensors", "x.ckpt", "a/x.pickle", "x.pth", "tokenizer.model"]
         kept = filter_repo_objects(there, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)

@@ -55,6 +55,14 @@ def make_policy(folder: Path, seed: int = 0, spread: float = 0.02, positions: in
     return folder
 
 
+def make_husks(folder: Path) -> None:
+    """policy/ and encoder/ with nothing in them: whole, for commands that only look."""
+    for name, part, content in (("policy", "config.json", "{}"), ("encoder", "modules.json", "[]")):
+        (folder / name).mkdir()
+        (folder / name / part).write_text(content)
+        (folder / name / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+
+
 def make_talker(folder: Path) -> Path:
     """A policy that says letters, mostly others of other questions; sampled, it says others again."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
