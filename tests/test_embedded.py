@@ -141,3 +141,14 @@ def test_trained_adapter_changes_the_answers_of_the_real_policy(icd10, tmp_path)
         return sum(answer.casefold() in labels for answer in answers)
 
     assert answers_that_are_labels(tmp_path) >= answers_that_are_labels(None) + 5
+
+
+def test_real_policy_runs_in_packed_passes_in_both_dtypes(icd10):
+    from resources.model.agreement import run_path
+    from resources.training.agreement import LOOK_AT_A_STEP
+
+    for dtype in ("float32", "bfloat16"):
+        found = run_path(
+            lambda path, dtype=dtype: load_policy(CACHE / "policy", dtype=dtype, path=path), LOOK_AT_A_STEP
+        )
+        assert found == ("packed", "")
