@@ -84,10 +84,16 @@ def lines() -> Iterator[Case]:
     yield between(kind, "trailing commas", row("a?") + b",", b'{"prompt": "a?", "answer": "b",}')
     yield between(kind, "wrong types", *(row("a?", answer=value) for value in (7, None, [], {}, True)))
     yield between(
-        kind, "wrong ids", row("a?", id=True), row("a?", id=[1]), row("a?", id={"$ne": None}), row("a?", id=1.5)
+        kind,
+        "wrong ids",
+        row("a?", id=True),
+        row("a?", id=[1]),
+        row("a?", id={"$ne": None}),
+        row("a?", id=1.5),
+        bad=0,
     )
-    yield between(kind, "wrong splits", row("a?", split="dev"), row("a?", split=["train"]), row("a?", split=1))
-    yield between(kind, "wrong metadata", row("a?", metadata=3), row("a?", metadata=[]), row("a?", metadata="x"))
+    yield between(kind, "wrong splits", row("a?", split="dev"), row("a?", split=["train"]), row("a?", split=1), bad=0)
+    yield between(kind, "wrong metadata", row("a?", metadata=3), row("a?", metadata=[]), row("a?", metadata="x"), bad=0)
     yield between(
         kind, "not UTF-8", b'{"prompt": "caf\xe9"}', b"\xff\xfe", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80"
     )
