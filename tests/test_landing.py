@@ -8,8 +8,8 @@ from collections import namedtuple
 import polars as pl
 import pytest
 
+from apt_assets.landing.chunks import Chunk
 from apt_assets.landing.land import land_files
-from apt_assets.landing.readers import Chunk
 from apt_assets.landing.records import ROWS, contents_of, read_landed, sort_out
 from apt_assets.method.domain import build_domain
 from apt_assets.project import Project

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apt_assets.landing.readers import Chunk
+from apt_assets.landing.chunks import Chunk
 from apt_assets.landing.records import sort_out
 from apt_assets.method.domain import build_domain
 from apt_assets.method.near import near_held_out

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from apt_assets.engine.execute import run_stage
-from apt_assets.landing.readers import Chunk
+from apt_assets.landing.chunks import Chunk
 from apt_assets.landing.records import sort_out
 from apt_assets.method import counterfactual
 from apt_assets.method.domain import build_domain

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from apt_assets.landing.chunks import BadField
 from apt_assets.landing.formats import SHAPES, shape_of
 from apt_assets.landing.land import land_files
-from apt_assets.landing.readers import BadField
 from apt_assets.landing.records import as_further, check, contents_of, read_landed
 from tests import tiny
 

@@ -4,8 +4,8 @@ import reprlib
 import string
 from typing import Any
 
+from apt_assets.landing.chunks import BadField
 from apt_assets.landing.fields import text_of
-from apt_assets.landing.readers import BadField
 
 
 def from_choices(asked: str, choices: Any, answer: Any, fields: tuple[str, str]) -> tuple[str, str]:

@@ -14,8 +14,8 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from apt_assets.landing.chunks import BadField
 from apt_assets.landing.fields import text_of
-from apt_assets.landing.readers import BadField
 
 # How the roles are written: by OpenAI, ShareGPT, LLaMA-Factory, Gemini, Cohere, OASST and Llama's template.
 ROLES = {

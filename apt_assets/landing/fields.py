@@ -5,7 +5,7 @@ from functools import cache, lru_cache
 from itertools import groupby
 from typing import Any
 
-from apt_assets.landing.readers import SURROGATE, BadField
+from apt_assets.landing.chunks import SURROGATE, BadField
 
 LONGEST_TEXT = 1_000_000  # characters of a prompt or an answer
 SHORT_TEXT = 1000  # so short that nothing in it takes long

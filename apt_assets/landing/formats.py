@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from apt_assets.landing.chunks import BadField
 from apt_assets.landing.fields import Fields, Names, check_text
 from apt_assets.landing.preferences import read_chat, read_preference, usable_rejected
 from apt_assets.landing.questions import Reading, aliases_of, read_choice, read_label, read_pair, read_plain
-from apt_assets.landing.readers import BadField
 from apt_assets.landing.spellings import ANSWER, ANSWERED, ASKED, CHAT, CHOICES, CHOSEN, LABEL, PROMPT, QUESTION, TEXT
 
 

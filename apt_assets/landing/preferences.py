@@ -3,6 +3,7 @@
 from itertools import takewhile
 from typing import Any
 
+from apt_assets.landing.chunks import BadField
 from apt_assets.landing.dialogue import (
     Turn,
     as_question,
@@ -14,7 +15,6 @@ from apt_assets.landing.dialogue import (
 )
 from apt_assets.landing.fields import Fields, check_text, text_of
 from apt_assets.landing.questions import Reading, asked_turns, golds_of, question_of, system_of
-from apt_assets.landing.readers import BadField
 from apt_assets.landing.spellings import ASKED, CHAT, CHOSEN, PROMPT, REJECTED
 
 

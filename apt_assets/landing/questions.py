@@ -3,9 +3,9 @@
 from typing import Any, NamedTuple
 
 from apt_assets.landing.choices import from_choices
+from apt_assets.landing.chunks import BadField
 from apt_assets.landing.dialogue import Turn, as_question, check_order, said_by_assistant, turns_of
 from apt_assets.landing.fields import Fields, Names, text_of
-from apt_assets.landing.readers import BadField
 from apt_assets.landing.spellings import (
     ALIASES,
     ANSWER,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apt_assets.landing.chunks import SURROGATE, BadField, Chunk, printable, too_long, unreadable
+from apt_assets.landing.chunks import BadField, Chunk, printable, too_long, unreadable
 from apt_assets.landing.csv_files import read_csv
 from apt_assets.landing.json_files import read_json
 from apt_assets.landing.opening import PACKINGS, unpacked
@@ -18,8 +18,6 @@ from apt_assets.landing.parquet import read_batches
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-__all__ = ["SURROGATE", "BadField", "Chunk", "printable", "read_chunks"]
 
 
 def read_chunks(path: Path) -> Iterator[Chunk]:

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from apt_assets.landing.chunks import BadField, Chunk, printable
 from apt_assets.landing.fields import SHORT_TEXT, Fields, normal
 from apt_assets.landing.formats import read_record
-from apt_assets.landing.readers import BadField, Chunk, printable, read_chunks
+from apt_assets.landing.readers import read_chunks
 from apt_assets.landing.side_fields import SPLITS, metadata_of, side_fields, unknown_split
 from apt_assets.landing.spellings import ALIASES, REJECTED
 from resources.store.digest import digest_json, digest_rows

@@ -7,8 +7,8 @@ import json
 import re
 from typing import Any
 
+from apt_assets.landing.chunks import SURROGATE, BadField
 from apt_assets.landing.fields import Fields
-from apt_assets.landing.readers import SURROGATE, BadField
 
 SPLITS = ("train", "validation", "test")
 # The first word of a split's name, as data sets write it: dev, train_sft, validation_matched, test[:10%], held-out.

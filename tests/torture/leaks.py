@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from apt_assets.landing.readers import Chunk
+from apt_assets.landing.chunks import Chunk
 from apt_assets.landing.records import Landed, sort_out
 from apt_assets.method.domain import build_domain
 from apt_assets.method.pairing import build_pairs
