@@ -13,6 +13,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
 from apt_assets.project import Project
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.slow("daemon")
 
 
 class Ui:
-    """`apt-assets ui` as a process group of its own, and questions to it over GraphQL.
+    """`apt-assets ui` as a session of its own, and questions to it over GraphQL.
 
     home: its $APT_HOME, if it is not this process's.
     """
@@ -56,9 +57,12 @@ class Ui:
         self.kill()
 
     def kill(self):
-        """End all of its processes at once, as a machine that goes down does."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        """End all of its processes at once, as a machine that goes down does: those of its session, since Dagster has a
+        process group of its own."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(ProcessLookupError):
+                if os.getsid(process.pid) == self.process.pid:
+                    os.kill(process.pid, signal.SIGKILL)
         self.process.wait(30)
         self.log.close()
 
