@@ -160,17 +160,40 @@ class PassageItems(Table):
     words: int = pa.Field(ge=1, description="words in it: what white space parts")
 
 
+class AnchorTexts(Table):
+    """Texts that training holds the policy to."""
+
+    origin: str = pa.Field(
+        isin=["document", "chat", "file"],
+        description="begins as a document does, or where a user speaks; file: one of your own",
+    )
+    text: str = pa.Field(description="what stands behind that")
+    ids: list[int] = pa.Field(description="token ids of all of it")
+    given: int = pa.Field(ge=1, description="how many of the ids it begins with; those behind them are trained on")
+
+
+class AnchorLeftOut(Table):
+    """Texts that hold something of what a policy is measured by: a held-out row, or an item of a general task."""
+
+    origin: str = pa.Field(description="as in AnchorTexts")
+    text: str = pa.Field(description="what the model wrote, or what stood in a file")
+    shared: str = pa.Field(description="the words that stand in both, normalised")
+
+
 class TrainingLog(Table):
     """What TRL logged, one row per optimiser step that it logged."""
 
     step: int = pa.Field(ge=1, description="optimiser step")
-    loss: float = pa.Field(description="DPO + NLL, or NLL alone by training.objective, nats")
+    loss: float = pa.Field(description="DPO + NLL, or NLL alone by training.objective, and the weighted anchor, nats")
     margin: float = pa.Field(nullable=True, description="reward of chosen minus rejected, beta * nats; null: sft")
     reward_accuracy: float = pa.Field(
         nullable=True, ge=0, le=1, description="share of pairs with a positive margin; null: sft"
     )
     grad_norm: float = pa.Field(ge=0, description="before clipping")
     learning_rate: float = pa.Field(ge=0, description="of that step")
+    anchor: float = pa.Field(
+        nullable=True, description="the anchor's term before its weight, nats per token; null: without an anchor"
+    )
 
 
 # File name (without .parquet) -> its schema.
@@ -190,5 +213,7 @@ TABLES: dict[str, type[Table]] = {
     "domain_items": DomainItems,
     "general_items": GeneralItems,
     "passage_items": PassageItems,
+    "anchor_texts": AnchorTexts,
+    "anchor_left_out": AnchorLeftOut,
     "training_log": TrainingLog,
 }

@@ -194,6 +194,7 @@ def experiment(folder: Path) -> dict[str, Any]:
         "retrieval": {"encoder": str(folder / "encoder"), "per_case": 1},
         "mining": {"questions": 12},
         "training": {"batch_size": 4, "lora_rank": 2, "lora_alpha": 4, "warmup_steps": 0},
+        "anchor": {"texts": 6, "tokens": 8},
         "benchmarks": {"folder": str(folder / "tasks"), "tasks": {"colours": None}},
         # Random models on a handful of items: what the gate says is not what these tests are about.
         "gate": {"domain_tolerance": 1.0, "general_tolerance": 1.0},

@@ -6,6 +6,7 @@ from apt_assets.drawing import plots
 from apt_assets.engine.stage import Look, Plot, stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
+from apt_assets.rows.anchors import anchor_of
 from apt_assets.rows.policy import adapter_of
 from apt_assets.rows.references import REFERENCES, pair_keys, recipe_of, reference_rows, references_of
 from apt_assets.settings.iterations import ADAPTER_PARTS
@@ -39,9 +40,14 @@ def curves(look: Look) -> dict[str, Any]:
 
 
 @stage(
-    inputs=["preference_pairs/training_pairs.parquet", "policy"],
+    inputs=[
+        "preference_pairs/training_pairs.parquet",
+        "policy",
+        "anchor_texts/anchor_texts.parquet",
+        "anchor_texts/likely.safetensors",
+    ],
     rows=[REFERENCES],
-    settings=["training"],
+    settings=["training", "anchor.weight", "anchor.form", "anchor.texts_per_step"],
     outputs=[*ADAPTER_PARTS, "training_log.parquet"],
     main_table="training_log",
     lineage=dict.fromkeys(("loss", "margin", "reward_accuracy", "grad_norm"), FROM_PAIRS),
@@ -52,7 +58,8 @@ def curves(look: Look) -> dict[str, Any]:
 )
 def adapter_checkpoint(step: Step) -> None:
     """The LoRA adapter after training on this iteration's pairs (DPO + NLL, or plain fine-tuning: see
-    `training.objective`), continued from the policy's adapter. Safetensors only.
+    `training.objective`), continued from the policy's adapter and held to what the loop starts from on texts of its
+    own (`anchor`). Safetensors only.
     """
     from resources.training.checkpoints import Checkpoints
     from resources.training.trainer import train_adapter
@@ -87,6 +94,7 @@ def adapter_checkpoint(step: Step) -> None:
         references,
         Checkpoints(step.unfinished, step.check),
         fitted,
+        anchor_of(step, settings.seed),
     )
     step.write(log, "training_log")
     step.work["steps"] = log.height

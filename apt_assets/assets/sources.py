@@ -88,6 +88,14 @@ def initial_adapter(planner: Planner, iteration: str) -> str:
     return planner.world.identity("initial_adapter")
 
 
+@source(group="5_training")
+def anchor_folder(planner: Planner, iteration: str) -> str:
+    """The folder of general text of one's own (anchor.folder), by the content of its files; none: the model that the
+    loop starts from writes it.
+    """
+    return planner.world.identity("anchor_folder")
+
+
 @source(group="4_retrieval")
 def encoder(planner: Planner, iteration: str) -> str:
     """The sentence encoder, by the content of its files."""

@@ -295,6 +295,41 @@ class Training(Section):
         return self.model_copy(update={name: fields[name].default for name in UNUSED_BY_SFT})
 
 
+class Anchor(Section):
+    """What keeps the policy saying what it said before: the model that the loop starts from writes texts that nobody
+    asked for, and each training step holds the policy to it on some of them (resources/training/anchor.py)."""
+
+    weight: float = Field(0.3, ge=0, description="Of the term, beside the loss of `training`; 0: no anchor (measured).")
+    form: Literal["kl", "nll"] = Field(
+        "kl",
+        description="kl: divergence from what the loop starts from (learning without forgetting, arXiv 1606.09282); "
+        "nll: the texts as rows to learn.",
+    )
+    texts: int = Field(256, ge=0, description="How many there are; 0: no anchor (choice).")
+    texts_per_step: int = Field(1, ge=1, description="Drawn for each optimiser step (measured).")
+    tokens: int = Field(64, ge=8, description="Of each text, what it begins with aside (choice).")
+    temperature: float = Field(1.0, gt=0, description="At which they are sampled (context-free data, arXiv 2505.13811).")
+    chat_share: Fraction = Field(
+        0.33,
+        description="Of the texts, those that begin where a user would speak (Magpie, arXiv 2406.08464); the others "
+        "begin as a document does. Without a chat template all do (choice).",
+    )
+    folder: str | None = Field(
+        None, description="Folder with general text of your own, .txt and .md, in their place; null: none."
+    )
+
+    @model_validator(mode="after")
+    def forget_what_is_not_used(self) -> Self:
+        """The fingerprint must hold what decides the texts and the adapter, and only that."""
+        fields = type(self).model_fields
+        off = self.weight == 0 or self.texts == 0
+        unused = set(fields) if off else {"temperature", "chat_share"} if self.folder is not None else set()
+        if not unused:
+            return self
+        zero = {"weight": 0.0, "texts": 0} if off else {}
+        return self.model_copy(update={name: fields[name].default for name in unused} | zero)
+
+
 class Benchmarks(Section):
     """What decides promotion beside the domain's own validation rows."""
 
@@ -336,6 +371,7 @@ class Experiment(Section):
     retrieval: Retrieval = Retrieval()
     pairs: Pairs = Pairs()
     training: Training = Training()
+    anchor: Anchor = Anchor()
     benchmarks: Benchmarks = Benchmarks()
     gate: Gate = Gate()
     loop: Loop = Loop()

@@ -85,6 +85,17 @@ class Models:
         assert assessor.rubric.model is not None, "checked with the settings"
         return self._model_folder(assessor.rubric.model, "policy", "assessor.rubric.model")
 
+    @property
+    def anchor_folder(self) -> Path | None:
+        """Folder of general text of one's own; None: there is none. Raises UsageError if it is not there."""
+        named = self.experiment.anchor.folder
+        if named is None:
+            return None
+        folder = self._folder(named)
+        if not folder.is_dir():
+            raise UsageError(f"anchor.folder: no such folder: {folder}; name one with .txt or .md files, or null")
+        return require_readable(folder, "anchor.folder")
+
     def identity(self, name: str) -> str:
         """Digest of a model by what it is for; "none" where there is none, NOT_HERE where it is yet to be downloaded.
         Asks the files anew at every call."""

@@ -66,25 +66,51 @@ def generate(
 
     `choose` must tell each answer's token by that answer and its logits alone, so that this holds.
     """
-    encoded = [encode(policy, prompt) for prompt in prompts]
+    asked = [encode(policy, prompt) for prompt in prompts]
+    for places, found in go_on(
+        policy,
+        asked,
+        beginning=beginning(policy),
+        end=end_tokens(policy.model, policy.tokenizer),
+        max_new_tokens=max_new_tokens,
+        batch_tokens=batch_tokens,
+        choose=choose,
+    ):
+        yield places, [policy.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in found]
+
+
+def go_on(
+    policy: "Policy",
+    asked: Sequence[Ids],
+    *,
+    beginning: Ids,
+    end: set[int],
+    max_new_tokens: int,
+    batch_tokens: int,
+    choose: "Choose",
+) -> Batches[Ids]:
+    """What the policy says after each sequence of token ids, until a token of `end`, which is the last, or
+    `max_new_tokens`; see `generate`. beginning: what sequences usually begin with."""
     if policy.path != "packed":
-        yield from generate_plainly(policy, encoded, max_new_tokens, choose)
+        yield from go_on_plainly(policy, asked, end, max_new_tokens, choose)
         return
-    for prefix, places in by_prefix(encoded, beginning(policy)):
-        questions = [(place, encoded[place][len(prefix) :]) for place in places]
-        engine = Engine(policy, prefix, questions, max_new_tokens, batch_tokens, choose)
-        ended: dict[int, str] = {}
+    for prefix, places in by_prefix(asked, beginning):
+        questions = [(place, asked[place][len(prefix) :]) for place in places]
+        engine = Engine(policy.model, prefix, questions, end, max_new_tokens, batch_tokens, choose)
+        ended: dict[int, Ids] = {}
         while engine.waiting or engine.running:
             for request in engine.step():
-                ended[request.place] = said(policy, request.output_ids)
+                ended[request.place] = request.output_ids
             if len(ended) >= COMMIT_ROWS or not (engine.waiting or engine.running):
                 yield list(ended), list(ended.values())
                 ended = {}
 
 
-def generate_plainly(policy: "Policy", encoded: Sequence[Ids], max_new_tokens: int, choose: "Choose") -> Batches[str]:
-    """As `generate`, prompt by prompt."""
-    for place, ids in enumerate(encoded):
+def go_on_plainly(
+    policy: "Policy", asked: Sequence[Ids], end: set[int], max_new_tokens: int, choose: "Choose"
+) -> Batches[Ids]:
+    """As `go_on`, sequence by sequence."""
+    for place, ids in enumerate(asked):
 
         def next_token(output_ids: Ids, logits: "torch.Tensor", place: int = place) -> int:
             return int(choose([Request(place, 0, output_ids)], logits[None])[0])
@@ -92,16 +118,12 @@ def generate_plainly(policy: "Policy", encoded: Sequence[Ids], max_new_tokens: i
         found = plain.continuation(
             policy.model,
             ids,
-            end=sorted(end_tokens(policy.model, policy.tokenizer)),
+            end=sorted(end),
             max_new_tokens=max_new_tokens,
             choose=next_token,
             use_cache=policy.path == "plain",
         )
-        yield [place], [said(policy, found)]
-
-
-def said(policy: "Policy", output_ids: Ids) -> str:
-    return policy.tokenizer.decode(output_ids, skip_special_tokens=True).strip()
+        yield [place], [found]
 
 
 def inference(function: Any) -> Any:
@@ -171,16 +193,16 @@ class Engine:
 
     def __init__(
         self,
-        policy: "Policy",
+        model: Any,
         prefix: Ids,
         questions: list[tuple[int, Ids]],
+        end: set[int],
         max_new_tokens: int,
         batch_tokens: int,
         choose: "Choose",
     ):
-        self.model, self.prefix, self.choose = policy.model, len(prefix), choose
-        self.max_new_tokens, self.batch_tokens = max_new_tokens, batch_tokens
-        self.end = end_tokens(policy.model, policy.tokenizer)
+        self.model, self.prefix, self.choose = model, len(prefix), choose
+        self.max_new_tokens, self.batch_tokens, self.end = max_new_tokens, batch_tokens, end
         self.waiting = deque(sorted(questions, key=lambda question: (-len(question[1]), question[0])))
         self.max_running = max(batch_tokens // RUNNING_SHARE, 1)
         self.caches: dict[int, KVCache] = {}
@@ -188,7 +210,7 @@ class Engine:
             width = round_up(len(ids), CACHE_WIDTH)
             cache = self.caches.setdefault(width, KVCache(self.prefix + width + max_new_tokens, 0))
             cache.slots = min(cache.slots + 1, self.max_running)
-        self.constant = not shape_free(policy.model)
+        self.constant = not shape_free(model)
         self.prefix_states = self.prefill_prefix(prefix)
 
     @property

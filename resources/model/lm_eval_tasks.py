@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,16 +39,31 @@ class Task:
 
     rolling: its items are passages whose every token is scored, not questions with choices.
     keys: one per item, in order: the digest of the configuration and the item, so that an item is
-    scored again only if its text or the way it is asked changed.
+    scored again only if its text or the way it is asked changed. lines: the items as they stand in the data.
     """
 
     name: str
     config: dict[str, Any]
     keys: tuple[str, ...]
+    lines: tuple[str, ...]
 
     @property
     def rolling(self) -> bool:
         return bool(self.config["output_type"] == ROLLING)
+
+    def texts(self) -> list[str]:
+        """All that each item says."""
+        return [" ".join(strings_in(json.loads(line))) for line in self.lines]
+
+
+def strings_in(item: Any) -> Iterator[str]:
+    """The texts of an item, in order, but for what names it."""
+    if isinstance(item, str):
+        yield item
+    elif isinstance(item, list | dict):
+        parts = item if isinstance(item, list) else [value for key, value in item.items() if key != "id"]
+        for part in parts:
+            yield from strings_in(part)
 
 
 def load_tasks(folder: Path, items: dict[str, int | None], data: Path) -> list[Task]:
@@ -92,7 +107,7 @@ def load_task(path: Path, items: int | None, data: Path) -> Task:
     keys = tuple(digest_json([config, line]) for line in asked)
     absolute = {name: str(file.resolve()) for name, file in zip(files, found, strict=True)}
     config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": absolute}
-    return Task(path.stem, config, keys)
+    return Task(path.stem, config, keys, tuple(asked))
 
 
 def task_files(path: Path, data: Path) -> list[Path]:

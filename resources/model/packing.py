@@ -38,10 +38,12 @@ class Layout(Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """A stem and the branches that go on from it; each a list of token ids, possibly empty."""
+    """A stem and the branches that go on from it; each a list of token ids, possibly empty. alone: it does not go on
+    from what the other rows of its pack begin with."""
 
     stem: Ids
     branches: tuple[Ids, ...] = ()
+    alone: bool = False
 
     @property
     def length(self) -> int:
@@ -70,11 +72,12 @@ class Pack:
         self.prefix, self.starts = len(prefix), []
         for row in rows:
             self.starts.append(len(ids))
+            begins = 0 if row.alone else len(prefix)
             ids += row.stem
-            positions += range(len(prefix), len(prefix) + len(row.stem))
+            first = begins + len(row.stem)
+            positions += range(begins, first)
             for branch in row.branches:
                 ids += branch
-                first = len(prefix) + len(row.stem)
                 positions += range(first, first + len(branch))
         self.used = len(ids)
         self.size = max(size, round_up(self.used, UNIT))
@@ -174,6 +177,7 @@ def group_rows(rows: Sequence[Row], starts: Sequence[int], prefix: int, device: 
         seen = (seen & torch.ones(width, width, dtype=torch.bool).tril()) | torch.eye(width, dtype=torch.bool)
         mask = torch.zeros(len(members), 1, width, prefix + width)
         mask[:, 0, :, prefix:].masked_fill_(~seen, float("-inf"))
+        mask[[rows[number].alone for number in members], :, :, :prefix] = float("-inf")
         groups.append(Group(index.to(device), mask.to(device)))
     return groups
 

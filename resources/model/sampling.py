@@ -15,6 +15,7 @@ from resources.store.rows import Batches
 if TYPE_CHECKING:
     import torch
 
+    from resources.model.generation import Choose
     from resources.model.prompts import Policy
 
 ROWS = 64  # distributions at once, which bounds their memory
@@ -24,6 +25,11 @@ def sample(
     policy: "Policy", prompts: Sequence[str], *, seeds: Sequence[str], temperature: float, **named: Any
 ) -> Batches[str]:
     """Answers as `generate` gives them, sampled. seeds: of each prompt. temperature: above 0. named: of `generate`."""
+    return generate(policy, prompts, choose=by_seed(seeds, temperature), **named)
+
+
+def by_seed(seeds: Sequence[str], temperature: float) -> "Choose":
+    """Chooses the tokens of each answer by its own seed."""
 
     def choose(requests: Sequence[Request], logits: "torch.Tensor") -> "torch.Tensor":
         import torch
@@ -32,7 +38,7 @@ def sample(
         given = torch.tensor(points, dtype=torch.float64, device=logits.device)[:, None]
         return torch.cat([draw(*part, temperature) for part in zip(logits.split(ROWS), given.split(ROWS), strict=True)])
 
-    return generate(policy, prompts, choose=choose, **named)
+    return choose
 
 
 def draw(logits: "torch.Tensor", points: "torch.Tensor", temperature: float) -> "torch.Tensor":

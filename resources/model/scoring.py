@@ -55,6 +55,23 @@ def score_answers(
         for place, question in enumerate(questions):
             yield [place], [[plain.score(model, question.context, answer) for answer in question.answers]]
         return
+    for places, logits, targets in expected(model, questions, batch_tokens=batch_tokens, prefix=prefix):
+        with torch.inference_mode():
+            log_probs, greedy = of_targets(logits, torch.tensor(targets, device=model.device))
+        yield places, by_answer([questions[place] for place in places], log_probs, greedy)
+
+
+def expected(
+    model: Any, questions: Sequence[Question], *, batch_tokens: int, prefix: Ids | None = None
+) -> "Iterator[tuple[list[int], torch.Tensor, list[int]]]":
+    """(positions of the questions, logits, targets) of each pass of a model that is loaded for packed rows; see
+    `score_answers`.
+
+    logits: (answer tokens, vocabulary), in float32, what is expected in the place of each, answer by answer; targets:
+    the tokens that stand there.
+    """
+    import torch
+
     size, most = (0, 0) if shape_free(model) else (batch_tokens, batch_tokens // TARGET_SHARE)
     for beginning, places in passes(questions, prefix or [], batch_tokens):
         asked = [questions[place] for place in places]
@@ -70,8 +87,7 @@ def score_answers(
                 use_cache=False,
                 logits_to_keep=torch.tensor(keep, device=model.device),
             ).logits[0, : len(states)]
-            log_probs, greedy = of_targets(logits.float(), torch.tensor(targets, device=model.device))
-        yield places, by_answer(asked, log_probs, greedy)
+        yield places, logits.float(), targets
 
 
 def passes(questions: Sequence[Question], prefix: Ids, batch_tokens: int) -> Iterator[tuple[Ids, list[int]]]:

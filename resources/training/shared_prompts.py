@@ -7,38 +7,77 @@ asked for, so TRL's losses, metrics, logging, callbacks and checkpoints are its 
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-from resources.model.packing import Pack, Row, common_prefix
+from resources.model.packing import Ids, Pack, Row, common_prefix
 
 if TYPE_CHECKING:
     import torch
 
 
-def share_prompts(backbone: Any) -> None:
-    """Let a backbone that is called with (2 x pairs, length) ids and mask compute shared tokens once.
+@dataclass
+class Along:
+    """Texts that go through the next pass beside the pairs: their token ids, and then the states of each but the last,
+    (tokens - 1, size)."""
+
+    texts: list[Ids] = field(default_factory=list)
+    states: "list[torch.Tensor]" = field(default_factory=list)
+
+
+def share_prompts(backbone: Any, along: Along | None = None) -> None:
+    """Let a backbone that is called with (2 x pairs, length) ids and mask compute shared tokens once, and the texts of
+    `along` with them.
 
     Padding must stand on the right and the second half hold the pairs' other answers, as in TRL's
     batches. The hidden states of padding, and of the last token of each sequence, which predicts
-    nothing, are those of some other token.
+    nothing, are those of some other token. Called with `states`, it returns these: see `logits_of`.
     """
-    original = backbone.forward
+    from transformers.modeling_outputs import MoeModelOutputWithPast
 
-    def forward(self: Any, input_ids: "torch.Tensor", attention_mask: "torch.Tensor", **others: Any) -> Any:
+    original, along = backbone.forward, along or Along()
+
+    def forward(
+        self: Any,
+        input_ids: "torch.Tensor",
+        attention_mask: "torch.Tensor | None" = None,
+        states: "torch.Tensor | None" = None,
+        **others: Any,
+    ) -> Any:
+        if states is not None:
+            return MoeModelOutputWithPast(last_hidden_state=states)
+        assert attention_mask is not None, "TRL gives one"
         lengths = attention_mask.sum(1).tolist()
         sequences = [ids[:length] for ids, length in zip(input_ids.tolist(), lengths, strict=True)]
-        pack, places = pack_pairs(sequences, input_ids.shape[1], input_ids.device)
+        pack, places = pack_pairs(sequences, input_ids.shape[1], input_ids.device, along.texts)
         output = original(input_ids=pack.ids, position_ids=pack.positions, layout=pack, **others)
-        output.last_hidden_state = output.last_hidden_state[0][places]
+        found = output.last_hidden_state[0]
+        starts = pack.starts[len(pack.starts) - len(along.texts) :]
+        along.states = [found[start : start + len(ids) - 1] for start, ids in zip(starts, along.texts, strict=True)]
+        output.last_hidden_state = found[places]
         return output
 
     backbone.forward = MethodType(forward, backbone)
 
 
-def pack_pairs(sequences: list[list[int]], length: int, device: Any) -> "tuple[Pack, torch.Tensor]":
-    """The pack of pairs (i, i + half), and (sequences, length): where each token's state stands in it."""
+def logits_of(model: Any, states: "torch.Tensor") -> "torch.Tensor":
+    """What the head of a causal model whose backbone shares prompts makes of states (tokens, size): (tokens,
+    vocabulary). The model's own forward does it, with whatever scale or cap it has."""
+    import torch
+
+    ids = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
+    return model(input_ids=ids, states=states[None], use_cache=False).logits[0]
+
+
+def pack_pairs(
+    sequences: list[Ids], length: int, device: Any, along: Sequence[Ids] = ()
+) -> "tuple[Pack, torch.Tensor]":
+    """The pack of pairs (i, i + half), and (sequences, length): where each token's state stands in it.
+
+    along: sequences that are the pack's last rows, alone, each without its last token.
+    """
     import torch
 
     half = len(sequences) // 2
@@ -51,10 +90,11 @@ def pack_pairs(sequences: list[list[int]], length: int, device: Any) -> "tuple[P
         Row(one[:stem], tuple(rest for rest in (one[stem:], other[stem:]) if rest))
         for (one, other), stem in zip(pairs, stems, strict=True)
     ]
+    rows += [Row(ids[:-1], alone=True) for ids in along]
     pack = Pack(sequences[0][:prefix], rows, device=device)
     places = torch.zeros(len(sequences), length, dtype=torch.long)
     places[:, :prefix] = torch.arange(prefix)
-    for number, (start, stem) in enumerate(zip(pack.starts, stems, strict=True)):
+    for number, (start, stem) in enumerate(zip(pack.starts, stems, strict=False)):
         first = start + stem
         for place, ids in ((number, sequences[number]), (number + half, sequences[number + half])):
             places[place, prefix : prefix + stem] = torch.arange(start, start + stem)

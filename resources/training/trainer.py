@@ -26,10 +26,11 @@ from resources.model.packing import set_shape_free
 from resources.model.policy import Policy, RunPath, beginning, load_base
 from resources.model.scoring import Question, score_answers
 from resources.store.rows import Batches, Compute, collect, renumber
+from resources.training.anchor import Anchor, add_anchor
 from resources.training.checkpoints import Checkpoints
 from resources.training.examples import Fit, fit_of, tokenise_pairs
 from resources.training.own_logits import score_by_logits
-from resources.training.shared_prompts import completion_positions_only, give_reference, share_prompts
+from resources.training.shared_prompts import Along, completion_positions_only, give_reference, share_prompts
 
 if TYPE_CHECKING:
     import polars as pl
@@ -76,6 +77,7 @@ def train_adapter(
     fill_reference: Fill | None = None,
     checkpoints: Checkpoints | None = None,
     fitted: Callable[[Fit], None] = lambda fit: None,
+    anchor: Anchor | None = None,
 ) -> "pl.DataFrame":
     """Train on `pairs` (prompt, chosen, rejected) from `previous_adapter`, or from a fresh LoRA if None.
 
@@ -84,7 +86,7 @@ def train_adapter(
     `progress` gets (optimiser step, of how many). `fill_reference` may know log-probabilities of the
     reference model, [chosen, rejected] in nats for each pair; it is asked for all of them, under sft for
     none. `checkpoints`: where it keeps how far it is, and goes on from. `fitted` gets what of the pairs is trained,
-    before anything is.
+    before anything is. `anchor`: what is added to the loss (resources/training/anchor.py); None: nothing.
     """
     from resources.training.fused_lora import fuse_lora
 
@@ -98,11 +100,14 @@ def train_adapter(
         values = fill_reference(compute) if fill_reference else collect(pairs.height, compute(all_pairs))
         known = [values[row] for row in trainer.train_dataset["row"]]
     give_reference(trainer, [chosen for chosen, _ in known], [rejected for _, rejected in known])
-    if recipe.path == "packed":
+    along = Along() if recipe.path == "packed" else None
+    if along is not None:
         fuse_lora(trainer.model)
-        share_prompts(trainer.model.get_base_model().base_model)
+        share_prompts(trainer.model.get_base_model().base_model, along)
     else:
         score_by_logits(trainer.model.get_base_model())
+    if anchor is not None:
+        add_anchor(trainer, anchor, along)
     with completion_positions_only():
         trainer.train(resume_from_checkpoint=checkpoints and keep_checkpoints(trainer, checkpoints))
     # Not trainer.save_model: that also writes training_args.bin, which is a pickle.
@@ -263,9 +268,10 @@ def training_log(history: list[dict[str, float]], objective: str) -> "pl.DataFra
         "reward_accuracy": "rewards/accuracies",
         "grad_norm": "grad_norm",
         "learning_rate": "learning_rate",
+        "anchor": "anchor",
     }
     if objective == "sft":
         # TRL logs rewards, of answers that were left out.
         columns = {name: key for name, key in columns.items() if not key.startswith("rewards/")}
-    steps = [{name: entry[key] for name, key in columns.items()} for entry in history if "loss" in entry]
+    steps = [{name: entry.get(key) for name, key in columns.items()} for entry in history if "loss" in entry]
     return pl.DataFrame(steps, schema=TrainingLog.empty().schema)

@@ -1,0 +1,205 @@
+"""Texts that the model which the loop starts from writes unasked, and what it expects in each of their places."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from apt_assets.engine.scope import RowScope
+from apt_assets.engine.view import View
+from apt_assets.rows import policy
+from resources.store.digest import digest_json
+from resources.store.kinds import RowKind
+from resources.store.rows import Batches, RowTable, renumber
+
+if TYPE_CHECKING:
+    import polars as pl
+    import torch
+
+    from apt_assets.engine.step import Step
+    from resources.model.packing import Ids
+    from resources.model.unprompted import Origin
+    from resources.training.anchor import Anchor
+
+WRITTEN = RowKind(
+    "written",
+    table="anchors",
+    settings=(*policy.SETTINGS, "policy.batch_tokens", "anchor.tokens", "anchor.temperature"),
+    identities=policy.IDENTITIES,
+    libraries=policy.LIBRARIES,
+    given=("adapter",),
+    code=(__name__,),
+)
+LIKELY = RowKind(
+    "likely",
+    table="anchors",
+    settings=(*policy.SETTINGS, "policy.batch_tokens"),
+    identities=policy.IDENTITIES,
+    libraries=policy.LIBRARIES,
+    given=("adapter",),
+    code=(__name__,),
+)
+KINDS = (WRITTEN, LIKELY)
+PARTS = ("int32", "float32")  # of a row of LIKELY: tokens, and their log-probabilities in nats
+
+
+@dataclass(frozen=True)
+class Text:
+    """origin: where it begins, or "file" of one's own. given: how many of its token ids it begins with, unscored."""
+
+    origin: str
+    ids: "Ids"
+    given: int
+    said: str  # what stands behind that
+
+
+def origins(texts: int, chat_share: float) -> "list[Origin]":
+    """Where each text begins. A longer list begins with a shorter one: more texts are the same ones and others."""
+    return ["chat" if int((n + 1) * chat_share) > int(n * chat_share) else "document" for n in range(texts)]
+
+
+def written_keys(origins: "Sequence[Origin]") -> list[str]:
+    return [f"{origin}-{n}" for n, origin in enumerate(origins)]
+
+
+def written_rows(view: View) -> RowTable:
+    return view.rows(WRITTEN, adapter=policy.initial_adapter(view))
+
+
+def written_texts(step: "Step") -> list[Text]:
+    """As many as `anchor.texts` says, each sampled by its place in the list."""
+    from resources.model.policy import load_tokenizer
+
+    settings = step.settings.anchor
+    begins = origins(settings.texts, settings.chat_share)
+    if not begins:
+        return []
+    keys = written_keys(begins)
+    found = step.fill(
+        WRITTEN,
+        keys,
+        lambda scope, missing: renumber(
+            write(scope, [begins[n] for n in missing], [keys[n] for n in missing]), missing
+        ),
+        "anchor texts",
+        "texts",
+        adapter=policy.initial_adapter(step),
+    ).values
+    tokenizer = load_tokenizer(step.outside("base_model"))
+    return [as_text(tokenizer, origin, ids, len(ids) - settings.tokens) for origin, ids in zip(begins, found, strict=True)]
+
+
+def own_texts(step: "Step") -> list[Text]:
+    """Pieces of the files of `anchor.folder`. Raises UnreadableText."""
+    from resources.model.own_texts import pieces
+    from resources.model.policy import load_tokenizer
+
+    settings, tokenizer = step.settings.anchor, load_tokenizer(step.outside("base_model"))
+    found = pieces(step.outside("anchor_folder"), tokenizer, settings.tokens, settings.texts)
+    # The first token is predicted by nothing.
+    return [as_text(tokenizer, "file", ids, max(len(ids) - settings.tokens, 1)) for ids in found]
+
+
+def as_text(tokenizer: Any, origin: str, ids: "Ids", given: int) -> Text:
+    return Text(origin, ids, given, tokenizer.decode(ids[given:]))
+
+
+def screened(texts: Sequence[Text], measured: Sequence[str]) -> "tuple[list[Text], pl.DataFrame]":
+    """(texts that hold nothing of what a policy is measured by, AnchorLeftOut of the others)."""
+    import polars as pl
+
+    from apt_assets.method.screening import held
+    from schemas.tables import AnchorLeftOut
+
+    found = held([text.said for text in texts], measured)
+    kept = [text for place, text in enumerate(texts) if place not in found]
+    rows = [(texts[place].origin, texts[place].said, run) for place, run in found.items()]
+    return kept, pl.DataFrame(rows, schema=AnchorLeftOut.empty().schema, orient="row")
+
+
+def as_table(texts: Sequence[Text]) -> "pl.DataFrame":
+    """AnchorTexts."""
+    import polars as pl
+
+    from schemas.tables import AnchorTexts
+
+    rows = [(text.origin, text.said, text.ids, text.given) for text in texts]
+    return pl.DataFrame(rows, schema=AnchorTexts.empty().schema, orient="row")
+
+
+def write(scope: RowScope, origins: "Sequence[Origin]", seeds: Sequence[str]) -> "Batches[Ids]":
+    from resources.model import unprompted
+
+    settings = scope.settings
+    return unprompted.say(
+        policy.open_policy(scope),
+        origins,
+        seeds=seeds,
+        tokens=settings.anchor.tokens,
+        temperature=settings.anchor.temperature,
+        batch_tokens=settings.policy.batch_tokens,
+    )
+
+
+def save_likely(step: "Step", texts: Sequence[Text]) -> None:
+    """Write likely.safetensors: tokens and log_probs of all texts, one after another, (places, likeliest)."""
+    import torch
+    from safetensors.torch import save_file
+
+    found = [unpacked(row) for row in likely_rows(step, [(text.ids, text.given) for text in texts])] if texts else []
+    names = dict(zip(("tokens", "log_probs"), zip(*found, strict=True), strict=False))
+    save_file({name: torch.cat(parts) for name, parts in names.items()}, step.out / "likely.safetensors")
+
+
+def likely_rows(step: "Step", texts: "Sequence[tuple[Ids, int]]") -> list[dict[str, Any]]:
+    return step.fill(
+        LIKELY,
+        [digest_json(text)[:32] for text in texts],
+        lambda scope, missing: renumber(expect(scope, [texts[n] for n in missing]), missing),
+        "what they make likely",
+        "texts",
+        adapter=policy.initial_adapter(step),
+    ).values
+
+
+def expect(scope: RowScope, texts: "Sequence[tuple[Ids, int]]") -> Batches[dict[str, Any]]:
+    from resources.model.likely import likely_tokens
+
+    opened = policy.open_policy(scope)
+    for places, found in likely_tokens(opened, texts, batch_tokens=scope.settings.policy.batch_tokens):
+        yield places, [packed(*its) for its in found]
+
+
+def packed(*tensors: "torch.Tensor") -> dict[str, Any]:
+    """{shape, parts} of tensors of one shape: a row is JSON, and these are thousands of numbers."""
+    arrays = [tensor.cpu().numpy().astype(f"<{dtype[0]}4") for tensor, dtype in zip(tensors, PARTS, strict=True)]
+    return {"shape": list(arrays[0].shape), "parts": [base64.b64encode(array.tobytes()).decode() for array in arrays]}
+
+
+def unpacked(row: dict[str, Any]) -> "tuple[torch.Tensor, torch.Tensor]":
+    import torch
+
+    tokens, log_probs = (
+        torch.frombuffer(bytearray(base64.b64decode(part)), dtype=getattr(torch, dtype)).view(row["shape"])
+        for part, dtype in zip(row["parts"], PARTS, strict=True)
+    )
+    return tokens, log_probs
+
+
+def anchor_of(view: View, training_seed: int) -> "Anchor | None":
+    """The anchor of a training, of the stage's anchor_texts; None: there is none."""
+    from safetensors.torch import load_file
+
+    from resources.training.anchor import Anchor, AnchorText
+
+    settings = view.settings.anchor
+    table = view.read("anchor_texts")
+    if table.is_empty():
+        return None
+    texts = [AnchorText(ids, given) for ids, given in table.select("ids", "given").rows()]
+    if settings.form == "kl":
+        likely = load_file(view.artifact("anchor_texts", "likely.safetensors"))
+        places = [text.said for text in texts]
+        each = zip(texts, likely["tokens"].split(places), likely["log_probs"].split(places), strict=True)
+        texts = [replace(text, likely=tokens, log_probs=log_probs) for text, tokens, log_probs in each]
+    return Anchor(texts, settings.weight, settings.form, settings.texts_per_step, training_seed)

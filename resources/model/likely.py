@@ -1,0 +1,40 @@
+"""What a model expects in each place of a text: its likeliest tokens, and how likely they are."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from resources.model import plain
+from resources.model.packing import Ids, is_packed
+from resources.model.prompts import Policy
+from resources.model.scoring import Question, expected
+from resources.store.rows import Batches
+
+if TYPE_CHECKING:
+    import torch
+
+LIKELY = 64  # tokens in each place
+
+
+def likely_tokens(
+    policy: Policy, texts: Sequence[tuple[Ids, int]], *, batch_tokens: int
+) -> "Batches[tuple[torch.Tensor, torch.Tensor]]":
+    """`likeliest` of each text, in the places of its tokens but the first ones, which are given. texts: (token ids, how
+    many are given)."""
+    asked = [Question(ids[:given], (ids[given:],)) for ids, given in texts]
+    if not is_packed(policy.model):
+        for place, question in enumerate(asked):
+            yield [place], [likeliest(plain.log_probabilities(policy.model, question.context, *question.answers))]
+        return
+    for places, logits, _ in expected(policy.model, asked, batch_tokens=batch_tokens):
+        tokens, log_probs = likeliest(logits)
+        lengths = [asked[place].targets for place in places]
+        yield places, list(zip(tokens.split(lengths), log_probs.split(lengths), strict=True))
+
+
+def likeliest(logits: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
+    """(tokens, their log-probabilities in nats), each (places, LIKELY), likeliest first. logits: (places, vocabulary).
+
+    Of a vocabulary of no more than that, all tokens but the least likely.
+    """
+    log_probs, tokens = logits.float().log_softmax(-1).topk(min(LIKELY, logits.shape[-1] - 1))
+    return tokens, log_probs
