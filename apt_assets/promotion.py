@@ -29,7 +29,7 @@ class LoopPlanner(Planner):
     _decided: int = 0  # iterations 1..n that were looked at, in order
 
     def verdict(self, iteration: str) -> dict[str, Any] | None:
-        """{passed, reason, ...} of the iteration's gate, None while it is not fresh. An iteration
+        """{passed, reason, checks, scale, ...} of the iteration's gate, None while it is not fresh. An iteration
         without bad cases trains nothing, unless it trains on every row: {passed: False, no_bad_cases: True, reason}."""
         if iteration not in self._verdicts:
             self._verdicts[iteration] = self._decide(iteration)
@@ -45,6 +45,18 @@ class LoopPlanner(Planner):
             number = number_of(iteration)
             self._promoted[iteration] = self._promoted_until(key_of(number - 1)) if number > 1 else None
         return self._promoted[iteration]
+
+    def scored_by(self, iteration: str) -> str:
+        """The stage with the scores of what an iteration stands for: the gate, of an adapter that it passed at a
+        smaller scale; else benchmark_scores, of the adapter as it was trained; base_scores of BASE."""
+        if iteration == BASE:
+            return "base_scores"
+        verdict = self.verdict(iteration)
+        return "benchmark_scores" if verdict is None or verdict.get("scale", 1) == 1 else "gate"
+
+    def adapter_of(self, iteration: str) -> str:
+        """The stage with the adapter that `scored_by` is of."""
+        return "promoted_adapter" if self.scored_by(iteration) == "gate" else "adapter_checkpoint"
 
     def promoted_count(self, iteration: str) -> int:
         """How many earlier iterations passed their gate: the length of the adapter's chain."""

@@ -103,7 +103,7 @@ class Bench:
         gain, passed = self.gain.get(key, 0.1), key not in self.refused
         scores = {"candidate": 0.5 + gain, "reference": 0.5, "difference": gain, "against": "the base model"}
         checks = [{"name": "domain", "passed": passed, **scores}, {"name": "general", "passed": True}]
-        return {"passed": passed, "reason": "said the test", "checks": checks}
+        return {"passed": passed, "reason": "said the test", "checks": checks, "scale": 1.0, "scales": []}
 
     # -- what the daemon would make of a request ---------------------------------------------------
 

@@ -163,6 +163,16 @@ def counterfactuals(inputs, settings, code, right, fill):
     return [[*row, marks[json.dumps(row)]] for row in rows]
 
 
+def anchor_texts(inputs, settings, outside, code, fill):
+    start = [outside["base_model"], outside["initial_adapter"], outside["execution"], settings["policy.dtype"]]
+    context, texts = [start, settings["anchor.tokens"], code["write"]], list(range(settings["anchor.texts"]))
+    written = fill("anchors", context, texts, lambda n: small([*context, n], 10**6))
+    measured = [prompt for part in ("validation", "test") for prompt, _ in inputs["heldout_rows"][f"{part}.parquet"]]
+    own, share = outside["anchor_folder"], settings["anchor.chat_share"]
+    kept = [[n, text, own, share] for n, text in written.items() if text % 7 != small(measured, 7)]
+    return {"anchor_texts.parquet": kept, "likely.safetensors": [len(kept), settings["anchor.form"]]}
+
+
 def adapter_checkpoint(inputs, settings, outside, code, fill):
     made = small(
         [
@@ -170,6 +180,8 @@ def adapter_checkpoint(inputs, settings, outside, code, fill):
             inputs["policy"],
             settings["training.objective"],
             settings["training.beta"],
+            inputs["anchor_texts/anchor_texts.parquet"] and settings["anchor.weight"],
+            inputs["anchor_texts/likely.safetensors"],
             code["train"],
         ],
         6,
@@ -185,7 +197,8 @@ def scores(policy_of, settings, outside, code, parts, fill):
     items = {name: ask(policy_of, settings, code, parts[name], fill) for name in ("validation", "test")}
     tasks = [outside["benchmark_tasks"] * 10 + n for n in range(3)]
     general = fill("scores", [policy_of, code["score"]], tasks, lambda item: small([policy_of, code["score"], item], 3))
-    return {"domain_items.parquet": items, "general_items.parquet": general}
+    passages = small([policy_of, code["score"], "passages"], 3)
+    return {"domain_items.parquet": items, "general_items.parquet": general, "passage_items.parquet": passages}
 
 
 def base_scores(inputs, settings, outside, code, fill):
@@ -213,19 +226,29 @@ def gate(inputs, settings, outside, code, fill):
     general = sum(inputs["base_scores/general_items.parquet"].values()) - sum(
         inputs["benchmark_scores/general_items.parquet"].values()
     )
-    passed = ours - theirs >= -settings["gate.domain_tolerance"] and general <= 4
+    general += inputs["benchmark_scores/passage_items.parquet"] - inputs["base_scores/passage_items.parquet"]
+    gained = ours - theirs >= -settings["gate.domain_tolerance"]
+    # As it was trained, or else at the largest scale at which little enough is lost.
+    scales = [1, *sorted(settings["promotion.scales"], reverse=True)]
+    scale = next((scale for scale in scales if scale * general <= 2), 1)
+    passed = gained and scale * general <= 2
     check = {"name": "domain", "candidate": ours, "reference": theirs, "difference": ours - theirs, "against": "x"}
     reason = f"{ours} {theirs} {general} {inputs['base_scores/start.json']}"
-    return {"verdict.json": {"passed": passed, "reason": reason, "checks": [check]}}
+    found = {"verdict.json": {"passed": passed, "reason": reason, "checks": [check], "scale": scale if passed else 1}}
+    if passed and scale != 1:
+        rows = inputs["benchmark_scores/domain_items.parquet"]
+        found["domain_items.parquet"] = {part: its[: round(scale * len(its))] for part, its in rows.items()}
+    return found
 
 
 def promoted_adapter(inputs, settings, outside, code, fill):
-    return {file: inputs[f"adapter_checkpoint/{file}"] for file in ADAPTER_PARTS}
+    config, weights = (inputs[f"adapter_checkpoint/{file}"] for file in ADAPTER_PARTS)
+    return {ADAPTER_PARTS[0]: config, ADAPTER_PARTS[1]: inputs["gate/verdict.json"]["scale"] * weights}
 
 
 FUNCTIONS = {f.__name__: f for f in (
-    heldout_rows, base_scores, domain_dataset, retrieval_index, policy, eval_predictions, bad_cases, neighbors,
-    preference_pairs, adapter_checkpoint, benchmark_scores, gate, promoted_adapter,
+    heldout_rows, base_scores, anchor_texts, domain_dataset, retrieval_index, policy, eval_predictions, bad_cases,
+    neighbors, preference_pairs, adapter_checkpoint, benchmark_scores, gate, promoted_adapter,
 )}  # fmt: skip
 # Which pieces of code each stage can reach.
 CODE = {
@@ -236,13 +259,15 @@ CODE = {
     "bad_cases": ("select",),
     "retrieval_index": ("embed",),
     "adapter_checkpoint": ("train",),
+    "anchor_texts": ("write",),
 }
 
-PIECE = {"answers": "generate", "grades": "grade", "embeddings": "embed", "scores": "score"}
+PIECE = {"answers": "generate", "grades": "grade", "embeddings": "embed", "scores": "score", "anchors": "write"}
 
 
 OUTSIDE = (
-    "base_model", "execution", "initial_adapter", "encoder", "grader", "grader_execution", "benchmark_tasks",
+    "base_model", "execution", "initial_adapter", "anchor_folder", "encoder", "grader", "grader_execution",
+    "benchmark_tasks",
 )  # fmt: skip
 
 
@@ -253,7 +278,7 @@ class World(Project):
     """
 
     def __init__(self, home: Path):
-        super().__init__(Experiment(name="t", loop={"max_iterations": 2}), home)
+        super().__init__(Experiment(name="t", loop={"max_iterations": 2}, anchor={"texts": 3}), home)
         self.pieces = {piece: [0, 0] for stage in CODE.values() for piece in stage}
         for name in OUTSIDE:
             if not (home / name).exists():
@@ -454,6 +479,12 @@ def scratch(world: World, snapshots: dict[str, list[str]]) -> dict:
         content = FUNCTIONS[name](inputs, settings, outside, world.effects(name), fill)
         found[key, name] = json.loads(json.dumps(content))
 
+    def to_beat(key):
+        if key == BASE:
+            return found[BASE, "base_scores"]["domain_items.parquet"]
+        scaled = found[key, "gate"].get("domain_items.parquet")
+        return found[key, "benchmark_scores"]["domain_items.parquet"] if scaled is None else scaled
+
     def value(key, given, promoted):
         producer, _, file = given.partition("/")
         if producer in STAGES:
@@ -465,14 +496,13 @@ def scratch(world: World, snapshots: dict[str, list[str]]) -> dict:
             "previous_adapter": [adapter_version(adapter), adapter]
             if (adapter := promoted and found[promoted[-1], "promoted_adapter"])
             else [world.identity("initial_adapter"), {}],
-            "reference_scores": found.get(
-                (promoted[-1], "benchmark_scores") if promoted else (BASE, "base_scores"), {}
-            ).get("domain_items.parquet"),
+            "reference_scores": to_beat(promoted[-1] if promoted else BASE),
         }[given]
 
     promoted: list[str] = []
     compute(BASE, "heldout_rows", {"rows": world.landed_rows(world.landed())})
-    compute(BASE, "base_scores", {"heldout_rows": found[BASE, "heldout_rows"]})
+    for name in ("base_scores", "anchor_texts"):
+        compute(BASE, name, {"heldout_rows": found[BASE, "heldout_rows"]})
     ended = False
     digests = {key: world.landing_files(key) for key in snapshots}
     for key in sorted(snapshots):

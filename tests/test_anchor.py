@@ -143,6 +143,7 @@ def test_texts_of_a_step_count_the_same_in_one_pass_and_in_eight(tiny_folder, tm
     rows = rows_to_learn(16).with_columns(chosen=rows_to_learn(16)["prompt"].str.slice(0, 6))
     found = []
     for name, parts in (("8x1", 1), ("1x8", 8)):
+
         def accumulating(*arguments, parts=parts):
             trainer = make_trainer(*arguments)
             trainer.args.gradient_accumulation_steps = parts
@@ -177,9 +178,7 @@ def test_divergence_of_the_likely_tokens_is_no_more_than_the_whole_and_less_by_w
     assert (coarse <= whole + 1e-6).all()
     others = torch.ones(40, 500, dtype=torch.bool).scatter(1, tokens, False)
     share = (p.exp() * others).sum(-1)
-    within = [
-        (a := p[n][others[n]].log_softmax(-1)).exp() @ (a - q[n][others[n]].log_softmax(-1)) for n in range(40)
-    ]
+    within = [(a := p[n][others[n]].log_softmax(-1)).exp() @ (a - q[n][others[n]].log_softmax(-1)) for n in range(40)]
     assert torch.allclose(whole - coarse, share * torch.stack(within), atol=1e-5)
 
 

@@ -126,7 +126,7 @@ def test_a_refused_gate_says_what_fell_short_and_what_to_do():
         "name": "general", "passed": False, "candidate": 0.4, "reference": 0.5, "difference": -0.1, "low": -0.15,
         "high": -0.05, "tolerance": 0.05, "items": 400, "against": "the base model",
     }  # fmt: skip
-    found = check_metadata(check, "0002", gate_passed=False)
+    found = check_metadata(check, "0002", {"passed": False, "scale": 1.0})
     assert found["comparison"].startswith("general refused: 40.0% against 50.0% of the base model")
     assert "Nothing is promoted" in found["what_follows"].value
     assert "/assets/preference_pairs?partition=0002" in found["what_follows"].value

@@ -87,7 +87,7 @@ def write_experiment(path: Path, models: Path, changes: dict | None = None) -> P
         "retrieval": {"encoder": str(models / "encoder"), "per_case": 1},
         "training": {"batch_size": 8, "lora_rank": 2, "lora_alpha": 4},
         "benchmarks": {"folder": str(models / "tasks"), "tasks": {"colours": None}},
-        "gate": {"domain_tolerance": 1.0, "general_tolerance": 1.0},
+        "gate": tiny.OPEN_GATE,
     }
     for section, values in (changes or {}).items():
         content[section] = {**content.get(section, {}), **values}

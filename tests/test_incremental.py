@@ -96,7 +96,7 @@ def computed_home(tmp_path_factory, tiny_folder):
         "mining": {"questions": None},
         "training": {"batch_size": 4, "lora_rank": 2, "lora_alpha": 4, "warmup_steps": 0},
         "benchmarks": {"folder": "HOME/tasks", "tasks": {"colours": None}},
-        "gate": {"domain_tolerance": 1.0, "general_tolerance": 1.0},
+        "gate": tiny.OPEN_GATE,
     }
     (home / "base.yaml").write_text(yaml.safe_dump(content))
     tiny.write_jsonl(home / "landing" / "colours.jsonl", tiny.domain_rows(ROWS))

@@ -58,7 +58,7 @@ def test_full_loop_trains_two_iterations_then_reuses_everything(project):
     again, lines = run(project, 2)
     assert again.passed
     assert again.computed == []
-    assert len(again.reused) == len(result.computed) + len(result.reused) == 24
+    assert len(again.reused) == len(result.computed) + len(result.reused) == 25
     assert lines == []
 
 
@@ -170,7 +170,7 @@ def test_fine_tuning_on_every_row_goes_on_where_no_answer_is_wrong(make_experime
         mining={"questions": None},
         pairs={"replay": "pool", "replay_share": None},
         training={"objective": "sft", "learning_rate": 1e-3},
-        gate={"domain_tolerance": 1.0, "general_tolerance": 1.0},
+        gate=tiny.OPEN_GATE,
     )
     land_what_the_policy_says_anyway(path)
     project = Project.open(path)

@@ -1,11 +1,14 @@
+import dataclasses
 import math
+import re
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apt_assets.method.gate import decide, paired_bootstrap
+from apt_assets.method.gate import Scores, Tolerances, decide, paired_bootstrap
 from apt_assets.method.measures import by_label
 from apt_assets.method.mining import draw_questions, select_bad_cases
 from apt_assets.method.pairing import build_pairs
@@ -84,12 +87,17 @@ def domain(right):
     return pl.DataFrame(rows, schema=DomainItems.empty().schema, orient="row")
 
 
-def verdict(candidate, promoted, general, base):
-    return decide(
-        domain(candidate), domain(promoted), items(general), items(base),
-        promoted="the base model", start="the base model",
-        domain_tolerance=0.0, general_tolerance=0.05, confidence=0.95, resamples=500,
-    )  # fmt: skip
+TOLERANCES = Tolerances(0.0, 0.05, None, 0.05, confidence=0.95, resamples=500)
+
+
+def passages(nats):
+    return table("passage_items", [("p", n, float(value), 20) for n, value in enumerate(nats)])
+
+
+def verdict(candidate, promoted, general, base, rolled=((), ()), tolerances=TOLERANCES):
+    start = Scores(domain(promoted), items(base), passages(rolled[1]))
+    found = Scores(domain(candidate), items(general), passages(rolled[0]))
+    return decide(found, start.domain, start, tolerances, promoted="the base model", name="the base model")
 
 
 def test_gate_passes_a_better_domain_with_unchanged_general_ability():
@@ -114,6 +122,68 @@ def test_gate_refuses_when_too_few_items_could_tell():
     assert not result["passed"]
 
 
+ALL_RIGHT = ([True] * 20, [False] * 20, [True] * 400, [True] * 400)
+
+
+@pytest.mark.parametrize(("more", "passes"), [(0.01, True), (0.04, True), (0.06, False), (0.5, False)])
+def test_gate_refuses_word_perplexity_that_rose_by_more_than_the_tolerance(more, passes):
+    before = [60 + n % 7 for n in range(50)]
+    result = verdict(*ALL_RIGHT, rolled=([nats + 20 * math.log1p(more) for nats in before], before))
+    check = result["checks"][-1]
+    assert (check["name"], check["passed"]) == ("perplexity", passes)
+    assert check["difference"] == pytest.approx(more)
+    assert check["candidate"] == pytest.approx(check["reference"] * (1 + more))
+    assert (f"difference {100 * more:+.1f} %" in result["reason"]) is (not passes or result["passed"])
+
+
+def test_gate_refuses_passages_whose_rise_is_not_told_from_one_beyond_the_tolerance():
+    before = [60.0] * 8
+    apart = [3.0, -2.0] * 4
+    result = verdict(*ALL_RIGHT, rolled=([a + b for a, b in zip(before, apart, strict=True)], before))
+    assert not result["passed"]
+    assert "perplexity refused" in result["reason"]
+    assert "a loss of less than" in result["reason"]
+
+
+def test_gate_refuses_golds_that_became_less_likely_although_all_are_still_right():
+    lost = items([True] * 400).with_columns(gold=pl.lit(-1.05))
+    start = Scores(domain([False] * 20), items([True] * 400), passages([]))
+    tolerances = dataclasses.replace(TOLERANCES, likelihood_tolerance=0.02)
+    result = decide(Scores(domain([True] * 20), lost, passages([])), start.domain, start, tolerances,
+                    promoted="it", name="it")  # fmt: skip
+    assert "likelihood refused: -1.050 against -1.000 of it, difference -0.050 nats" in result["reason"]
+    assert [check["passed"] for check in result["checks"]] == [True, True, False]
+
+
+def test_gate_says_how_many_items_would_see_the_tolerance_and_so_many_do():
+    def one_in_ten_turned(count):
+        turned = [n % 20 == 0 for n in range(count)], [n % 20 == 10 for n in range(count)]
+        return verdict([True] * 20, [False] * 20, [not it for it in turned[0]], [not it for it in turned[1]],
+                       tolerances=dataclasses.replace(TOLERANCES, general_tolerance=0.02))  # fmt: skip
+
+    few = one_in_ten_turned(400)
+    assert not few["passed"]
+    needed = int(re.search(r"seen less than 80% of the time: ([\d,]+) items", few["reason"])[1].replace(",", ""))
+    assert needed == pytest.approx(0.1 * (1.96 + 0.84) ** 2 / 0.02**2, rel=0.02)
+    enough = one_in_ten_turned(needed + 10)
+    assert enough["passed"]
+    assert "of the time" not in enough["reason"]
+
+
+def test_loss_of_the_size_that_is_called_visible_is_refused_four_times_in_five():
+    # The smallest visible loss is what it says: of made-up scores that lose so much, about four in five are told from
+    # no loss.
+    count, changed = 1000, 0.1
+    visible = (1.96 + 0.84) * math.sqrt(changed / count)
+    draw = np.random.default_rng(1)
+    seen = 0
+    for _ in range(300):
+        difference = draw.choice([-1, 1, 0], count, p=[(changed + visible) / 2, (changed - visible) / 2, 1 - changed])
+        _, high = paired_bootstrap(pl.Series(difference.astype(float)), 0.95, 500)
+        seen += high < 0
+    assert 0.7 < seen / 300 < 0.9
+
+
 def test_gate_without_validation_rows_refuses():
     result = verdict([], [], [True] * 100, [True] * 100)
     assert not result["passed"]
@@ -122,9 +192,10 @@ def test_gate_without_validation_rows_refuses():
 
 def test_bootstrap_interval_holds_the_difference_and_is_repeatable():
     frame = pl.DataFrame({"right": [True] * 60 + [False] * 40, "right_reference": [True] * 50 + [False] * 50})
-    low, high = paired_bootstrap(frame, 0.95, 1000)
+    differences = frame["right"].cast(float) - frame["right_reference"].cast(float)
+    low, high = paired_bootstrap(differences, 0.95, 1000)
     assert low < 0.10 < high
-    assert (low, high) == paired_bootstrap(frame, 0.95, 1000)
+    assert (low, high) == paired_bootstrap(differences, 0.95, 1000)
 
 
 def test_wilson_interval_of_no_trials_says_nothing_is_known():
@@ -191,10 +262,8 @@ def test_right_is_four_or_five_for_scores_gate_and_what_was_forgotten_whatever_i
     graded = [(*prediction(f"v{grade}", grade), "validation") for grade in range(1, 6)]
     rows = pl.DataFrame(graded, schema=DomainItems.empty().schema, orient="row")
     assert summarise(rows, items([]), table("passage_items", []))["domain"]["validation"]["lenient"]["mean"] == 0.4
-    verdict_of_five = decide(
-        rows, rows, items([True]), items([True]), promoted="it", start="it",
-        domain_tolerance=0.0, general_tolerance=1.0, confidence=0.95, resamples=500,
-    )  # fmt: skip
+    scores = Scores(rows, items([True]), passages([]))
+    verdict_of_five = decide(scores, rows, scores, TOLERANCES, promoted="it", name="it")
     assert verdict_of_five["checks"][0]["candidate"] == 0.4
     worse = rows.with_columns(grade=pl.lit(3, pl.Int8))
     assert changed_rows(rows, worse)[0]["forgotten"] == 2, "3 is not right, though it need not be bad"

@@ -48,6 +48,8 @@ class Editor:
             ("pairs", "rejected", ["own", "given"]),
             ("pairs", "replay", ["answered_right", "pool"]), ("training", "objective", ["dpo", "sft"]),
             ("gate", "domain_tolerance", [0.0, 0.3, 1.0]), ("policy", "batch_tokens", [256, 1024]),
+            ("anchor", "texts", [2, 4]), ("anchor", "weight", [0.3, 1.0]), ("anchor", "form", ["kl", "nll"]),
+            ("promotion", "scales", [[], [0.5], [0.7, 0.3]]),
         ])  # fmt: skip
         self.world.set(section, **{name: self.dice.choice(values)})
 

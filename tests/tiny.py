@@ -6,6 +6,10 @@ from typing import Any
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"&"
 COLOURS = {"sky": "blue", "grass": "green", "blood": "red", "coal": "black", "snow": "white"}
+# Random models on a handful of items: what the gate says is not what most tests are about.
+OPEN_GATE = {
+    "domain_tolerance": 1.0, "general_tolerance": 1.0, "likelihood_tolerance": None, "perplexity_tolerance": None
+}  # fmt: skip
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -196,8 +200,7 @@ def experiment(folder: Path) -> dict[str, Any]:
         "training": {"batch_size": 4, "lora_rank": 2, "lora_alpha": 4, "warmup_steps": 0},
         "anchor": {"texts": 6, "tokens": 8},
         "benchmarks": {"folder": str(folder / "tasks"), "tasks": {"colours": None}},
-        # Random models on a handful of items: what the gate says is not what these tests are about.
-        "gate": {"domain_tolerance": 1.0, "general_tolerance": 1.0},
+        "gate": OPEN_GATE,
     }
 
 

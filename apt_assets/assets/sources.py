@@ -30,7 +30,8 @@ def promoted(planner: Planner, iteration: str) -> tuple[str, str] | None:
 
 def scores_to_beat(planner: Planner, iteration: str) -> tuple[str, str]:
     earlier = of_the_loop(planner).promoted_before(iteration)
-    return (BASE, "base_scores") if earlier is None else (earlier, "benchmark_scores")
+    earlier = BASE if earlier is None else earlier
+    return earlier, of_the_loop(planner).scored_by(earlier)
 
 
 def initial_adapter_now(world: "World", planner: Planner, iteration: str) -> str:

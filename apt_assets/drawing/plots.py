@@ -66,16 +66,21 @@ def label_rates(rows: Sequence[Mapping[str, Any]], before: str, after: str, most
 
 
 def training_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Loss, reward margin and reward accuracy by optimiser step, the latter two where they are known. logs:
+    """Loss, anchor, reward margin and reward accuracy by optimiser step, all but the first where they are known. logs:
     series (an iteration) -> rows of a TrainingLog; at most SERIES series. Raises ValueError for more."""
     if len(logs) > SERIES:
         raise ValueError(f"{len(logs)} series; a plot shows at most {SERIES}")
     logs = {name: log for name, log in logs.items() if log}
-    panels = {"loss": "loss, nats", "margin": "reward margin", "reward_accuracy": "reward accuracy"}
+    panels = {
+        "loss": "loss, nats",
+        "anchor": "anchor, nats a token",
+        "margin": "reward margin",
+        "reward_accuracy": "reward accuracy",
+    }
     known = {column: {name: log for name, log in logs.items() if log[0][column] is not None} for column in panels}
     panels = {column: heading for column, heading in panels.items() if known[column] or not logs}
     height = 98 * len(panels)
-    says = "By optimiser step: loss, margin and accuracy of the rewards." if len(panels) > 1 else "By optimiser step."
+    says = "By optimiser step." if len(panels) == 1 else f"By optimiser step: {', '.join(panels.values())}."
     drawing = Drawing("Training curves", height + 36, says)
     last = max((row["step"] for log in logs.values() for row in log), default=1)
     across = scale(1, last, LEFT, RIGHT)
@@ -125,6 +130,30 @@ def scores_by_iteration(iterations: Sequence[Mapping[str, Any]]) -> str:
         if position in marked:
             drawing.text(across(position), 196, entry["iteration"], anchor="middle")
     drawing.legend(SCORES, 220)
+    return drawing.svg
+
+
+def scale_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Validation against general accuracy of one adapter at several scales. curves: series (an iteration) -> points
+    {scale, domain, general, passed}; at most SERIES series. Raises ValueError for more."""
+    if len(curves) > SERIES:
+        raise ValueError(f"{len(curves)} series; a plot shows at most {SERIES}")
+    drawing = Drawing("Domain against general ability by scale", 222, "Percent; large dots passed the gate.")
+    domain, general = ([point[name] for curve in curves.values() for point in curve] for name in ("domain", "general"))
+    up = scale(min(domain), max(domain), 150, 24)
+    across = scale(min(general), max(general), LEFT + 24, RIGHT - 24)
+    drawing.axis(ticks(min(domain), max(domain)), up, LEFT, RIGHT, "{:.0%}")
+    for number, (name, curve) in enumerate(curves.items()):
+        path = [(across(point["general"]), up(point["domain"])) for point in curve]
+        drawing.path(path, f"s{number}", name)
+        for (x, y), point in zip(path, curve, strict=True):
+            says = f"{name}, scale {point['scale']:g}: validation {point['domain']:.1%}, general {point['general']:.1%}"
+            drawing.dot(x, y, f"s{number}", says, 5 if point["passed"] else 2.5)
+            drawing.text(x, y - 8, f"{point['scale']:g}", anchor="middle", small=True)
+    for value in {min(general), max(general)}:
+        drawing.text(across(value), 178, f"{value:.1%}", anchor="middle", small=True)
+    drawing.text(RIGHT, 194, "general accuracy", anchor="end")
+    drawing.legend(list(curves), 214)
     return drawing.svg
 
 

@@ -44,6 +44,10 @@ class Look(Protocol):
         """{iteration, scores} of base and the iterations that are scored, up to the one that is looked at."""
         ...
 
+    def verdicts(self) -> dict[str, dict[str, Any]]:
+        """What the gate said, by iteration; of no more than a plot holds."""
+        ...
+
     def labels(self) -> list[str]:
         """The normalised labels that compete with each other; none of a task with free answers."""
         ...

@@ -16,7 +16,7 @@ from apt_assets.engine.plan import BELOW
 from apt_assets.engine.progress import Progress, throttled
 from apt_assets.engine.stage import SOURCES, Source, Stage
 from apt_assets.orchestration.ledger import Ledger, code_version, dependencies
-from apt_assets.orchestration.metadata import check_metadata, metadata
+from apt_assets.orchestration.metadata import NOT_CHECKED, check_metadata, metadata
 from apt_assets.project import Project
 from apt_assets.report.ending import of_the_machine
 from apt_assets.settings.experiment import UsageError
@@ -100,7 +100,7 @@ def stage_asset(project: Project, stage: Stage, display: Display) -> dg.AssetsDe
 
 
 def gate_checks(project: Project, display: Display) -> dg.AssetChecksDefinition:
-    """The gate as two blocking checks on benchmark_scores: a refusal stops promoted_adapter."""
+    """The gate as blocking checks on benchmark_scores: a refusal stops promoted_adapter."""
     specs = [
         dg.AssetCheckSpec(
             name=f"{name}_gate",
@@ -113,6 +113,8 @@ def gate_checks(project: Project, display: Display) -> dg.AssetChecksDefinition:
         for name, description in (
             ("domain", "Validation accuracy is not below that of the promoted adapter (else: roll back)."),
             ("general", "General accuracy is not below that of base_scores by more than the tolerance."),
+            ("likelihood", "Nor is the log-likelihood of the golds of general items."),
+            ("perplexity", "Nor is word perplexity of passages above that of base_scores."),
         )
     ]
 
@@ -124,13 +126,15 @@ def gate_checks(project: Project, display: Display) -> dg.AssetChecksDefinition:
         assert verdict is not None, "the gate was computed just now"
         if not verdict["passed"]:
             announce(project, iteration, context)
-        for check in verdict["checks"]:
+        found = {f"{check['name']}_gate": check for check in verdict["checks"]}
+        for spec in specs:
+            check = found.get(spec.name)
             yield dg.AssetCheckResult(
                 asset_key="benchmark_scores",
-                check_name=f"{check['name']}_gate",
-                passed=check["passed"],
+                check_name=spec.name,
+                passed=check is None or check["passed"],
                 severity=dg.AssetCheckSeverity.ERROR,
-                metadata=check_metadata(check, iteration, gate_passed=verdict["passed"]),
+                metadata=NOT_CHECKED if check is None else check_metadata(check, iteration, verdict),
             )
 
     return gate

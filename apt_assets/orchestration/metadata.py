@@ -207,7 +207,10 @@ def links(iteration: str, manifest: Manifest) -> str:
     return "; ".join(parts) or "nothing in the graph"
 
 
-def check_metadata(check: dict[str, Any], iteration: str, *, gate_passed: bool) -> dict[str, Any]:
+NOT_CHECKED = {"comparison": "not checked: its tolerance is null, or there is nothing to compare"}
+
+
+def check_metadata(check: dict[str, Any], iteration: str, verdict: dict[str, Any]) -> dict[str, Any]:
     """What a gate check shows: the comparison in a sentence, what follows from it, and its numbers."""
     from apt_assets.method.gate import Check
 
@@ -220,7 +223,12 @@ def check_metadata(check: dict[str, Any], iteration: str, *, gate_passed: bool) 
         )
     )
     follows = "The adapter is promoted: the next iteration starts from it."
-    if not gate_passed:
+    if verdict["passed"] and verdict["scale"] != 1:
+        follows = (
+            f"The adapter is promoted at {verdict['scale']:g} of its scale, at which this holds: as it was trained, it "
+            "was refused. The next iteration starts from it."
+        )
+    if not verdict["passed"]:
         follows = (
             "Nothing is promoted: the loop stops, and what was promoted before stays in use. To go on, land new data "
             f"(`apt-assets land FILE`), or change a setting and run again. Its {scores}, {pairs} and {training} tell "

@@ -49,10 +49,10 @@ def write(project: Project, planner: LoopPlanner, key: str, what: What, target: 
             source = fresh(project, planner, key, "preference_pairs")
             write_pairs(project, source / "preference_pairs.parquet", target)
         case "results":
-            source = fresh(project, planner, key, "benchmark_scores")
+            source = fresh(project, planner, key, planner.scored_by(key))
             write_results(project, key, source, target)
         case "adapter" | "merged":
-            source = fresh(project, planner, key, "adapter_checkpoint")
+            source = fresh(project, planner, key, planner.adapter_of(key))
             (write_merged if what == "merged" else write_adapter)(project, source, target)
             card = model_card(project, planner, key, merged=what == "merged")
             (target / "README.md").write_text(card, encoding="utf-8")

@@ -73,12 +73,15 @@ class ProjectLook:
         return {name: tables[name] for name in (names if len(names) <= SERIES else [names[0], *names[1 - SERIES :]])}
 
     def scored(self, key: str, file: str) -> "pl.DataFrame | None":
-        return self.table(key, "base_scores" if key == BASE else "benchmark_scores", file)
+        return self.table(key, self.planner.scored_by(key), file)
 
     def scores(self) -> list[dict[str, Any]]:
-        manifests = {key: self.manifest(key, "benchmark_scores") for key in self.history}
-        manifests = {BASE: self.manifest(BASE, "base_scores"), **manifests}
+        manifests = {key: self.manifest(key, self.planner.scored_by(key)) for key in [BASE, *self.history]}
         return [{"iteration": key, "scores": m.facts} for key, m in manifests.items() if m is not None]
+
+    def verdicts(self) -> dict[str, dict[str, Any]]:
+        found = {key: self.planner.verdict(key) for key in self.keys[-SERIES:]}
+        return {key: verdict for key, verdict in found.items() if verdict is not None}
 
     def labels(self) -> list[str]:
         """The normalised labels if the task is closed, else none: as the assessor has it, unless most

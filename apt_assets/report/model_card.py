@@ -42,6 +42,8 @@ def verdict(planner: LoopPlanner, key: str) -> str:
     found = planner.verdict(key)
     if found is None:
         return "Its gate has not decided yet."
+    if found["scale"] != 1:
+        return f"The gate promoted it at {found['scale']:g} of the scale at which it was trained."
     return f"The gate {'promoted' if found['passed'] else 'REFUSED'} it."
 
 
@@ -64,7 +66,7 @@ def how_to_load(project: Project, merged: bool) -> str:
 
 def scores(planner: LoopPlanner, key: str) -> str:
     """What the loop started from against this one; shares in percent with 95 % Wilson intervals."""
-    found = {BASE: facts(planner, BASE, "base_scores"), key: facts(planner, key, "benchmark_scores")}
+    found = {at: facts(planner, at, planner.scored_by(at)) for at in (BASE, key)}
     rows = []
     for label, path in (
         ("domain, test, exact %", ("domain", "test", "exact")),

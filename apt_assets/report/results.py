@@ -25,7 +25,7 @@ def results(project: Project) -> dict[str, Any]:
                 seen.add((name, plan.manifest.fingerprint))
             stages[name] = {"status": plan.status, "causes": plan.causes, "seconds": seconds}
         entry: dict[str, Any] = {"iteration": key, "stages": stages}
-        entry["scores"] = facts(planner, key, "base_scores" if key == BASE else "benchmark_scores")
+        entry["scores"] = facts(planner, key, planner.scored_by(key))
         if key != BASE:
             entry["bad_cases"] = facts(planner, key, "bad_cases").get("rows")
             # Until they are trained on, those that were made.

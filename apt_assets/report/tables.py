@@ -37,6 +37,8 @@ def score_rows(found: dict[str, Any]) -> list[list[str]]:
             )
             cells = [interval(part) for part in parts]
         verdict = "-" if gate is None else "promoted" if gate["passed"] else "refused"
+        if gate and gate["passed"] and gate["scale"] != 1:
+            verdict = f"promoted at {gate['scale']:g}"
         verdict = "no bad cases" if gate and "no_bad_cases" in gate else verdict
         counts = [str(entry[name]) if entry.get(name) is not None else "-" for name in ("bad_cases", "pairs")]
         rows.append([entry["iteration"], *cells, *counts, verdict])

@@ -86,7 +86,9 @@ def written_texts(step: "Step") -> list[Text]:
         adapter=policy.initial_adapter(step),
     ).values
     tokenizer = load_tokenizer(step.outside("base_model"))
-    return [as_text(tokenizer, origin, ids, len(ids) - settings.tokens) for origin, ids in zip(begins, found, strict=True)]
+    return [
+        as_text(tokenizer, origin, ids, len(ids) - settings.tokens) for origin, ids in zip(begins, found, strict=True)
+    ]
 
 
 def own_texts(step: "Step") -> list[Text]:

@@ -14,19 +14,22 @@ if TYPE_CHECKING:
     import polars as pl
 
     from apt_assets.engine.step import Step
+    from apt_assets.method.gate import Scores
     from resources.model.lm_eval_tasks import Task
 
 OUTPUTS = ("domain_items.parquet", "general_items.parquet", "passage_items.parquet", "scores.json")
 
 
 def score_policy(step: "Step", adapter: Adapter | None, heldout: "dict[str, pl.DataFrame]", labels: list[str]) -> None:
-    """Write domain_items, general_items and passage_items.parquet and scores.json for base model + adapter.
+    """Write OUTPUTS for base model + adapter. heldout: split -> Examples. labels: those that compete."""
+    write_scores(step, scores_of(step, adapter, heldout, labels))
 
-    heldout: split -> Examples. labels: those that compete.
-    """
+
+def scores_of(step: "Step", adapter: Adapter | None, heldout: "dict[str, pl.DataFrame]", labels: list[str]) -> "Scores":
+    """Of base model + adapter."""
     import polars as pl
 
-    from apt_assets.method.scores import summarise
+    from apt_assets.method.gate import Scores
 
     # Before anything is generated: a task that cannot be used should not cost the domain's answers.
     tasks = tasks_of(step)
@@ -34,13 +37,19 @@ def score_policy(step: "Step", adapter: Adapter | None, heldout: "dict[str, pl.D
         answer_and_grade(step, adapter, rows, labels, f"{split} rows").with_columns(split=pl.lit(split))
         for split, rows in heldout.items()
     )
-    general, passages = score_general(step, adapter, tasks)
-    step.write(domain, "domain_items")
-    step.write(general, "general_items")
-    step.write(passages, "passage_items")
-    scores = summarise(domain, general, passages)
-    (step.out / "scores.json").write_text(json.dumps(scores, indent=1))
-    step.facts.update(scores)
+    return Scores(domain, *score_general(step, adapter, tasks))
+
+
+def write_scores(step: "Step", scores: "Scores") -> None:
+    """OUTPUTS."""
+    from apt_assets.method.scores import summarise
+
+    step.write(scores.domain, "domain_items")
+    step.write(scores.general, "general_items")
+    step.write(scores.passages, "passage_items")
+    summary = summarise(scores.domain, scores.general, scores.passages)
+    (step.out / "scores.json").write_text(json.dumps(summary, indent=1))
+    step.facts.update(summary)
 
 
 def work_to_score(

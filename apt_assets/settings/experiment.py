@@ -308,7 +308,9 @@ class Anchor(Section):
     texts: int = Field(256, ge=0, description="How many there are; 0: no anchor (choice).")
     texts_per_step: int = Field(1, ge=1, description="Drawn for each optimiser step (measured).")
     tokens: int = Field(64, ge=8, description="Of each text, what it begins with aside (choice).")
-    temperature: float = Field(1.0, gt=0, description="At which they are sampled (context-free data, arXiv 2505.13811).")
+    temperature: float = Field(
+        1.0, gt=0, description="At which they are sampled (context-free data, arXiv 2505.13811)."
+    )
     chat_share: Fraction = Field(
         0.33,
         description="Of the texts, those that begin where a user would speak (Magpie, arXiv 2406.08464); the others "
@@ -345,10 +347,26 @@ class Gate(Section):
 
     domain_tolerance: Fraction = Field(0.0, description="Accuracy it may lose to the promoted (choice).")
     general_tolerance: Fraction = Field(
-        0.05, description="Accuracy it may lose to the base model or initial adapter (choice)."
+        0.01, description="General accuracy it may lose to the base model or initial adapter, as a share (choice)."
+    )
+    likelihood_tolerance: float | None = Field(
+        0.02, ge=0, description="Log-likelihood of general golds it may lose, nats per character; null: any (choice)."
+    )
+    perplexity_tolerance: float | None = Field(
+        0.05, ge=0, description="By what share word perplexity of passages may rise; null: by any (choice)."
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the paired bootstrap.")
     resamples: int = Field(2000, ge=100, description="Of the paired bootstrap.")
+
+
+class Promotion(Section):
+    """What is promoted where the gate refuses for lost general ability alone: the same adapter, scaled down."""
+
+    scales: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(max_length=9)] = Field(
+        [0.7, 0.5],
+        description="By which the adapter's update is multiplied: each is scored, and the best that passes is promoted "
+        "(Wise-FT, arXiv 2109.01903); []: none.",
+    )
 
 
 class Loop(Section):
@@ -374,6 +392,7 @@ class Experiment(Section):
     anchor: Anchor = Anchor()
     benchmarks: Benchmarks = Benchmarks()
     gate: Gate = Gate()
+    promotion: Promotion = Promotion()
     loop: Loop = Loop()
 
     @field_validator("pairs")

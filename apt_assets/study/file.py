@@ -15,12 +15,17 @@ from resources.yaml_file import read_yaml
 
 # A study looks at what a recipe does, so no gate stops an arm on the way; whether the domain's own gate would
 # have promoted the result is worked out afterwards.
-OPEN_GATE = {"gate.domain_tolerance": 1.0, "gate.general_tolerance": 1.0}
+OPEN_GATE = {
+    "gate.domain_tolerance": 1.0,
+    "gate.general_tolerance": 1.0,
+    "gate.likelihood_tolerance": None,
+    "gate.perplexity_tolerance": None,
+}
 FEW = 1  # items of each general task that a training run scores: every task has one
 SEEDED = ("training.seed", "mining.seed")
 # Arms differ in how they train. What they are measured by is the domain's, but for how the frozen weights are held.
 THEIRS = ("policy.device", "policy.dtype", "policy.quantization", "assessor.bad_below")
-OF_THE_DOMAIN = ("owners", "data", "policy", "assessor", "benchmarks", "gate")
+OF_THE_DOMAIN = ("owners", "data", "policy", "assessor", "benchmarks", "gate", "promotion")
 
 
 # Of a study file that works on an experiment file.

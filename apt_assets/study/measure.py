@@ -79,7 +79,7 @@ MEASURES = ("validation", "test", "exact", "general", "gold", "margin", "perplex
 
 def scores_of(planner: LoopPlanner, key: str) -> dict[str, Any]:
     """`method.scores.summarise` of an iteration, or of BASE."""
-    return facts(planner, key, "base_scores" if key == BASE else "benchmark_scores")
+    return facts(planner, key, planner.scored_by(key))
 
 
 def of_domain(scores: dict[str, Any]) -> dict[str, float]:

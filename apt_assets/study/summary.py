@@ -3,9 +3,9 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from apt_assets.method.gate import decide, start_in_words
+from apt_assets.method.gate import Scores, Tolerances, decide, start_in_words
 from apt_assets.method.grades import is_right
 from apt_assets.settings.reader import load_experiment
 from apt_assets.study.advice import advice
@@ -15,9 +15,6 @@ from apt_assets.study.measure import MEASURES
 from apt_assets.study.statistics import holm, over_seeds, paired_test
 from apt_assets.study.wanted import Known, Outcome, all_runs, best_candidate, final
 from resources.store.tables import read_table
-
-if TYPE_CHECKING:
-    import polars as pl
 
 SIGNIFICANT = 0.05
 COMPARED = ("test", "general")  # measures that are tested against the control
@@ -141,27 +138,29 @@ class Scored:
     home: Path
     domain: str
 
-    def tables(self, outcome: Outcome) -> "tuple[pl.DataFrame, pl.DataFrame]":
-        """(DomainItems, GeneralItems) of what a run came to, or of the start."""
+    def tables(self, outcome: Outcome) -> Scores:
+        """Of what a run came to, or of the start."""
         folder = self.home / outcome["scored"]
-        return read_table(folder / "domain_items.parquet"), read_table(folder / "general_items.parquet")
+        return Scores(*(read_table(folder / f"{name}_items.parquet") for name in ("domain", "general", "passage")))
 
     def gate(self, before: Outcome, outcome: Outcome, source: str | None) -> dict[str, Any]:
         """{passed, reason} of the gate of the domain's own experiment file, against what the run started from."""
-        (domain, general), (old_domain, old_general) = self.tables(outcome), self.tables(before)
+        found, start = self.tables(outcome), self.tables(before)
         experiment = load_experiment(self.study.domain_file(self.domain))
-        start = source or start_in_words(experiment.policy.initial_adapter)
-        settings = experiment.gate.model_dump()
-        return decide(domain, old_domain, general, old_general, promoted=start, start=start, **settings)
+        name = source or start_in_words(experiment.policy.initial_adapter)
+        tolerances = Tolerances(**experiment.gate.model_dump())
+        return decide(found, start.domain, start, tolerances, promoted=name, name=name)
 
     def item_means(self, found: dict[int, Outcome]) -> dict[str, dict[Any, float]]:
         """{test, general: {item: share of the seeds in which it is right}} of the outcomes of one arm."""
         total: dict[str, dict[Any, float]] = {"test": {}, "general": {}}
         for outcome in found.values():
-            domain, general = self.tables(outcome)
-            rows = domain.filter(split="test").select("row_id", "grade").iter_rows()
+            scores = self.tables(outcome)
+            rows = scores.domain.filter(split="test").select("row_id", "grade").iter_rows()
             right = {"test": {row: is_right(grade) for row, grade in rows}}
-            right["general"] = {(task, n): it for task, n, it in general.select("task", "item", "correct").iter_rows()}
+            right["general"] = {
+                (task, n): it for task, n, it in scores.general.select("task", "item", "correct").iter_rows()
+            }
             for measure, its in right.items():
                 for key, value in its.items():
                     total[measure][key] = total[measure].get(key, 0.0) + value / len(found)

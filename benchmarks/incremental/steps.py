@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Config = dict[str, Any]
 HELD_OUT = ("validation", "test")
+MEASURED = ("correct", "margin", "gold")
 
 
 def read_domain(files: Sequence[str], config: Config) -> dict[str, pl.DataFrame]:
@@ -140,27 +141,25 @@ def train(config: Config, iteration: int, pairs: pl.DataFrame, previous: Path | 
 
 
 def score_tasks(config: Config, policy: "Policy") -> pl.DataFrame:
-    """Every item of the general lm-eval tasks: task, item, correct, margin (nats per character)."""
+    """Every item of the general lm-eval tasks: task, item, correct, margin and gold (nats per character)."""
     from resources.model.lm_eval_tasks import load_tasks, score_items
 
     folder, rows = Path(config["tasks"]), []
     for task in load_tasks(folder, config["benchmarks"]["tasks"], folder):
         scored = score_items(policy, task, range(len(task.keys)), batch_tokens=config["policy"]["batch_tokens"])
         for items, values in scored:
-            rows += [(task.name, item, v["correct"], v["margin"]) for item, v in zip(items, values, strict=True)]
-    return pl.DataFrame(rows, schema=["task", "item", "correct", "margin"], orient="row").sort("task", "item")
+            rows += [(task.name, item, *map(v.get, MEASURED)) for item, v in zip(items, values, strict=True)]
+    return pl.DataFrame(rows, schema=["task", "item", *MEASURED], orient="row").sort("task", "item")
 
 
 def gate(config: Config, own: Path, promoted: Path, base: Path) -> dict[str, Any]:
     """The verdict on the scores in folder `own`, against those of the promoted adapter and the base."""
-    from apt_assets.method.gate import decide
+    from apt_assets.method.gate import Scores, Tolerances, decide
+    from schemas.tables import PassageItems
 
-    return decide(
-        pl.read_parquet(own / "domain_items.parquet"),
-        pl.read_parquet(promoted / "domain_items.parquet"),
-        pl.read_parquet(own / "general_items.parquet"),
-        pl.read_parquet(base / "general_items.parquet"),
-        promoted=promoted.name,
-        start="the base model",
-        **config["gate"],
-    )
+    def scores(folder: Path) -> Scores:
+        domain, general = (pl.read_parquet(folder / f"{name}_items.parquet") for name in ("domain", "general"))
+        return Scores(domain, general, pl.DataFrame(schema=PassageItems.empty().schema))
+
+    before, tolerances = pl.read_parquet(promoted / "domain_items.parquet"), Tolerances(**config["gate"])
+    return decide(scores(own), before, scores(base), tolerances, promoted=promoted.name, name="the base model")

@@ -40,7 +40,7 @@ def make_experiment(home: Path) -> Path:
         "training": {"lora_rank": 2, "lora_alpha": 4, "warmup_steps": 0},
         "benchmarks": {"folder": str(home / "tasks"), "tasks": {"colours": None}},
         # What the gate says about random models is not what this is about.
-        "gate": {"domain_tolerance": 1.0, "general_tolerance": 1.0},
+        "gate": tiny.OPEN_GATE,
     }
     (home / "engine.yaml").write_text(yaml.safe_dump(content))
     return home / "engine.yaml"

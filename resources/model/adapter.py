@@ -4,12 +4,14 @@ Read are its configuration and its weights; of the model only the shape is built
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from resources.model.capabilities import linear_layers, skeleton
 from resources.model.files import shapes_in
 
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 # What makes a LoRA the one it is. Whatever else peft can do to a model changes the base model's own weights, or
 # adds some that training, answering and export here do not handle.
 LORA = (
@@ -40,6 +42,18 @@ def problem_with(folder: Path, model_dir: Path) -> str | None:
         if config[name] and config[name] != "none":
             return f"it uses {name}, and not only a LoRA"
     return misfit(config, folder / "adapter_model.safetensors", model_dir)
+
+
+def scale(folder: Path, factor: float, out: Path) -> None:
+    """Write the adapter of `folder` to `out` with its update of every layer multiplied by `factor`: a point on the
+    line from the model that it was trained on to the trained one (Wise-FT, Wortsman et al. 2022, arXiv 2109.01903)."""
+    from safetensors.torch import load_file, save_file
+
+    config, weights = ADAPTER_FILES
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / config, out / config)
+    scaled = {name: factor * it if ".lora_B." in name else it for name, it in load_file(folder / weights).items()}
+    save_file(scaled, out / weights, metadata={"format": "pt"})
 
 
 def misfit(config: dict[str, Any], weights: Path, model_dir: Path) -> str | None:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 class AnchorText:
     """Token ids, of which the first `given` were not written by the model and are not scored.
 
-    likely, log_probs: (tokens - given, LIKELY), of the start's likeliest tokens in each place; None: not known, for nll.
+    likely, log_probs: (tokens - given, LIKELY), of the start's likeliest tokens in each place; None: not known, as
+    for nll.
     """
 
     ids: Ids
@@ -130,4 +131,3 @@ def divergence(logits: "torch.Tensor", likely: "torch.Tensor", log_probs: "torch
     shares = log_probs.exp()
     rest = (1 - shares.sum(-1)).clamp(min=0)
     return (shares * (log_probs - policy)).sum(-1) + torch.xlogy(rest, rest) - rest * others
-
