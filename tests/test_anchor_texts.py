@@ -158,6 +158,13 @@ def test_own_text_that_is_no_text_is_named_with_its_place(make_experiment, tmp_p
         run(path)
 
 
+def test_texts_longer_than_the_model_reads_are_refused_before_anything_is_computed(make_experiment, tmp_path):
+    land(tmp_path)
+    with pytest.raises(UsageError, match=r"reads 256 tokens at once, and an anchor text has 1 .* lower anchor\.tokens"):
+        run(make_experiment(anchor={"texts": 3, "tokens": 256}))
+    assert Project.open(make_experiment(anchor={"texts": 3, "tokens": 255})).check() is None
+
+
 def test_pieces_are_whole_and_drawn_by_what_they_say(speaker, tmp_path):
     tokenizer = load_tokenizer(speaker)
     (tmp_path / "a.txt").write_text("".join(chr(97 + n % 26) for n in range(100)))

@@ -51,7 +51,9 @@ class Reading:
 
 
 def check_lengths(experiment: Experiment, models: Models, landing: LandingFolder) -> None:
-    """Raise UsageError if rows of landed files are longer than what the models read that are to read them."""
+    """Raise UsageError if rows of landed files are longer than what the models read that are to read them, or anchor
+    texts are."""
+    check_anchor_texts(experiment, models, landing)
     for reading in readings(experiment, models):
         count, found, limit = 0, [], limit_of(reading, landing)
         if limit is None or (reading.most is not None and reading.most <= limit):
@@ -66,6 +68,25 @@ def check_lengths(experiment: Experiment, models: Models, landing: LandingFolder
                 f"{reading.key} reads {limit:,} tokens at once, {reading.share}; longer: {rows}; "
                 f"{reading.way_out}, or shorten these rows or take them out in {landing.path}"
             )
+
+
+def check_anchor_texts(experiment: Experiment, models: Models, landing: LandingFolder) -> None:
+    reading, tokens = next(readings(experiment, models)), experiment.anchor.tokens
+    limit = limit_of(reading, landing) if experiment.anchor.texts else None
+    if limit is None:
+        return
+
+    def longest_header() -> str:
+        from resources.model.unprompted import headers
+
+        return str(max(1, *map(len, headers(load_tokenizer(reading.folder)).values())))
+
+    header = int(landing.digests.once(f"header {decision(reading)[0]}", longest_header))
+    if header + tokens > limit:
+        raise UsageError(
+            f"policy.model reads {limit:,} tokens at once, and an anchor text has {header} that it begins with and "
+            f"anchor.tokens = {tokens:,} more: lower anchor.tokens"
+        )
 
 
 def limit_of(reading: Reading, landing: LandingFolder) -> int | None:

@@ -109,9 +109,23 @@ def probe(project: Project, threads: int) -> dict[str, float]:
         train_adapter(
             project.models.base_model, None, pairs, settings.system_prompt, recipe, Path(folder),
             progress=lambda step, total: moments.append(time.monotonic()),
+            anchor=some_anchor(experiment, policy, prompts),
         )  # fmt: skip
     spent["steps"] = (moments[-1] - moments[0]) / max(len(moments) - 1, 1)
     return spent
+
+
+def some_anchor(experiment: Experiment, policy: Any, prompts: list[str]) -> Any:
+    """An anchor that costs what the experiment's does, on texts of these prompts; None if it has none."""
+    from resources.model.policy import encode
+    from resources.training.anchor import Anchor, AnchorText
+
+    settings = experiment.anchor
+    if not settings.texts:
+        return None
+    ids = [token for prompt in prompts for token in encode(policy, prompt)]
+    texts = [AnchorText((ids * settings.tokens)[n : n + settings.tokens + 1], 1) for n in range(len(prompts))]
+    return Anchor(texts, settings.weight, "nll", settings.texts_per_step, experiment.training.seed)
 
 
 def estimate(

@@ -184,7 +184,7 @@ class Study:
             changes |= dict.fromkeys(SEEDED, run.seed)
             changes["benchmarks.tasks"] = self.few_items(run.domain)
         else:
-            changes |= dict(run.policy)
+            changes |= {**dict(run.policy), "anchor.weight": 0.0}  # nothing is trained
         for key, value in changes.items():
             put(content, key, value)
         content.pop("name", None)

@@ -15,7 +15,8 @@ from resources.store.manifest import Manifest
 if TYPE_CHECKING:
     import polars as pl
 
-SCORING = ("base_scores", "benchmark_scores")  # what a study costs, and not what a recipe costs
+# What a study costs, and not what a recipe costs.
+SCORING = ("base_scores", "heldout_rows", "benchmark_scores")
 
 
 def is_complete(project: Project, iterations: int) -> bool:
@@ -134,13 +135,13 @@ def trained_on(project: Project, planner: LoopPlanner, keys: list[str]) -> dict[
 
 
 def parts(project: Project, planner: LoopPlanner, keys: list[str]) -> list[dict[str, Any]]:
-    """{stage, fingerprint, cpu_seconds, work, answered_before} of every stage of these iterations but scoring, whoever
-    computed it; what iterations share counts once.
+    """{stage, fingerprint, cpu_seconds, work, answered_before} of anchor_texts and every stage of these iterations but
+    scoring, whoever computed it; what iterations share counts once.
 
     answered_before: how many of its rows an earlier stage of the same iteration had answered.
     """
     found: dict[str, dict[str, Any]] = {}
-    for key in keys:
+    for key in [BASE, *keys]:
         for name in stages_of(key):
             plan = planner.stage(key, name)
             if name in SCORING or plan.status != "fresh" or plan.manifest is None or plan.fingerprint is None:

@@ -39,7 +39,8 @@ class Task:
 
     rolling: its items are passages whose every token is scored, not questions with choices.
     keys: one per item, in order: the digest of the configuration and the item, so that an item is
-    scored again only if its text or the way it is asked changed. lines: the items as they stand in the data.
+    scored again only if its text or the way it is asked changed. lines: all items of
+    its data as they stand there, those beyond the keys too.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Task:
         return bool(self.config["output_type"] == ROLLING)
 
     def texts(self) -> list[str]:
-        """All that each item says."""
+        """All that each line says."""
         return [" ".join(strings_in(json.loads(line))) for line in self.lines]
 
 
@@ -100,14 +101,14 @@ def load_task(path: Path, items: int | None, data: Path) -> Task:
                 f"{path}: data file {name} is neither in {path.parent} nor in {data} "
                 "(`make embedded` fetches the sets of the default tasks)"
             )
-    lines = found[list(files).index(split)].read_text(encoding="utf-8").splitlines()
-    asked = [line for line in lines if line.strip()][:items]
+    lines = [line for line in found[list(files).index(split)].read_text(encoding="utf-8").splitlines() if line.strip()]
+    asked = lines[:items]
     if items is not None and len(asked) < items:
         raise TaskError(f"{path}: has {len(asked)} items, but benchmarks.tasks asks for {items}")
     keys = tuple(digest_json([config, line]) for line in asked)
     absolute = {name: str(file.resolve()) for name, file in zip(files, found, strict=True)}
     config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": absolute}
-    return Task(path.stem, config, keys, tuple(asked))
+    return Task(path.stem, config, keys, tuple(lines))
 
 
 def task_files(path: Path, data: Path) -> list[Path]:
