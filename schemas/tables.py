@@ -172,9 +172,16 @@ class AnchorTexts(Table):
     given: int = pa.Field(ge=1, description="how many of the ids it begins with; those behind them are trained on")
 
 
-class AnchorLeftOut(Table):
-    """Texts that hold something of what a policy is measured by: a held-out row, or an item of a general task."""
+class ScreenedTexts(Table):
+    """Anchor texts that an iteration is held to."""
 
+    place: int = pa.Field(ge=0, unique=True, description="row of AnchorTexts, from 0")
+
+
+class TextsLeftOut(Table):
+    """Anchor texts that hold something of what a policy is measured by: a held-out row, or data of a general task."""
+
+    place: int = pa.Field(ge=0, unique=True, description="row of AnchorTexts, from 0")
     origin: str = pa.Field(description="as in AnchorTexts")
     text: str = pa.Field(description="what the model wrote, or what stood in a file")
     shared: str = pa.Field(description="the words that stand in both, normalised")
@@ -214,6 +221,7 @@ TABLES: dict[str, type[Table]] = {
     "general_items": GeneralItems,
     "passage_items": PassageItems,
     "anchor_texts": AnchorTexts,
-    "anchor_left_out": AnchorLeftOut,
+    "screened_texts": ScreenedTexts,
+    "texts_left_out": TextsLeftOut,
     "training_log": TrainingLog,
 }

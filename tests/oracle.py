@@ -167,10 +167,16 @@ def anchor_texts(inputs, settings, outside, code, fill):
     start = [outside["base_model"], outside["initial_adapter"], outside["execution"], settings["policy.dtype"]]
     context, texts = [start, settings["anchor.tokens"], code["write"]], list(range(settings["anchor.texts"]))
     written = fill("anchors", context, texts, lambda n: small([*context, n], 10**6))
-    measured = [prompt for part in ("validation", "test") for prompt, _ in inputs["heldout_rows"][f"{part}.parquet"]]
     own, share = outside["anchor_folder"], settings["anchor.chat_share"]
-    kept = [[n, text, own, share] for n, text in written.items() if text % 7 != small(measured, 7)]
-    return {"anchor_texts.parquet": kept, "likely.safetensors": [len(kept), settings["anchor.form"]]}
+    rows = [[n, text, own, share] for n, text in written.items()]
+    return {"anchor_texts.parquet": rows, "likely.safetensors": [len(rows), settings["anchor.form"]]}
+
+
+def screened_texts(inputs, settings, outside, code, fill):
+    measured = [prompt for part in ("validation", "test") for prompt, _ in inputs[f"domain_dataset/{part}.parquet"]]
+    mark = small([measured, outside["benchmark_tasks"]], 3)
+    rows = inputs["anchor_texts/anchor_texts.parquet"]
+    return {"screened_texts.parquet": [place for place, (_, text, *_) in enumerate(rows) if text % 3 != mark]}
 
 
 def adapter_checkpoint(inputs, settings, outside, code, fill):
@@ -180,7 +186,8 @@ def adapter_checkpoint(inputs, settings, outside, code, fill):
             inputs["policy"],
             settings["training.objective"],
             settings["training.beta"],
-            inputs["anchor_texts/anchor_texts.parquet"] and settings["anchor.weight"],
+            [inputs["anchor_texts/anchor_texts.parquet"][n] for n in inputs["screened_texts/screened_texts.parquet"]],
+            settings["anchor.weight"],
             inputs["anchor_texts/likely.safetensors"],
             code["train"],
         ],
@@ -248,7 +255,7 @@ def promoted_adapter(inputs, settings, outside, code, fill):
 
 FUNCTIONS = {f.__name__: f for f in (
     heldout_rows, base_scores, anchor_texts, domain_dataset, retrieval_index, policy, eval_predictions, bad_cases,
-    neighbors, preference_pairs, adapter_checkpoint, benchmark_scores, gate, promoted_adapter,
+    neighbors, preference_pairs, screened_texts, adapter_checkpoint, benchmark_scores, gate, promoted_adapter,
 )}  # fmt: skip
 # Which pieces of code each stage can reach.
 CODE = {
@@ -501,8 +508,8 @@ def scratch(world: World, snapshots: dict[str, list[str]]) -> dict:
 
     promoted: list[str] = []
     compute(BASE, "heldout_rows", {"rows": world.landed_rows(world.landed())})
-    for name in ("base_scores", "anchor_texts"):
-        compute(BASE, name, {"heldout_rows": found[BASE, "heldout_rows"]})
+    compute(BASE, "base_scores", {"heldout_rows": found[BASE, "heldout_rows"]})
+    compute(BASE, "anchor_texts", {})
     ended = False
     digests = {key: world.landing_files(key) for key in snapshots}
     for key in sorted(snapshots):

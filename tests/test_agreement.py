@@ -122,7 +122,8 @@ def world(make_experiment, tmp_path, tiny_folder):
 
 
 def test_run_shows_each_stage_as_computed_once_and_nothing_is_reported_after_it(world):
-    shared = {("0002", "domain_dataset"), ("0002", "retrieval_index")}  # the same data as 0001
+    # The same data as 0001.
+    shared = {("0002", name) for name in ("domain_dataset", "screened_texts", "retrieval_index")}
     instance = Dagster(world.project, Display()).instance
     for key in (BASE, "0001", "0002"):
         for name in set(stages_of(key)) - {"gate"}:
@@ -209,10 +210,10 @@ def test_dagster_and_plan_agree_after_every_kind_of_edit_and_after_the_run(world
         "questions": {("0001", "eval_predictions")},
         "gate": set(),  # only the gate itself, which is no asset: promoted_adapter waits for it
         "answer length": {(BASE, "base_scores"), ("0001", "eval_predictions")},
-        "initial adapter": {(BASE, "base_scores"), ("0001", "policy")},
+        "initial adapter": {(BASE, "base_scores"), (BASE, "anchor_texts"), ("0001", "policy")},
         "rubric": {(BASE, "heldout_rows"), ("0001", "eval_predictions")},
-        "model": {(BASE, "base_scores"), ("0001", "policy")},
-        "task": {(BASE, "base_scores"), ("0001", "benchmark_scores")},
+        "model": {(BASE, "base_scores"), (BASE, "anchor_texts"), ("0001", "policy")},
+        "task": {(BASE, "base_scores"), ("0001", "screened_texts"), ("0002", "screened_texts")},
         "shuffle": set(),
         "edited row": {(BASE, "heldout_rows"), ("0001", "domain_dataset"), ("0002", "domain_dataset")},
     }

@@ -130,11 +130,14 @@ def test_folder_of_ones_own_text_is_cut_screened_and_held_to(make_experiment, tm
     path = make_experiment(anchor={"texts": 60, "tokens": 96, "folder": "own"})
     project, result = run(path)
     assert result.passed, result.reason
-    manifest, texts, _ = texts_of(project)
-    assert set(texts["origin"]) == {"file"}
-    left_out = read_table(artifact(project, "anchor_texts", "base")[1] / "anchor_left_out.parquet")
+    _, every, _ = texts_of(project)
+    assert set(every["origin"]) == {"file"}
+    manifest, folder = artifact(project, "screened_texts")
+    left_out = read_table(folder / "texts_left_out.parquet")
     assert manifest.facts["left_out"] == left_out.height > 0
-    held_out = artifact(project, "heldout_rows", "base")[1]
+    texts = every[read_table(folder / "screened_texts.parquet")["place"].to_list()]
+    assert texts.height + left_out.height == every.height
+    held_out = artifact(project, "domain_dataset")[1]
     asked = pl.concat([read_table(held_out / f"{split}.parquet") for split in ("validation", "test")])
     measured = [f"{prompt} {answer}" for prompt, answer in asked.select("prompt", "answer").rows()]
     assert not [text for text in texts["text"] if any(row in text for row in measured)]
@@ -142,6 +145,20 @@ def test_folder_of_ones_own_text_is_cut_screened_and_held_to(make_experiment, tm
     (own / "a.txt").write_text("It was a bright cold day in April. " * 8)
     planner = Project.open(path).planner()
     assert planner.stage("base", "anchor_texts").causes[0].startswith("anchor_folder: ")
+
+
+def test_data_that_lands_later_trains_no_earlier_iteration_anew(make_experiment, tmp_path):
+    land(tmp_path)
+    path = make_experiment(loop={"max_iterations": 1})
+    first, _ = run(path)
+    before = artifact(first, "adapter_checkpoint")[0].data_version
+    # A row that holds every text that the model wrote, and is held out.
+    _, texts, _ = texts_of(first)
+    rows = [{"prompt": text, "answer": "blue", "split": "test"} for text in texts["text"]]
+    tiny.write_jsonl(tmp_path / "landing" / "b.jsonl", rows)
+    project, result = run(path, None)
+    assert artifact(project, "adapter_checkpoint")[0].data_version == before
+    assert ("0001", "adapter_checkpoint") not in result.computed
 
 
 def test_own_text_that_is_no_text_is_named_with_its_place(make_experiment, tmp_path):

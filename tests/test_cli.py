@@ -264,7 +264,7 @@ def test_ui_serves_the_asset_graph_and_materialises_the_next_iteration(landed):
                     "assetSelection": chosen,
                     "assetCheckSelection": [
                         {"assetKey": {"path": ["benchmark_scores"]}, "name": f"{name}_gate"}
-                        for name in ("domain", "general")
+                        for name in ("domain", "general", "likelihood", "perplexity")
                     ],
                 },
                 "executionMetadata": {"tags": [{"key": "dagster/partition", "value": "0002"}]},

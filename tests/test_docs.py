@@ -246,6 +246,7 @@ NOT_FOR_USERS = (
 # What only passes on a message that stands elsewhere, and where it comes from.
 PASSED_ON = {
     "…: …": "opening.recode",
+    "anchor.folder: …": "own_texts.UnreadableText",
     "--encoding: …": "opening.check_encoding",
     "self.failure": "opening.unpacked and recoded",
     "found.reason": "a broken value in an object of rows: its lines are read one by one",

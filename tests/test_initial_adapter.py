@@ -169,6 +169,7 @@ def test_overwritten_in_place_makes_stale_what_starts_from_it_and_put_back_all_i
     changed = {where: status for where, status in statuses(project).items() if status != "fresh"}
     assert {where for where, status in changed.items() if status == "stale"} == {
         (BASE, "base_scores"),
+        (BASE, "anchor_texts"),
         ("0001", "policy"),
     }
     assert set(statuses(project)) - set(changed) == {

@@ -58,7 +58,7 @@ def test_full_loop_trains_two_iterations_then_reuses_everything(project):
     again, lines = run(project, 2)
     assert again.passed
     assert again.computed == []
-    assert len(again.reused) == len(result.computed) + len(result.reused) == 25
+    assert len(again.reused) == len(result.computed) + len(result.reused) == 27
     assert lines == []
 
 
@@ -159,7 +159,7 @@ def test_iteration_without_bad_cases_ends_the_loop_and_is_no_failure(make_experi
     assert result.passed
     assert result.reason == "iteration 0001 found no bad case: there is nothing to train on"
     assert stages(result.computed, "0001") == {
-        "domain_dataset", "retrieval_index", "policy", "eval_predictions", "bad_cases"
+        "domain_dataset", "screened_texts", "retrieval_index", "policy", "eval_predictions", "bad_cases"
     }  # fmt: skip
     assert any("the loop ends here" in line for line in lines)
     assert run(project, None)[0].computed == []

@@ -138,11 +138,11 @@ def test_gate_change_decides_again_without_scoring(bench):
 
 def test_benchmark_task_edited_in_place_scores_and_screens_only(bench):
     # What is screened against other items is mostly the same afterwards.
-    bench.content["anchor_texts"] = "the same"
+    bench.content["screened_texts"] = "the same"
     bench.world.identities["benchmark_tasks"] = "t3"
     bench.run(1)
     bench.world.identities["benchmark_tasks"] = "t2"
-    assert {name for _, name in bench.run(1)} == {"base_scores", "anchor_texts", "benchmark_scores", "gate"}
+    assert {name for _, name in bench.run(1)} == {"base_scores", "screened_texts", "benchmark_scores", "gate"}
 
 
 def test_model_overwritten_at_the_same_path_is_noticed(bench):

@@ -45,6 +45,7 @@ def curves(look: Look) -> dict[str, Any]:
         "policy",
         "anchor_texts/anchor_texts.parquet",
         "anchor_texts/likely.safetensors",
+        "screened_texts/screened_texts.parquet",
     ],
     rows=[REFERENCES],
     settings=["training", "anchor.weight", "anchor.form", "anchor.texts_per_step"],

@@ -13,30 +13,21 @@ def work(view: View) -> dict[str, int]:
     return {"anchors": anchors.written_rows(view).missing(keys)}
 
 
-def measured_by(view: View) -> list[str]:
-    """What a policy is measured by: held-out questions with their answers, and items of the general benchmark."""
-    rows = [view.read("heldout_rows", split) for split in ("validation", "test")]
-    held_out = [f"{prompt} {answer}" for table in rows for prompt, answer in table.select("prompt", "answer").rows()]
-    tasks = view.outside("benchmark_tasks").load(view.settings.benchmarks.tasks)
-    return held_out + [text for task in tasks for text in task.texts()]
-
-
 @stage(
-    inputs=["heldout_rows"],
+    inputs=[],
     rows=anchors.KINDS,
-    settings=["anchor.form", "anchor.texts", "anchor.chat_share", "anchor.folder", "benchmarks.tasks"],
-    identities=["base_model", "execution", "initial_adapter", "anchor_folder", "benchmark_tasks"],
+    settings=["anchor.form", "anchor.texts", "anchor.chat_share", "anchor.folder"],
+    identities=["base_model", "execution", "initial_adapter", "anchor_folder"],
     libraries=["polars"],
-    outputs=["anchor_texts.parquet", "anchor_left_out.parquet", "likely.safetensors"],
+    outputs=["anchor_texts.parquet", "likely.safetensors"],
     work=work,
     group="5_training",
     kinds=["torch", "polars"],
     partitioned=False,
 )
 def anchor_texts(step: Step) -> None:
-    """What the model that the loop starts from says when nobody asks it anything: training holds the policy to it
-    (`anchor`), so that it forgets nothing. Or general text of your own. Texts that hold something of a held-out row or
-    of a general item are left out.
+    """What the model that the loop starts from says when nobody asks it anything, and what it expects in each place of
+    it: training holds the policy to that (`anchor`), so that it forgets nothing. Or general text of your own.
     """
     from resources.model.own_texts import UnreadableText
 
@@ -45,10 +36,6 @@ def anchor_texts(step: Step) -> None:
         texts = anchors.own_texts(step) if settings.folder is not None else anchors.written_texts(step)
     except UnreadableText as error:
         raise UsageError(f"anchor.folder: {error}") from None
-    kept, left_out = anchors.screened(texts, measured_by(step) if texts else [])
-    if texts and not kept:
-        raise UsageError("anchor: every text holds something of a held-out row or a general item: name others")
-    step.write(anchors.as_table(kept))
-    step.write(left_out, "anchor_left_out")
-    anchors.save_likely(step, kept if settings.form == "kl" else [])
-    step.facts.update(texts=len(kept), left_out=left_out.height)
+    step.write(anchors.as_table(texts))
+    anchors.save_likely(step, texts if settings.form == "kl" else [])
+    step.facts["texts"] = len(texts)

@@ -6,6 +6,7 @@ from apt_assets.assets import (  # noqa: F401, I001 - the order is the order of 
     base_scores,
     anchor_texts,
     domain_dataset,
+    screened_texts,
     retrieval_index,
     policy,
     eval_predictions,

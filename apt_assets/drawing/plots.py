@@ -77,7 +77,7 @@ def training_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         "margin": "reward margin",
         "reward_accuracy": "reward accuracy",
     }
-    known = {column: {name: log for name, log in logs.items() if log[0][column] is not None} for column in panels}
+    known = {column: {name: log for name, log in logs.items() if log[0].get(column) is not None} for column in panels}
     panels = {column: heading for column, heading in panels.items() if known[column] or not logs}
     height = 98 * len(panels)
     says = "By optimiser step." if len(panels) == 1 else f"By optimiser step: {', '.join(panels.values())}."

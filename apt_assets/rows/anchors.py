@@ -106,19 +106,6 @@ def as_text(tokenizer: Any, origin: str, ids: "Ids", given: int) -> Text:
     return Text(origin, ids, given, tokenizer.decode(ids[given:]))
 
 
-def screened(texts: Sequence[Text], measured: Sequence[str]) -> "tuple[list[Text], pl.DataFrame]":
-    """(texts that hold nothing of what a policy is measured by, AnchorLeftOut of the others)."""
-    import polars as pl
-
-    from apt_assets.method.screening import held
-    from schemas.tables import AnchorLeftOut
-
-    found = held([text.said for text in texts], measured)
-    kept = [text for place, text in enumerate(texts) if place not in found]
-    rows = [(texts[place].origin, texts[place].said, run) for place, run in found.items()]
-    return kept, pl.DataFrame(rows, schema=AnchorLeftOut.empty().schema, orient="row")
-
-
 def as_table(texts: Sequence[Text]) -> "pl.DataFrame":
     """AnchorTexts."""
     import polars as pl
@@ -188,20 +175,21 @@ def unpacked(row: dict[str, Any]) -> "tuple[torch.Tensor, torch.Tensor]":
     return tokens, log_probs
 
 
-def anchor_of(view: View, training_seed: int) -> "Anchor | None":
-    """The anchor of a training, of the stage's anchor_texts; None: there is none."""
+def anchor_of(view: View, seed: int) -> "Anchor | None":
+    """The anchor of a training, of the screened ones of anchor_texts; None: there is none."""
     from safetensors.torch import load_file
 
     from resources.training.anchor import Anchor, AnchorText
 
-    settings = view.settings.anchor
-    table = view.read("anchor_texts")
-    if table.is_empty():
+    settings, kept = view.settings.anchor, view.read("screened_texts")["place"].to_list()
+    if not kept:
         return None
-    texts = [AnchorText(ids, given) for ids, given in table.select("ids", "given").rows()]
+    rows = view.read("anchor_texts").select("ids", "given").rows()
+    texts = [AnchorText(ids, given) for ids, given in rows]
     if settings.form == "kl":
         likely = load_file(view.artifact("anchor_texts", "likely.safetensors"))
         places = [text.said for text in texts]
         each = zip(texts, likely["tokens"].split(places), likely["log_probs"].split(places), strict=True)
         texts = [replace(text, likely=tokens, log_probs=log_probs) for text, tokens, log_probs in each]
-    return Anchor(texts, settings.weight, settings.form, settings.texts_per_step, training_seed)
+    chosen = [texts[place] for place in kept]
+    return Anchor(chosen, settings.weight, settings.form, settings.texts_per_step, seed)

@@ -20,10 +20,14 @@ def likely_tokens(
 ) -> "Batches[tuple[torch.Tensor, torch.Tensor]]":
     """`likeliest` of each text, in the places of its tokens but the first ones, which are given. texts: (token ids, how
     many are given)."""
+    import torch
+
     asked = [Question(ids[:given], (ids[given:],)) for ids, given in texts]
     if not is_packed(policy.model):
         for place, question in enumerate(asked):
-            yield [place], [likeliest(plain.log_probabilities(policy.model, question.context, *question.answers))]
+            with torch.inference_mode():
+                log_probs = plain.log_probabilities(policy.model, question.context, *question.answers)
+            yield [place], [likeliest(log_probs)]
         return
     for places, logits, _ in expected(policy.model, asked, batch_tokens=batch_tokens):
         tokens, log_probs = likeliest(logits)

@@ -52,9 +52,10 @@ class Task:
     def rolling(self) -> bool:
         return bool(self.config["output_type"] == ROLLING)
 
-    def texts(self) -> list[str]:
-        """All that each line says."""
-        return [" ".join(strings_in(json.loads(line))) for line in self.lines]
+
+def texts_of(task: Task) -> list[str]:
+    """All that each line of a task's data says."""
+    return [" ".join(strings_in(json.loads(line))) for line in task.lines]
 
 
 def strings_in(item: Any) -> Iterator[str]:
