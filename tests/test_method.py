@@ -164,7 +164,7 @@ def test_gate_says_how_many_items_would_see_the_tolerance_and_so_many_do():
     few = one_in_ten_turned(400)
     assert not few["passed"]
     needed = int(re.search(r"seen less than 80% of the time: ([\d,]+) items", few["reason"])[1].replace(",", ""))
-    assert needed == pytest.approx(0.1 * (1.96 + 0.84) ** 2 / 0.02**2, rel=0.02)
+    assert needed == pytest.approx(0.1 * (1.645 + 0.84) ** 2 / 0.02**2, rel=0.02)
     enough = one_in_ten_turned(needed + 10)
     assert enough["passed"]
     assert "of the time" not in enough["reason"]
@@ -174,7 +174,7 @@ def test_loss_of_the_size_that_is_called_visible_is_refused_four_times_in_five()
     # The smallest visible loss is what it says: of made-up scores that lose so much, about four in five are told from
     # no loss.
     count, changed = 1000, 0.1
-    visible = (1.96 + 0.84) * math.sqrt(changed / count)
+    visible = (1.645 + 0.84) * math.sqrt(changed / count)
     draw = np.random.default_rng(1)
     seen = 0
     for _ in range(300):

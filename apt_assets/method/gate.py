@@ -4,7 +4,7 @@ Domain: validation accuracy (lenient) not below the promoted adapter's by more t
     A point comparison: an iteration that is not better on its own validation split is rolled back.
 General ability is held to that of what the loop starts from, the base model or the initial adapter, by three checks of
 non-inferiority: with the given confidence, the loss is no more than the tolerance (the worse end of the paired
-bootstrap interval lies within it). Too few items to tell is a refusal, and says how many would do.
+bootstrap interval, a bound of that confidence, lies within it). Too few items to tell is a refusal, and says how many would do.
     general: mean accuracy over the general items.
     likelihood: mean log-likelihood of the gold choice, nats per character, which falls before an answer turns.
     perplexity: of a word, over the passages; not checked where no task has any.
@@ -225,18 +225,17 @@ def smallest_visible(differences: pl.Series, tolerances: Tolerances) -> float | 
         return None
     z = NormalDist().inv_cdf
     error = float(spread) / math.sqrt(len(differences))  # type: ignore[arg-type]
-    return (z(1 - tails(tolerances.confidence)[0]) + z(POWER)) * error
+    return (z(tolerances.confidence) + z(POWER)) * error
 
 
 def tails(confidence: float) -> tuple[float, float]:
-    return (1 - confidence) / 2, (1 + confidence) / 2
+    """The quantiles of an interval of which each end is a bound with that confidence."""
+    return 1 - confidence, confidence
 
 
 def paired_bootstrap(differences: pl.Series, confidence: float, resamples: int) -> tuple[float, float]:
-    """Percentile interval of the mean difference, resampling items (Efron and Tibshirani 1993).
-
-    (0, 0) for no items.
-    """
+    """Percentile interval of the mean difference, resampling items (Efron and Tibshirani 1993); each end is a bound
+    with that confidence. (0, 0) for no items."""
     if differences.is_empty():
         return 0.0, 0.0
     values, counts = np.unique(differences.to_numpy(), return_counts=True)
@@ -245,7 +244,7 @@ def paired_bootstrap(differences: pl.Series, confidence: float, resamples: int) 
 
 def resampled_mean(values: np.ndarray, counts: np.ndarray, confidence: float, resamples: int) -> tuple[float, float]:
     """Percentile interval of the mean of values that are there `counts` times: a resample is one multinomial draw of
-    the counts. The seed is fixed: the same scores always give the same interval."""
+    the counts. Each end is a bound with that confidence. The seed is fixed: the same scores always give the same."""
     total = int(counts.sum())
     draws = np.random.default_rng(0).multinomial(total, counts / total, size=resamples)
     low, high = np.quantile(draws @ values / total, tails(confidence))

@@ -37,7 +37,7 @@ def paired_test(one: Mapping[Any, float], other: Mapping[Any, float], resamples:
     difference = np.array([one[key] - other[key] for key in keys])
     if not len(difference):
         return {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "items": 0}
-    low, high = resampled_mean(*np.unique(difference, return_counts=True), confidence=0.95, resamples=resamples)
+    low, high = resampled_mean(*np.unique(difference, return_counts=True), confidence=0.975, resamples=resamples)
     return {
         "difference": float(difference.mean()),
         "low": low,
