@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from apt_assets.settings.experiment import REPOSITORY
 from benchmarks import data_path, retrieval
-from benchmarks.speed import engine, exact, generation, scoring, training, whole_loop
+from benchmarks.speed import anchor, engine, exact, generation, scoring, training, whole_loop
 from benchmarks.speed.contest import RESULTS, say
 
 PAGE = REPOSITORY / "docs" / "performance.md"
@@ -32,6 +32,7 @@ class Part(NamedTuple):
 
 PARTS = (
     Part("Training step", training, [], "training", lambda found: training.report(found["runs"])),
+    Part("Anchored step", anchor, [], "anchor", lambda found: anchor.report(found["runs"])),
     Part("Exact products", exact, [], "exact", lambda found: exact.report(found["runs"])),
     Part("Answers", generation, [], "generation", lambda found: generation.report(found["runs"])),
     Part("Benchmark items", scoring, [], "scoring", scoring.report),
