@@ -61,19 +61,20 @@ def said(folder, origins, seeds=None, **changes):
 
 def test_a_chat_model_begins_where_a_user_speaks_and_a_plain_one_begins_documents_only(speaker, tmp_path):
     tokenizer = load_tokenizer(speaker)
-    assert tokenizer.decode(headers(tokenizer)["chat"]) == "<|user|>"
+    assert tokenizer.decode(headers(tokenizer, 999)["chat"]) == "<|user|>"
     shutil.copytree(speaker, tmp_path / "plain")
     (tmp_path / "plain" / "chat_template.jinja").unlink()
-    assert list(headers(load_tokenizer(tmp_path / "plain"))) == ["document"]
+    assert list(headers(load_tokenizer(tmp_path / "plain"), 999)) == ["document"]
 
 
 def test_start_of_a_document_is_what_the_tokenizer_puts_there_and_no_mark_of_a_turn(speaker):
     tokenizer = load_tokenizer(speaker)
-    assert document_start(tokenizer) == [], "its end token ends turns, and it has no other"
+    assert document_start(tokenizer, 999) == [], "its end token ends turns, and it has no other"
     tokenizer.chat_template = None
-    assert document_start(tokenizer) == [tokenizer.eos_token_id]
+    assert document_start(tokenizer, 999) == [tokenizer.eos_token_id]
     tokenizer.bos_token = "<|system|>"
-    assert document_start(tokenizer) == [tokenizer.bos_token_id]
+    assert document_start(tokenizer, 999) == [tokenizer.bos_token_id]
+    assert document_start(tokenizer, tokenizer.bos_token_id) == [tokenizer.eos_token_id], "the model does not know it"
 
 
 def test_model_without_a_start_token_begins_with_any_ordinary_one(speaker):
@@ -185,11 +186,11 @@ def test_texts_longer_than_the_model_reads_are_refused_before_anything_is_comput
 def test_pieces_are_whole_and_drawn_by_what_they_say(speaker, tmp_path):
     tokenizer = load_tokenizer(speaker)
     (tmp_path / "a.txt").write_text("".join(chr(97 + n % 26) for n in range(100)))
-    found = pieces(tmp_path, tokenizer, 16, 4)
+    found = pieces(tmp_path, tokenizer, 999, 16, 4)
     assert [len(ids) for ids in found] == [16] * 4
     (tmp_path / "a.txt").rename(tmp_path / "z.md")
-    assert pieces(tmp_path, tokenizer, 16, 4) == found
-    assert pieces(tmp_path, tokenizer, 16, 2) == found[:2]
+    assert pieces(tmp_path, tokenizer, 999, 16, 4) == found
+    assert pieces(tmp_path, tokenizer, 999, 16, 2) == found[:2]
 
 
 # -- what is kept ----------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ def scale_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         raise ValueError(f"{len(curves)} series; a plot shows at most {SERIES}")
     drawing = Drawing("Domain against general ability by scale", 222, "Percent; large dots passed the gate.")
     domain, general = ([point[name] for curve in curves.values() for point in curve] for name in ("domain", "general"))
-    up = scale(min(domain), max(domain), 150, 24)
+    up = scale(min(domain), max(domain), 150, 36)
     across = scale(min(general), max(general), LEFT + 24, RIGHT - 24)
     drawing.axis(ticks(min(domain), max(domain)), up, LEFT, RIGHT, "{:.0%}")
     for number, (name, curve) in enumerate(curves.items()):
@@ -152,6 +152,7 @@ def scale_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             drawing.text(x, y - 8, f"{point['scale']:g}", anchor="middle", small=True)
     for value in {min(general), max(general)}:
         drawing.text(across(value), 178, f"{value:.1%}", anchor="middle", small=True)
+    drawing.text(LEFT, 14, "validation accuracy")
     drawing.text(RIGHT, 194, "general accuracy", anchor="end")
     drawing.legend(list(curves), 214)
     return drawing.svg

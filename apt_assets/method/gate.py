@@ -4,7 +4,8 @@ Domain: validation accuracy (lenient) not below the promoted adapter's by more t
     A point comparison: an iteration that is not better on its own validation split is rolled back.
 General ability is held to that of what the loop starts from, the base model or the initial adapter, by three checks of
 non-inferiority: with the given confidence, the loss is no more than the tolerance (the worse end of the paired
-bootstrap interval, a bound of that confidence, lies within it). Too few items to tell is a refusal, and says how many would do.
+bootstrap interval, a bound of that confidence, lies within it). Too few items to tell is a refusal, and says how
+many would do.
     general: mean accuracy over the general items.
     likelihood: mean log-likelihood of the gold choice, nats per character, which falls before an answer turns.
     perplexity: of a word, over the passages; not checked where no task has any.

@@ -95,9 +95,11 @@ def own_texts(step: "Step") -> list[Text]:
     """Pieces of the files of `anchor.folder`. Raises UnreadableText."""
     from resources.model.own_texts import pieces
     from resources.model.policy import load_tokenizer
+    from resources.model.unprompted import vocabulary
 
-    settings, tokenizer = step.settings.anchor, load_tokenizer(step.outside("base_model"))
-    found = pieces(step.outside("anchor_folder"), tokenizer, settings.tokens, settings.texts)
+    settings, base_model = step.settings.anchor, step.outside("base_model")
+    tokenizer, known = load_tokenizer(base_model), vocabulary(base_model)
+    found = pieces(step.outside("anchor_folder"), tokenizer, known, settings.tokens, settings.texts)
     # The first token is predicted by nothing.
     return [as_text(tokenizer, "file", ids, max(len(ids) - settings.tokens, 1)) for ids in found]
 

@@ -77,9 +77,10 @@ def check_anchor_texts(experiment: Experiment, models: Models, landing: LandingF
         return
 
     def longest_header() -> str:
-        from resources.model.unprompted import headers
+        from resources.model.unprompted import headers, vocabulary
 
-        return str(max(1, *map(len, headers(load_tokenizer(reading.folder)).values())))
+        begins = headers(load_tokenizer(reading.folder), vocabulary(reading.folder))
+        return str(max(1, *map(len, begins.values())))
 
     header = int(landing.digests.once(f"header {decision(reading)[0]}", longest_header))
     if header + tokens > limit:

@@ -20,12 +20,13 @@ class UnreadableText(ValueError):
     """A file of the folder is no text; the message names it."""
 
 
-def pieces(folder: Path, tokenizer: "PreTrainedTokenizerBase", tokens: int, most: int) -> list[Ids]:
+def pieces(folder: Path, tokenizer: "PreTrainedTokenizerBase", known: int, tokens: int, most: int) -> list[Ids]:
     """At most `most` texts of `tokens` tokens, behind what a document begins with; which ones is drawn by their hash.
+    known: how many tokens the model has.
 
     Raises UnreadableText for a file that is not UTF-8, and for a folder without a text of that length.
     """
-    start = document_start(tokenizer)
+    start = document_start(tokenizer, known)
     found = sorted({(drawn(ids), tuple(ids)) for text in texts_of(folder) for ids in cut(text, tokenizer, tokens)})
     if not found:
         raise UnreadableText(f"{folder}: no {' or '.join(ENDINGS)} file there has {tokens} tokens")

@@ -7,6 +7,7 @@ Bansal and Sanghavi 2025, arXiv 2505.13811); from the chat template up to where 
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from resources.model.control_tokens import RowTexts, around, encoder
@@ -25,10 +26,13 @@ ASKED = ("a", "7")  # two questions: what is written before both is the header
 NAMED = ("<|endoftext|>", "<|end_of_text|>", "</s>")  # tokens that end a document, so that another begins
 
 
-def headers(tokenizer: "PreTrainedTokenizerBase") -> dict[Origin, Ids]:
-    """Token ids that a text begins with. document: the token that begins one; none of a tokenizer without such a
-    token. chat: the template up to where a user speaks; left out without a template that has one."""
-    document = document_start(tokenizer)
+def headers(tokenizer: "PreTrainedTokenizerBase", known: int) -> dict[Origin, Ids]:
+    """Token ids that a text begins with. known: how many tokens the model has; a tokenizer may have more.
+
+    document: the token that begins one; none of a tokenizer without such a token. chat: the template up to where a user
+    speaks; left out without a template that has one.
+    """
+    document = document_start(tokenizer, known)
     if tokenizer.chat_template is None:
         return {"document": document}
     asked = [RowTexts(tokenizer).tokenise(render(RowTexts(tokenizer), text, None)) for text in ASKED]
@@ -36,15 +40,15 @@ def headers(tokenizer: "PreTrainedTokenizerBase") -> dict[Origin, Ids]:
     return {"document": document, "chat": header} if header else {"document": document}
 
 
-def document_start(tokenizer: "PreTrainedTokenizerBase") -> Ids:
+def document_start(tokenizer: "PreTrainedTokenizerBase", known: int) -> Ids:
     """The first token of a document: what the tokenizer puts before a text, or a token that ends one and none of the
     template's turns; [] if there is none."""
     before, _ = around(tokenizer)
     if before:
         return before[:1]
-    known = [tokenizer.bos_token_id, tokenizer.eos_token_id, *map(tokenizer.get_vocab().get, NAMED)]
+    named = [tokenizer.bos_token_id, tokenizer.eos_token_id, *map(tokenizer.get_vocab().get, NAMED)]
     in_turns = tokens_of_turns(tokenizer)
-    return [token for token in known if token is not None and token not in in_turns][:1]
+    return [token for token in named if token is not None and token < known and token not in in_turns][:1]
 
 
 def tokens_of_turns(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
@@ -59,11 +63,18 @@ def tokens_of_turns(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
     return {token for token in ids if ids.count(token) > 1}
 
 
-def first_token(tokenizer: "PreTrainedTokenizerBase", seed: str) -> int:
-    """A token to begin with where there is no start token: any of the vocabulary that is none of its special ones."""
+def first_token(tokenizer: "PreTrainedTokenizerBase", known: int, seed: str) -> int:
+    """A token to begin with where there is no start token: any that the model knows and that is no special one."""
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    ordinary = [token for token in range(len(tokenizer)) if token not in special]
+    ordinary = [token for token in range(min(len(tokenizer), known)) if token not in special]
     return ordinary[int(point(seed, 0) * len(ordinary))]
+
+
+def vocabulary(model_dir: Path) -> int:
+    """How many tokens a model has, by its configuration."""
+    from transformers import AutoConfig
+
+    return int(AutoConfig.from_pretrained(model_dir, trust_remote_code=False).get_text_config().vocab_size)
 
 
 def say(
@@ -76,9 +87,11 @@ def say(
     batch_tokens: int,
 ) -> Batches[Ids]:
     """Token ids of a text for each origin, which begin with its header and hold `tokens` more. seeds: of each text."""
-    begins = headers(policy.tokenizer)
+    known = policy.model.get_input_embeddings().num_embeddings
+    begins = headers(policy.tokenizer, known)
     asked = [
-        begins[origin] or [first_token(policy.tokenizer, seed)] for origin, seed in zip(origins, seeds, strict=True)
+        begins[origin] or [first_token(policy.tokenizer, known, seed)]
+        for origin, seed in zip(origins, seeds, strict=True)
     ]
     # Where what a text begins with is all there is, nothing is left to be asked after it.
     for places, found in go_on(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from resources.model.packing import Ids
-from resources.training.shared_prompts import Along, logits_of
+from resources.training.shared_prompts import Along
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +96,7 @@ def said_logits(model: Any, texts: Sequence[AnchorText], along: Along | None) ->
 
     if along is not None:
         states = [states[text.given - 1 :] for text, states in zip(texts, along.states, strict=True)]
-        return logits_of(model, torch.cat(states))
+        return along.logits(model, torch.cat(states))
     found = []
     for text in texts:
         ids = torch.tensor([text.ids[:-1]], device=model.device)

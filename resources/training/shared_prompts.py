@@ -21,10 +21,24 @@ if TYPE_CHECKING:
 @dataclass
 class Along:
     """Texts that go through the next pass beside the pairs: their token ids, and then the states of each but the last,
-    (tokens - 1, size)."""
+    (tokens - 1, size). output: what the backbone returned."""
 
     texts: list[Ids] = field(default_factory=list)
     states: "list[torch.Tensor]" = field(default_factory=list)
+    output: Any = None
+
+    def logits(self, model: Any, states: "torch.Tensor") -> "torch.Tensor":
+        """What the head of a causal model makes of states (tokens, size): (tokens, vocabulary). The model's own forward
+        does it, with whatever scale or cap it has, over a backbone that has these states at hand."""
+        import torch
+
+        decoder, ids = model.get_decoder(), torch.zeros(1, len(states), dtype=torch.long, device=states.device)
+        forward, found = decoder.forward, type(self.output)(last_hidden_state=states[None])
+        decoder.forward = lambda *arguments, **named: found
+        try:
+            return model(input_ids=ids, use_cache=False).logits[0]
+        finally:
+            decoder.forward = forward
 
 
 def share_prompts(backbone: Any, along: Along | None = None) -> None:
@@ -33,42 +47,22 @@ def share_prompts(backbone: Any, along: Along | None = None) -> None:
 
     Padding must stand on the right and the second half hold the pairs' other answers, as in TRL's
     batches. The hidden states of padding, and of the last token of each sequence, which predicts
-    nothing, are those of some other token. Called with `states`, it returns these: see `logits_of`.
+    nothing, are those of some other token.
     """
-    from transformers.modeling_outputs import MoeModelOutputWithPast
-
     original, along = backbone.forward, along or Along()
 
-    def forward(
-        self: Any,
-        input_ids: "torch.Tensor",
-        attention_mask: "torch.Tensor | None" = None,
-        states: "torch.Tensor | None" = None,
-        **others: Any,
-    ) -> Any:
-        if states is not None:
-            return MoeModelOutputWithPast(last_hidden_state=states)
-        assert attention_mask is not None, "TRL gives one"
+    def forward(self: Any, input_ids: "torch.Tensor", attention_mask: "torch.Tensor", **others: Any) -> Any:
         lengths = attention_mask.sum(1).tolist()
         sequences = [ids[:length] for ids, length in zip(input_ids.tolist(), lengths, strict=True)]
         pack, places = pack_pairs(sequences, input_ids.shape[1], input_ids.device, along.texts)
         output = original(input_ids=pack.ids, position_ids=pack.positions, layout=pack, **others)
-        found = output.last_hidden_state[0]
+        along.output, found = output, output.last_hidden_state[0]
         starts = pack.starts[len(pack.starts) - len(along.texts) :]
         along.states = [found[start : start + len(ids) - 1] for start, ids in zip(starts, along.texts, strict=True)]
         output.last_hidden_state = found[places]
         return output
 
     backbone.forward = MethodType(forward, backbone)
-
-
-def logits_of(model: Any, states: "torch.Tensor") -> "torch.Tensor":
-    """What the head of a causal model whose backbone shares prompts makes of states (tokens, size): (tokens,
-    vocabulary). The model's own forward does it, with whatever scale or cap it has."""
-    import torch
-
-    ids = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
-    return model(input_ids=ids, states=states[None], use_cache=False).logits[0]
 
 
 def pack_pairs(
