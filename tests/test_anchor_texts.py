@@ -67,6 +67,17 @@ def test_a_chat_model_begins_where_a_user_speaks_and_a_plain_one_begins_document
     assert list(headers(load_tokenizer(tmp_path / "plain"), 999)) == ["document"]
 
 
+def test_a_plain_model_writes_documents_only_whatever_share_is_to_be_chats(speaker, make_experiment, tmp_path):
+    shutil.copytree(speaker, tmp_path / "plain")
+    (tmp_path / "plain" / "chat_template.jinja").unlink()
+    land(tmp_path)
+    project, result = run(make_experiment(policy={"model": str(tmp_path / "plain")}, anchor={"chat_share": 0.5}))
+    assert result.passed, result.reason
+    _, texts, _ = texts_of(project)
+    assert set(texts["origin"]) == {"document"}
+    assert texts.height == 6
+
+
 def test_start_of_a_document_is_what_the_tokenizer_puts_there_and_no_mark_of_a_turn(speaker):
     tokenizer = load_tokenizer(speaker)
     assert document_start(tokenizer, 999) == [], "its end token ends turns, and it has no other"

@@ -69,6 +69,7 @@ def written_rows(view: View) -> RowTable:
 def written_texts(step: "Step") -> list[Text]:
     """As many as `anchor.texts` says, each sampled by its place in the list."""
     from resources.model.policy import load_tokenizer
+    from resources.model.unprompted import headers, vocabulary
 
     settings = step.settings.anchor
     begins = origins(settings.texts, settings.chat_share)
@@ -85,7 +86,10 @@ def written_texts(step: "Step") -> list[Text]:
         "texts",
         adapter=policy.initial_adapter(step),
     ).values
-    tokenizer = load_tokenizer(step.outside("base_model"))
+    base_model = step.outside("base_model")
+    tokenizer = load_tokenizer(base_model)
+    begun = headers(tokenizer, vocabulary(base_model)).keys()
+    begins = [origin if origin in begun else "document" for origin in begins]
     return [
         as_text(tokenizer, origin, ids, len(ids) - settings.tokens) for origin, ids in zip(begins, found, strict=True)
     ]

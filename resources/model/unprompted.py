@@ -86,11 +86,12 @@ def say(
     temperature: float,
     batch_tokens: int,
 ) -> Batches[Ids]:
-    """Token ids of a text for each origin, which begin with its header and hold `tokens` more. seeds: of each text."""
+    """Token ids of a text for each origin, which begin with its header and hold `tokens` more; without a chat template
+    all begin as a document. seeds: of each text."""
     known = policy.model.get_input_embeddings().num_embeddings
     begins = headers(policy.tokenizer, known)
     asked = [
-        begins[origin] or [first_token(policy.tokenizer, known, seed)]
+        begins.get(origin, begins["document"]) or [first_token(policy.tokenizer, known, seed)]
         for origin, seed in zip(origins, seeds, strict=True)
     ]
     # Where what a text begins with is all there is, nothing is left to be asked after it.
