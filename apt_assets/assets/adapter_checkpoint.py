@@ -1,18 +1,19 @@
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.drawing import plots
 from apt_assets.engine.stage import Look, Plot, stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
-from apt_assets.rows.anchors import anchor_of
 from apt_assets.rows.policy import adapter_of
 from apt_assets.rows.references import REFERENCES, pair_keys, recipe_of, reference_rows, references_of
 from apt_assets.settings.iterations import ADAPTER_PARTS
 from resources.store.rows import Compute
 
 if TYPE_CHECKING:
+    from resources.training.anchor import Anchor
     from resources.training.examples import Fit
 
 FROM_PAIRS = [f"preference_pairs.{column}" for column in ("prompt", "chosen", "rejected")]
@@ -33,6 +34,26 @@ def in_words(fit: "Fit", pairs: int, max_length: int) -> str:
     cut = f"{fit.cut} pairs are cut there, so that how their answers end is not trained"
     parts = [part for count, part in ((fit.left_out, left_out), (fit.cut, cut)) if count]
     return f"training.max_length = {max_length} tokens: {'; '.join(parts)}"
+
+
+def anchor_of(view: View, seed: int) -> "Anchor | None":
+    """The anchor of a training, of the screened ones of anchor_texts; None: there is none."""
+    from safetensors.torch import load_file
+
+    from resources.training.anchor import Anchor, AnchorText
+
+    settings, kept = view.settings.anchor, view.read("screened_texts")["place"].to_list()
+    if not kept:
+        return None
+    rows = view.read("anchor_texts").select("ids", "given").rows()
+    texts = [AnchorText(ids, given) for ids, given in rows]
+    if settings.form == "kl":
+        likely = load_file(view.artifact("anchor_texts", "likely.safetensors"))
+        places = [text.said for text in texts]
+        each = zip(texts, likely["tokens"].split(places), likely["log_probs"].split(places), strict=True)
+        texts = [replace(text, likely=tokens, log_probs=log_probs) for text, tokens, log_probs in each]
+    chosen = [texts[place] for place in kept]
+    return Anchor(chosen, settings.weight, settings.form, settings.texts_per_step, seed)
 
 
 def curves(look: Look) -> dict[str, Any]:

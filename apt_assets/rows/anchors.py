@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.scope import RowScope
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from apt_assets.engine.step import Step
     from resources.model.packing import Ids
     from resources.model.unprompted import Origin
-    from resources.training.anchor import Anchor
 
 WRITTEN = RowKind(
     "written",
@@ -179,23 +178,3 @@ def unpacked(row: dict[str, Any]) -> "tuple[torch.Tensor, torch.Tensor]":
         for part, dtype in zip(row["parts"], PARTS, strict=True)
     )
     return tokens, log_probs
-
-
-def anchor_of(view: View, seed: int) -> "Anchor | None":
-    """The anchor of a training, of the screened ones of anchor_texts; None: there is none."""
-    from safetensors.torch import load_file
-
-    from resources.training.anchor import Anchor, AnchorText
-
-    settings, kept = view.settings.anchor, view.read("screened_texts")["place"].to_list()
-    if not kept:
-        return None
-    rows = view.read("anchor_texts").select("ids", "given").rows()
-    texts = [AnchorText(ids, given) for ids, given in rows]
-    if settings.form == "kl":
-        likely = load_file(view.artifact("anchor_texts", "likely.safetensors"))
-        places = [text.said for text in texts]
-        each = zip(texts, likely["tokens"].split(places), likely["log_probs"].split(places), strict=True)
-        texts = [replace(text, likely=tokens, log_probs=log_probs) for text, tokens, log_probs in each]
-    chosen = [texts[place] for place in kept]
-    return Anchor(chosen, settings.weight, settings.form, settings.texts_per_step, seed)
