@@ -11,6 +11,9 @@ from apt_assets.engine.display import Display
 from apt_assets.method.screening import held
 from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
+from apt_assets.report.export import export
+from apt_assets.report.results import results
+from apt_assets.report.tables import score_rows
 from apt_assets.rows.anchors import origins
 from apt_assets.settings.experiment import Anchor, Experiment, UsageError
 from resources.model.own_texts import pieces
@@ -306,6 +309,11 @@ def test_adapter_that_forgets_is_promoted_at_the_scale_that_passes_and_continued
     one, other = (load_file(folder / "adapter_model.safetensors") for folder in (promoted, trained))
     for name in other:
         assert one[name].equal(0.1 * other[name] if ".lora_B." in name else other[name]), name
+    export(project, tmp_path / "out", 1, "adapter")
+    weights = "adapter_model.safetensors"
+    assert (tmp_path / "out" / weights).read_bytes() == (promoted / weights).read_bytes()
+    assert "promoted it at 0.1 of the scale at which it was trained" in (tmp_path / "out" / "README.md").read_text()
+    assert "promoted at 0.1" in [row[-1] for row in score_rows(results(project))]
     # What was scored before is not scored again, and the next iteration is compared with what was promoted.
     scored, _ = artifact(project, "gate")
     assert scored.work["scores"] == {"reused": 24, "computed": 0}
