@@ -260,7 +260,7 @@ class Training(Section):
     learning_rate: float = Field(1e-3, gt=0, description="Peak, of the first iteration (measured).")
     learning_rate_decay: float = Field(0.5, gt=0, le=1, description="Factor per iteration (measured).")
     beta: float = Field(0.1, gt=0, description="DPO temperature (IRPO).")
-    nll_weight: float = Field(0.3, ge=0, description="Weight of the NLL of the chosen answer (IRPO).")
+    nll_weight: float = Field(1.0, ge=0, description="Weight of the NLL of the chosen answer (IRPO).")
     reference: Literal["previous", "base"] = Field(
         "previous", description="Reference model; base: the base model without any adapter (choice)."
     )
