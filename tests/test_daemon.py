@@ -198,7 +198,8 @@ def learnable_rows(count):
 
 
 def test_watching_daemon_retrains_by_itself_when_data_lands_and_does_nothing_else(make_experiment, tmp_path):
-    experiment = make_experiment(training={"learning_rate": 0.03}, loop={"max_iterations": 2})
+    # Held to what it said before, so tiny a policy learns nothing of so few rows.
+    experiment = make_experiment(training={"learning_rate": 0.03}, loop={"max_iterations": 2}, anchor={"weight": 0.0})
     project = Project.open(experiment)
     content = "".join(json.dumps(row) + "\n" for row in learnable_rows(60)).encode()
     path = tmp_path / "landing" / "colours.jsonl"
