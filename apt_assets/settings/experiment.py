@@ -339,7 +339,7 @@ class Benchmarks(Section):
     tasks: dict[str, Annotated[int, Field(ge=1)] | None] = Field(
         {"last_word": None, "preposition": None, "ending": None, "passages": 60},
         description="Task -> how many of its items, the first ones; null: all (choice: 1,833 items see a loss of a "
-        "point where 2 % of the answers turn).",
+        "point where 3 % of the answers turn).",
     )
 
 

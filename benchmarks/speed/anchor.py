@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from apt_assets.settings.experiment import Anchor as Settings
 from benchmarks.speed.contest import add_cases, child, hold, ratio, save, spread
-from benchmarks.speed.training import BATCH, RATE, SEED, middle
+from benchmarks.speed.training import BATCH, SEED, middle, recipe
 from benchmarks.speed.workload import CACHE, pairs, terms
 
 if TYPE_CHECKING:
@@ -27,19 +27,14 @@ STEPS = 8
 def train(case: str, anchored: bool) -> dict[str, Any]:
     import polars as pl
 
-    from resources.training.trainer import TrainingRecipe, train_adapter
+    from resources.training.trainer import train_adapter
 
     system_prompt, rows = pairs(case, STEPS * BATCH)
-    recipe = TrainingRecipe(
-        learning_rate=RATE, beta=0.1, nll_weight=1.0, reference="previous", lora_rank=16, lora_alpha=32,
-        batch_size=BATCH, epochs=1, warmup_steps=0, max_length=512, batch_tokens=1024, seed=SEED, dtype="float32",
-        device="cpu",
-    )  # fmt: skip
     moments: list[float] = []
     with tempfile.TemporaryDirectory() as out:
         train_adapter(
             CACHE / "policy", None, pl.DataFrame(rows, schema=["prompt", "chosen", "rejected"], orient="row"),
-            system_prompt, recipe, Path(out), lambda step, total: moments.append(time.perf_counter()),
+            system_prompt, recipe(), Path(out), lambda step, total: moments.append(time.perf_counter()),
             anchor=some_anchor() if anchored else None,
         )  # fmt: skip
     return {"seconds": middle(moments)}

@@ -14,10 +14,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.speed.contest import add_cases, child, hold, ratio, save, spread
 from benchmarks.speed.workload import CACHE, pairs
+
+if TYPE_CHECKING:
+    from resources.training.trainer import TrainingRecipe
 
 CASES = ("demo", "instruction", "questions", "answers")
 STEPS, BATCH, RATE, SEED = 4, 8, 1e-4, 3
@@ -28,18 +31,23 @@ def middle(moments: list[float]) -> float:
     return steps[len(steps) // 2]
 
 
-def ours(case: str) -> dict[str, Any]:
-    import polars as pl
+def recipe() -> "TrainingRecipe":
+    from resources.training.trainer import TrainingRecipe
 
-    from resources.store.rows import collect
-    from resources.training.trainer import TrainingRecipe, train_adapter
-
-    system_prompt, rows = pairs(case, STEPS * BATCH)
-    recipe = TrainingRecipe(
+    return TrainingRecipe(
         learning_rate=RATE, beta=0.1, nll_weight=1.0, reference="previous", lora_rank=16, lora_alpha=32,
         batch_size=BATCH, epochs=1, warmup_steps=0, max_length=512, batch_tokens=1024, seed=SEED, dtype="float32",
         device="cpu",
     )  # fmt: skip
+
+
+def ours(case: str) -> dict[str, Any]:
+    import polars as pl
+
+    from resources.store.rows import collect
+    from resources.training.trainer import train_adapter
+
+    system_prompt, rows = pairs(case, STEPS * BATCH)
     moments: list[float] = []
     reference: list[float] = []
 
@@ -54,7 +62,7 @@ def ours(case: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as out:
         table = pl.DataFrame(rows, schema=["prompt", "chosen", "rejected"], orient="row")
         stamp = lambda step, total: moments.append(time.perf_counter())  # noqa: E731
-        log = train_adapter(CACHE / "policy", None, table, system_prompt, recipe, Path(out), stamp, fill)
+        log = train_adapter(CACHE / "policy", None, table, system_prompt, recipe(), Path(out), stamp, fill)
     step = middle(moments)
     return {"seconds": step, "with_reference": step + reference[0], "losses": log["loss"].to_list()}
 
