@@ -23,7 +23,7 @@ from resources.demo import tickets
 from resources.demo.downloads import prepare
 
 # About half of them to train on, a sixth for validation, a third for the test. Tickets take four times as long.
-ROWS = {"icd10": 1200, "tickets": 600}
+ROWS = {"icd10": 1200, "tickets": 600}   # icd10-pool: all terms
 SEED = 7
 STUDIES = sorted((REPOSITORY / "experiments" / "studies").glob("evidence-*.yaml"))
 RESULTS = Path(__file__).with_name("results")
@@ -62,7 +62,8 @@ def land(home: Path) -> None:
     (made / "icd10.jsonl").write_text("".join(random.Random(SEED).sample(terms, ROWS["icd10"])), encoding="utf-8")
     rows = (json.dumps(row, ensure_ascii=False) + "\n" for row in tickets.tickets(ROWS["tickets"], SEED))
     (made / "tickets.jsonl").write_text("".join(rows), encoding="utf-8")
-    for name in ("icd10", "tickets"):
+    (made / "icd10-pool.jsonl").write_text("".join(terms), encoding="utf-8")
+    for name in ("icd10", "icd10-pool", "tickets"):
         land_files([made / f"{name}.jsonl"], home / "landing" / f"study-{name}")
 
 
