@@ -213,6 +213,25 @@ def test_arms_that_differ_in_iterations_alone_come_to_what_they_say(looped):
         assert two["costs"][cost]["mean"] > one["costs"][cost]["mean"]
 
 
+def test_what_was_spent_is_told_for_each_iteration_with_those_before(looped):
+    arms = looped[1]["domains"]["colours"]["arms"]
+    one, two = arms["one"]["by_iteration"], arms["two"]
+    for seed, iterations in two["by_iteration"].items():
+        first, second = iterations["0001"], iterations["0002"]
+        assert first["rows"] == one[seed]["0001"]["rows"] < second["rows"]
+        assert first["cpu_seconds"] < second["cpu_seconds"]
+        assert first["labels"] <= second["labels"]
+    last = [iterations["0002"]["cpu_seconds"] for iterations in two["by_iteration"].values()]
+    assert sum(last) / len(last) == pytest.approx(two["costs"]["cpu_seconds"]["mean"])
+
+
+def test_the_page_draws_test_accuracy_over_what_iterations_spent(looped):
+    html = (looped[0] / "studies" / "tiny" / "study.html").read_text()
+    for spent in ("rows trained", "labels read", "processor seconds"):
+        assert f"Test accuracy by {spent}" in html
+    assert "two, iteration 2: rows trained" in html
+
+
 def test_the_iteration_that_is_best_on_validation_counts_the_earlier_of_equal_ones(looped):
     arm = looped[1]["domains"]["colours"]["arms"]["two"]
     for best, scores in zip(arm["best_iterations"], arm["by_iteration"].values(), strict=True):

@@ -44,6 +44,9 @@ class Costs:
         return len(value) if isinstance(value, frozenset) else value
 
 
+NOTHING = Costs(frozenset(), frozenset(), 0, 0, 0, {})
+
+
 def costs_of(outcome: Outcome, rates: dict[str, float]) -> Costs:
     return Costs(
         frozenset(outcome["labels"]),

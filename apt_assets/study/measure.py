@@ -32,9 +32,8 @@ def measure(project: Project, start: str | None, iterations: int) -> dict[str, A
     """The outcome of a complete training run of so many iterations, at most: that of the one with the best
     validation accuracy, the earlier of equal ones.
 
-    start: folder of the adapter it started from, which is also its result if nothing was trained. Cost is of all
-    iterations that ran: labels (ids of rows whose gold answer was graded against or trained on), tokens and steps
-    trained, and `parts`, from which the processor time of a cold run is worked out.
+    start: folder of the adapter it started from, which is also its result if nothing was trained. What was `spent` is
+    of all iterations that ran; `spent_until` holds it by iteration, with those before.
     """
     planner = project.planner()
     # An arm with fewer iterations and otherwise equal settings is the same experiment.
@@ -50,6 +49,15 @@ def measure(project: Project, start: str | None, iterations: int) -> dict[str, A
         "validation": every[best]["validation"],
         "by_iteration": every,
         "adapter": start if result is None else path_of(project, result),
+        **spent(project, planner, keys),
+        "spent_until": {key: spent(project, planner, keys[: keys.index(key) + 1]) for key in scored},
+    }
+
+
+def spent(project: Project, planner: LoopPlanner, keys: list[str]) -> dict[str, Any]:
+    """What these iterations cost: labels (ids of rows whose gold answer was graded against or trained on), tokens and
+    steps trained, and `parts`, from which the processor time of a cold run is worked out."""
+    return {
         **trained_on(project, planner, keys),
         "epochs": project.experiment.training.epochs,
         "parts": parts(project, planner, keys),

@@ -3,12 +3,13 @@
 apt_assets/report/templates/study.html holds the sections; here is what they show.
 """
 
+from statistics import mean
 from typing import Any
 
 from apt_assets.report.html import Table, render
 from apt_assets.study.advice import sentence
 from apt_assets.study.costs import COSTS
-from apt_assets.study.plot import trade_off
+from apt_assets.study.plot import over_iterations, trade_off
 from apt_assets.study.summary import COMPARED
 from apt_assets.study.words import with_interval
 
@@ -20,6 +21,7 @@ SCORED = {
     "gold": "gold, nats/character",
     "perplexity": "word perplexity",
 }
+SPENT = {"rows": "rows trained", "labels": "labels read", "cpu_seconds": "processor seconds"}
 
 
 def page(found: dict[str, Any]) -> str:
@@ -127,7 +129,20 @@ def figures(arms: dict[str, Any]) -> dict[str, str]:
         "Gain against labels": trade_off(
             {n: (labels[n], gain[n]) for n in arms}, "labels read", "gain on the test split, points", less_across=True
         ),
+        **{
+            f"Test accuracy by {spent}": over_iterations(
+                {name: by_iteration(arm, cost) for name, arm in arms.items()}, spent, "right on the test split, %"
+            )
+            for cost, spent in SPENT.items()
+        },
     }
+
+
+def by_iteration(arm: dict[str, Any], cost: str) -> list[tuple[float, float]]:
+    """(cost so far, test accuracy in percent) after each iteration that all seeds had, means over seeds."""
+    seeds = list(arm["by_iteration"].values())
+    shared = [key for key in seeds[0] if all(key in its for its in seeds)]
+    return [(mean(its[key][cost] for its in seeds), 100 * mean(its[key]["test"] for its in seeds)) for key in shared]
 
 
 def costs(arms: dict[str, Any]) -> Table:

@@ -1,8 +1,8 @@
-"""The trade-off plot: one point an arm, and the frontier of those that no other one beats."""
+"""The plots of a study: arms as points between two measures, and as lines over what their iterations spent."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from apt_assets.drawing.svg import WIDTH, Drawing, scale, ticks
+from apt_assets.drawing.svg import SERIES, WIDTH, Drawing, Scale, scale, ticks
 from apt_assets.study.statistics import frontier
 
 LEFT, RIGHT, BOTTOM, TOP = 46, WIDTH - 10, 210, 16
@@ -13,15 +13,7 @@ def trade_off(points: Mapping[str, tuple[float, float]], across: str, up: str, *
     points, those on the frontier joined, and a list of the arms below."""
     names = list(points)
     drawing = Drawing(f"{up} against {across}", BOTTOM + 34 + 14 * len(names), "One point an arm, mean over seeds.")
-    xs, ys = [x for x, _ in points.values()], [y for _, y in points.values()]
-    (left, right), (low, high) = (widened([*xs, 0.0])), (widened([*ys, 0.0]))
-    place_x, place_y = scale(left, right, LEFT, RIGHT), scale(low, high, BOTTOM, TOP)
-    drawing.axis(ticks(low, high, 4), place_y, LEFT, RIGHT, "{:g}")
-    for x in ticks(left, right, 4):
-        drawing.line(place_x(x), TOP, place_x(x), BOTTOM)
-        drawing.text(place_x(x), BOTTOM + 12, f"{x:g}", anchor="middle", small=True)
-    drawing.text(LEFT, TOP - 5, up, small=True)
-    drawing.text(RIGHT, BOTTOM + 24, across, anchor="end", small=True)
+    place_x, place_y = axes(drawing, list(points.values()), across, up)
     best = {names[n] for n in frontier([(-x if less_across else x, y) for x, y in points.values()])}
     line = sorted(points[name] for name in best)
     if len(line) > 1:
@@ -33,6 +25,38 @@ def trade_off(points: Mapping[str, tuple[float, float]], across: str, up: str, *
         mark = "on the frontier" if name in best else "another arm is at least as good in both"
         drawing.text(LEFT, BOTTOM + 26 + 14 * number, f"{number}  {name}: {mark}", small=True)
     return drawing.svg
+
+
+def over_iterations(lines: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> str:
+    """lines: arm -> (across, up) after each of its iterations. An SVG document: a numbered line an arm, and a list of
+    the arms below."""
+    drawing = Drawing(
+        f"{up} by {across}", BOTTOM + 34 + 14 * len(lines), "One line an arm, one dot an iteration, mean over seeds."
+    )
+    place_x, place_y = axes(drawing, [point for line in lines.values() for point in line], across, up)
+    for number, (name, line) in enumerate(lines.items(), 1):
+        kind = f"s{(number - 1) % SERIES}"
+        places = [(place_x(x), place_y(y)) for x, y in line]
+        drawing.path(places, kind, name)
+        for iteration, ((x, y), place) in enumerate(zip(line, places, strict=True), 1):
+            drawing.dot(*place, kind, f"{name}, iteration {iteration}: {across} {x:,.0f}, {up} {y:.1f}")
+        drawing.text(places[-1][0] + 5, places[-1][1] - 5, str(number), small=True)
+        drawing.text(LEFT, BOTTOM + 26 + 14 * number, f"{number}  {name}", small=True)
+    return drawing.svg
+
+
+def axes(drawing: Drawing, points: Sequence[tuple[float, float]], across: str, up: str) -> tuple[Scale, Scale]:
+    """Draw the two axes, which hold 0 and all points; returns how a value becomes a place on each."""
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    (left, right), (low, high) = (widened([*xs, 0.0])), (widened([*ys, 0.0]))
+    place_x, place_y = scale(left, right, LEFT, RIGHT), scale(low, high, BOTTOM, TOP)
+    drawing.axis(ticks(low, high, 4), place_y, LEFT, RIGHT, "{:g}")
+    for x in ticks(left, right, 4):
+        drawing.line(place_x(x), TOP, place_x(x), BOTTOM)
+        drawing.text(place_x(x), BOTTOM + 12, f"{x:g}", anchor="middle", small=True)
+    drawing.text(LEFT, TOP - 5, up, small=True)
+    drawing.text(RIGHT, BOTTOM + 24, across, anchor="end", small=True)
+    return place_x, place_y
 
 
 def widened(values: list[float]) -> tuple[float, float]:

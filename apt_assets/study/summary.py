@@ -9,7 +9,7 @@ from apt_assets.method.gate import Scores, Tolerances, decide, start_in_words
 from apt_assets.method.grades import is_right
 from apt_assets.settings.reader import load_experiment
 from apt_assets.study.advice import advice
-from apt_assets.study.costs import Costs, costs_of, means, seconds_a_row
+from apt_assets.study.costs import COSTS, NOTHING, Costs, costs_of, means, seconds_a_row
 from apt_assets.study.file import Cell, Scoring, Study
 from apt_assets.study.measure import MEASURES
 from apt_assets.study.statistics import holm, over_seeds, paired_test
@@ -58,8 +58,12 @@ def of_domain(study: Study, known: Known, home: Path, domain: str) -> dict[str, 
         source = study.file.arms[name].starts_from
         before = {seed: start if source is None else done[source][seed] for seed in found}
         own = {seed: costs_of(outcome, rates) for seed, outcome in found.items()}
-        spent[name] = own if source is None else {seed: its + spent[source][seed] for seed, its in own.items()}
+        earlier = spent[source] if source else dict.fromkeys(found, NOTHING)
+        spent[name] = {seed: its + earlier[seed] for seed, its in own.items()}
         arms[name] = recipe(study, known, domain, name) | results(found, start, before)
+        arms[name]["by_iteration"] = {
+            str(seed): by_iteration(outcome, earlier[seed], rates) for seed, outcome in found.items()
+        }
         arms[name] |= {"costs": means(spent[name]), "own_costs": means(own)}
         gates = [scored.gate(before[seed], outcome, source) for seed, outcome in found.items()]
         arms[name] |= {"promoted": sum(gate["passed"] for gate in gates), "gates": [gate["reason"] for gate in gates]}
@@ -108,8 +112,14 @@ def results(found: dict[int, Outcome], start: Outcome, before: dict[int, Outcome
         "scores": {m: over_seeds([o[m] for o in outcomes]) for m in measures},
         "changes": {m: over_seeds([o[m] - start[m] for o in outcomes]) for m in measures},
         "own_changes": {m: over_seeds([o[m] - before[seed][m] for seed, o in found.items()]) for m in measures},
-        "by_iteration": {str(seed): o["by_iteration"] for seed, o in found.items()},
     }
+
+
+def by_iteration(outcome: Outcome, earlier: Costs, rates: dict[str, float]) -> dict[str, Any]:
+    """Iteration -> its scores on the domain, and COSTS of it with all before."""
+    costs = {key: costs_of(spent, rates) + earlier for key, spent in outcome["spent_until"].items()}
+    scores = outcome["by_iteration"]
+    return {key: scores[key] | {name: its.amount(name) for name in COSTS} for key, its in costs.items()}
 
 
 def compare(study: Study, scored: "Scored", done: dict[str, dict[int, Outcome]], arms: dict[str, Any]) -> None:
