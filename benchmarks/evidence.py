@@ -19,11 +19,12 @@ from apt_assets.report.markdown import table
 from apt_assets.settings.experiment import REPOSITORY
 from apt_assets.study.advice import sentence
 from apt_assets.study.words import difference
+from benchmarks.attack import attack_rows
 from resources.demo import tickets
 from resources.demo.downloads import prepare
 
 # About half of them to train on, a sixth for validation, a third for the test. Tickets take four times as long.
-ROWS = {"icd10": 1200, "tickets": 600}   # icd10-pool: all terms
+ROWS = {"icd10": 1200, "attack": 1200, "tickets": 600}  # icd10-pool: all terms
 SEED = 7
 STUDIES = sorted((REPOSITORY / "experiments" / "studies").glob("evidence-*.yaml"))
 RESULTS = Path(__file__).with_name("results")
@@ -53,18 +54,25 @@ def main() -> None:
 
 
 def land(home: Path) -> None:
-    """Both domains in landing/study-icd10 and landing/study-tickets; landing the same rows twice changes nothing."""
+    """Each domain in landing/study-NAME; landing the same rows twice changes nothing."""
     cache = home / ".apt" / "cache"
     prepare(cache)
     made = home / ".apt" / "study"
     made.mkdir(exist_ok=True)
     terms = (cache / "icd10.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    (made / "icd10.jsonl").write_text("".join(random.Random(SEED).sample(terms, ROWS["icd10"])), encoding="utf-8")
-    rows = (json.dumps(row, ensure_ascii=False) + "\n" for row in tickets.tickets(ROWS["tickets"], SEED))
-    (made / "tickets.jsonl").write_text("".join(rows), encoding="utf-8")
-    (made / "icd10-pool.jsonl").write_text("".join(terms), encoding="utf-8")
-    for name in ("icd10", "icd10-pool", "tickets"):
+    lines = {
+        "icd10": random.Random(SEED).sample(terms, ROWS["icd10"]),
+        "icd10-pool": terms,
+        "attack": map(line, attack_rows(cache, ROWS["attack"], SEED)),
+        "tickets": map(line, tickets.tickets(ROWS["tickets"], SEED)),
+    }
+    for name, its in lines.items():
+        (made / f"{name}.jsonl").write_text("".join(its), encoding="utf-8")
         land_files([made / f"{name}.jsonl"], home / "landing" / f"study-{name}")
+
+
+def line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def report(found: dict[str, Any]) -> str:

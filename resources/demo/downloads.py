@@ -91,12 +91,12 @@ def is_there(path: Path) -> bool:
     return is_current(path.stem, path) if path.parent.name == "general" else path.exists()
 
 
-def download(folder: Path) -> dict[str, Path]:
-    """Fetch the pinned wheels into `folder`; returns distribution name -> wheel."""
+def download(folder: Path, requirements: Path = DOWNLOADS) -> dict[str, Path]:
+    """Fetch the wheels pinned in `requirements` into `folder`; returns distribution name -> wheel for all there."""
     command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--require-hashes"]
     # In a session of its own, so that pip says nothing of Ctrl-C: `run` ends it.
     subprocess.run(
-        [*command, "--dest", str(folder), "--requirement", str(DOWNLOADS)], check=True, start_new_session=True
+        [*command, "--dest", str(folder), "--requirement", str(requirements)], check=True, start_new_session=True
     )
     return {wheel.name.split("-")[0]: wheel for wheel in folder.glob("*.whl")}
 
