@@ -62,7 +62,7 @@ def test_an_adapter_that_does_not_fit_leaves_no_half_of_it_behind(tiny_folder, t
     folder, base = tiny_folder / "policy", BaseModel(tiny_folder / "policy", "float32", path="plain")
     good = tiny.make_adapter(tmp_path / "good", folder)
     open_held("policy", base, None, good, "good")
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="no adapter"):
         open_held("policy", base, None, tmp_path / "no adapter", "bad")
     fresh = load_policy(folder, dtype="float32", path="plain")
     assert torch.equal(logits(open_held("policy", base, None)), logits(fresh))

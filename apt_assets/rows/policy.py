@@ -1,4 +1,4 @@
-"""The policy that computes rows: the base model with an adapter, of what this process holds (resources/model/held.py)."""
+"""The policy that computes rows: the base model with an adapter, as this process holds them."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

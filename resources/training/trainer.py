@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from resources.model.capabilities import unsuited_layers
-from resources.model.packing import set_shape_free
 from resources.model.held import BaseModel, take_base
+from resources.model.packing import set_shape_free
 from resources.model.policy import Policy, RunPath, beginning
 from resources.model.scoring import Question, score_answers
 from resources.store.rows import Batches, Compute, collect, renumber
