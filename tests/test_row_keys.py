@@ -167,7 +167,7 @@ def test_whatever_computes_a_row_reads_only_what_its_key_holds_and_all_of_our_co
     project, given, run = opened(kind)
     project.check()
     project.find_out(kind.identities)  # what only looks at a model decides no row
-    scope = RowScope(project, kind, given, {})
+    scope = RowScope(project, kind, given)
     code, called = set(scope.context()["code"]), set()
 
     def profile(frame, event, _):
@@ -205,7 +205,7 @@ def test_key_that_leaves_out_one_name_of_what_decides_its_rows_is_an_error_and_n
     less = dataclasses.replace(kind, **{field: kept})
     given = {one: value for one, value in given.items() if one in less.given}
     with pytest.raises((UndeclaredRead, KeyError)):
-        run(RowScope(project, less, given, {}))
+        run(RowScope(project, less, given))
 
 
 def imported_by(code: CodeDigests, kind) -> set[str]:
@@ -234,13 +234,13 @@ def test_every_library_that_the_code_of_a_key_imports_is_in_the_key(name):
 def test_changed_value_of_anything_declared_is_another_key(name, opened, monkeypatch):
     kind = KINDS[name]
     project, given, _ = opened(kind)
-    before = RowScope(project, kind, given, {}).context()
+    before = RowScope(project, kind, given).context()
     assert set(before["settings"]) >= {path for path in kind.settings if path.count(".") > 1 or "policy" in path}
     assert set(before["identities"]) == set(kind.identities)
     assert set(before["libraries"]) >= set(kind.libraries)
     monkeypatch.setattr(Project, "identity", lambda self, name: f"another {name}")
     monkeypatch.setattr(Project, "code", lambda self, start: {start: "another"})
-    after = RowScope(project, kind, given, {}).context()
+    after = RowScope(project, kind, given).context()
     changed = {part for part in before if before[part] != after[part]}
     assert changed == {"code", *(["identities"] if kind.identities else [])}
 

@@ -64,14 +64,14 @@ class Scope:
 class RowScope(Scope):
     """What computes the rows of a kind sees this and no stage: what is not in their key it cannot read.
 
-    given: what the stage at hand knows, by the names that the kind declares. loaded: models that were loaded before.
+    given: what the stage at hand knows, by the names that the kind declares.
     """
 
-    def __init__(self, project: "World", kind: RowKind, given: dict[str, Any], loaded: dict[str, Any]):
+    def __init__(self, project: "World", kind: RowKind, given: dict[str, Any]):
         super().__init__(project, kind, kind.identities)
         if given.keys() != set(kind.given):
             raise UndeclaredRead(f"{kind.name} is given {sorted(given)}, and declares {sorted(kind.given)}")
-        self.kind, self.given, self.loaded = kind, given, loaded
+        self.kind, self.given = kind, given
 
     def context(self) -> dict[str, Any]:
         """Everything that decides a value of these rows but the row itself: the digest of this is their key."""

@@ -20,14 +20,13 @@ if TYPE_CHECKING:
 class View(Scope):
     """The declared inputs of one stage of one iteration, as the plan found them.
 
-    row_tables: of the rows that it read or computed. loaded: models that several parts of a stage use.
+    row_tables: of the rows that it read or computed.
     """
 
     def __init__(self, project: "World", plan: "StagePlan", planner: "Planner"):
         self.project, self.plan, self.planner, self.stage = project, plan, planner, STAGES[plan.stage]
         super().__init__(project, self.stage, identities_of(self.stage))
         self.row_tables: list[str] = []
-        self.loaded: dict[str, Any] = {}
 
     @property
     def iteration(self) -> str:
@@ -79,7 +78,7 @@ class View(Scope):
 
     def scope(self, kind: RowKind, **given: Any) -> RowScope:
         """What computes rows of a kind may see."""
-        return RowScope(self.project, kind, given, self.loaded)
+        return RowScope(self.project, kind, given)
 
     def _declares(self, kind: RowKind) -> None:
         stage = self.stage

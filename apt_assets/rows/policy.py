@@ -1,4 +1,4 @@
-"""The policy that computes rows: the base model with an adapter, loaded once a stage."""
+"""The policy that computes rows: the base model with an adapter, as this process holds them."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,19 +40,12 @@ def initial_adapter(view: View) -> Adapter | None:
 
 def open_policy(scope: RowScope, system_prompt: str | None = None) -> "Policy":
     """The base model with the adapter that is given, by the experiment's settings."""
-    from resources.model.policy import load_policy
+    from resources.model.held import BaseModel, open_held
 
     adapter: Adapter | None = scope.given["adapter"]
-    settings, base_model, execution = scope.settings.policy, scope.outside("base_model"), scope.outside("execution")
-    key = digest_json([settings.dtype, settings.quantization, settings.device, adapter and adapter.digest])
-    if key not in scope.loaded:
-        scope.loaded[key] = load_policy(
-            base_model,
-            None if adapter is None else adapter.folder,
-            dtype=settings.dtype,
-            quantization=settings.quantization,
-            device=settings.device,
-            path=execution.path,
-            shape_free=execution.shape_free,
-        )
-    return replace(scope.loaded[key], system_prompt=system_prompt)
+    settings, execution = scope.settings.policy, scope.outside("execution")
+    base = BaseModel(
+        scope.outside("base_model"), settings.dtype, settings.quantization, settings.device, execution.path
+    )
+    held = (None, None) if adapter is None else (adapter.folder, digest_json(adapter.digest))
+    return replace(open_held("policy", base, execution.shape_free, *held), system_prompt=system_prompt)

@@ -82,19 +82,14 @@ ROWS = RowKind(
 
 
 def open_local(scope: Any) -> LocalRubric:
-    """The grader on this machine, loaded once a stage."""
-    from resources.model.policy import load_policy
+    """The grader on this machine, of what this process holds."""
+    from resources.model.held import BaseModel, open_held
 
     policy, execution = scope.settings.policy, scope.outside("grader_execution")
-    if "grader" not in scope.loaded:
-        scope.loaded["grader"] = load_policy(
-            scope.outside("grader"),
-            dtype=policy.dtype,
-            device=policy.device,
-            path=execution.path,
-            shape_free=execution.shape_free,
-        )
-    return LocalRubric(scope.loaded["grader"], scope.settings.assessor.rubric.text, policy.batch_tokens)
+    grader = BaseModel(scope.outside("grader"), policy.dtype, device=policy.device, path=execution.path)
+    return LocalRubric(
+        open_held("grader", grader, execution.shape_free), scope.settings.assessor.rubric.text, policy.batch_tokens
+    )
 
 
 LOCAL = Variant(ROWS, open_local)

@@ -40,20 +40,14 @@ def load_policy(
     a trial finds, which loads the base model twice more, once in a process (resources/model/agreement.py). shape_free:
     what was found out of its passes (resources/model/exactness.py).
 
-    In float32 the adapter is added to the weights, which loses nothing that matters (about 1e-7 of a
-    weight) and makes a pass a fifth faster. In fewer bits that would round it away, so it stays beside them.
-
     Only safetensors are read and no code of a model folder is run. Raises OSError if `model_dir`
     holds no model, ValueError if the adapter does not fit it.
     """
     path = path or tried(str(model_dir), newest_file(Path(model_dir)), dtype, quantization, device)
     model, tokenizer = load_base(model_dir, dtype, quantization, device, path)
     if adapter_dir is not None:
-        from peft import PeftModel
-
-        # In the dtype of the weights: peft would widen the adapter to fp32 and cast at every layer.
-        model = PeftModel.from_pretrained(model, str(adapter_dir), autocast_adapter_dtype=False)
-        if dtype == "float32" and quantization == "none":
+        model = with_adapter(model, adapter_dir)
+        if is_merged(dtype, quantization):
             model = model.merge_and_unload()
     if shape_free is not None:
         set_shape_free(model, shape_free)
@@ -85,6 +79,20 @@ def load_base(
     model = AutoModelForCausalLM.from_pretrained(model_dir, use_safetensors=True, trust_remote_code=False, **named)
     # Not also to the dtype: that would round the frequencies of the positions, which stay in float32.
     return (model if quantization != "none" else model.to(device)), load_tokenizer(model_dir)
+
+
+def with_adapter(model: Any, folder: Path) -> Any:
+    """The model with the LoRA adapter of `folder` beside its weights: a PeftModel, whose layers are the model's."""
+    from peft import PeftModel
+
+    # In the dtype of the weights: peft would widen the adapter to fp32 and cast at every layer.
+    return PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
+
+
+def is_merged(dtype: str, quantization: str) -> bool:
+    """Whether an adapter is added to the weights: in float32 that loses nothing that matters (about 1e-7 of a weight)
+    and makes a pass a fifth faster; in fewer bits it would be rounded away."""
+    return dtype == "float32" and quantization == "none"
 
 
 @cache

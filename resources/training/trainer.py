@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from resources.model.capabilities import unsuited_layers
+from resources.model.held import BaseModel, take_base
 from resources.model.packing import set_shape_free
-from resources.model.policy import Policy, RunPath, beginning, load_base
+from resources.model.policy import Policy, RunPath, beginning
 from resources.model.scoring import Question, score_answers
 from resources.store.rows import Batches, Compute, collect, renumber
 from resources.training.anchor import Anchor, add_anchor
@@ -136,7 +137,7 @@ def make_trainer(
     if pairs.height == 0:
         raise ValueError("there is no preference pair to train on")
     sft = recipe.objective == "sft"
-    model, tokenizer = load_base(model_dir, recipe.dtype, recipe.quantization, recipe.device, recipe.path)
+    model, tokenizer = take_base(BaseModel(model_dir, recipe.dtype, recipe.quantization, recipe.device, recipe.path))
     # A fresh adapter starts as the identity, so its "previous policy" is the base model as well.
     lora = None
     if previous_adapter is None:

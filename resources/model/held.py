@@ -1,0 +1,118 @@
+"""The base models that this process holds: each is read once, and stages and adapters share it.
+
+An adapter of a base model in fewer bits lies beside its weights, and leaves with its layers. In float32 it is added to
+them; what they were is kept, and put back to the bit when another one is wanted. Training takes a base model out of
+here, since it makes a model of its own of it.
+"""
+
+import gc
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from resources.model.packing import set_shape_free
+from resources.model.policy import is_merged, load_base, with_adapter
+from resources.model.prompts import Policy, RunPath
+
+if TYPE_CHECKING:
+    import torch
+
+Role = Literal["policy", "grader"]
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """Which base model, and how it is run: what `load_base` takes."""
+
+    folder: Path
+    dtype: str
+    quantization: str = "none"
+    device: str = "cpu"
+    path: RunPath = "packed"
+
+    @property
+    def files(self) -> tuple[tuple[str, int, int], ...]:
+        """(name, bytes, nanoseconds of the last change) of what is in the folder."""
+        found = sorted((path.name, path.stat()) for path in self.folder.iterdir())
+        return tuple((name, its.st_size, its.st_mtime_ns) for name, its in found)
+
+
+@dataclass
+class Held:
+    """A base model with at most one adapter on it: `adapted`. originals: layer -> what its weights were, of an adapter
+    that was added to them."""
+
+    base: BaseModel
+    files: tuple[tuple[str, int, int], ...]
+    bare: Any
+    tokenizer: Any
+    adapter: str | None = None
+    adapted: Any = None
+    originals: "dict[str, torch.Tensor]" = field(default_factory=dict)
+
+    def put_on(self, folder: Path, identity: str) -> None:
+        """The adapter of `folder`, in the place of another."""
+        from peft.tuners.lora import LoraLayer
+
+        self.take_off()
+        model = with_adapter(self.bare, folder)
+        if is_merged(self.base.dtype, self.base.quantization):
+            layers = [(name, it) for name, it in self.bare.named_modules() if isinstance(it, LoraLayer)]
+            self.originals = {name: it.get_base_layer().weight.detach().clone() for name, it in layers}
+            model = model.merge_and_unload()
+        self.adapter, self.adapted = identity, model
+
+    def take_off(self) -> None:
+        if self.originals:
+            for name, weight in self.originals.items():
+                self.bare.get_submodule(name).weight.data.copy_(weight)
+        elif self.adapted is not None:
+            self.adapted.unload()
+        self.adapter, self.adapted, self.originals = None, None, {}
+
+
+_held: dict[Role, Held] = {}
+
+
+def open_held(
+    role: Role, base: BaseModel, shape_free: bool | None, adapter: Path | None = None, identity: str | None = None
+) -> Policy:
+    """The base model with the adapter, as `load_policy` gives it: held from before, or else read.
+
+    identity: of the adapter's content. What was opened in this role before is no good any more. Raises as
+    `load_policy` does.
+    """
+    held = taken_or_read(role, base)
+    if identity != held.adapter:
+        held.take_off() if adapter is None else held.put_on(adapter, str(identity))
+    _held[role] = held  # not before: a failure on the way leaves a model that is neither
+    model = held.bare if held.adapted is None else held.adapted
+    if shape_free is not None:
+        set_shape_free(model, shape_free)
+    return Policy(model.eval(), held.tokenizer, None, base.path)
+
+
+def take_base(base: BaseModel) -> tuple[Any, Any]:
+    """(base model without an adapter, its tokenizer), for good: the policy's, held from before, or else read. Nothing
+    is held afterwards, so that training has the memory."""
+    held = taken_or_read("policy", base)
+    let_go()
+    held.take_off()
+    return held.bare, held.tokenizer
+
+
+def let_go() -> None:
+    """Hold no model any more."""
+    _held.clear()
+    gc.collect()  # models hold on to themselves
+
+
+def taken_or_read(role: Role, base: BaseModel) -> Held:
+    """What was held, which is not any more; another base model's memory is free before this one is read."""
+    held = _held.pop(role, None)
+    if held is not None and (held.base, held.files) == (base, base.files):
+        return held
+    held = None
+    gc.collect()
+    files = base.files
+    return Held(base, files, *load_base(base.folder, base.dtype, base.quantization, base.device, base.path))

@@ -1,0 +1,86 @@
+"""One load of a base model: adapters swapped on it answer as if each had been loaded afresh, to the last bit."""
+
+import pytest
+import torch
+
+from apt_assets.engine.display import Display
+from apt_assets.orchestration.run import run_loop
+from resources.model import held, policy
+from resources.model.held import BaseModel, let_go, open_held, take_base
+from resources.model.policy import load_policy
+from tests import tiny
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The base models that are read from now on."""
+    let_go()
+    found = []
+
+    def counted(folder, *rest):
+        found.append(folder)
+        return policy.load_base(folder, *rest)
+
+    monkeypatch.setattr(held, "load_base", counted)
+    yield found
+    let_go()
+
+
+def logits(opened):
+    with torch.no_grad():
+        return opened.model(torch.arange(2, 12)[None]).logits
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_adapters_that_are_swapped_on_one_base_model_are_those_that_are_loaded_afresh(
+    dtype, tiny_folder, tmp_path, reads
+):
+    folder = tiny_folder / "policy"
+    adapters = {name: tiny.make_adapter(tmp_path / name, folder, seed) for seed, name in enumerate(("one", "two"))}
+    base = BaseModel(folder, dtype, path="plain")
+    for name in (None, "one", "two", "one", None, "two"):
+        adapter = adapters.get(name)
+        fresh = load_policy(folder, adapter, dtype=dtype, path="plain")
+        assert torch.equal(logits(open_held("policy", base, None, adapter, name)), logits(fresh))
+    assert len(reads) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_training_takes_the_base_model_without_the_adapter_that_was_on_it(dtype, tiny_folder, tmp_path, reads):
+    folder, base = tiny_folder / "policy", BaseModel(tiny_folder / "policy", dtype)
+    open_held("policy", base, None, tiny.make_adapter(tmp_path / "one", folder), "one")
+    taken, _ = take_base(base)
+    fresh, _ = policy.load_base(folder, dtype, "none", "cpu")
+    assert {name: w.tolist() for name, w in taken.state_dict().items()} == {
+        name: w.tolist() for name, w in fresh.state_dict().items()
+    }
+    open_held("policy", base, None)
+    assert len(reads) == 2  # what training makes of it is not held
+
+
+def test_an_adapter_that_does_not_fit_leaves_no_half_of_it_behind(tiny_folder, tmp_path, reads):
+    folder, base = tiny_folder / "policy", BaseModel(tiny_folder / "policy", "float32", path="plain")
+    good = tiny.make_adapter(tmp_path / "good", folder)
+    open_held("policy", base, None, good, "good")
+    with pytest.raises(ValueError, match="no adapter"):
+        open_held("policy", base, None, tmp_path / "no adapter", "bad")
+    fresh = load_policy(folder, dtype="float32", path="plain")
+    assert torch.equal(logits(open_held("policy", base, None)), logits(fresh))
+
+
+def test_a_model_that_changed_in_its_folder_is_read_again(tiny_folder, tmp_path, reads):
+    folder = tiny.make_policy(tmp_path / "policy", seed=1)
+    before = logits(open_held("policy", BaseModel(folder, "float32", path="plain"), None))
+    tiny.make_policy(folder, seed=2)
+    assert not torch.equal(logits(open_held("policy", BaseModel(folder, "float32", path="plain"), None)), before)
+
+
+def test_two_iterations_read_the_base_model_once_before_each_training_and_once_after_the_last(
+    tmp_path, tiny_folder, reads
+):
+    tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(60))
+    project = tiny.open_project(tmp_path, tiny_folder, loop={"max_iterations": 2})
+    project.executions.find_out(["execution"])
+    reads.clear()
+    run_loop(project, 2, Display())
+    assert len(reads) == 3
