@@ -17,6 +17,7 @@ from apt_assets.report import terminal
 from apt_assets.report.ending import ends, run_program
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.reader import DEFAULT_EXPERIMENT, expanded, file_to_write, find_experiment, path_of
+from resources.threads import set_threads
 
 if TYPE_CHECKING:
     from apt_assets.project import Project
@@ -116,6 +117,7 @@ def run(
 
     iterations = asked(number, iterations)
     project = open_project(experiment, fetch=True)
+    set_threads(project.experiment.policy.threads)
     from apt_assets.engine.display import display
     from apt_assets.orchestration.run import run_loop
     from apt_assets.report.show import stage_at

@@ -14,8 +14,8 @@ MODE = "MKL_CBWR"
 CPUINFO = Path("/proc/cpuinfo")
 AVX512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl"}
 AVX2 = {"avx2", "fma"}
-# What else chooses kernels, or how a product is shared out among threads.
-VARIABLES = (MODE, "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+# What else chooses kernels. The number of threads does too: resources/threads.py.
+VARIABLES = (MODE, "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY")
 
 
 def choose_mode(cpuinfo: Mapping[str, str]) -> str:
@@ -55,12 +55,12 @@ def read_cpuinfo(path: Path = CPUINFO) -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
-    """What may change the bits of a product on a CPU, as far as it is known before torch is loaded."""
+    """What may change the bits of a product on a CPU, beside the number of threads, as far as it is known before torch
+    is loaded."""
     cpuinfo = read_cpuinfo()
     names = ("vendor_id", "cpu family", "model", "model name", "CPU implementer", "CPU part", "flags", "Features")
     return {
         "architecture": platform.machine(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         **{name: cpuinfo[name] for name in names if name in cpuinfo},
         **{name: os.environ[name] for name in VARIABLES if name in os.environ},
     }

@@ -59,6 +59,8 @@ def test_machine_tells_what_chooses_kernels_without_loading_torch(monkeypatch):
     told = processor.machine()
     assert told["ATEN_CPU_CAPABILITY"] == "avx2"
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert processor.machine() == told
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
     assert processor.machine() != told
     code = "import sys, resources.processor as p; p.machine(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,9 +1,11 @@
 """How a model is run is tried before anything is computed, remembered, and part of what decides a result."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from apt_assets.engine.execute import run_stage
 from apt_assets.engine.plan import stages_of
 from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
@@ -109,6 +111,36 @@ def test_what_was_computed_on_another_path_is_not_reused(of_model, monkeypatch):
     assert ("0001", "eval_predictions") in result.computed
     work = project.planner().stage("0001", "eval_predictions").manifest.work
     assert work["answers"]["reused"] == 0
+
+
+@pytest.mark.slow("loop")
+def test_another_number_of_threads_makes_nothing_stale(of_model, trials):
+    assert run(of_model("llama", threads=1))[0].passed
+    other = of_model("llama", threads=2)
+    assert {plan.status for plan in other.planner().plan(1)} == {"fresh"}
+    result, _ = run(other)
+    assert result.passed
+    assert result.computed == []
+    assert len(trials) == 1, "nothing is to be computed"
+    other.find_out(["execution"])
+    assert len(trials) == 2
+    assert {plan.status for plan in of_model("llama", threads=2).planner().plan(1)} == {"fresh"}
+    for known in (1, 2):
+        assert of_model("llama", threads=known).find_out(["execution"]) == []
+
+
+@pytest.mark.slow("loop")
+def test_other_bits_with_another_number_of_threads_are_found_before_a_fresh_stage_is_reused(of_model, monkeypatch):
+    from resources.model import exactness
+
+    assert run(of_model("llama", threads=1))[0].passed
+    found = exactness.exactness
+    monkeypatch.setattr(exactness, "exactness", lambda *given: replace(found(*given), bits="0" * 12))
+    other = of_model("llama", threads=2)
+    assert other.planner().stage("0001", "policy").status == "fresh", "a look begins no trial"
+    assert run_stage(other, "0001", "policy", run_id="r").status == "computed"
+    assert other.identity("execution").endswith("bits 000000000000")
+    assert not of_model("llama", threads=1).identity("execution").endswith("bits 000000000000")
 
 
 def test_a_model_that_sees_what_is_behind_is_refused_before_anything_is_computed(of_model):

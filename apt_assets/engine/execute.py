@@ -53,6 +53,15 @@ def run_stage(
         plan = planner.stage(iteration, name)
         if plan.fingerprint is None:
             raise NothingToDo(plan.note) if planner.nothing_to_do(iteration) else blocked(plan)
+        if plan.status != "fresh":
+            project.check()
+        if found := project.find_out(identities_of(STAGES[name])):
+            for line in found:
+                log(line)
+            planner = project.planner()
+            plan = planner.stage(iteration, name)
+            if plan.fingerprint is None:
+                raise blocked(plan)
         if plan.status == "fresh" and plan.manifest is not None:
             started = time.monotonic()
             if reusable(project, plan.manifest):
@@ -62,11 +71,6 @@ def run_stage(
             planner = project.planner()
             plan = planner.stage(iteration, name)
         project.check()
-        if found := project.find_out(identities_of(STAGES[name])):
-            for line in found:
-                log(line)
-            planner = project.planner()
-            plan = planner.stage(iteration, name)
         if restored := restore_inputs(project, plan, planner, run_id, log, show):
             planner = project.planner()
             plan = planner.stage(iteration, name)

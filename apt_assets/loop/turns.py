@@ -1,20 +1,23 @@
 """The loop's runs in turn: what is damaged is found first, then the lowest iteration that is out of date runs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from apt_assets.engine.execute import reusable
 from apt_assets.engine.plan import StagePlan, stages_of
 from apt_assets.loop.next_run import End, Run, next_run
 from apt_assets.project import Project
 from apt_assets.settings.iterations import BASE
+from apt_assets.world.execution import MODEL
 
 
-def in_turn(project: Project, iterations: int | None) -> Iterator[Run | End]:
+def in_turn(project: Project, iterations: int | None, tell: Callable[[str], None]) -> Iterator[Run | End]:
     """The next run, each time the one before it was done, and at last the end: of the loop, or because a run
-    left everything as it was. Raises UsageError if what is to be computed cannot be."""
+    left everything as it was. `tell` gets lines on how the models run, if anything is to be computed. Raises
+    UsageError if what is to be computed cannot be."""
     verified: set[str] = set()
     quarantine_damaged(project, verified)
     before: Run | None = None
+    tried = False
     while True:
         step = next_run(project, project.planner(), iterations)
         if isinstance(step, End):
@@ -27,6 +30,12 @@ def in_turn(project: Project, iterations: int | None) -> Iterator[Run | End]:
         else:
             # Before anything is computed: a run that cannot train should not answer first.
             project.check()
+            if not tried:
+                tried, found = True, project.executions.find_out(MODEL)
+                for line in found or project.executions.remarks():
+                    tell(line)
+                if found:
+                    continue  # how the models run decides what is stale
             before = step
             yield step
 

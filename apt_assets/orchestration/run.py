@@ -11,7 +11,6 @@ from apt_assets.orchestration.event_log import event_log
 from apt_assets.orchestration.instance import Dagster
 from apt_assets.project import Project
 from apt_assets.settings.iterations import BASE, number_of
-from apt_assets.world.execution import MODEL
 from resources.store.digest import digest_json
 from resources.store.sealed import Damaged, read_sealed, write_sealed
 
@@ -38,13 +37,10 @@ def run_loop(project: Project, iterations: int | None, display: Display) -> Loop
     result = LoopResult()
     runs: set[str] = set()
     dagster: Dagster | None = None
-    for step in in_turn(project, iterations):
+    for step in in_turn(project, iterations, display.line):
         if isinstance(step, End):
             result.passed, result.reason = step.passed, step.reason
             break
-        if dagster is None:
-            for line in project.executions.find_out(MODEL) or project.executions.remarks():
-                display.line(line)
         dagster = dagster or Dagster(project, display)
         if step.opens:
             project.open_iteration(step.key)

@@ -93,6 +93,12 @@ class PolicySettings(Section):
         "none", description="nf4: frozen weights in 4 bits (QLoRA, arXiv 2305.14314); a GPU and the extra qlora."
     )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Which of several GPUs: $CUDA_VISIBLE_DEVICES.")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="On a CPU; null: $OMP_NUM_THREADS, else the cores that this machine or container gives, of a study "
+        "shared out among its processes. Makes nothing stale (choice).",
+    )
     backend: Literal["transformers", "vllm", "openai"] = Field(
         "transformers", description="What answers; training and scoring are done here. openai: `server`."
     )

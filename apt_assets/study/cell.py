@@ -18,6 +18,7 @@ from apt_assets.project import Project
 from apt_assets.report.ending import run_program
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE
+from resources.threads import set_threads
 
 
 def bring_up_to_date(project: Project, iterations: int, log: Callable[[str], None]) -> None:
@@ -29,7 +30,7 @@ def bring_up_to_date(project: Project, iterations: int, log: Callable[[str], Non
         for name in stages_of(BASE):
             run_stage(project, BASE, name, run_id="study", log=log)
         return
-    for step in in_turn(project, iterations):
+    for step in in_turn(project, iterations, log):
         if isinstance(step, Stuck):
             raise StageBlocked(step.reason)
         if isinstance(step, End):
@@ -47,6 +48,7 @@ def bring_up_to_date(project: Project, iterations: int, log: Callable[[str], Non
 
 def main() -> None:
     project = Project.open(Path(sys.argv[1]))
+    set_threads(project.experiment.policy.threads)
     try:
         bring_up_to_date(project, int(sys.argv[2]), Lines().line)
     except StageBlocked as error:

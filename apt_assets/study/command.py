@@ -1,7 +1,6 @@
 """`apt-assets study`: run a study file, or tell what it would cost."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from apt_assets.study.run import Runner, landed_rows
 from apt_assets.study.summary import summary
 from apt_assets.study.wanted import Known
 from resources.store.digest import write_atomically
+from resources.threads import cores
 
 
 def run_study(
@@ -76,7 +76,7 @@ def tell_cost(study: Study, projects: dict[str, Project], runner: Runner, displa
             f"{one['arm']} on {one['domain']}: {one['runs']} runs; at most {one['answers']} answers, {one['scores']} "
             f"scored items, {one['steps']} steps, {one['seconds'] / 60:.0f} min of one process"
         )
-    minutes = sum(one["seconds"] for one in found) / 60 / min(jobs, os.cpu_count() or 1)
+    minutes = sum(one["seconds"] for one in found) / 60 / min(jobs, cores())
     runs = sum(one["runs"] for one in found)
     display.line(
         f"in all {runs} runs, at most about {minutes:.0f} min with {jobs} processes; what is done is not repeated"

@@ -11,6 +11,7 @@ from apt_assets.rows.references import recipe_of
 from apt_assets.settings.experiment import Experiment, UsageError
 from apt_assets.study.file import Cell, Study
 from apt_assets.study.wanted import training_runs
+from resources.threads import set_threads
 
 PROBED = 24  # questions, items and pairs
 FIXED = 12.0  # seconds to start a process and load models, a run
@@ -60,10 +61,11 @@ def sizes_of(project: Project) -> Sizes:
 
 
 def probe(project: Project, threads: int) -> dict[str, float]:
-    """Seconds of one answer, one scored item and one training step on this machine with so many threads, by doing a
-    few of each with the project's own settings, in this process. Needs landed data."""
+    """Seconds of one answer, one scored item and one training step on this machine with so many threads, if its
+    experiment says nothing else, by doing a few of each with the project's own settings, in this process. Needs landed
+    data."""
+    set_threads(project.experiment.policy.threads or threads)
     import polars as pl
-    import torch
 
     from apt_assets.landing.records import read_landed
     from resources.model.generation import generate
@@ -72,7 +74,6 @@ def probe(project: Project, threads: int) -> dict[str, float]:
     from resources.store.rows import collect
     from resources.training.trainer import train_adapter
 
-    torch.set_num_threads(threads)
     experiment = project.experiment
     settings, training = experiment.policy, experiment.training
     project.find_out(["execution"])

@@ -20,6 +20,7 @@ from apt_assets.study.file import Cell, Run, Study
 from apt_assets.study.measure import is_complete, measure, measure_scores
 from apt_assets.study.wanted import Known, all_runs, wanted
 from resources.store.digest import write_atomically
+from resources.threads import threads
 
 
 @dataclass
@@ -34,10 +35,14 @@ class Runner:
     display: Display
     found: Callable[[Known], Any]
     known: Known = field(default_factory=Known)
+    threads: int = field(init=False)  # of each process, if its experiment says nothing else
     _running: dict[Run, subprocess.Popen] = field(default_factory=dict)
     _unfinished: set[Run] = field(default_factory=set)
     _started: float = field(default_factory=time.monotonic)
     _ran: int = 0
+
+    def __post_init__(self) -> None:
+        self.threads = threads(None, self.jobs)
 
     def run(self) -> Known:
         """Do what is not done yet, but for the arms that `refuse` noted. Runs that were finished before are only
@@ -94,11 +99,6 @@ class Runner:
         """Raise UsageError if what has landed is not what the study began with."""
         if landed_rows(project) != self.study.landed[run.domain]:
             raise UsageError(f"{run.domain}: the landed data changed since the study began: call it again")
-
-    @property
-    def threads(self) -> int:
-        """Of each process: together they use the cores once."""
-        return max(1, (os.cpu_count() or 1) // self.jobs)
 
     def launch(self, run: Run) -> subprocess.Popen:
         environment = {**os.environ, "APT_HOME": str(self.home), "OMP_NUM_THREADS": str(self.threads)}

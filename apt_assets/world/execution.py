@@ -1,8 +1,11 @@
 """How the experiment's models are run on this machine: in packed passes or plainly, and whether a row of theirs has the
-same bits in whatever company. Tried once, and remembered.
+same bits in whatever company. Tried once with each number of threads, and remembered.
 
 A trial loads the model (seconds to minutes), so nothing that only looks, such as `plan`, begins one: until then the
 answer is UNTRIED, under which nothing is kept, and whoever computes has the trial made first (`find_out`).
+
+Another number of threads was never seen to give other bits in a mode of MKL that is exact. So a look takes what is
+known of one number for all, and whoever computes tries its own: the identity holds the bits, not the number.
 """
 
 import gc
@@ -10,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from apt_assets.settings.experiment import Experiment, UsageError
 from apt_assets.world.models import Models
@@ -18,6 +21,7 @@ from resources.processor import machine
 from resources.store.digest import digest_json
 from resources.store.kinds import installed_version
 from resources.store.sealed import Damaged, read_sealed, write_sealed
+from resources.threads import threads
 
 if TYPE_CHECKING:
     from resources.model.policy import Policy, RunPath
@@ -54,7 +58,7 @@ class Executions:
     models: Models
     memory: Path
     code: Callable[[str], dict[str, str]]
-    _found: dict[str, Execution] = field(default_factory=dict)
+    _found: dict[str, dict[str, Execution]] = field(default_factory=dict)  # question -> number of threads -> answer
 
     def identity(self, name: str) -> str:
         """How a model is run, in a word, or UNTRIED; "none" where there is no such model."""
@@ -64,27 +68,24 @@ class Executions:
         return UNTRIED if found is None else str(found)
 
     def known(self, name: str) -> Execution | None:
-        key = self.key(name)
-        if key not in self._found:
-            try:
-                self._found |= {key: Execution(**its) for key, its in read_sealed(self.memory, "execution").items()}
-            except (OSError, Damaged, TypeError):
-                return None
-        return self._found.get(key)
+        """As it was found with this number of threads or, if it was not tried with it, with another."""
+        found = self._answers(name)
+        return found.get(self.threads) or next(iter(found.values()), None)
 
     def outside(self, name: str) -> Execution:
         """How a model is run. Raises UsageError if it cannot be."""
         self.find_out([name])
-        return self._found[self.key(name)]
+        return self._answers(name)[self.threads]
 
     def find_out(self, names: Iterable[str]) -> list[str]:
-        """Try those that are untried; returns a line for each, for people. Raises UsageError if it cannot be run."""
+        """Try those that are untried with this number of threads; returns a line for each, for people. Raises
+        UsageError if it cannot be run."""
         lines = []
         for name in names:
-            if name in MODEL and self.identity(name) == UNTRIED:
+            if name in MODEL and self.identity(name) != "none" and self.threads not in self._answers(name):
                 found = self._try(name)
-                self._found[self.key(name)] = found
-                write_sealed(self.memory, "execution", {key: asdict(its) for key, its in self._found.items()})
+                self._found.setdefault(self.key(name), {})[self.threads] = found
+                write_sealed(self.memory, "execution", self._as_json())
                 lines.append(self.in_words(name, found))
         return lines
 
@@ -106,8 +107,13 @@ class Executions:
             return f"{model} runs in packed passes, and agrees with transformers; {exact} ({found.tried})"
         return f"{model} runs sequence by sequence, as in transformers, which is slower: {found.why}; {exact}"
 
+    @property
+    def threads(self) -> str:
+        """Their number, as a key of JSON."""
+        return str(threads(self.experiment.policy.threads))
+
     def key(self, name: str) -> str:
-        """Of all that decides what a trial finds."""
+        """Of all that decides what a trial finds, but for the number of threads."""
         policy = self.experiment.policy
         quantization = policy.quantization if name == "execution" else "none"
         settings = [policy.dtype, quantization, policy.device, policy.batch_tokens]
@@ -115,6 +121,25 @@ class Executions:
         return digest_json(
             [name, self.models.identity(MODEL[name]), settings, versions, machine(), self.code(__name__)]
         )
+
+    def _answers(self, name: str) -> dict[str, Execution]:
+        """Number of threads -> what a trial with so many found; the memory is read if this one's is not known."""
+        key = self.key(name)
+        if self.threads not in self._found.get(key, {}):
+            self._recall()
+        return self._found.get(key, {})
+
+    def _recall(self) -> None:
+        try:
+            for key, by_threads in read_sealed(self.memory, "execution").items():
+                self._found[key] = {number: Execution(**its) for number, its in by_threads.items()}
+        except (OSError, Damaged, TypeError, AttributeError):
+            pass  # as good as never tried
+
+    def _as_json(self) -> dict[str, Any]:
+        return {
+            key: {number: asdict(its) for number, its in by_threads.items()} for key, by_threads in self._found.items()
+        }
 
     def _try(self, name: str) -> Execution:
         from resources.model.agreement import NotCausal, run_path

@@ -1,0 +1,108 @@
+"""What a busy machine costs: the same work alone and beside a busy loop on one core.
+
+    python -m benchmarks.busy
+
+The embedded model, float32, as many threads as there are cores. `step` is an optimiser step of the training above, the
+median of those after the first, and `answers` are greedy answers of at most 6 tokens to 64 questions. *Ours* lets
+threads sleep while they wait for each other (`resources/threads.py`); *spinning* is GNU's OpenMP as it is by default. A
+fresh process each, since that is read when torch is loaded, in turn; the loop begins when the libraries are loaded.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from benchmarks.speed.contest import child, hold, ratio, save, spread
+from benchmarks.speed.workload import CACHE, SYSTEM_PROMPT, terms
+from resources.threads import WAITING, cores, set_threads
+
+QUESTIONS, LONGEST = 64, 6
+BOUND = 2.5  # times as long: more is not acceptable beside one busy loop
+# It ends with the process that began it, however that ends.
+LOOP = "import os\nbegan = os.getppid()\nwhile os.getppid() == began: pass"
+
+
+@contextmanager
+def busy_loop() -> Iterator[None]:
+    """A process that keeps the last of our cores busy."""
+    process = subprocess.Popen([sys.executable, "-c", LOOP])
+    try:
+        os.sched_setaffinity(process.pid, {max(os.sched_getaffinity(0))})
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def step() -> float:
+    """Seconds."""
+    from benchmarks.speed import training
+
+    return training.ours("demo")["seconds"]
+
+
+def answers() -> float:
+    """Seconds."""
+    from resources.model.generation import generate
+    from resources.model.policy import load_policy
+    from resources.store.rows import collect
+
+    policy = load_policy(CACHE / "policy", dtype="float32", system_prompt=SYSTEM_PROMPT)
+    asked = [row["prompt"] for row in terms(QUESTIONS)]
+    collect(4, generate(policy, asked[:4], max_new_tokens=2, batch_tokens=1024))
+    started = time.perf_counter()
+    collect(len(asked), generate(policy, asked, max_new_tokens=LONGEST, batch_tokens=1024))
+    return time.perf_counter() - started
+
+
+CASES: dict[str, Callable[[], float]] = {"step": step, "answers": answers}
+
+
+def measure(sleeping: bool, beside: bool, case: str) -> dict[str, Any]:
+    if not sleeping:
+        for name in WAITING:
+            os.environ.pop(name, None)
+    set_threads(cores())
+    import torch
+    import transformers  # noqa: F401 - loading it is not what is measured
+
+    if not beside:
+        return {"seconds": CASES[case](), "threads": torch.get_num_threads()}
+    with busy_loop():
+        return {"seconds": CASES[case](), "threads": torch.get_num_threads()}
+
+
+CONTESTANTS = {
+    "ours": partial(measure, True, False),
+    "ours beside": partial(measure, True, True),
+    "spinning": partial(measure, False, False),
+    "spinning beside": partial(measure, False, True),
+}
+
+
+def report(runs: dict[str, Any]) -> str:
+    lines = ["| work | threads | | alone, s | beside a busy loop, s | times as long |", "|---|---|---|---|---|---|"]
+    for case, its in runs.items():
+        for name in ("ours", "spinning"):
+            alone, beside = spread(its[name], "seconds"), spread(its[f"{name} beside"], "seconds")
+            times = f"{ratio(its, name, f'{name} beside'):.2f}"
+            threads = its[name][0]["threads"]
+            lines.append(f"| {case} | {threads} | {name} | {alone} | {beside} | **{times}** |")
+    slowest = max(ratio(its, "ours", "ours beside") for its in runs.values())
+    return "\n".join([*lines, "", f"Ours takes {slowest:.2f} times as long at the most; {BOUND} is the bound."])
+
+
+def main() -> None:
+    runs = hold("benchmarks.busy", CONTESTANTS, CASES)
+    save("busy", {"runs": runs}, ["torch", "transformers", "trl"])
+    print(report(runs))
+    sys.exit(any(ratio(its, "ours", "ours beside") > BOUND for its in runs.values()))
+
+
+if __name__ == "__main__":
+    child(CONTESTANTS, sys.argv[1:]) if sys.argv[1:2] == ["run"] else main()
