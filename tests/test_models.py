@@ -1,5 +1,6 @@
 """Models of the user's own: architectures, tokenizers without a template, LoRA targets, what a machine lacks."""
 
+import os
 import shutil
 
 import polars as pl
@@ -187,12 +188,44 @@ def test_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(pa
     assert f"pip install apt-assets[{extra}]" in lacking("cpu", *wanted)
 
 
-def test_more_than_one_gpu_in_sight_is_refused_with_the_way_to_choose_one(monkeypatch):
+@pytest.fixture
+def four_gpus(monkeypatch):
+    """As many as CUDA_VISIBLE_DEVICES shows, of four."""
+
+    def in_sight():
+        return len(os.environ.get("CUDA_VISIBLE_DEVICES", "0,1,2,3").split(","))
+
+    # Put back afterwards, whatever is set to it meanwhile.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(torch, "zeros", lambda *shape, device: None)
-    for cards, problem in ((1, None), (4, "CUDA_VISIBLE_DEVICES")):
-        monkeypatch.setattr(torch.cuda, "device_count", lambda cards=cards: cards)
-        found = lacking("cuda", "none", "transformers")
-        assert found is problem if problem is None else problem in found
+    monkeypatch.setattr(torch.cuda, "device_count", in_sight)
+    return monkeypatch
+
+
+def test_of_several_gpus_that_nobody_chose_among_the_first_is_used(four_gpus):
+    assert lacking("cuda", "none", "transformers") is None
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "problem"), [("2", None), ("1,2", "cuda would be 2 GPUs; set CUDA_VISIBLE_DEVICES")]
+)
+def test_the_gpu_that_is_chosen_is_used_and_two_of_them_are_refused(chosen, problem, four_gpus):
+    four_gpus.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    found = lacking("cuda", "none", "transformers")
+    assert found is None if problem is None else problem in found
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == chosen
+
+
+def test_gpus_that_are_in_use_before_one_could_be_chosen_are_refused(four_gpus):
+    four_gpus.setattr(torch.cuda, "device_count", lambda: 4)
+    assert "set CUDA_VISIBLE_DEVICES to the number of one" in lacking("cuda", "none", "transformers")
+
+
+def test_a_run_on_the_cpu_leaves_the_gpus_as_they_are(four_gpus):
+    assert lacking("cpu", "none", "transformers") is None
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
 @pytest.mark.parametrize(
