@@ -5,6 +5,7 @@ import sys
 
 from benchmarks.gpu_checks import alone, contests
 from benchmarks.gpu_checks.setup import Missing, Setup
+from resources.model.capabilities import show_one_gpu
 
 CHECKS = {
     check.__name__: check
@@ -16,6 +17,7 @@ CHECKS = {
 
 
 if __name__ == "__main__":
+    show_one_gpu()  # TRL's own trainer would take them all
     try:
         found = CHECKS[sys.argv[1]](Setup(**json.loads(sys.argv[2])))
     except Missing as missing:
