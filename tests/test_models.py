@@ -1,7 +1,9 @@
 """Models of the user's own: architectures, tokenizers without a template, LoRA targets, what a machine lacks."""
 
+import os
 import shutil
 
+import polars as pl
 import pytest
 import torch
 import yaml
@@ -42,9 +44,10 @@ INSTRUCT = (
 )
 
 
-def make_model(folder, architecture, template=None):
-    """A tiny model of that architecture with random weights, and a tokenizer of Llama's kind: it writes <s> before
-    a text, has no pad token, and knows characters it has no token for by their bytes."""
+def make_model(folder, architecture, template=None, shard_size="50GB"):
+    """A tiny model of that architecture with random weights, in files of at most `shard_size`, and a tokenizer of
+    Llama's kind: it writes <s> before a text, has no pad token, and knows characters it has no token for by their
+    bytes."""
     from transformers import AutoConfig, AutoModelForCausalLM, LlamaTokenizer
 
     letters = [chr(n) for n in range(33, 127)]
@@ -55,7 +58,7 @@ def make_model(folder, architecture, template=None):
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": len(tokens)}
     named = {**architecture, **sizes}
     config = AutoConfig.for_model(named.pop("model_type"), **named, initializer_range=0.2)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder, max_shard_size=shard_size)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -74,14 +77,13 @@ def llama(tmp_path_factory):
     ],
     ids=["llama-2", "mistral-v0.3", "mistral-v0.3-instruct"],
 )
-def test_ready_experiment_runs_the_whole_loop_on_a_tiny_model_of_its_architecture(
+def test_ready_experiment_runs_the_whole_loop_on_a_tiny_model_of_its_architecture_in_several_files(
     file, architecture, template, make_experiment, tiny_folder, tmp_path
 ):
+    model = make_model(tmp_path / "model", architecture, template, shard_size="60KB")
+    assert len(list(model.glob("model-*-of-*.safetensors"))) > 1, "as models of 7B come"
     content = yaml.safe_load((REPOSITORY / "experiments" / f"{file}.yaml").read_text())
-    content["policy"] |= {
-        "model": str(make_model(tmp_path / "model", architecture, template)), "device": "cpu", "dtype": "float32",
-        "max_new_tokens": 4,
-    }  # fmt: skip
+    content["policy"] |= {"model": str(model), "device": "cpu", "dtype": "float32", "max_new_tokens": 4}
     content["data"] = {"near_duplicate_words": None}  # the made-up questions differ in their number only
     content["mining"]["questions"] = 12
     content["retrieval"] = {"encoder": str(tiny_folder / "encoder")}
@@ -95,10 +97,26 @@ def test_ready_experiment_runs_the_whole_loop_on_a_tiny_model_of_its_architectur
     # What the gate says of a random model is not what this is about.
     assert "gate" in result.reason or result.passed, result.reason
     assert {name for key, name in result.computed if key == "0001"} >= set(stages_of("0001")) - {"promoted_adapter"}
-    adapter = project.store.open(project.store.pointed(content["name"], "0001", "adapter_checkpoint"))
-    assert any(
-        tensor.any() for name, tensor in load_file(adapter / "adapter_model.safetensors").items() if "_B." in name
+    assert_trained_as_asked(project)
+
+
+def assert_trained_as_asked(project):
+    """Every layer has learned, with the rank, the number of steps and the rates of the experiment file."""
+    asked, name = project.experiment.training, project.experiment.name
+    adapter, pairs = (
+        project.store.open(project.store.pointed(name, "0001", stage))
+        for stage in ("adapter_checkpoint", "preference_pairs")
     )
+    weights = load_file(adapter / "adapter_model.safetensors")
+    assert all(tensor.any() for layer, tensor in weights.items() if "_B." in layer)
+    adapted = {layer.split(".lora_")[0].rpartition(".")[2] for layer in weights}
+    assert adapted == {f"{part}_proj" for part in ("q", "k", "v", "o", "gate", "up", "down")}
+    assert {len(tensor) for layer, tensor in weights.items() if "_A." in layer} == {asked.lora_rank}
+    log = pl.read_parquet(adapter / "training_log.parquet")
+    rows = pl.read_parquet(pairs / "training_pairs.parquet").height
+    assert log.height == -(-rows // asked.batch_size) * asked.epochs
+    warm = [asked.learning_rate * step / asked.warmup_steps for step in range(min(log.height, asked.warmup_steps))]
+    assert log["learning_rate"][: len(warm)].to_list() == pytest.approx(warm)
 
 
 @pytest.mark.parametrize("template", [None, INSTRUCT])
@@ -170,12 +188,44 @@ def test_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(pa
     assert f"pip install apt-assets[{extra}]" in lacking("cpu", *wanted)
 
 
-def test_more_than_one_gpu_in_sight_is_refused_with_the_way_to_choose_one(monkeypatch):
+@pytest.fixture
+def four_gpus(monkeypatch):
+    """As many as CUDA_VISIBLE_DEVICES shows, of four."""
+
+    def in_sight():
+        return len(os.environ.get("CUDA_VISIBLE_DEVICES", "0,1,2,3").split(","))
+
+    # Put back afterwards, whatever is set to it meanwhile.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(torch, "zeros", lambda *shape, device: None)
-    for cards, problem in ((1, None), (4, "CUDA_VISIBLE_DEVICES")):
-        monkeypatch.setattr(torch.cuda, "device_count", lambda cards=cards: cards)
-        found = lacking("cuda", "none", "transformers")
-        assert found is problem if problem is None else problem in found
+    monkeypatch.setattr(torch.cuda, "device_count", in_sight)
+    return monkeypatch
+
+
+def test_of_several_gpus_that_nobody_chose_among_the_first_is_used(four_gpus):
+    assert lacking("cuda", "none", "transformers") is None
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "problem"), [("2", None), ("1,2", "cuda would be 2 GPUs; set CUDA_VISIBLE_DEVICES")]
+)
+def test_the_gpu_that_is_chosen_is_used_and_two_of_them_are_refused(chosen, problem, four_gpus):
+    four_gpus.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    found = lacking("cuda", "none", "transformers")
+    assert found is None if problem is None else problem in found
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == chosen
+
+
+def test_gpus_that_are_in_use_before_one_could_be_chosen_are_refused(four_gpus):
+    four_gpus.setattr(torch.cuda, "device_count", lambda: 4)
+    assert "set CUDA_VISIBLE_DEVICES to the number of one" in lacking("cuda", "none", "transformers")
+
+
+def test_a_run_on_the_cpu_leaves_the_gpus_as_they_are(four_gpus):
+    assert lacking("cpu", "none", "transformers") is None
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
 @pytest.mark.parametrize(

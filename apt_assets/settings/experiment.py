@@ -92,7 +92,9 @@ class PolicySettings(Section):
     quantization: Literal["none", "nf4"] = Field(
         "none", description="nf4: frozen weights in 4 bits (QLoRA, arXiv 2305.14314); a GPU and the extra qlora."
     )
-    device: Literal["cpu", "cuda"] = Field("cpu", description="Which of several GPUs: $CUDA_VISIBLE_DEVICES.")
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu", description="Of several GPUs the one in $CUDA_VISIBLE_DEVICES, or the first."
+    )
     threads: int | None = Field(
         None,
         ge=1,

@@ -90,24 +90,24 @@ def roofline(model: Any, read: int, new: int, seconds: float) -> dict[str, float
 
 
 def transformers(case: str) -> dict[str, Any]:
-    import torch
-    from transformers import AutoModelForCausalLM
+    from resources.model.policy import load_policy
 
+    policy = load_policy(CACHE / "policy", dtype="float32", system_prompt=SYSTEM_PROMPT, path="plain")
     tokenizer, asked = token_ids()
-    model = AutoModelForCausalLM.from_pretrained(CACHE / "policy", dtype=torch.float32).eval()
+    return timed(lambda: say_by_transformers(policy.model, tokenizer, asked, int(case)), tokenizer)
 
-    def work() -> list[list[int]]:
-        said = []
-        for start in range(0, len(asked), 16):
-            batch = tokenizer.pad({"input_ids": asked[start : start + 16]}, return_tensors="pt")
-            with torch.inference_mode():
-                out = model.generate(
-                    **batch, max_new_tokens=int(case), do_sample=False, pad_token_id=tokenizer.pad_token_id
-                )
-            said += [until_end(ids, tokenizer) for ids in out[:, batch["input_ids"].shape[1] :].tolist()]
-        return said
 
-    return timed(work, tokenizer)
+def say_by_transformers(model: Any, tokenizer: Any, asked: list[list[int]], most: int) -> list[list[int]]:
+    """Greedy answers by transformers' own generate(), in batches of 16; `tokenizer` pads on the left."""
+    import torch
+
+    said = []
+    for start in range(0, len(asked), 16):
+        batch = tokenizer.pad({"input_ids": asked[start : start + 16]}, return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            out = model.generate(**batch, max_new_tokens=most, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+        said += [until_end(ids, tokenizer) for ids in out[:, batch["input_ids"].shape[1] :].tolist()]
+    return said
 
 
 def until_end(ids: list[int], tokenizer: Any) -> list[int]:

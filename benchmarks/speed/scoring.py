@@ -12,39 +12,48 @@ import copy
 import sys
 import tempfile
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apt_assets.settings.experiment import REPOSITORY
 from benchmarks.speed.contest import child, hold, ratio, run_one, save, spread
 from benchmarks.speed.workload import CACHE
 
+if TYPE_CHECKING:
+    from resources.model.lm_eval_tasks import Task
+    from resources.model.policy import Policy
+
 ITEMS = {"quartz": 128, "social_iqa": 64}
 BATCH_SIZES = (1, 4, 8, 16, 32)
 
 
-def tasks() -> list[Any]:
+def tasks() -> "list[Task]":
     from resources.model.lm_eval_tasks import load_tasks
 
     return load_tasks(REPOSITORY / "tasks", dict(ITEMS), CACHE / "general")
 
 
 def numbers(samples: list[dict[str, Any]]) -> list[float]:
-    """Log-likelihoods of all choices, item by item."""
-    return [response[0] for sample in samples for response in sample["filtered_resps"]]
+    """Log-likelihoods of all choices, item by item; of a passage, its own."""
+    said = [response for sample in samples for response in sample["filtered_resps"]]
+    return [response if isinstance(response, float) else response[0] for response in said]
 
 
 def ours(case: str) -> dict[str, Any]:
-    import resources.model.lm_eval_tasks
-    from resources.model.lm_eval_tasks import evaluate
     from resources.model.policy import load_policy
 
-    policy = load_policy(CACHE / "policy", dtype="float32")
-    evaluate(policy, tasks()[0], [0, 1], 1024)
+    return score_ours(load_policy(CACHE / "policy", dtype="float32"), tasks(), 1024)
+
+
+def score_ours(policy: "Policy", tasks: "list[Task]", batch_tokens: int) -> dict[str, Any]:
+    import resources.model.lm_eval_tasks
+    from resources.model.lm_eval_tasks import evaluate
+
+    evaluate(policy, tasks[0], [0, 1], batch_tokens)
     inside = stopwatch(resources.model.lm_eval_tasks, "collect")  # takes what score_answers yields
     seconds, found = 0.0, []
-    for task in tasks():
+    for task in tasks:
         started = time.perf_counter()
-        found += numbers(evaluate(policy, task, list(range(len(task.keys))), 1024))
+        found += numbers(evaluate(policy, task, list(range(len(task.keys))), batch_tokens))
         seconds += time.perf_counter() - started
     return {"seconds": seconds, "in_model": sum(inside), "log_likelihoods": found}
 
@@ -64,28 +73,29 @@ def stopwatch(owner: Any, name: str) -> list[float]:
 
 
 def hflm(case: str) -> dict[str, Any]:
+    from resources.model.policy import load_policy
+
+    return score_by_hflm(load_policy(CACHE / "policy", dtype="float32", path="plain"), tasks(), int(case))
+
+
+def score_by_hflm(policy: "Policy", tasks: "list[Task]", batch_size: int) -> dict[str, Any]:
+    """The same by lm-eval's own model, of a policy that is run plainly."""
     import logging
     import os
 
     os.environ["HF_DATASETS_OFFLINE"] = "1"
-    import torch
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    model = HFLM(
-        pretrained=AutoModelForCausalLM.from_pretrained(CACHE / "policy", dtype=torch.float32),
-        tokenizer=AutoTokenizer.from_pretrained(CACHE / "policy"),
-        batch_size=int(case),
-    )
+    model = HFLM(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=batch_size)
     inside = stopwatch(model, "_loglikelihood_tokens")
     seconds, found = 0.0, []
     with tempfile.TemporaryDirectory() as cache:
         for warm in (True, False):
             inside.clear()
-            for task in tasks():
+            for task in tasks:
                 config = copy.deepcopy(task.config)
                 config["dataset_kwargs"]["cache_dir"] = cache
                 items = [0, 1] if warm else list(range(len(task.keys)))

@@ -22,6 +22,8 @@ from benchmarks.speed.workload import CACHE, pairs
 if TYPE_CHECKING:
     from resources.training.trainer import TrainingRecipe
 
+Rows = list[tuple[str, str, str]]
+
 CASES = ("demo", "instruction", "questions", "answers")
 STEPS, BATCH, RATE, SEED = 4, 8, 1e-4, 3
 
@@ -42,12 +44,16 @@ def recipe() -> "TrainingRecipe":
 
 
 def ours(case: str) -> dict[str, Any]:
+    return train_ours(CACHE / "policy", *pairs(case, STEPS * BATCH), recipe())
+
+
+def train_ours(model_dir: Path, system_prompt: str | None, rows: Rows, recipe: "TrainingRecipe") -> dict[str, Any]:
+    """`train_adapter` on these pairs, (prompt, chosen, rejected)."""
     import polars as pl
 
     from resources.store.rows import collect
     from resources.training.trainer import train_adapter
 
-    system_prompt, rows = pairs(case, STEPS * BATCH)
     moments: list[float] = []
     reference: list[float] = []
 
@@ -56,49 +62,60 @@ def ours(case: str) -> dict[str, Any]:
         collect(1, compute([0]))
         started = time.perf_counter()
         values = collect(len(rows), compute(list(range(len(rows)))))
-        reference.append((time.perf_counter() - started) / STEPS)
+        reference.append((time.perf_counter() - started) * recipe.batch_size / len(rows))
         return values
 
     with tempfile.TemporaryDirectory() as out:
         table = pl.DataFrame(rows, schema=["prompt", "chosen", "rejected"], orient="row")
         stamp = lambda step, total: moments.append(time.perf_counter())  # noqa: E731
-        log = train_adapter(CACHE / "policy", None, table, system_prompt, recipe(), Path(out), stamp, fill)
+        log = train_adapter(model_dir, None, table, system_prompt, recipe, Path(out), stamp, fill)
     step = middle(moments)
     return {"seconds": step, "with_reference": step + reference[0], "losses": log["loss"].to_list()}
 
 
 def trl(case: str, checkpointing: bool = True) -> dict[str, Any]:
+    return train_by_trl(CACHE / "policy", *pairs(case, STEPS * BATCH), recipe(), checkpointing)
+
+
+def train_by_trl(
+    model_dir: Path, system_prompt: str | None, rows: Rows, recipe: "TrainingRecipe", checkpointing: bool
+) -> dict[str, Any]:
+    """The same by TRL's trainer, as one would call it."""
     import polars as pl
     import torch
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoTokenizer, TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
+    from resources.model.policy import load_base
     from resources.training.examples import as_conversations
 
-    system_prompt, rows = pairs(case, STEPS * BATCH)
     moments: list[float] = []
 
     class Stamp(TrainerCallback):
         def on_step_end(self, *arguments: Any, **named: Any) -> None:
             moments.append(time.perf_counter())
 
-    tokenizer = AutoTokenizer.from_pretrained(CACHE / "policy")
+    model, _ = load_base(model_dir, recipe.dtype, recipe.quantization, recipe.device, "plain")
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
     table = pl.DataFrame(rows, schema=["prompt", "chosen", "rejected"], orient="row")
     with tempfile.TemporaryDirectory() as out:
-        torch.manual_seed(SEED)
+        torch.manual_seed(recipe.seed)
         trainer = DPOTrainer(
-            model=AutoModelForCausalLM.from_pretrained(CACHE / "policy", dtype=torch.float32),
+            model=model,
             args=DPOConfig(
-                output_dir=out, learning_rate=RATE, per_device_train_batch_size=BATCH, num_train_epochs=1,
-                max_length=512, beta=0.1, loss_type=["sigmoid", "sft"], loss_weights=[1.0, 1.0], seed=SEED,
-                use_cpu=True, bf16=False, gradient_checkpointing=checkpointing, save_strategy="no", report_to=[],
-                logging_steps=1, disable_tqdm=True,
+                output_dir=out, learning_rate=recipe.learning_rate, per_device_train_batch_size=recipe.batch_size,
+                num_train_epochs=1, max_length=recipe.max_length, beta=recipe.beta, loss_type=["sigmoid", "sft"],
+                loss_weights=[1.0, recipe.nll_weight], seed=recipe.seed, use_cpu=recipe.device == "cpu",
+                bf16=recipe.dtype == "bfloat16", gradient_checkpointing=checkpointing, save_strategy="no",
+                report_to=[], logging_steps=1, disable_tqdm=True,
             ),
             train_dataset=Dataset.from_list(as_conversations(table, system_prompt, tokenizer)),
             processing_class=tokenizer,
-            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+            peft_config=LoraConfig(
+                r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+            ),
             callbacks=[Stamp()],
         )  # fmt: skip
         trainer.train()

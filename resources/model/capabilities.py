@@ -1,8 +1,11 @@
 """What this machine, and the packages on it, can do: asked before anything is computed."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def lacking(device: str, quantization: str, backend: str) -> str | None:
@@ -10,6 +13,7 @@ def lacking(device: str, quantization: str, backend: str) -> str | None:
     if device != "cpu":
         import torch
 
+        show_one_gpu()
         try:
             torch.zeros(1, device=device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -17,12 +21,21 @@ def lacking(device: str, quantization: str, backend: str) -> str | None:
             return f"policy.device: {device} cannot be used here ({reason}); set it to cpu, or install a build for it"
         # transformers' Trainer would spread a batch over all of them; packed sequences cannot be split.
         if (cards := torch.cuda.device_count()) > 1:
-            return f"policy.device: cuda would be {cards} GPUs; set CUDA_VISIBLE_DEVICES to the number of one of them"
+            return f"policy.device: cuda would be {cards} GPUs; set {VISIBLE} to the number of one of them"
     if quantization == "nf4" and find_spec("bitsandbytes") is None:
         return "policy.quantization: nf4 needs bitsandbytes: `pip install apt-assets[qlora]`, or set it to none"
     if backend == "vllm" and find_spec("vllm") is None:
         return "policy.backend: vllm is not installed: `pip install apt-assets[vllm]`, or set it to transformers"
     return None
+
+
+def show_one_gpu() -> None:
+    """Of several GPUs, have this process and those that it starts see the first, unless someone chose. CUDA reads the
+    variable once, when it is first used."""
+    import torch
+
+    if VISIBLE not in os.environ and torch.cuda.device_count() > 1:
+        os.environ[VISIBLE] = "0"
 
 
 def skeleton(model_dir: Path) -> Any:

@@ -1,0 +1,108 @@
+"""benchmarks/gpu.py: whatever becomes of one check, the others run; and the checks hold on tiny models on a CPU."""
+
+import json
+import sys
+import time
+from importlib.util import find_spec
+
+import pytest
+
+from benchmarks import gpu
+from benchmarks.gpu_checks import alone, contests
+from benchmarks.gpu_checks.setup import Missing, Setup
+
+LINE = 'print(\'{"outcome": "%s"}\')'
+
+
+@pytest.fixture
+def programs(monkeypatch):
+    """A function (check -> the program that is run in its place): these are all checks there are."""
+
+    def put(**programs: str) -> None:
+        monkeypatch.setattr(gpu, "PLAN", tuple((check, (None,), 20) for check in programs))
+        monkeypatch.setattr(gpu, "command", lambda check, setup: [sys.executable, "-c", programs[check]])
+
+    return put
+
+
+def outcomes(tmp_path, seconds=gpu.SECONDS, only=()):
+    gpu.run_all("cpu", True, list(only), seconds, tmp_path / "gpu.json")
+    kept = json.loads((tmp_path / "gpu.json").read_text())
+    assert kept["tiny"]
+    return {line["check"]: line for line in kept["checks"]}
+
+
+def test_check_that_breaks_off_or_does_not_hold_leaves_the_others_and_is_kept_with_its_reason(programs, tmp_path):
+    programs(
+        broken="raise ValueError('no such card')", killed="import os; os.abort()", wrong=LINE % "failed",
+        good="print('noise'); " + LINE % "ok",
+    )  # fmt: skip
+    found = outcomes(tmp_path)
+    assert {check: line["outcome"] for check, line in found.items()} == {
+        "broken": "error", "killed": "error", "wrong": "failed", "good": "ok"
+    }  # fmt: skip
+    assert "no such card" in found["broken"]["reason"]
+
+
+def test_check_that_hangs_ends_at_its_limit_with_what_it_started_and_the_next_one_runs(programs, tmp_path, monkeypatch):
+    alive = tmp_path / "alive"
+    waiting = (
+        f"import time, pathlib\nwhile True: pathlib.Path({str(alive)!r}).write_text(str(time.time())); time.sleep(.05)"
+    )
+    starter = f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {waiting!r}])\ntime.sleep(60)"
+    programs(hanging=starter, good=LINE % "ok")
+    monkeypatch.setattr(gpu, "PLAN", (("hanging", (None,), 4), ("good", (None,), 60)))
+    found = outcomes(tmp_path)
+    assert found["hanging"]["outcome"] == "error"
+    assert "not done within 4 s" in found["hanging"]["reason"]
+    assert found["good"]["outcome"] == "ok"
+    said = alive.read_text() if alive.exists() else None
+    time.sleep(0.3)
+    assert (alive.read_text() if alive.exists() else None) == said, "what it started goes on"
+
+
+def test_what_there_is_no_time_left_for_is_said_and_no_failure(programs, tmp_path, monkeypatch):
+    programs(good=LINE % "ok")
+    assert outcomes(tmp_path, seconds=0)["good"]["outcome"] == "no time left"
+    assert gpu.main(["--tiny", "--device", "cpu", "--seconds", "0"]) == 0
+    programs(wrong=LINE % "failed")
+    assert gpu.main(["--tiny", "--device", "cpu"]) == 1
+
+
+def test_without_the_device_no_other_check_is_begun(programs, tmp_path):
+    programs(device="raise AssertionError('Torch not compiled with CUDA enabled')", good=LINE % "ok")
+    assert list(outcomes(tmp_path)) == ["device"]
+
+
+# -- the checks themselves, on tiny models -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=gpu.MODELS)
+def setup(request, tmp_path_factory):
+    made = Setup("cpu", True, str(tmp_path_factory.mktemp("models")), request.param)
+    assert alone.weights(made)["files"] > 1
+    return made
+
+
+@pytest.mark.slow("model")
+@pytest.mark.parametrize("check", [contests.training, contests.scores, contests.answers, alone.memory, alone.execution])
+def test_check_holds_on_a_tiny_model_of_the_architecture(check, setup):
+    found = check(setup)
+    assert found["outcome"] == "ok", found
+    json.dumps(found)
+
+
+@pytest.mark.slow("model")
+def test_check_fails_where_its_bound_does_not_hold(setup, monkeypatch):
+    from resources.model import agreement
+
+    monkeypatch.setitem(agreement.NATS, "float32", -1.0)
+    assert contests.scores(setup)["outcome"] == "failed"
+
+
+@pytest.mark.parametrize(("check", "package"), [(contests.nf4, "bitsandbytes"), (contests.vllm, "vllm")])
+def test_check_of_a_package_that_is_not_installed_is_skipped_with_its_name(check, package):
+    if find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    with pytest.raises(Missing, match=f"{package} is not installed"):
+        check(Setup("cuda", True, "nowhere", gpu.MODELS[0]))
