@@ -5,8 +5,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-
 
 def lacking(device: str, quantization: str, backend: str) -> str | None:
     """What an experiment asks for that is not here, and what to do; None if all is here."""
@@ -21,7 +19,7 @@ def lacking(device: str, quantization: str, backend: str) -> str | None:
             return f"policy.device: {device} cannot be used here ({reason}); set it to cpu, or install a build for it"
         # transformers' Trainer would spread a batch over all of them; packed sequences cannot be split.
         if (cards := torch.cuda.device_count()) > 1:
-            return f"policy.device: cuda would be {cards} GPUs; set {VISIBLE} to the number of one of them"
+            return f"policy.device: cuda would be {cards} GPUs; set CUDA_VISIBLE_DEVICES to the number of one of them"
     if quantization == "nf4" and find_spec("bitsandbytes") is None:
         return "policy.quantization: nf4 needs bitsandbytes: `pip install apt-assets[qlora]`, or set it to none"
     if backend == "vllm" and find_spec("vllm") is None:
@@ -34,8 +32,8 @@ def show_one_gpu() -> None:
     variable once, when it is first used."""
     import torch
 
-    if VISIBLE not in os.environ and torch.cuda.device_count() > 1:
-        os.environ[VISIBLE] = "0"
+    if "CUDA_VISIBLE_DEVICES" not in os.environ and torch.cuda.device_count() > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "0"
 
 
 def skeleton(model_dir: Path) -> Any:
