@@ -70,6 +70,7 @@ def curves(look: Look) -> dict[str, Any]:
     ],
     rows=[REFERENCES],
     settings=["training", "anchor.weight", "anchor.form", "anchor.texts_per_step"],
+    free=["training.gradient_checkpointing"],
     outputs=[*ADAPTER_PARTS, "training_log.parquet"],
     main_table="training_log",
     lineage=dict.fromkeys(("loss", "margin", "reward_accuracy", "grad_norm"), FROM_PAIRS),
@@ -117,6 +118,7 @@ def adapter_checkpoint(step: Step) -> None:
         Checkpoints(step.unfinished, step.check),
         fitted,
         anchor_of(step, settings.seed),
+        step.tell,
     )
     step.write(log, "training_log")
     step.work["steps"] = log.height

@@ -40,6 +40,7 @@ def initial_adapter(view: View) -> Adapter | None:
 
 def open_policy(scope: RowScope, system_prompt: str | None = None) -> "Policy":
     """The base model with the adapter that is given, by the experiment's settings."""
+    from resources.model.no_room import set_tell
     from resources.model.policy import load_policy
 
     adapter: Adapter | None = scope.given["adapter"]
@@ -55,4 +56,5 @@ def open_policy(scope: RowScope, system_prompt: str | None = None) -> "Policy":
             path=execution.path,
             shape_free=execution.shape_free,
         )
+        set_tell(scope.loaded[key].model, scope.tell)
     return replace(scope.loaded[key], system_prompt=system_prompt)

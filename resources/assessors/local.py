@@ -83,6 +83,7 @@ ROWS = RowKind(
 
 def open_local(scope: Any) -> LocalRubric:
     """The grader on this machine, loaded once a stage."""
+    from resources.model.no_room import set_tell
     from resources.model.policy import load_policy
 
     policy, execution = scope.settings.policy, scope.outside("grader_execution")
@@ -94,6 +95,7 @@ def open_local(scope: Any) -> LocalRubric:
             path=execution.path,
             shape_free=execution.shape_free,
         )
+        set_tell(scope.loaded["grader"].model, scope.tell)
     return LocalRubric(scope.loaded["grader"], scope.settings.assessor.rubric.text, policy.batch_tokens)
 
 
