@@ -85,8 +85,8 @@ def print_plan(plans: "Sequence[StagePlan]", works: "list[Work]", memory: "Outlo
     """What is fresh of each stage, what computing it costs and needs; of iterations in which all is fresh only the
     last."""
     from apt_assets.loop.work import total
-    from apt_assets.rows.memory import in_words
     from apt_assets.report.tables import recent, why
+    from apt_assets.rows.memory import in_words
 
     shown = {p.iteration for p in plans if p.status != "fresh"}
     shown |= set(recent(list(dict.fromkeys(p.iteration for p in plans))))

@@ -1,4 +1,4 @@
-"""How long landed rows are in tokens of the policy, nearly, and without transformers: what a plan's memory depends on."""
+"""How long landed rows are in tokens of the policy, nearly and without transformers: a plan's memory depends on it."""
 
 import json
 from collections import Counter

@@ -35,8 +35,8 @@ SMALLER = "name a smaller model in policy.model, a dtype of fewer bits, or polic
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes at the peak. least: where all is split that can be. helps: what to change where that is too much. otherwise:
-    where only `peak` is, which passes of their own accord become smaller for."""
+    """peak: bytes, as all is set. least: bytes where all is split that can be. helps: what to change where that is too
+    much. otherwise: what may be changed where only the peak is, for which passes become smaller by themselves."""
 
     peak: int
     least: int

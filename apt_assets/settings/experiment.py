@@ -290,8 +290,8 @@ class Training(Section):
     )
     gradient_checkpointing: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="on: layers are computed once more on the way back, which takes a third more time and a fraction of "
-        "the memory; auto: where a step would not fit otherwise. It changes no result.",
+        description="on: layers are computed once more on the way back, which takes a third more time and a fraction "
+        "of the memory; auto: where a step would not fit otherwise. It changes no result.",
     )
     seed: int = Field(17, description="Of initialisation and order.")
 

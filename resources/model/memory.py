@@ -110,7 +110,7 @@ def sizes_of(folder: Path) -> Sizes:
     ):
         raise UnknownSizes(f"{folder / 'config.json'} does not say how large a layer is")
     shapes = {name: shape for file in weights_of(folder) for name, shape in shapes_in(file).items()}
-    tables = {name for name, shape in shapes.items() if len(shape) == 2 and vocabulary in shape or "embed" in name}
+    tables = {name for name, shape in shapes.items() if (len(shape) == 2 and vocabulary in shape) or "embed" in name}
     linear = tuple(
         (name.removesuffix(".weight"), shape[1], shape[0])
         for name, shape in sorted(shapes.items())

@@ -16,53 +16,27 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from resources.model.capabilities import unsuited_layers
 from resources.model.no_room import Tell, set_tell
 from resources.model.packing import set_shape_free
-from resources.model.policy import Policy, RunPath, beginning, load_base
+from resources.model.policy import Policy, beginning, load_base
 from resources.model.scoring import Question, score_answers
 from resources.store.rows import Batches, Compute, collect, renumber
 from resources.training.anchor import Anchor, add_anchor
 from resources.training.checkpoints import Checkpoints
 from resources.training.examples import Fit, fit_of, tokenise_pairs
 from resources.training.own_logits import score_by_logits
-from resources.training.parts import Checkpointing, Parts
+from resources.training.parts import Parts
+from resources.training.recipe import TrainingRecipe
+from resources.training.room import in_parts
 from resources.training.shared_prompts import Along, completion_positions_only, give_reference, share_prompts
 
 if TYPE_CHECKING:
     import polars as pl
-
-
-@dataclass(frozen=True)
-class TrainingRecipe:
-    """Settings of one training run; learning_rate is the peak of this very run."""
-
-    learning_rate: float
-    beta: float
-    nll_weight: float
-    reference: Literal["previous", "base"]
-    lora_rank: int
-    lora_alpha: int
-    batch_size: int
-    epochs: int
-    warmup_steps: int
-    max_length: int
-    batch_tokens: int
-    seed: int
-    dtype: str
-    device: str
-    quantization: str = "none"
-    lora_targets: str | list[str] = "all-linear"
-    objective: Literal["dpo", "sft"] = "dpo"
-    loss: Literal["sigmoid", "sigmoid_norm"] = "sigmoid"
-    path: RunPath = "packed"
-    shape_free: bool | None = None
-    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
 
 
 # Gets a computation of pairs; returns the value of every pair.
@@ -112,7 +86,7 @@ def train_adapter(
         share_prompts(trainer.model.get_base_model().base_model, along)
     else:
         score_by_logits(trainer.model.get_base_model())
-    parts = in_parts(trainer, recipe, anchor, tell)
+    parts = in_parts(trainer, model_dir, recipe, anchor, tell)
     if anchor is not None:
         add_anchor(trainer, anchor, along, parts)
     with completion_positions_only():
@@ -211,15 +185,6 @@ def make_trainer(
     if "ref" in trainer.model.peft_config:
         trainer.model.delete_adapter("ref")
     return trainer
-
-
-def in_parts(trainer: Any, recipe: TrainingRecipe, anchor: Anchor | None, tell: Tell) -> Parts:
-    """Let a trainer make its steps in as many passes as memory asks for, and keep less of each where the recipe says
-    so, or leaves it open and not all would fit."""
-    checkpointing = Checkpointing(trainer, may=recipe.gradient_checkpointing != "off")
-    if recipe.gradient_checkpointing == "on":
-        checkpointing.turn_on()
-    return Parts(trainer, recipe.batch_size, checkpointing, tell)
 
 
 def keep_checkpoints(trainer: Any, checkpoints: Checkpoints, parts: Parts) -> str | None:
