@@ -103,11 +103,11 @@ def sizes_of(folder: Path) -> Sizes:
     """Of the model in a folder of transformers' form. Raises UnknownSizes, and Unusable if there are no weights."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config = {**config, **config.get("text_config", {})}
-    found = {what: next((config[name] for name in names if config.get(name)), None) for what, names in NAMES.items()}
-    vocabulary = config.get("vocab_size")
-    if not all(
-        isinstance(value, int) for value in (vocabulary, *(found[name] for name in ("hidden", "layers", "heads")))
-    ):
+    found: dict[str, int] = {
+        what: next((config[name] for name in names if config.get(name)), 0) for what, names in NAMES.items()
+    }
+    vocabulary: int = config.get("vocab_size") or 0
+    if not (vocabulary and found["hidden"] and found["layers"] and found["heads"]):
         raise UnknownSizes(f"{folder / 'config.json'} does not say how large a layer is")
     shapes = {name: shape for file in weights_of(folder) for name, shape in shapes_in(file).items()}
     tables = {name for name, shape in shapes.items() if (len(shape) == 2 and vocabulary in shape) or "embed" in name}
