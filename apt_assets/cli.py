@@ -159,12 +159,14 @@ def plan(
 
     Costs count rows to answer, grade, embed and score, pairs to score under the reference model
     ("references"), and optimiser steps; "about" is what a stage
-    that waits for another one took the last time.
+    that waits for another one took the last time. Memory is what the models need at most on their device, by the
+    longest landed rows; what will not fit is told, with the setting that helps.
     """
     from apt_assets.report.show import asked
 
     iterations = asked(number, iterations)
     project = open_project(experiment)
+    from apt_assets.loop.memory import Outlook
     from apt_assets.loop.next_run import End, next_run
     from apt_assets.loop.work import work_of
 
@@ -174,11 +176,19 @@ def plan(
     if any(one.status != "fresh" for one in plans) and not project.models.to_download():
         project.model_checks.files()
     works = [work_of(project, planner, one) for one in plans]
+    memory = Outlook(project, plans)
     if as_json:
-        found = zip(plans, works, strict=True)
-        terminal.print_json([{**p.as_json(), "work": w.amounts, "work_exact": w.exact} for p, w in found])
+        found = zip(plans, works, memory.needs, strict=True)
+        terminal.print_json(
+            [
+                {**p.as_json(), "work": w.amounts, "work_exact": w.exact, "memory": need and need.peak}
+                for p, w, need in found
+            ]
+        )
+        for line in memory.warnings():
+            terminal.say(line)
         return
-    terminal.print_plan(plans, works)
+    terminal.print_plan(plans, works, memory)
     step = next_run(project, planner, iterations)
     print(f"the loop is at its end: {step.reason}" if isinstance(step, End) else f"next: {step.key}, {step.reason}")
     terminal.print_downloads(project)

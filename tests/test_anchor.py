@@ -14,7 +14,7 @@ from resources.store.rows import collect
 from resources.training import checkpoints
 from resources.training.anchor import Anchor, AnchorText, divergence
 from resources.training.checkpoints import Checkpoints
-from resources.training.trainer import make_trainer, train_adapter
+from resources.training.trainer import train_adapter
 from tests import tiny
 from tests.architectures import make_architecture
 from tests.test_checkpoints import Killed
@@ -137,25 +137,6 @@ def test_killed_anchored_training_goes_on_and_ends_at_the_same_bits(tiny_folder,
     log, rest = train(tiny_folder, tmp_path / "then", held, kept=tmp_path / "kept", epochs=2, **changes)
     assert log.equals(straight)
     assert all(whole[key].equal(rest[key]) for key in whole)
-
-
-def test_texts_of_a_step_count_the_same_in_one_pass_and_in_eight(tiny_folder, tmp_path, texts, monkeypatch):
-    # Answers of one length, as in tests/test_shared_prompts.py: TRL's NLL is a mean of means.
-    rows = rows_to_learn(16).with_columns(chosen=rows_to_learn(16)["prompt"].str.slice(0, 6))
-    found = []
-    for name, parts in (("8x1", 1), ("1x8", 8)):
-
-        def accumulating(*arguments, parts=parts):
-            trainer = make_trainer(*arguments)
-            trainer.args.gradient_accumulation_steps = parts
-            return trainer
-
-        monkeypatch.setattr("resources.training.trainer.make_trainer", accumulating)
-        found.append(train(tiny_folder, tmp_path / name, anchor(texts), rows=rows, batch_size=8 // parts, **SFT))
-    (one, at_once), (eight, apart) = found
-    assert one["grad_norm"].to_list() == pytest.approx(eight["grad_norm"].to_list(), rel=1e-4)
-    assert one["loss"].to_list() == pytest.approx(eight["loss"].to_list(), rel=1e-4)
-    assert close(at_once, apart, 1e-5)
 
 
 def test_every_text_is_drawn_once_before_one_comes_again(texts):

@@ -70,11 +70,13 @@ def curves(look: Look) -> dict[str, Any]:
     ],
     rows=[REFERENCES],
     settings=["training", "anchor.weight", "anchor.form", "anchor.texts_per_step"],
+    free=["training.gradient_checkpointing"],
     outputs=[*ADAPTER_PARTS, "training_log.parquet"],
     main_table="training_log",
     lineage=dict.fromkeys(("loss", "margin", "reward_accuracy", "grad_norm"), FROM_PAIRS),
     plots=[Plot("curves", "Training", curves, plots.training_curves)],
     work=work,
+    memory=["training", "scores"],
     group="5_training",
     kinds=["torch", "huggingface"],
 )
@@ -117,6 +119,7 @@ def adapter_checkpoint(step: Step) -> None:
         Checkpoints(step.unfinished, step.check),
         fitted,
         anchor_of(step, settings.seed),
+        step.tell,
     )
     step.write(log, "training_log")
     step.work["steps"] = log.height

@@ -21,6 +21,7 @@ def work(view: View) -> dict[str, int]:
     libraries=["polars"],
     outputs=["anchor_texts.parquet", "likely.safetensors"],
     work=work,
+    memory=["anchors", "scores"],
     group="5_training",
     kinds=["torch", "polars"],
     partitioned=False,

@@ -35,6 +35,7 @@ def work(view: View) -> dict[str, int]:
     main_table="domain_items",
     plots=[CONFUSION],
     work=work,
+    memory=["answers", "scores"],
     group="6_evaluation",
     kinds=["torch", "json"],
     partitioned=False,

@@ -62,6 +62,7 @@ def label_rates(look: Look) -> dict[str, Any] | None:
         CONFUSION,
     ],
     work=work,
+    memory=["answers", "scores"],
     group="6_evaluation",
     kinds=["torch", "json"],
 )

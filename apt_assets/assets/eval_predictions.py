@@ -41,6 +41,7 @@ def counts(look: Look) -> dict[str, dict[int, int]]:
     lineage=ANSWERED,
     plots=[Plot("grade_histogram", "Grades of the mined answers", counts, plots.grade_histogram)],
     work=work,
+    memory=["answers"],
     group="3_mining",
     kinds=["torch", "polars"],
 )

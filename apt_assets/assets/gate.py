@@ -41,6 +41,7 @@ def curves(look: Look) -> dict[str, Any]:
     libraries=["polars", "numpy", "scipy"],
     outputs=["verdict.json", *OUTPUTS],
     plots=[Plot("scales", "Domain against general ability, by scale of the adapter", curves, plots.scale_curves)],
+    memory=["answers", "scores"],
     group="6_evaluation",
     asset=False,
 )

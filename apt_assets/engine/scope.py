@@ -4,6 +4,7 @@ What reads something that it does not declare would be reused after that changed
 raised the first time it runs.
 """
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -64,14 +65,20 @@ class Scope:
 class RowScope(Scope):
     """What computes the rows of a kind sees this and no stage: what is not in their key it cannot read.
 
-    given: what the stage at hand knows, by the names that the kind declares.
+    given: what the stage at hand knows, by the names that the kind declares. tell: takes a line for people.
     """
 
-    def __init__(self, project: "World", kind: RowKind, given: dict[str, Any]):
+    def __init__(
+        self,
+        project: "World",
+        kind: RowKind,
+        given: dict[str, Any],
+        tell: Callable[[str], None] = lambda line: None,
+    ):
         super().__init__(project, kind, kind.identities)
         if given.keys() != set(kind.given):
             raise UndeclaredRead(f"{kind.name} is given {sorted(given)}, and declares {sorted(kind.given)}")
-        self.kind, self.given = kind, given
+        self.kind, self.given, self.tell = kind, given, tell
 
     def context(self) -> dict[str, Any]:
         """Everything that decides a value of these rows but the row itself: the digest of this is their key."""

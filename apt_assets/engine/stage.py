@@ -81,6 +81,7 @@ class Stage(Declaration):
         there is made in the stage from what has no columns (a model, a file, a clock).
     plots: drawn of it.
     work: what computing it would cost, given its inputs: {"answers": rows, ...}; None: nothing of note.
+    memory: names of what it does that takes a device's memory (rows/memory.py).
     verify: checks what an artifact refers to outside its folder before it is reused; raises
         CorruptArtifact. None: there is nothing outside.
     code: the module of its function; its code counts by content (world/code.py).
@@ -100,6 +101,7 @@ class Stage(Declaration):
     lineage: Mapping[str, tuple[str, ...]]
     plots: tuple[Plot, ...]
     work: Callable[[Any], dict[str, int]] | None
+    memory: tuple[str, ...]
     verify: "Callable[[Any, Manifest], None] | None"
     code: str
     group: str
@@ -164,6 +166,7 @@ def stage(
     lineage: Mapping[str, Iterable[str]] | None = None,
     plots: Iterable[Plot] = (),
     work: Callable[[Any], dict[str, int]] | None = None,
+    memory: Iterable[str] = (),
     verify: "Callable[[Any, Manifest], None] | None" = None,
     kinds: Iterable[str] = (),
     partitioned: bool = True,
@@ -194,6 +197,7 @@ def stage(
             lineage={column: tuple(given) for column, given in (lineage or {}).items()},
             plots=tuple(plots),
             work=work,
+            memory=tuple(memory),
             verify=verify,
             code=compute.__module__,
             group=group,

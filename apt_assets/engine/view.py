@@ -78,7 +78,10 @@ class View(Scope):
 
     def scope(self, kind: RowKind, **given: Any) -> RowScope:
         """What computes rows of a kind may see."""
-        return RowScope(self.project, kind, given)
+        return RowScope(self.project, kind, given, self.tell)
+
+    def tell(self, line: str) -> None:
+        """A line for people; who only looks has none."""
 
     def _declares(self, kind: RowKind) -> None:
         stage = self.stage

@@ -11,6 +11,7 @@ from apt_assets.landing.folder import UNSHOWN
 
 if TYPE_CHECKING:
     from apt_assets.engine.plan import StagePlan
+    from apt_assets.loop.memory import Outlook
     from apt_assets.loop.work import Work
     from apt_assets.project import Project
 
@@ -80,23 +81,34 @@ def print_results(found: dict[str, Any]) -> None:
         print(line)
 
 
-def print_plan(plans: "Sequence[StagePlan]", works: "list[Work]") -> None:
-    """What is fresh of each stage and what computing it costs; of iterations in which all is fresh only the last."""
+def print_plan(plans: "Sequence[StagePlan]", works: "list[Work]", memory: "Outlook") -> None:
+    """What is fresh of each stage, what computing it costs and needs; of iterations in which all is fresh only the
+    last."""
     from apt_assets.loop.work import total
     from apt_assets.report.tables import recent, why
+    from apt_assets.rows.memory import in_words
 
     shown = {p.iteration for p in plans if p.status != "fresh"}
     shown |= set(recent(list(dict.fromkeys(p.iteration for p in plans))))
     rows = [
-        [p.iteration, p.stage, p.status, str(w) if p.status in ("stale", "missing", "waiting") else "", why(p.causes)]
-        for p, w in zip(plans, works, strict=True)
+        [
+            p.iteration,
+            p.stage,
+            p.status,
+            str(w) if p.status in ("stale", "missing", "waiting") else "",
+            in_words(need.peak) if need is not None else "",
+            why(p.causes),
+        ]
+        for p, w, need in zip(plans, works, memory.needs, strict=True)
         if p.iteration in shown
     ]
-    print_table(("iteration", "stage", "status", "cost", "why"), rows)
+    print_table(("iteration", "stage", "status", "cost", "memory", "why"), rows)
     if hidden := len({p.iteration for p in plans} - shown):
         print(f"{hidden} earlier iterations, in which all is fresh, are not shown: --json has all")
     fresh = sum(p.status == "fresh" for p in plans)
     print(f"{fresh} of {len(plans)} stages are fresh; to compute: {total(works)}")
+    for line in memory.warnings():
+        print(line)
 
 
 def print_states(found: dict[str, Any]) -> None:

@@ -41,6 +41,7 @@ def initial_adapter(view: View) -> Adapter | None:
 def open_policy(scope: RowScope, system_prompt: str | None = None) -> "Policy":
     """The base model with the adapter that is given, by the experiment's settings."""
     from resources.model.held import BaseModel, open_held
+    from resources.model.no_room import set_tell
 
     adapter: Adapter | None = scope.given["adapter"]
     settings, execution = scope.settings.policy, scope.outside("execution")
@@ -48,4 +49,6 @@ def open_policy(scope: RowScope, system_prompt: str | None = None) -> "Policy":
         scope.outside("base_model"), settings.dtype, settings.quantization, settings.device, execution.path
     )
     held = (None, None) if adapter is None else (adapter.folder, digest_json(adapter.digest))
-    return replace(open_held("policy", base, execution.shape_free, *held), system_prompt=system_prompt)
+    policy = open_held("policy", base, execution.shape_free, *held)
+    set_tell(policy.model, scope.tell)
+    return replace(policy, system_prompt=system_prompt)

@@ -281,7 +281,11 @@ class Training(Section):
         description="Names of linear layers, such as q_proj; all-linear: all but the output head; an initial adapter "
         "keeps its own (choice).",
     )
-    batch_size: int = Field(8, ge=1, description="Pairs per optimiser step.")
+    batch_size: int = Field(
+        8,
+        ge=1,
+        description="Pairs per optimiser step. Where they do not fit into memory at once, a step is several passes.",
+    )
     epochs: int = Field(
         1, ge=1, description="Passes over the pairs; of a few hundred rows four gained more (docs/evidence.md)."
     )
@@ -291,6 +295,11 @@ class Training(Section):
         ge=8,
         description="Longest prompt + answer, in tokens. Answers are cut there; a pair whose prompt alone is as long "
         "is left out; both are told.",
+    )
+    gradient_checkpointing: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="on: layers are computed once more on the way back, which takes a third more time and a fraction "
+        "of the memory; auto: where a step would not fit otherwise. It changes no result.",
     )
     seed: int = Field(17, description="Of initialisation and order.")
 

@@ -84,12 +84,13 @@ ROWS = RowKind(
 def open_local(scope: Any) -> LocalRubric:
     """The grader on this machine, of what this process holds."""
     from resources.model.held import BaseModel, open_held
+    from resources.model.no_room import set_tell
 
     policy, execution = scope.settings.policy, scope.outside("grader_execution")
-    grader = BaseModel(scope.outside("grader"), policy.dtype, device=policy.device, path=execution.path)
-    return LocalRubric(
-        open_held("grader", grader, execution.shape_free), scope.settings.assessor.rubric.text, policy.batch_tokens
-    )
+    base = BaseModel(scope.outside("grader"), policy.dtype, device=policy.device, path=execution.path)
+    grader = open_held("grader", base, execution.shape_free)
+    set_tell(grader.model, scope.tell)
+    return LocalRubric(grader, scope.settings.assessor.rubric.text, policy.batch_tokens)
 
 
 LOCAL = Variant(ROWS, open_local)

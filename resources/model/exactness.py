@@ -197,6 +197,8 @@ def bits_of(policy: Policy, asked: Sequence[str], places: Sequence[int], batch_t
 
     def choose(requests: "Sequence[Request]", logits: "torch.Tensor") -> "torch.Tensor":
         for request, row in zip(requests, logits.float().cpu(), strict=True):
+            if not request.output_ids:  # its first token, perhaps once more
+                digests[places[request.place]] = hashlib.sha256()
             digests[places[request.place]].update(row.numpy().tobytes())
         return greedy(requests, logits)
 

@@ -14,6 +14,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from resources.model import plain
+from resources.model.no_room import NoRoom, TooLittleMemory, attempt, halve, pass_tokens
 from resources.model.packing import (
     UNIT,
     Group,
@@ -61,8 +62,9 @@ def generate(
     An answer ends at one of the model's end tokens (generation_config.eos_token_id) or after
     `max_new_tokens`; nothing else of the generation config is used. An answer depends on its prompt alone, to the
     last bit of its logits, and not on what else is asked, where resources.model.exactness finds that; where products
-    do not allow it, every pass has the same shapes (resources.model.packing.shape_free). A model that is not run on
-    packed rows answers prompt by prompt.
+    do not allow it, every pass has the same shapes (resources.model.packing.shape_free). Where a pass does not fit into
+    memory, the answers in the making are begun anew in smaller ones. A model that is not run on packed rows answers
+    prompt by prompt. Raises TooLittleMemory if an answer alone does not fit.
 
     `choose` must tell each answer's token by that answer and its logits alone, so that this holds.
     """
@@ -99,7 +101,11 @@ def go_on(
         engine = Engine(policy.model, prefix, questions, end, max_new_tokens, batch_tokens, choose)
         ended: dict[int, Ids] = {}
         while engine.waiting or engine.running:
-            for request in engine.step():
+            found = attempt(engine.step)
+            if isinstance(found, NoRoom):
+                engine.begin_anew(found)
+                continue
+            for request in found:
                 ended[request.place] = request.output_ids
             if len(ended) >= COMMIT_ROWS or not (engine.waiting or engine.running):
                 yield list(ended), list(ended.values())
@@ -202,16 +208,33 @@ class Engine:
         choose: "Choose",
     ):
         self.model, self.prefix, self.choose = model, len(prefix), choose
-        self.max_new_tokens, self.batch_tokens, self.end = max_new_tokens, batch_tokens, end
+        self.max_new_tokens, self.end, self.constant = max_new_tokens, end, not shape_free(model)
+        self.open(questions, pass_tokens(model, batch_tokens))
+        self.prefix_states = self.prefill_prefix(prefix)
+
+    def open(self, questions: list[tuple[int, Ids]], batch_tokens: int) -> None:
+        """Let questions wait to be answered in passes of `batch_tokens` tokens."""
+        self.questions, self.batch_tokens = dict(questions), batch_tokens
         self.waiting = deque(sorted(questions, key=lambda question: (-len(question[1]), question[0])))
         self.max_running = max(batch_tokens // RUNNING_SHARE, 1)
         self.caches: dict[int, KVCache] = {}
         for _, ids in questions:
             width = round_up(len(ids), CACHE_WIDTH)
-            cache = self.caches.setdefault(width, KVCache(self.prefix + width + max_new_tokens, 0))
+            cache = self.caches.setdefault(width, KVCache(self.prefix + width + self.max_new_tokens, 0))
             cache.slots = min(cache.slots + 1, self.max_running)
-        self.constant = not shape_free(model)
-        self.prefix_states = self.prefill_prefix(prefix)
+
+    def begin_anew(self, lacking: NoRoom) -> None:
+        """After a pass that did not fit: answers in the making are forgotten, and asked again in smaller passes. What
+        they say does not change by it. Raises TooLittleMemory if there was one answer only."""
+        if self.max_running == 1:
+            longest = max(map(len, self.questions.values()))
+            raise TooLittleMemory(
+                f"answering a question of {self.prefix + longest} tokens alone does not fit into memory "
+                f"({lacking.reason}): lower policy.max_new_tokens, or name a smaller model, dtype or quantization"
+            )
+        going = [request.place for cache in self.caches.values() for request in cache.requests]
+        left = [*going, *(place for place, _ in self.waiting)]
+        self.open([(place, self.questions[place]) for place in left], halve(self.model, self.batch_tokens))
 
     @property
     def running(self) -> int:

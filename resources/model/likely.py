@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from resources.model import plain
 from resources.model.packing import Ids, is_packed
 from resources.model.prompts import Policy
-from resources.model.scoring import Question, expected
+from resources.model.scoring import Question, in_passes
 from resources.store.rows import Batches
 
 if TYPE_CHECKING:
@@ -29,10 +29,14 @@ def likely_tokens(
                 log_probs = plain.log_probabilities(policy.model, question.context, *question.answers)
             yield [place], [likeliest(log_probs)]
         return
-    for places, logits, _ in expected(policy.model, asked, batch_tokens=batch_tokens):
-        tokens, log_probs = likeliest(logits)
-        lengths = [asked[place].targets for place in places]
-        yield places, list(zip(tokens.split(lengths), log_probs.split(lengths), strict=True))
+
+    def read(
+        questions: Sequence[Question], logits: "torch.Tensor", _: list[int]
+    ) -> "list[tuple[torch.Tensor, torch.Tensor]]":
+        lengths = [question.targets for question in questions]
+        return list(zip(*(found.split(lengths) for found in likeliest(logits)), strict=True))
+
+    yield from in_passes(policy.model, asked, read, batch_tokens=batch_tokens)
 
 
 def likeliest(logits: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":

@@ -4,11 +4,14 @@ All answers to a question are branches of one row (resources/model/packing.py), 
 predict an answer token go through the output head.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from resources.model import plain
+from resources.model.no_room import NoRoom, TooLittleMemory, attempt, halve, pass_tokens
 from resources.model.packing import UNIT, Ids, Pack, Row, by_prefix, is_packed, round_up, shape_free
 from resources.store.rows import Batches
 
@@ -36,6 +39,10 @@ class Question:
 
 
 Scores = list[tuple[float, bool]]  # of each answer: log-probability in nats, and whether it is the greedy one
+Value = TypeVar("Value")
+# Gets the questions of a pass, the logits in the place of each of their answers' tokens, (tokens, vocabulary) in
+# float32, answer by answer, and the tokens that stand there; returns a value for each question.
+Read = Callable[[Sequence[Question], "torch.Tensor", list[int]], list[Value]]
 
 
 def score_answers(
@@ -46,8 +53,9 @@ def score_answers(
     prefix: what contexts usually begin with; computed once a pass for those that do. A pass has up to
     `batch_tokens` tokens, or one question that is longer. A question's scores depend on
     the question alone, to the last bit, where resources.model.exactness finds that; where products do not allow it, all
-    passes have the same shapes (resources.model.packing.shape_free). A model that is not loaded for packed rows scores
-    answer by answer.
+    passes have the same shapes (resources.model.packing.shape_free). A pass that does not fit into memory is split, and
+    those after it are smaller. A model that is not loaded for packed rows scores answer by answer. Raises
+    TooLittleMemory if a question alone does not fit.
     """
     import torch
 
@@ -55,39 +63,61 @@ def score_answers(
         for place, question in enumerate(questions):
             yield [place], [[plain.score(model, question.context, answer) for answer in question.answers]]
         return
-    for places, logits, targets in expected(model, questions, batch_tokens=batch_tokens, prefix=prefix):
-        with torch.inference_mode():
-            log_probs, greedy = of_targets(logits, torch.tensor(targets, device=model.device))
-        yield places, by_answer([questions[place] for place in places], log_probs, greedy)
+
+    def read(asked: Sequence[Question], logits: "torch.Tensor", targets: list[int]) -> list[Scores]:
+        return by_answer(asked, *of_targets(logits, torch.tensor(targets, device=model.device)))
+
+    yield from in_passes(model, questions, read, batch_tokens=batch_tokens, prefix=prefix)
 
 
-def expected(
-    model: Any, questions: Sequence[Question], *, batch_tokens: int, prefix: Ids | None = None
-) -> "Iterator[tuple[list[int], torch.Tensor, list[int]]]":
-    """(positions of the questions, logits, targets) of each pass of a model that is loaded for packed rows; see
-    `score_answers`.
+def in_passes(
+    model: Any, questions: Sequence[Question], read: "Read[Value]", *, batch_tokens: int, prefix: Ids | None = None
+) -> Batches[Value]:
+    """What `read` makes of the logits of every question, pass by pass of a model that is loaded for packed rows; see
+    `score_answers`."""
+    tokens = pass_tokens(model, batch_tokens)
+    waiting = deque(passes(questions, prefix or [], tokens))
+    while waiting:
+        beginning, places = waiting.popleft()
+        asked = [questions[place] for place in places]
+        found = attempt(partial(one_pass, model, beginning, asked, tokens, read))
+        if not isinstance(found, NoRoom):
+            yield places, found
+            continue
+        used = len(beginning) + sum(question.row.length - len(beginning) for question in asked)
+        # Where all passes have one size they have it however little is in them.
+        tokens = min(tokens, used) if shape_free(model) else tokens
+        if len(places) == 1 and tokens <= used:
+            raise TooLittleMemory(
+                f"scoring a text of {used} tokens alone does not fit into memory ({found.reason}): shorten it, or name "
+                "a smaller model, dtype or quantization in policy"
+            )
+        tokens = halve(model, tokens)
+        left = [*places, *(place for _, its in waiting for place in its)]
+        anew = passes([questions[place] for place in left], prefix or [], tokens)
+        waiting = deque((beginning, [left[n] for n in its]) for beginning, its in anew)
 
-    logits: (answer tokens, vocabulary), in float32, what is expected in the place of each, answer by answer; targets:
-    the tokens that stand there.
-    """
+
+def one_pass(
+    model: Any, beginning: Ids, questions: Sequence[Question], pass_tokens: int, read: "Read[Value]"
+) -> list[Value]:
+    """What `read` makes of questions whose contexts all begin with `beginning`."""
     import torch
 
-    size, most = (0, 0) if shape_free(model) else (batch_tokens, batch_tokens // TARGET_SHARE)
-    for beginning, places in passes(questions, prefix or [], batch_tokens):
-        asked = [questions[place] for place in places]
-        rows = [Row(q.context[len(beginning) :], q.row.branches) for q in asked]
-        pack = Pack(beginning, rows, size, model.device)
-        states, targets = predicting(pack, rows, asked)
-        keep = states + states[-1:] * (max(most, round_up(len(states), UNIT)) - len(states))
-        with torch.inference_mode():
-            logits = model(
-                input_ids=pack.ids,
-                position_ids=pack.positions,
-                layout=pack,
-                use_cache=False,
-                logits_to_keep=torch.tensor(keep, device=model.device),
-            ).logits[0, : len(states)]
-        yield places, logits.float(), targets
+    size, most = (0, 0) if shape_free(model) else (pass_tokens, pass_tokens // TARGET_SHARE)
+    rows = [Row(q.context[len(beginning) :], q.row.branches) for q in questions]
+    pack = Pack(beginning, rows, size, model.device)
+    states, targets = predicting(pack, rows, questions)
+    keep = states + states[-1:] * (max(most, round_up(len(states), UNIT)) - len(states))
+    with torch.inference_mode():
+        logits = model(
+            input_ids=pack.ids,
+            position_ids=pack.positions,
+            layout=pack,
+            use_cache=False,
+            logits_to_keep=torch.tensor(keep, device=model.device),
+        ).logits[0, : len(states)]
+        return read(questions, logits.float(), targets)
 
 
 def passes(questions: Sequence[Question], prefix: Ids, batch_tokens: int) -> Iterator[tuple[Ids, list[int]]]:

@@ -13,7 +13,7 @@ class Declaration:
     """What a stage, or a kind of row, declares of what decides its result.
 
     settings: dotted paths into the experiment, of a value or a whole section. free: settings that it may read as
-        well and that decide no result, such as how many requests are under way.
+        well and that decide no result, such as how many requests are under way, also of a section that is declared.
     identities: what it reads from outside the store, by content: names of sources.
     libraries: distributions whose version may change the result.
     """
@@ -25,8 +25,9 @@ class Declaration:
     libraries: tuple[str, ...]
 
     def settings_slice(self, experiment: Any) -> dict[str, Any]:
-        """The values of its settings, by dotted path."""
-        return {key: value for path in self.settings for key, value in experiment.leaves(path).items()}
+        """The values of its settings that decide its result, by dotted path."""
+        leaves = {key: value for path in self.settings for key, value in experiment.leaves(path).items()}
+        return {key: value for key, value in leaves.items() if key not in self.free}
 
     def library_versions(self, experiment: Any) -> dict[str, str]:
         """Installed versions of its libraries, and of the optional ones that its settings choose."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from resources.model.packing import Ids
+from resources.training.parts import Parts
 from resources.training.shared_prompts import Along
 
 if TYPE_CHECKING:
@@ -65,26 +66,22 @@ class Anchor:
         return self.texts[order[position]]
 
 
-def add_anchor(trainer: Any, anchor: Anchor, along: Along | None) -> None:
-    """Let a trainer add the term to its loss, and log it as `anchor`, in nats. along: of `share_prompts`; None: the
-    model is run plainly."""
+def add_anchor(trainer: Any, anchor: Anchor, along: Along | None, parts: Parts) -> None:
+    """Let a trainer, whose steps are made in `parts`, add the term to its loss, and log it as `anchor`, in nats. along:
+    of `share_prompts`; None: the model is run plainly."""
     compute_loss: Callable[..., Any] = trainer.compute_loss
-    step, part = -1, 0
 
     def with_anchor(model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
-        nonlocal step, part
-        step, part = trainer.state.global_step, part + 1 if step == trainer.state.global_step else 0
-        parts = trainer.current_gradient_accumulation_steps
-        texts = anchor.of_step(step)
-        here, tokens = texts[part::parts], sum(text.said for text in texts)
+        texts = anchor.of_step(trainer.state.global_step)
+        here, tokens = texts[parts.number :: parts.count], sum(text.said for text in texts)
         if along is not None:
             along.texts = [text.ids for text in here]
         loss = compute_loss(model, inputs, *arguments, **named)
         if here:
             found = term(said_logits(trainer.model.get_base_model(), here, along), here, anchor.form) / tokens
-            trainer._metrics["train"]["anchor"].append(float(found.detach()))
-            # The trainer divides by the number of parts: this is a share of one mean.
-            loss = loss + anchor.weight * parts * found
+            logged = trainer._metrics["train"]["anchor"]
+            logged[:] = [sum(logged) + float(found.detach())]
+            loss = loss + anchor.weight * found
         return loss
 
     trainer.compute_loss = with_anchor

@@ -1,7 +1,8 @@
 """How far a training got, so that one that was killed goes on where it was, to the last bit.
 
     <folder>/step-<steps>/   parameters, optimizer and random generator as safetensors; trainer_state.json,
-                             schedule.json; checkpoint.json, the digests of these files, sealed
+                             schedule.json; parts.json, how many pairs a pass has; checkpoint.json, the digests of
+                             these files, sealed
 
 transformers' own checkpoints hold pickles (optimizer.pt, scheduler.pt, rng_state.pth), so the Trainer's
 three methods that read them are replaced on the trainer by ours; what it does with a checkpoint, such as
@@ -17,6 +18,7 @@ from typing import Any
 
 from resources.store.digest import digest_file, list_files, sync
 from resources.store.sealed import Damaged, read_sealed, write_sealed
+from resources.training.parts import Parts
 
 SECONDS = 60.0  # between two checkpoints: what a kill costs at most
 DONE = "checkpoint.json"
@@ -37,15 +39,18 @@ class Checkpoints:
         """The newest checkpoint that is whole."""
         return next((path for path in sorted(self.folder.glob("step-*"), reverse=True) if is_whole(path)), None)
 
-    def resume(self, trainer: Any) -> str | None:
+    def resume(self, trainer: Any, parts: Parts) -> str | None:
         """Make the trainer read our files; returns what `trainer.train` is to resume from, if anything is there."""
         trainer._load_from_checkpoint = lambda folder, model=None: load_parameters(trainer, Path(folder))
         trainer._load_optimizer_and_scheduler = lambda folder: load_optimizer(trainer, Path(folder))
         trainer._load_rng_state = lambda folder: load_generator(Path(folder))
         newest = self.newest()
-        return None if newest is None else str(newest)
+        if newest is None:
+            return None
+        parts.pairs = json.loads((newest / "parts.json").read_text())["pairs"]
+        return str(newest)
 
-    def after_step(self, trainer: Any) -> None:
+    def after_step(self, trainer: Any, parts: Parts) -> None:
         """Keep a checkpoint if the last one is old enough. Call it when the step has been logged."""
         if time.monotonic() - self._last < SECONDS:
             return
@@ -56,6 +61,7 @@ class Checkpoints:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         save(trainer, partial)
+        (partial / "parts.json").write_text(json.dumps({"pairs": parts.pairs}))
         files = list_files(partial)
         for path in files:
             sync(path)

@@ -16,51 +16,28 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from resources.model.capabilities import unsuited_layers
 from resources.model.held import BaseModel, take_base
+from resources.model.no_room import Tell, set_tell
 from resources.model.packing import set_shape_free
-from resources.model.policy import Policy, RunPath, beginning
+from resources.model.policy import Policy, beginning
 from resources.model.scoring import Question, score_answers
 from resources.store.rows import Batches, Compute, collect, renumber
 from resources.training.anchor import Anchor, add_anchor
 from resources.training.checkpoints import Checkpoints
 from resources.training.examples import Fit, fit_of, tokenise_pairs
 from resources.training.own_logits import score_by_logits
+from resources.training.parts import Parts
+from resources.training.recipe import TrainingRecipe
+from resources.training.room import in_parts
 from resources.training.shared_prompts import Along, completion_positions_only, give_reference, share_prompts
 
 if TYPE_CHECKING:
     import polars as pl
-
-
-@dataclass(frozen=True)
-class TrainingRecipe:
-    """Settings of one training run; learning_rate is the peak of this very run."""
-
-    learning_rate: float
-    beta: float
-    nll_weight: float
-    reference: Literal["previous", "base"]
-    lora_rank: int
-    lora_alpha: int
-    batch_size: int
-    epochs: int
-    warmup_steps: int
-    max_length: int
-    batch_tokens: int
-    seed: int
-    dtype: str
-    device: str
-    quantization: str = "none"
-    lora_targets: str | list[str] = "all-linear"
-    objective: Literal["dpo", "sft"] = "dpo"
-    loss: Literal["sigmoid", "sigmoid_norm"] = "sigmoid"
-    path: RunPath = "packed"
-    shape_free: bool | None = None
 
 
 # Gets a computation of pairs; returns the value of every pair.
@@ -79,6 +56,7 @@ def train_adapter(
     checkpoints: Checkpoints | None = None,
     fitted: Callable[[Fit], None] = lambda fit: None,
     anchor: Anchor | None = None,
+    tell: Tell = lambda line: None,
 ) -> "pl.DataFrame":
     """Train on `pairs` (prompt, chosen, rejected) from `previous_adapter`, or from a fresh LoRA if None.
 
@@ -87,11 +65,13 @@ def train_adapter(
     `progress` gets (optimiser step, of how many). `fill_reference` may know log-probabilities of the
     reference model, [chosen, rejected] in nats for each pair; it is asked for all of them, under sft for
     none. `checkpoints`: where it keeps how far it is, and goes on from. `fitted` gets what of the pairs is trained,
-    before anything is. `anchor`: what is added to the loss (resources/training/anchor.py); None: nothing.
+    before anything is. `anchor`: what is added to the loss (resources/training/anchor.py); None: nothing. `tell` gets a
+    line for people when a pass does not fit into memory and is split. Raises TooLittleMemory if it cannot be.
     """
     from resources.training.fused_lora import fuse_lora
 
     trainer = make_trainer(model_dir, previous_adapter, pairs, system_prompt, recipe, out, progress)
+    set_tell(trainer.model, tell)
     fitted(fit_of(trainer.train_dataset, pairs.height, recipe.max_length))
     if recipe.objective == "sft":
         known = [[0.0, 0.0]] * len(trainer.train_dataset)  # TRL computes log-ratios all the same
@@ -107,10 +87,11 @@ def train_adapter(
         share_prompts(trainer.model.get_base_model().base_model, along)
     else:
         score_by_logits(trainer.model.get_base_model())
+    parts = in_parts(trainer, model_dir, recipe, anchor, tell)
     if anchor is not None:
-        add_anchor(trainer, anchor, along)
+        add_anchor(trainer, anchor, along, parts)
     with completion_positions_only():
-        trainer.train(resume_from_checkpoint=checkpoints and keep_checkpoints(trainer, checkpoints))
+        trainer.train(resume_from_checkpoint=checkpoints and keep_checkpoints(trainer, checkpoints, parts))
     # Not trainer.save_model: that also writes training_args.bin, which is a pickle.
     trainer.model.save_pretrained(out, selected_adapters=["default"])
     (out / "README.md").unlink(missing_ok=True)
@@ -181,8 +162,7 @@ def make_trainer(
         # Of a mixture of experts. Its load-balancing loss is of a batch and not of a pair, so that 1 x 8 would not be
         # 8 x 1; LoRA leaves the experts themselves as they are.
         router_aux_loss_coef=0.0,
-        # Answers are short, so memory is not what limits; recomputing would cost a third more time.
-        gradient_checkpointing=False,
+        gradient_checkpointing=False,  # see in_parts, where it is known what a step needs
         save_strategy="no",
         report_to=[],
         logging_steps=1,
@@ -208,7 +188,7 @@ def make_trainer(
     return trainer
 
 
-def keep_checkpoints(trainer: Any, checkpoints: Checkpoints) -> str | None:
+def keep_checkpoints(trainer: Any, checkpoints: Checkpoints, parts: Parts) -> str | None:
     """Keep a checkpoint now and then; returns the one to go on from, if there is one."""
     from transformers import TrainerCallback
 
@@ -216,10 +196,10 @@ def keep_checkpoints(trainer: Any, checkpoints: Checkpoints) -> str | None:
         # A step is logged after its end; its checkpoint has to know that.
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
             if "loss" in logs:
-                checkpoints.after_step(trainer)
+                checkpoints.after_step(trainer, parts)
 
     trainer.add_callback(Keep())
-    return checkpoints.resume(trainer)
+    return checkpoints.resume(trainer, parts)
 
 
 def reference_log_probs(

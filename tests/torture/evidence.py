@@ -36,9 +36,9 @@ def note_work(ledger: Path) -> None:
         note("vectors", [text.encode().hex() for text in texts])
         embed(table, texts, *more)
 
-    def stepping(kept: Any, trainer: Any) -> None:
+    def stepping(kept: Any, trainer: Any, parts: Any) -> None:
         note(f"steps-{kept.folder.name[:8]}", [str(trainer.state.global_step)])
-        step(kept, trainer)
+        step(kept, trainer, parts)
 
     RowTable._append = appending  # type: ignore[method-assign]
     VectorTable._embed = embedding  # type: ignore[method-assign]

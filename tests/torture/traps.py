@@ -164,7 +164,7 @@ class Trap:
                 file.write(text[: self.dice.randint(1, len(text))])
             die()
 
-    def at_some_step(self, kept: Any, trainer: Any) -> None:
+    def at_some_step(self, kept: Any, trainer: Any, parts: Any) -> None:
         if self.at_its_step(trainer):
             die()
 
