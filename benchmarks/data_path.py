@@ -199,15 +199,12 @@ def measure(rows: int) -> dict[str, Any]:
         cases, domain = (planner.stage(KEY, name).manifest for name in ("bad_cases", "domain_dataset"))
         assert cases is not None
         assert domain is not None
-        train, bad = (
-            read_table(store.open(domain) / "train.parquet"),
-            read_table(store.open(cases) / "bad_cases.parquet"),
-        )
+        train = read_table(store.open(domain) / "train.parquet")
+        bad = read_table(store.open(cases) / "bad_cases.parquet")
         make_up(project, "neighbors", neighbors_of(bad, train))
         nearest: dict[str, Any] = {"case_id": pl.String, "row_id": pl.String, "similarity": pl.Float64}
-        make_up(
-            project, "doubtful_golds", doubts(bad, train, pl.DataFrame(schema=nearest), [[-1.0, -1.0]] * bad.height)
-        )
+        weighed = bad.select("row_id", log_prob_gold=pl.lit(-1.0), log_prob_prediction=pl.lit(-1.0))
+        make_up(project, "doubtful_golds", doubts(bad, train, pl.DataFrame(schema=nearest), weighed))
         asked = train.height
         del train, bad
         run("preference_pairs")

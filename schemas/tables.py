@@ -16,7 +16,7 @@ REJECTED = (
     "the policy's own answer, or the one that came with the row (pairs.rejected); of a counterfactual pair a changed "
     "gold, a sampled answer or that one; of a replay row the gold"
 )
-PER_TOKEN = "nats per token, as far as policy.max_new_tokens; null: no token"
+PER_TOKEN = "nats per token, as far as policy.max_new_tokens; null: not asked, as what it said is no label"
 ROW_ID = "16 hex digits, identity of the question"
 
 

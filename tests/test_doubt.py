@@ -1,7 +1,10 @@
 """Doubtful golds: what speaks against the gold of a bad case, and leaving such cases out of the pairs."""
 
+import json
 import math
+import random
 import unicodedata
+from html import escape
 
 import polars as pl
 import pytest
@@ -9,10 +12,12 @@ import pytest
 import apt_assets.assets.order  # noqa: F401 - declares the stages
 from apt_assets.engine.execute import NothingToDo, run_stage
 from apt_assets.loop.work import work_of
-from apt_assets.method.doubt import PRIOR, doubts, leave_out
+from apt_assets.method.doubt import PRIOR, doubts, heard, leave_out
 from apt_assets.method.splits import row_id
 from apt_assets.project import Project
+from apt_assets.report.page import write_report
 from apt_assets.report.show import rows_of
+from benchmarks.doubt import noisy
 from resources.model.policy import load_policy
 from resources.store.tables import read_table
 from schemas.tables import BadCases, DoubtfulGolds, Examples, Neighbors
@@ -40,8 +45,10 @@ def near_to(question, *others):
 def found(train, said, near, log_probs=None):
     asked = cases(train, said)
     near = pl.DataFrame(near, {"case_id": pl.String, "row_id": pl.String, "similarity": pl.Float64}, orient="row")
-    scored = [(log_probs or {}).get(prompt, [-1.0, -1.0]) for prompt in asked["prompt"]]
-    return DoubtfulGolds.validate(doubts(asked, train, near, scored))
+    given, scored = log_probs or {}, heard(asked, train).select("row_id", "prompt").rows()
+    columns = {"row_id": pl.String, "log_prob_gold": pl.Float64, "log_prob_prediction": pl.Float64}
+    rows = [(row, *given.get(prompt, [-1.0, -1.0])) for row, prompt in scored]
+    return DoubtfulGolds.validate(doubts(asked, train, near, pl.DataFrame(rows, columns, orient="row")))
 
 
 CLUSTER = [(f"purring animal {n}", "Cat") for n in range(4)] + [(f"barking animal {n}", "dog") for n in range(4)]
@@ -73,6 +80,7 @@ def test_label_that_the_policy_named_counts_and_what_is_no_label_does_not():
     assert named == pytest.approx(1 / (1 + math.exp(-1)))
     (not_named,) = found(train, {"mewing animal": "It is quite small"}, near, odds)["doubt"]
     assert not_named == 0.5, "as many rows with the gold as with another one, and no word of the policy's"
+    assert heard(cases(train, {"mewing animal": "It is quite small"}), train).is_empty(), "so it is not scored"
 
 
 def test_free_text_golds_that_no_two_rows_share_are_ranked_by_the_policy():
@@ -195,14 +203,17 @@ class Loop:
         return [name for name, outcome in self.outcomes.items() if outcome.status == "computed"]
 
 
-def test_every_bad_case_has_a_doubt_and_each_was_scored_once_as_planned(loop):
+def test_every_bad_case_has_a_doubt_and_those_are_scored_once_in_which_the_policy_is_heard_as_planned(loop):
     made = loop()
     ranked, bad = made.read("doubtful_golds", "doubtful"), made.read("bad_cases")
     assert sorted(ranked["row_id"]) == sorted(bad["row_id"])
     assert ranked["doubt"].is_sorted(descending=True)
     assert (ranked["votes"] + ranked["votes_other"] > 0).all()
-    assert made.planned == {"likelihoods": bad.height}
-    assert made.outcomes["doubtful_golds"].manifest.work == {"likelihoods": {"reused": 0, "computed": bad.height}}
+    asked = ranked.drop_nulls("log_prob_gold")
+    assert set(asked["row_id"]) == set(heard(bad, made.read("domain_dataset", "train"))["row_id"])
+    assert asked.height > 0
+    assert made.planned == {"likelihoods": asked.height}
+    assert made.outcomes["doubtful_golds"].manifest.work == {"likelihoods": {"reused": 0, "computed": asked.height}}
     columns, rows, count = rows_of(made.project, "doubtful", "1", 1)
     assert (dict(zip(columns, rows[0], strict=True))["doubt"], count) == (ranked["doubt"][0], bad.height)
 
@@ -213,7 +224,7 @@ def test_log_probabilities_are_those_of_the_model_itself_read_as_far_as_it_may_g
     from resources.model.prompts import encode
     from resources.training.examples import answer_turn, tokenise
 
-    row = loop().read("doubtful_golds", "doubtful").row(0, named=True)
+    row = loop().read("doubtful_golds", "doubtful").drop_nulls("log_prob_gold").row(0, named=True)
     policy = load_policy(talker, dtype="float32")
     for column, text in (("log_prob_gold", row["answer"]), ("log_prob_prediction", row["prediction"])):
         context, (ids,) = tokenise(policy, answer_turn(policy), row["prompt"], [text])
@@ -268,3 +279,42 @@ def test_fine_tuning_on_every_row_goes_on_where_all_bad_cases_are_left_out(loop)
     made = loop(pairs={"max_doubt": 0.0, "replay": "pool", "replay_share": None})
     assert set(made.read("preference_pairs")["kind"]) == {"replay"}
     assert made.project.planner().stage("0001", "adapter_checkpoint").status != "stopped"
+
+
+def test_report_names_the_most_doubtful_golds_and_the_lines_to_correct(loop, tmp_path):
+    made = loop(pairs={"max_doubt": 0.5})
+    ranked = made.read("doubtful_golds", "doubtful")
+    found = write_report(made.project, tmp_path / "report.html")["doubtful"]["0001"]
+    assert [row["row_id"] for row in found["rows"]] == ranked["row_id"].to_list()[:10]
+    landed = (made.project.landing / "colours.jsonl").read_text().splitlines()
+    for row in found["rows"]:
+        assert json.loads(landed[row["line"] - 1]) == {"prompt": row["prompt"], "answer": row["answer"]}
+    out = ranked.filter(pl.col("doubt") > 0.5).height
+    assert (found["cases"], found["left_out"]) == (ranked.height, out)
+    page = (tmp_path / "report.html").read_text()
+    assert f"of {ranked.height} bad cases have a doubt over 0.9; {out} are left out of the pairs" in page
+    assert escape(ranked["answer"][0]) in page
+
+
+# -- planted -------------------------------------------------------------------------------------------
+
+
+def test_planted_golds_are_wrong_in_training_rows_alone_and_a_larger_share_holds_a_smaller_one(tmp_path):
+    dice = random.Random(0)
+    texts = [" ".join("".join(dice.choices("abcdefgh", k=6)) for _ in range(5)) for _ in range(300)]
+    rows = [{"prompt": text, "answer": f"label {n % 7}"} for n, text in enumerate(texts)]
+    clean = {row["prompt"]: row["answer"] for row in rows}
+    few, many = (noisy(tiny.write_jsonl(tmp_path / "rows.jsonl", rows), share) for share in (0.05, 0.1))
+    for noise, share in ((few, 0.05), (many, 0.1)):
+        train = [row for row in noise if row["split"] == "train"]
+        wrong = [row for row in noise if row["answer"] != clean[row["prompt"]]]
+        assert {row["split"] for row in wrong} == {"train"}
+        assert len(wrong) == round(share * len(train)) > 0
+        assert {row["answer"] for row in wrong} <= set(clean.values())
+        assert all(row["metadata"]["gold"] == clean[row["prompt"]] for row in noise)
+    planted = (
+        {row["prompt"]: row["answer"] for row in noise if row["answer"] != clean[row["prompt"]]}
+        for noise in (few, many)
+    )
+    smaller, larger = planted
+    assert smaller.items() <= larger.items()

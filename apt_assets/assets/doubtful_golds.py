@@ -10,7 +10,10 @@ NEAR = [*ASKED, "bad_cases.also", "retrieval_index.check", "domain_dataset.answe
 
 
 def work(view: View) -> dict[str, int]:
-    return {"likelihoods": likelihood_rows(view).missing(likelihood_keys(view.read("bad_cases")))}
+    from apt_assets.method.doubt import heard
+
+    asked = heard(view.read("bad_cases"), view.read("domain_dataset", "train"))
+    return {"likelihoods": likelihood_rows(view).missing(likelihood_keys(asked))}
 
 
 @stage(
@@ -36,13 +39,13 @@ def doubtful_golds(step: Step) -> None:
     """
     import polars as pl
 
-    from apt_assets.method.doubt import DOUBTFUL, NEIGHBOURS, doubts
+    from apt_assets.method.doubt import DOUBTFUL, NEIGHBOURS, doubts, heard
     from resources.retrieval.retriever import nearest_rows
 
     cases, train = step.read("bad_cases"), step.read("domain_dataset", "train")
     with searched(step) as (table, pool):
         near = nearest_rows(table, pool, cases, train, most=NEIGHBOURS)
-    found = doubts(cases, train, near, likelihoods_of(step, cases))
+    found = doubts(cases, train, near, likelihoods_of(step, heard(cases, train)))
     step.write(found, "doubtful")
     step.facts["rows"] = found.height
     step.facts[f"doubt_over_{DOUBTFUL}"] = found.filter(pl.col("doubt") > DOUBTFUL).height

@@ -11,8 +11,8 @@ gold and what speaks against it:
     policy       log-probability of what the policy said minus that of the gold, each a mean over its tokens
 
 The squares, PRIOR and the mean in place of the sum are measured (docs/adr/0016-doubtful-golds.md). Among labels the
-policy speaks only where it named one: one that does not know the labels yet finds each of them unlikely, the right ones
-too. Where golds are free text nobody has the same one, and what it said counts as it is.
+policy is heard only where it named one: one that does not know the labels yet finds each of them unlikely, the right
+ones too. Where golds are free text nobody has the same one, and what it said counts as it is.
 """
 
 import polars as pl
@@ -26,31 +26,40 @@ DOUBTFUL = 0.9  # what is shown as such
 DECIMALS = 4  # of votes, so that they do not depend on the order in which they are added
 
 
-def doubts(
-    cases: pl.DataFrame, train: pl.DataFrame, near: pl.DataFrame, log_probs: list[list[float | None]]
-) -> pl.DataFrame:
+def doubts(cases: pl.DataFrame, train: pl.DataFrame, near: pl.DataFrame, log_probs: pl.DataFrame) -> pl.DataFrame:
     """DoubtfulGolds, the most doubtful first.
 
     cases: BadCases. train: the rows that vote. near: (case_id, row_id, similarity) of the nearest ones of each case,
-    itself not among them. log_probs: of each case that of its gold and that of its prediction, in nats per token;
-    None: it has no token.
+    itself not among them. log_probs: (row_id, log_prob_gold, log_prob_prediction) of the cases in which the policy is
+    `heard`, in nats per token.
     """
     from schemas.tables import DoubtfulGolds
 
     schema = DoubtfulGolds.empty().schema
-    golds = with_form(by_gold(train.select("row_id", "answer", "also")), "answer")
-    own = with_form(by_gold(cases.select("row_id", "answer", "also")), "answer")
-    scored = pl.DataFrame(
-        log_probs, schema={"log_prob_gold": pl.Float64, "log_prob_prediction": pl.Float64}, orient="row"
-    )
-    found = with_form(pl.concat([cases, scored], how="horizontal"), "prediction")
-    for votes in counted(own, golds, near):
+    found = cases.join(log_probs, on="row_id", how="left")
+    for votes in counted(with_forms(cases), with_forms(train), near):
         found = found.join(votes, on="row_id", how="left")
     found = found.with_columns(pl.col("votes", "votes_other").fill_null(0.0))
-    policy = pl.when(speaks(own, golds)).then(pl.col("log_prob_prediction") - pl.col("log_prob_gold")).fill_null(0.0)
+    policy = (pl.col("log_prob_prediction") - pl.col("log_prob_gold")).fill_null(0.0)
     odds = policy + ((pl.col("votes_other") + PRIOR) / (pl.col("votes") + PRIOR)).log()
     ranked = found.with_columns(doubt=1 / (1 + (-odds).exp())).sort("doubt", "row_id", descending=[True, False])
     return ranked.select(list(schema)).cast(dict(schema))  # type: ignore[arg-type]
+
+
+def heard(cases: pl.DataFrame, train: pl.DataFrame) -> pl.DataFrame:
+    """The cases in which what the policy said counts against the gold: it is a gold too, or the case's golds are no
+    other row's and so no labels."""
+    golds = with_forms(train)
+    rows = golds.group_by("form").agg(pl.col("row_id").n_unique().alias("rows"))
+    labels = with_forms(cases).join(rows.filter(pl.col("rows") > 1), on="form", how="semi")
+    said = with_form(cases, "prediction")
+    is_heard = pl.col("form").is_in(golds["form"].implode()) | ~pl.col("row_id").is_in(labels["row_id"].implode())
+    return said.filter(is_heard).drop("form")
+
+
+def with_forms(rows: pl.DataFrame) -> pl.DataFrame:
+    """(row_id, answer, form) of each gold of the rows, the learned ones first."""
+    return with_form(by_gold(rows.select("row_id", "answer", "also")), "answer").drop("also")
 
 
 def with_form(rows: pl.DataFrame, column: str) -> pl.DataFrame:
@@ -62,8 +71,8 @@ def with_form(rows: pl.DataFrame, column: str) -> pl.DataFrame:
 def counted(own: pl.DataFrame, golds: pl.DataFrame, near: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """(row_id, votes) and (row_id, votes_other, other) of the cases that have such votes.
 
-    own, golds: (row_id, form) of each gold of the cases, and of training rows, whose first one is what they vote for
-    if none is the case's own.
+    own, golds: `with_forms` of the cases and of training rows, whose first gold is what they vote for if none is the
+    case's own.
     """
     weight = pl.col("similarity").clip(0).pow(2).round(DECIMALS)
     votes = near.select("row_id", weight.alias("weight"), pl.col("case_id"))
@@ -83,14 +92,6 @@ def counted(own: pl.DataFrame, golds: pl.DataFrame, near: pl.DataFrame) -> tuple
         of_own.rename({"case_id": "row_id"}),
         strongest.select(pl.col("case_id").alias("row_id"), "votes_other", "other"),
     )
-
-
-def speaks(own: pl.DataFrame, golds: pl.DataFrame) -> pl.Expr:
-    """Whether what the policy said, whose `form` is at hand, says anything against a case's gold: it is a gold too, or
-    the case's golds are no other row's and so no labels."""
-    rows = golds.group_by("form").agg(pl.col("row_id").n_unique().alias("rows"))
-    labels = own.join(rows.filter(pl.col("rows") > 1), on="form", how="semi")["row_id"].unique()
-    return pl.col("form").is_in(rows["form"].implode()) | ~pl.col("row_id").is_in(labels.implode())
 
 
 def leave_out(

@@ -38,10 +38,12 @@ def likelihood_keys(predictions: "pl.DataFrame") -> list[str]:
     return digest_rows(*(predictions[name].to_list() for name in ("prompt", "answer", "prediction")), digits=32)
 
 
-def likelihoods_of(step: "Step", predictions: "pl.DataFrame") -> list[MeanLogProbs]:
-    """Of the gold and the prediction of each row."""
+def likelihoods_of(step: "Step", predictions: "pl.DataFrame") -> "pl.DataFrame":
+    """(row_id, log_prob_gold, log_prob_prediction), in nats per token; null of a prediction without a token."""
+    import polars as pl
+
     rows = predictions.select("prompt", "answer", "prediction").rows()
-    return step.fill(
+    found = step.fill(
         LIKELIHOODS,
         likelihood_keys(predictions),
         lambda scope, missing: renumber(score(scope, [rows[i] for i in missing]), missing),
@@ -49,6 +51,8 @@ def likelihoods_of(step: "Step", predictions: "pl.DataFrame") -> list[MeanLogPro
         "bad cases",
         adapter=policy.adapter_of(step, "policy"),
     ).values
+    columns = dict.fromkeys(("log_prob_gold", "log_prob_prediction"), pl.Float64)
+    return predictions.select("row_id").hstack(pl.DataFrame(found, schema=columns, orient="row"))
 
 
 def score(scope: RowScope, rows: Sequence[tuple[str, ...]]) -> Batches[MeanLogProbs]:
