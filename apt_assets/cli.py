@@ -157,9 +157,9 @@ def plan(
 ) -> None:
     """Tell what is fresh, what `run` would compute, why, and what that costs. Computes nothing itself.
 
-    Costs count rows to answer, grade, embed and score, pairs to score under the reference model
-    ("references"), and optimiser steps; "about" is what a stage
-    that waits for another one took the last time. Memory is what the models need at most on their device, by the
+    Costs count rows to answer, grade, embed and score, bad cases whose gold and answer are scored
+    ("likelihoods"), pairs to score under the reference model ("references"), and optimiser steps; "about" is what a
+    stage that waits for another one took the last time. Memory is what the models need at most on their device, by the
     longest landed rows; what will not fit is told, with the setting that helps.
     """
     from apt_assets.report.show import asked

@@ -30,7 +30,7 @@ class LoopPlanner(Planner):
 
     def verdict(self, iteration: str) -> dict[str, Any] | None:
         """{passed, reason, checks, scale, ...} of the iteration's gate, None while it is not fresh. An iteration
-        without bad cases trains nothing, unless it trains on every row: {passed: False, no_bad_cases: True, reason}."""
+        without bad cases to train on trains nothing: {passed: False, no_bad_cases: True, reason}."""
         if iteration not in self._verdicts:
             self._verdicts[iteration] = self._decide(iteration)
         return self._verdicts[iteration]
@@ -75,12 +75,30 @@ class LoopPlanner(Planner):
 
     def no_bad_cases(self, iteration: str) -> str | None:
         """The reason why the iteration trains nothing, if it found no bad case and does not train on every row."""
-        if self.experiment.pairs.every_row:
-            return None
-        plan = self.stage(iteration, "bad_cases")
-        if plan.status == "fresh" and plan.manifest and plan.manifest.facts.get("rows") == 0:
+        if self._none_left("bad_cases", "rows", iteration):
             return f"iteration {iteration} found no bad case: there is nothing to train on"
         return None
+
+    def all_doubtful(self, iteration: str) -> str | None:
+        """Likewise, if it found some and left all of them out."""
+        most = self.experiment.pairs.max_doubt
+        if most is not None and self._none_left("preference_pairs", "bad_cases", iteration):
+            return (
+                f"iteration {iteration} leaves out all bad cases, whose golds are more doubtful than pairs.max_doubt = "
+                f"{most:g}: there is nothing to train on"
+            )
+        return None
+
+    def nothing_to_train(self, iteration: str) -> str | None:
+        """Either of these."""
+        return self.no_bad_cases(iteration) or self.all_doubtful(iteration)
+
+    def _none_left(self, stage: str, fact: str, iteration: str) -> bool:
+        """Whether a fresh stage counted no bad case, where training is on these."""
+        if self.experiment.pairs.every_row:
+            return False
+        plan = self.stage(iteration, stage)
+        return plan.status == "fresh" and plan.manifest is not None and plan.manifest.facts.get(fact) == 0
 
     # -- asked by the engine ---------------------------------------------------------------------
 
@@ -101,17 +119,19 @@ class LoopPlanner(Planner):
             return "stopped", reason
         if "bad_cases" in BELOW[stage.name] and (nothing := self.no_bad_cases(iteration)):
             return "stopped", nothing
+        if "preference_pairs" in BELOW[stage.name] and (nothing := self.all_doubtful(iteration)):
+            return "stopped", nothing
         if stage.name == "promoted_adapter" and (verdict := self.verdict(iteration)) and not verdict["passed"]:
             return "refused", verdict["reason"]
         return None
 
     def nothing_to_do(self, iteration: str) -> str | None:
-        return None if iteration == BASE else self.no_bad_cases(iteration)
+        return None if iteration == BASE else self.nothing_to_train(iteration)
 
     # -- how it is worked out --------------------------------------------------------------------
 
     def _decide(self, iteration: str) -> dict[str, Any] | None:
-        if nothing := self.no_bad_cases(iteration):
+        if nothing := self.nothing_to_train(iteration):
             return {"passed": False, "no_bad_cases": True, "reason": nothing}
         plan = self.stage(iteration, "gate")
         if plan.status != "fresh" or plan.manifest is None:

@@ -6,7 +6,7 @@ Each size runs in a process of its own, in a new folder: a made-up JSONL domain 
 opened, planned and run through the real engine: `heldout_rows`, and `domain_dataset` to `preference_pairs`,
 with `mining.questions: null`, so that every training row is asked. No model is loaded: the answers are made
 up and put into the answers table through the table's own API, in batches of BATCH rows, and the base scores,
-the index and the neighbours (one other row for each bad case) are made-up artifacts. Writes
+the index, the neighbours (one other row for each bad case) and the doubts are made-up artifacts. Writes
 benchmarks/results/data_path.json and prints it as Markdown. Seconds are wall clock, and of all steps also the
 CPU's (of all threads), which another program on the machine disturbs less; memory is the largest resident set
 of the process (getrusage), in GB of 10^9 bytes, with the libraries it imports.
@@ -36,6 +36,7 @@ from apt_assets.engine.stage import STAGES
 from apt_assets.engine.view import View
 from apt_assets.landing.land import land_files
 from apt_assets.loop.work import work_of
+from apt_assets.method.doubt import doubts
 from apt_assets.project import Project
 from apt_assets.rows.answers import answer_keys, answer_rows
 from apt_assets.rows.policy import adapter_of
@@ -124,7 +125,7 @@ def make_up(project: Project, name: str, table: pl.DataFrame | None = None, key:
             for file in STAGES[name].outputs:
                 (folder / file).write_text(name)
         else:
-            write_table(table, folder / f"{name}.parquet")
+            write_table(table, folder / f"{STAGES[name].main_table or name}.parquet")
         manifest = project.store.commit(
             folder, stage=name, fingerprint=plan.fingerprint, **plan.facts, facts={"rows": 1}, work={},
             row_tables=[], iteration=key, seconds=0.0, run_id="", created="", engine=ENGINE_VERSION,
@@ -199,9 +200,13 @@ def measure(rows: int) -> dict[str, Any]:
         assert cases is not None
         assert domain is not None
         train = read_table(store.open(domain) / "train.parquet")
-        make_up(project, "neighbors", neighbors_of(read_table(store.open(cases) / "bad_cases.parquet"), train))
+        bad = read_table(store.open(cases) / "bad_cases.parquet")
+        make_up(project, "neighbors", neighbors_of(bad, train))
+        nearest: dict[str, Any] = {"case_id": pl.String, "row_id": pl.String, "similarity": pl.Float64}
+        weighed = bad.select("row_id", log_prob_gold=pl.lit(-1.0), log_prob_prediction=pl.lit(-1.0))
+        make_up(project, "doubtful_golds", doubts(bad, train, pl.DataFrame(schema=nearest), weighed))
         asked = train.height
-        del train
+        del train, bad
         run("preference_pairs")
         with timed("plan, up to date"):
             plan(project)

@@ -16,6 +16,7 @@ REJECTED = (
     "the policy's own answer, or the one that came with the row (pairs.rejected); of a counterfactual pair a changed "
     "gold, a sampled answer or that one; of a replay row the gold"
 )
+PER_TOKEN = "nats per token, as far as policy.max_new_tokens; null: not asked, as what it said is no label"
 ROW_ID = "16 hex digits, identity of the question"
 
 
@@ -89,6 +90,26 @@ class BadCases(Predictions):
     """Predictions graded below the threshold."""
 
     grade: pl.Int8 = pa.Field(isin=[1, 2, 3, 4], description=GRADE)
+
+
+class DoubtfulGolds(Table):
+    """Bad cases by how doubtful their gold is, most doubtful first (apt_assets/method/doubt.py)."""
+
+    row_id: str = row_id(unique=True)
+    prompt: str = pa.Field(description="the question")
+    answer: str = pa.Field(description="gold answer")
+    prediction: str = pa.Field(description="the policy's answer")
+    grade: pl.Int8 = pa.Field(isin=[1, 2, 3, 4], description=GRADE)
+    other: str = pa.Field(
+        nullable=True, description="of the golds of similar rows the strongest one that is no gold here"
+    )
+    votes_other: float = pa.Field(
+        ge=0, description="of the 10 nearest training rows those with that gold: sum of cosine²"
+    )
+    votes: float = pa.Field(ge=0, description="those with a gold of this row, likewise")
+    log_prob_gold: float = pa.Field(nullable=True, le=0, description=f"policy's, of the gold, {PER_TOKEN}")
+    log_prob_prediction: float = pa.Field(nullable=True, le=0, description=f"of what it said, {PER_TOKEN}")
+    doubt: float = pa.Field(ge=0, le=1, description="0-1; 0.5: as much speaks for the gold as against it")
 
 
 class Neighbors(Table):
@@ -215,6 +236,7 @@ TABLES: dict[str, type[Table]] = {
     "eval_predictions": Predictions,
     "bad_cases": BadCases,
     "neighbors": Neighbors,
+    "doubtful": DoubtfulGolds,
     "preference_pairs": PreferencePairs,
     "training_pairs": TrainingPairs,
     "domain_items": DomainItems,

@@ -125,9 +125,23 @@ def neighbors(inputs, settings, outside, code, fill):
     return {"neighbors.parquet": [[p, train[p]] for p in sorted(found) if p in train]}
 
 
+def doubtful_golds(inputs, settings, outside, code, fill):
+    index, train = inputs["retrieval_index"]["index.json"], dict(inputs["domain_dataset/train.parquet"])
+    cases = [row[:3] for row in inputs["bad_cases"]["bad_cases.parquet"]]
+    context = [inputs["policy"], settings["policy.max_new_tokens"], code["weigh"]]
+    weighed = fill("likelihoods", context, cases, lambda case: small([*context, case], 5))
+    doubts = {}
+    for prompt, gold, said in cases:
+        near = min((p for p in index if p != prompt), key=lambda p: (abs(index[p] - index[prompt]), p), default=prompt)
+        doubts[prompt] = weighed[json.dumps([prompt, gold, said])] / 10 + (train.get(near) != gold) / 2
+    return {"doubtful.parquet": doubts}
+
+
 def preference_pairs(inputs, settings, outside, code, fill):
+    doubts, most = inputs["doubtful_golds"]["doubtful.parquet"], settings["pairs.max_doubt"]
+    out = {prompt for prompt, doubt in doubts.items() if most is not None and doubt > most}
     similar = ask(inputs["policy"], settings, code, inputs["neighbors"]["neighbors.parquet"], fill)
-    bad = inputs["bad_cases"]["bad_cases.parquet"]
+    bad = [row for row in inputs["bad_cases"]["bad_cases.parquet"] if row[0] not in out]
     below = settings["assessor.bad_below"]
     wrong = [row for row in similar if row[3] < below]
     use_given = settings["pairs.rejected"] == "given"
@@ -140,12 +154,12 @@ def preference_pairs(inputs, settings, outside, code, fill):
     pairs = sorted({json.dumps(row) for row in [*rows, *(row for row in made if row[3] < below)]})
     if settings["pairs.replay"] == "pool":
         paired, share = {json.loads(row)[0] for row in pairs}, settings["pairs.replay_share"]
-        rest = [row for row in inputs["domain_dataset/train.parquet"] if row[0] not in paired]
+        rest = [row for row in inputs["domain_dataset/train.parquet"] if row[0] not in paired | out]
         most = len(rest) if share is None else round(share * len(pairs))
         drawn = sorted(rest, key=draw_by(inputs, settings, "replay"))[:most]
         pairs += [json.dumps([prompt, gold, gold, None]) for prompt, gold in sorted(drawn)]
     return {
-        "preference_pairs.parquet": pairs,
+        "preference_pairs.parquet": {"cases": len(bad), "pairs": pairs},
         "training_pairs.parquet": list(dict.fromkeys(json.dumps(json.loads(row)[:3]) for row in pairs)),
     }
 
@@ -255,7 +269,8 @@ def promoted_adapter(inputs, settings, outside, code, fill):
 
 FUNCTIONS = {f.__name__: f for f in (
     heldout_rows, base_scores, anchor_texts, domain_dataset, retrieval_index, policy, eval_predictions, bad_cases,
-    neighbors, preference_pairs, screened_texts, adapter_checkpoint, benchmark_scores, gate, promoted_adapter,
+    neighbors, doubtful_golds, preference_pairs, screened_texts, adapter_checkpoint, benchmark_scores, gate,
+    promoted_adapter,
 )}  # fmt: skip
 # Which pieces of code each stage can reach.
 CODE = {
@@ -264,12 +279,16 @@ CODE = {
     "eval_predictions": ("generate", "grade"),
     "preference_pairs": ("generate", "grade"),
     "bad_cases": ("select",),
+    "doubtful_golds": ("weigh",),
     "retrieval_index": ("embed",),
     "adapter_checkpoint": ("train",),
     "anchor_texts": ("write",),
 }
 
-PIECE = {"answers": "generate", "grades": "grade", "embeddings": "embed", "scores": "score", "anchors": "write"}
+PIECE = {
+    "answers": "generate", "grades": "grade", "embeddings": "embed", "scores": "score", "anchors": "write",
+    "likelihoods": "weigh",
+}  # fmt: skip
 
 
 OUTSIDE = (
@@ -399,6 +418,8 @@ class Engine:
                 (step.out / file).write_text(json.dumps(content, sort_keys=True))
                 if file == "bad_cases.parquet":
                     step.facts["rows"] = len(content)
+                if file == "preference_pairs.parquet":
+                    step.facts["bad_cases"] = content["cases"]
             if name == "retrieval_index":
                 step.facts["vectors"] = "vectors"  # gc asks which tables are in use
 
@@ -527,9 +548,12 @@ def scratch(world: World, snapshots: dict[str, list[str]]) -> dict:
                 ended = True
                 break
             compute(key, name, inputs)
-            pairs = world.experiment.pairs
+            pairs, content = world.experiment.pairs, found[key, name]
             whole_pool = pairs.replay == "pool" and pairs.replay_share is None
-            if name == "bad_cases" and not found[key, name]["bad_cases.parquet"] and not whole_pool:
+            none_found = name == "bad_cases" and not content["bad_cases.parquet"]
+            all_left_out = name == "preference_pairs" and pairs.max_doubt is not None
+            all_left_out = all_left_out and not content["preference_pairs.parquet"]["cases"]
+            if (none_found or all_left_out) and not whole_pool:
                 ended = True
                 break
         if ended:

@@ -276,7 +276,6 @@ def test_new_stage_is_planned_and_computed_in_its_place_and_pairs_are_of_what_it
     copy.edit(
         "apt_assets/assets/preference_pairs.py",
         ('view.read("neighbors")', 'view.read("close_neighbors", "neighbors")'),
-        ('step.read("neighbors")', 'step.read("close_neighbors", "neighbors")'),
         ('        "neighbors",\n        "policy",\n', '        "close_neighbors",\n        "policy",\n'),
         ('"neighbors.row_id"', '"close_neighbors.row_id"'),
         ('"neighbors.case_id"', '"close_neighbors.case_id"'),
@@ -292,7 +291,7 @@ def test_new_stage_is_planned_and_computed_in_its_place_and_pairs_are_of_what_it
 
     plans = copy.plan()
     order = list(plans)
-    assert order[order.index("neighbors") :][:3] == ["neighbors", "close_neighbors", "preference_pairs"]
+    assert order[order.index("neighbors") :][:2] == ["neighbors", "close_neighbors"]
     assert (plans["close_neighbors"]["status"], plans["preference_pairs"]["status"]) == ("missing", "waiting")
     assert {name for name in order[: order.index("close_neighbors")] if plans[name]["status"] != "fresh"} == set()
     graph = copy.graph()

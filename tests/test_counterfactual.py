@@ -213,7 +213,9 @@ def policy(talker):
     return load_policy(talker, dtype="float32")
 
 
-BEFORE = ("domain_dataset", "retrieval_index", "policy", "eval_predictions", "bad_cases", "neighbors")
+BEFORE = (
+    "domain_dataset", "retrieval_index", "policy", "eval_predictions", "bad_cases", "neighbors", "doubtful_golds"
+)  # fmt: skip
 
 
 @pytest.fixture

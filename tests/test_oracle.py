@@ -45,7 +45,7 @@ class Editor:
             ("data", "test", [0.1, 0.2]), ("pairs", "replay_share", [0.0, 1.0, None]),
             ("retrieval", "choose", ["similar", "random"]), ("mining", "seed", [17, 18]),
             ("pairs", "counterfactual", ["none", "perturbed", "sampled"]), ("pairs", "temperature", [0.7, 1.0]),
-            ("pairs", "rejected", ["own", "given"]),
+            ("pairs", "rejected", ["own", "given"]), ("pairs", "max_doubt", [None, 0.0, 0.4]),
             ("pairs", "replay", ["answered_right", "pool"]), ("training", "objective", ["dpo", "sft"]),
             ("gate", "domain_tolerance", [0.0, 0.3, 1.0]), ("policy", "batch_tokens", [256, 1024]),
             ("anchor", "texts", [2, 4]), ("anchor", "weight", [0.3, 1.0]), ("anchor", "form", ["kl", "nll"]),

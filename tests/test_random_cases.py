@@ -98,7 +98,8 @@ def test_people_are_shown_random_cases_without_a_similarity(near):
     from apt_assets.report.show import rows_of
 
     project, read, manifest, _ = near(choose="random")
-    run_stage(project, "0001", "preference_pairs", run_id="r")
+    for name in ("doubtful_golds", "preference_pairs"):
+        run_stage(project, "0001", name, run_id="r")
     planner = project.planner()
     columns, rows, count = rows_of(project, "neighbors", "1", 3)
     assert count == read("neighbors").height

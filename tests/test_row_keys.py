@@ -19,7 +19,18 @@ import pytest
 from apt_assets.engine.scope import RowScope, UndeclaredRead
 from apt_assets.engine.stage import STAGES
 from apt_assets.project import Project
-from apt_assets.rows import answers, by_server, by_transformers, by_vllm, encoder, grades, references, samples, scores
+from apt_assets.rows import (
+    answers,
+    by_server,
+    by_transformers,
+    by_vllm,
+    encoder,
+    grades,
+    likelihoods,
+    references,
+    samples,
+    scores,
+)
 from apt_assets.rows.policy import Adapter
 from apt_assets.settings.experiment import REPOSITORY
 from apt_assets.world.code import BOUNDARY, PACKAGES, CodeDigests, inside
@@ -39,6 +50,7 @@ KINDS = {
         samples.SAMPLES,
         scores.SCORES,
         references.REFERENCES,
+        likelihoods.LIKELIHOODS,
         encoder.VECTORS,
     )
 }
@@ -140,6 +152,8 @@ def compute(kind, project, scope):
         return collect(2, encoder.open_encoder(scope).embed(PROMPTS))
     if kind.name == "references":
         return log_probs(project, scope)
+    if kind.name == "likelihoods":
+        return collect(2, likelihoods.score(scope, [(prompt, "blue", "green") for prompt in PROMPTS]))
     variant = next(v for a in ASSESSORS.values() for v in a.variants if v.rows.name == kind.name)
     rows = [
         Row(question, said, gold) for question, said, gold in zip(PROMPTS, ["3 m", "4 km"], ["3 m", "4 m"], strict=True)

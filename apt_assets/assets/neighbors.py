@@ -1,6 +1,6 @@
 from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
-from resources.store.manifest import CorruptArtifact
+from apt_assets.rows.vectors import searched
 
 
 @stage(
@@ -28,15 +28,9 @@ def neighbors(step: Step) -> None:
     from apt_assets.method.mining import random_cases
     from resources.retrieval.retriever import similar_cases
 
-    index, pool = step.manifest("retrieval_index"), step.read("retrieval_index", "pool")
     cases, rows = step.read("bad_cases"), step.read("domain_dataset", "train")
-    table = step.project.store.vectors(index.facts["vectors"])
-    try:
+    with searched(step) as (table, pool):
         found = similar_cases(table, pool, cases, rows, per_case=step.settings.retrieval.per_case)
-    except CorruptArtifact as error:
-        # The list of the pool is whole, but not the vectors: it has to be made again with them.
-        step.project.store.quarantine(index, str(error))
-        raise
     if step.settings.retrieval.choose == "random":
         found = random_cases(found, cases, rows, step.iteration, step.settings.mining.seed)
     step.write(found)

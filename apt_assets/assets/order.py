@@ -12,6 +12,7 @@ from apt_assets.assets import (  # noqa: F401, I001 - the order is the order of 
     eval_predictions,
     bad_cases,
     neighbors,
+    doubtful_golds,
     preference_pairs,
     adapter_checkpoint,
     benchmark_scores,

@@ -22,8 +22,16 @@ def given_answers(view: View) -> "pl.DataFrame | None":
     return view.read("domain_dataset", "rejected_answers") if view.settings.pairs.rejected == "given" else None
 
 
+def trusted(view: View) -> "tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]":
+    """(bad cases, similar cases, row_ids of those that `pairs.max_doubt` leaves out)."""
+    from apt_assets.method.doubt import leave_out
+
+    doubtful = view.read("doubtful_golds", "doubtful")
+    return leave_out(view.read("bad_cases"), view.read("neighbors"), doubtful, view.settings.pairs.max_doubt)
+
+
 def work(view: View) -> dict[str, int]:
-    similar, competing = view.read("neighbors"), labels(view)
+    (_, similar, _), competing = trusted(view), labels(view)
     amounts = work_to_answer(view, adapter_of(view, "policy"), similar, competing)
     more = work_to_reject(view, similar, competing, given_answers(view))
     return {kind: amount + more[kind] for kind, amount in amounts.items()}
@@ -38,10 +46,12 @@ def work(view: View) -> dict[str, int]:
         "policy",
         "domain_dataset/train.parquet",
         "domain_dataset/rejected_answers.parquet",
+        "doubtful_golds",
     ],
     rows=[*answers.KINDS, *grades.KINDS, SAMPLES],
     settings=[
         "assessor.bad_below",
+        "pairs.max_doubt",
         "pairs.replay",
         "pairs.replay_share",
         "pairs.counterfactual",
@@ -54,7 +64,7 @@ def work(view: View) -> dict[str, int]:
     libraries=["polars"],
     outputs=["preference_pairs.parquet", "training_pairs.parquet"],
     lineage={
-        "row_id": ["bad_cases.row_id", "neighbors.row_id", "eval_predictions.row_id"],
+        "row_id": ["bad_cases.row_id", "neighbors.row_id", "eval_predictions.row_id", "doubtful_golds.doubt"],
         "case_id": ["bad_cases.row_id", "neighbors.case_id"],
         "kind": ["bad_cases.grade", "eval_predictions.grade"],
         "prompt": ["bad_cases.prompt", "neighbors.prompt", "eval_predictions.prompt"],
@@ -75,16 +85,18 @@ def work(view: View) -> dict[str, int]:
 def preference_pairs(step: Step) -> None:
     """What is trained on: chosen = gold, rejected = the policy's own answer, or the one that came with the row
     (`pairs.rejected`), for the bad cases and for the similar cases, which the policy answers here. A similar case
-    answered right may get a wrong answer to reject. Replay rows, trained by their NLL only, are questions answered
+    answered right may get a wrong answer to reject. Bad cases whose gold is too doubtful (`pairs.max_doubt`) are left
+    out, with their similar cases. Replay rows, trained by their NLL only, are questions answered
     right, or any other training rows: see `pairs.replay`.
     """
     from apt_assets.method.pairing import build_pairs, with_replay_from_pool
 
-    mined, similar, share = step.read("eval_predictions"), step.read("neighbors"), step.settings.pairs.replay_share
+    (cases, similar, out), share = trusted(step), step.settings.pairs.replay_share
+    mined = step.read("eval_predictions").join(out, on="row_id", how="anti", maintain_order="left")
     competing, from_pool, given = labels(step), step.settings.pairs.replay == "pool", given_answers(step)
     answered = answer_and_grade(step, adapter_of(step, "policy"), similar, competing, "answering similar cases")
     pairs = build_pairs(
-        step.read("bad_cases"),
+        cases,
         mined,
         similar,
         answered,
@@ -95,8 +107,15 @@ def preference_pairs(step: Step) -> None:
     )
     if from_pool:
         train, seed = step.read("domain_dataset", "train"), step.settings.mining.seed
+        train = train.join(out, on="row_id", how="anti", maintain_order="left")
         pairs = with_replay_from_pool(pairs, train, [answered, mined], share, step.iteration, seed)
     step.write(pairs)
     step.write(pairs.select("prompt", "chosen", "rejected"), "training_pairs")
-    step.facts["rows"] = pairs.height
+    step.facts.update(rows=pairs.height, bad_cases=cases.height, left_out=out.height)
+    if out.height:
+        doubtful = step.read("bad_cases").height - cases.height
+        step.tell(
+            f"{doubtful} of {doubtful + cases.height} bad cases are left out, since their golds are more doubtful than "
+            f"pairs.max_doubt = {step.settings.pairs.max_doubt:g}, and with them {out.height - doubtful} similar cases"
+        )
     step.facts["kinds"] = dict(pairs["kind"].value_counts().sort("kind").iter_rows())

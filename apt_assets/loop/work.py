@@ -1,4 +1,5 @@
-"""What a plan would cost: rows to answer, grade, embed and score, anchor texts, reference log-probabilities, steps.
+"""What a plan would cost: rows to answer, grade, embed and score, likelihoods of golds, anchor texts, reference
+log-probabilities, steps.
 
 Exact where a stage's inputs are up to date: the rows it needs against those that are already there.
 A stage that waits for another one is estimated by what it took the last time, all rows counted.
@@ -11,7 +12,7 @@ from apt_assets.engine.stage import STAGES
 from apt_assets.engine.view import View
 from apt_assets.project import Project
 
-KINDS = ("answers", "grades", "embeddings", "anchors", "references", "steps", "scores")
+KINDS = ("answers", "grades", "embeddings", "likelihoods", "anchors", "references", "steps", "scores")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from apt_assets.engine.plan import stages_of
 from apt_assets.method.grades import is_bad
 from apt_assets.project import Project
+from apt_assets.report.doubtful import doubtful_golds
 from apt_assets.report.look import ProjectLook
 from apt_assets.report.results import passages_of, results, start_of
 from apt_assets.settings.experiment import Experiment, Section
@@ -49,6 +50,7 @@ def findings(project: Project) -> dict[str, Any]:
         "plots": look.plots(),
         "weaknesses": found_weaknesses(look),
         "forgotten": forgotten(look, [key for key in scored if key != BASE], served),
+        "doubtful": {key: ranked for key in keys if (ranked := doubtful_golds(look, key))},
         "pairs": {key: pairs for key in keys if (pairs := pair_origins(look, key))},
         "work": work_done(look, keys),
         "settings": settings_of(project.experiment),

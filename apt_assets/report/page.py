@@ -10,6 +10,7 @@ from typing import Any
 from apt_assets.engine.plan import in_order
 from apt_assets.engine.stage import STAGES
 from apt_assets.project import Project
+from apt_assets.report import doubtful
 from apt_assets.report.findings import findings
 from apt_assets.report.html import Table, render, rows_of
 from apt_assets.report.tables import SCORE_COLUMNS, general_rows, left_out, recent, score_rows, second_rows, why
@@ -58,6 +59,7 @@ def page(found: dict[str, Any]) -> str:
         states=STATES,
         weaknesses=weaknesses(shown),
         forgotten=[compared(one, found["start"]) for one in shown["forgotten"]],
+        doubtful=doubtful.section(shown["doubtful"]),
         pairs=pairs(shown),
         costs=costs(shown),
         settings=settings(found),
@@ -69,7 +71,9 @@ def latest(found: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """(the findings on base and the last iterations, a line on what is left out, if anything is)."""
     keys = [entry["iteration"] for entry in found["iterations"]]
     kept = set(recent(keys))
-    shown = {name: {k: v for k, v in found[name].items() if k in kept} for name in ("data", "pairs", "work")}
+    shown = {
+        name: {k: v for k, v in found[name].items() if k in kept} for name in ("data", "doubtful", "pairs", "work")
+    }
     return {
         **found,
         **shown,

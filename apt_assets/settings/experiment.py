@@ -221,6 +221,13 @@ class Pairs(Section):
     """Which rows become preference pairs."""
 
     max_bad_cases: int | None = Field(None, ge=1, description="Most bad cases used; null: all (choice).")
+    max_doubt: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="A bad case whose gold is more doubtful than that (`apt-assets show doubtful`) is left out of the "
+        "pairs, and so are its similar cases; null: none is (choice).",
+    )
     replay: Literal["answered_right", "pool"] = Field(
         "answered_right",
         description="Where replay rows (NLL only) come from: questions that the policy answered right, or any training "

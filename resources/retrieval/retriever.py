@@ -55,25 +55,47 @@ def similar_cases(
     schema = Neighbors.empty().schema
     if cases.height == 0 or per_case == 0:
         return pl.DataFrame(schema=schema)
-    there = places(table, index)
+    found = nearest_of(table, places(table, index), cases, pool.join(cases, on="row_id", how="anti"), per_case)
+    found = found.with_columns(rank=pl.int_range(1, pl.len() + 1).over("case_id"))
+    found = found.sort("similarity", "case_id", descending=[True, False]).unique("row_id", keep="first")
+    found = found.join(pool, on="row_id").sort("case_id", "rank")
+    return found.select(list(schema)).cast(dict(schema))  # type: ignore[arg-type]
+
+
+def nearest_rows(
+    table: VectorTable, index: "pl.DataFrame", cases: "pl.DataFrame", pool: "pl.DataFrame", *, most: int
+) -> "pl.DataFrame":
+    """(case_id, row_id, similarity) of up to `most` nearest pool rows of each case but itself, by case and nearest
+    first. Other cases are among them, and a row may be found for several. The rest as in `similar_cases`."""
+    import polars as pl
+
+    if cases.height == 0:
+        return pl.DataFrame(schema={"case_id": pl.String, "row_id": pl.String, "similarity": pl.Float64})
+    found = nearest_of(table, places(table, index), cases, pool, most + 1)
+    others = found.filter(pl.col("case_id") != pl.col("row_id"))
+    return others.group_by("case_id", maintain_order=True).head(most).select("case_id", "row_id", "similarity")
+
+
+def nearest_of(
+    table: VectorTable, there: "pl.DataFrame", cases: "pl.DataFrame", pool: "pl.DataFrame", most: int
+) -> "pl.DataFrame":
+    """The same, itself included if it is in the pool. there: (row_id, place) of cases and pool."""
+    import polars as pl
+
     asked = cases.select("row_id").join(there, on="row_id", how="left").sort("row_id")
     no_row_lost(table, asked, "place")
     # In the order of the table, as they are read; ties are broken by row_id.
-    others = there.join(cases, on="row_id", how="anti").join(pool, on="row_id", how="semi")
+    others = there.join(pool, on="row_id", how="semi")
     others = others.with_columns(tie=pl.col("row_id").rank("ordinal")).sort("place")
     query, position, similarity = nearest(
         table.vectors(asked["place"].to_numpy()),
         table.blocks(others["place"].to_numpy()),
         others["tie"].to_numpy(),
-        per_case,
+        most,
     )
-    found = pl.DataFrame(
+    return pl.DataFrame(
         {"case_id": asked["row_id"][query], "row_id": others["row_id"][position], "similarity": similarity}
     )
-    found = found.with_columns(rank=pl.int_range(1, pl.len() + 1).over("case_id"))
-    found = found.sort("similarity", "case_id", descending=[True, False]).unique("row_id", keep="first")
-    found = found.join(pool, on="row_id").sort("case_id", "rank")
-    return found.select(list(schema)).cast(dict(schema))  # type: ignore[arg-type]
 
 
 def nearest(
