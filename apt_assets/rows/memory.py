@@ -164,9 +164,12 @@ class Needs:
 
     @cached_property
     def beside(self) -> int:
-        """Weights of an adapter that is not added to those of the model."""
-        added = self.held.dtype == "float32" and self.held.quantization == "none"
-        return 0 if added else lora_weights(self.sizes, *self.lora)
+        """Weights that an adapter needs beside those of the model: its own, or, where it is added to them, what they
+        were before (resources/model/held.py)."""
+        rank, targets = self.lora
+        if self.held.dtype == "float32" and self.held.quantization == "none":
+            return sum(inputs * outputs for _, inputs, outputs in self.sizes.adapted(targets))
+        return lora_weights(self.sizes, rank, targets)
 
     @cached_property
     def grader(self) -> int:
