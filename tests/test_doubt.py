@@ -305,6 +305,7 @@ def test_planted_golds_are_wrong_in_training_rows_alone_and_a_larger_share_holds
     rows = [{"prompt": text, "answer": f"label {n % 7}"} for n, text in enumerate(texts)]
     clean = {row["prompt"]: row["answer"] for row in rows}
     few, many = (noisy(tiny.write_jsonl(tmp_path / "rows.jsonl", rows), share) for share in (0.05, 0.1))
+    planted = []
     for noise, share in ((few, 0.05), (many, 0.1)):
         train = [row for row in noise if row["split"] == "train"]
         wrong = [row for row in noise if row["answer"] != clean[row["prompt"]]]
@@ -312,9 +313,5 @@ def test_planted_golds_are_wrong_in_training_rows_alone_and_a_larger_share_holds
         assert len(wrong) == round(share * len(train)) > 0
         assert {row["answer"] for row in wrong} <= set(clean.values())
         assert all(row["metadata"]["gold"] == clean[row["prompt"]] for row in noise)
-    planted = (
-        {row["prompt"]: row["answer"] for row in noise if row["answer"] != clean[row["prompt"]]}
-        for noise in (few, many)
-    )
-    smaller, larger = planted
-    assert smaller.items() <= larger.items()
+        planted.append({(row["prompt"], row["answer"]) for row in wrong})
+    assert planted[0] < planted[1]
