@@ -178,12 +178,9 @@ def plan(
     works = [work_of(project, planner, one) for one in plans]
     memory = Outlook(project, plans)
     if as_json:
-        found = zip(plans, works, memory.needs, strict=True)
+        found = zip(plans, works, memory.peaks, strict=True)
         terminal.print_json(
-            [
-                {**p.as_json(), "work": w.amounts, "work_exact": w.exact, "memory": need and need.peak}
-                for p, w, need in found
-            ]
+            [{**p.as_json(), "work": w.amounts, "work_exact": w.exact, "memory": peak} for p, w, peak in found]
         )
         for line in memory.warnings():
             terminal.say(line)

@@ -4,10 +4,12 @@
 
 Models: `tiny`, of 31M random weights, and `embedded`, of 135M. Each case has a process of its own, which has loaded
 all libraries and done the same with a model of 60 thousand weights; what is measured is by how much its largest
-resident set then grows (VmHWM, whose record is cleared before). Told is what `apt-assets plan` works out from headers
+resident set then grows (VmHWM, whose record is cleared once the weights are there: while they are loaded, pages of the
+file are in it, which are given back when asked for). Told is what `apt-assets plan` works out from headers
 and settings (resources/model/memory.py), for the rows of the largest pass. One thread; sizes in MB of 10^6 bytes.
 """
 
+import ctypes
 import gc
 import multiprocessing
 import random
@@ -125,14 +127,28 @@ def words(draw: random.Random, tokens: int) -> str:
 def measure(name: str, folder: Path, small: Path, dtype: str) -> dict[str, float]:
     """{told, taken} in MB, in this process."""
     import torch
+    from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(1)
     WORK[name](small, dtype)
-    gc.collect()
-    before = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
+    give_back()
+    before, load = memory("VmRSS"), AutoModelForCausalLM.from_pretrained
+
+    def loaded(*arguments: Any, **named: Any) -> Any:
+        model = load(*arguments, **named)
+        give_back()
+        Path("/proc/self/clear_refs").write_text("5")
+        return model
+
+    AutoModelForCausalLM.from_pretrained = loaded
     told = WORK[name](folder, dtype)
     return {"told": told / 1e6, "taken": (memory("VmHWM") - before) / 1e6}
+
+
+def give_back() -> None:
+    """What was freed and is held by the C library goes back to the system: else it is there for what comes next."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def memory(field: str) -> int:

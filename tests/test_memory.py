@@ -258,11 +258,12 @@ def test_longer_rows_and_larger_batches_need_more(planned, tmp_path):
     def training(**changes):
         return next(one["memory"] for one in planned(10**12, **changes)[1] if one["stage"] == "adapter_checkpoint")
 
-    usual = training()
-    assert training(training={"batch_size": 32}) > 2 * usual
-    assert training(training={"gradient_checkpointing": "on"}) < usual
+    batch = {"batch_size": 256}
+    usual = training(training=batch)
+    assert usual > 2 * training(training={"batch_size": 64})
+    assert training(training={**batch, "gradient_checkpointing": "on"}) < usual
     tiny.write_jsonl(tmp_path / "landing" / "long.jsonl", [{"prompt": "Why? " * 60, "answer": "blue"}])
-    assert training() > 2 * usual
+    assert training(training=batch) > 2 * usual
 
 
 def test_a_model_that_is_not_here_yet_has_no_number(planned):

@@ -187,3 +187,14 @@ def test_one_pair_that_does_not_fit_is_tried_with_checkpointing_where_that_is_le
     device.room = 0
     with pytest.raises(TooLittleMemory, match=r"set training\.gradient_checkpointing to on"):
         train(tiny_folder, tmp_path / "off", gradient_checkpointing="off")
+
+
+@pytest.mark.parametrize(("free", "times"), [(10**12, 1), (10_000, 2), (None, 1)])
+def test_checkpointing_is_on_from_the_start_where_a_whole_step_would_not_fit(
+    tiny_folder, tmp_path, monkeypatch, texts, free, times
+):
+    monkeypatch.setattr("resources.training.room.free_memory", lambda device: free)
+    held = Anchor(texts, 0.5, "kl", 3, 5)
+    with passes_through_layers() as count:
+        train(tiny_folder, tmp_path / "out", held, epochs=1)
+    assert count[0] == times * 2 * 2, "two steps through two layers"

@@ -96,10 +96,10 @@ def print_plan(plans: "Sequence[StagePlan]", works: "list[Work]", memory: "Outlo
             p.stage,
             p.status,
             str(w) if p.status in ("stale", "missing", "waiting") else "",
-            in_words(need.peak) if need is not None else "",
+            in_words(peak) if peak is not None else "",
             why(p.causes),
         ]
-        for p, w, need in zip(plans, works, memory.needs, strict=True)
+        for p, w, peak in zip(plans, works, memory.peaks, strict=True)
         if p.iteration in shown
     ]
     print_table(("iteration", "stage", "status", "cost", "memory", "why"), rows)

@@ -66,13 +66,12 @@ class Needs:
     models: Models
     landing: LandingFolder
 
-    def largest(self, names: Iterable[str]) -> Need | None:
-        """Of what is named, what needs most; None: nothing does, or a model's files do not tell."""
+    def of(self, names: Iterable[str]) -> list[Need]:
+        """Of what is named; nothing where a model's files do not tell."""
         try:
-            found = [need for name in names if (need := getattr(self, name)) is not None]
+            return [need for name in names if (need := getattr(self, name)) is not None]
         except (UnknownSizes, Unusable, UsageError):
-            return None
-        return max(found, key=lambda need: need.peak, default=None)
+            return []
 
     @property
     def answers(self) -> Need | None:

@@ -173,7 +173,8 @@ def kept_of_a_layer(sizes: Sizes, held: Held, its: Pass, lora: Sequence[tuple[st
 def of_head(sizes: Sizes, held: Held, answers: int, anchors: int) -> int:
     """Logits while answer tokens are scored by TRL's head, tile by tile, and anchor tokens whole."""
     tile = min(answers, HEAD_TOKENS) * min(sizes.vocabulary, HEAD_COLUMNS)
-    scored = (6 * 4 if held.device == "cpu" else held.element) * tile
+    # On a GPU a kernel writes over the tile; elsewhere its gradient is made of eight more of it, in float32.
+    scored = tile * (held.element + (8 * 4 if held.device == "cpu" else 0))
     whole = 4 * anchors * sizes.vocabulary
     return 2 * whole + max(scored, 3 * whole)
 
@@ -195,9 +196,14 @@ def to_train(
     trained = lora_weights(sizes, rank, targets) * ADAM * (BYTES["bfloat16"] if held.quantization == "nf4" else 4)
     layer = kept_of_a_layer(sizes, held, its, lora, rank)
     between = its.tokens * sizes.hidden * held.element
-    kept = sizes.layers * between + layer if checkpointing else sizes.layers * layer
     back = its.tokens * 4 * (3 * sizes.inner + 4 * sizes.hidden)
-    return weights(sizes, held) + trained + kept + max(back, of_head(sizes, held, answers, anchors))
+    head = of_head(sizes, held, answers, anchors)
+    # Of layers that are computed once more one is there at a time, when the head is done.
+    layers = (
+        sizes.layers * between + max(layer + back, head) if checkpointing else sizes.layers * layer + max(back, head)
+    )
+    ends = 6 * its.tokens * sizes.hidden * 4  # what is kept before the first layer and behind the last
+    return weights(sizes, held) + trained + layers + ends
 
 
 def to_score(sizes: Sizes, held: Held, its: Pass, *, adapter: int, scored: int) -> int:
