@@ -48,10 +48,13 @@ class Need:
         left = None if free is None else free - LIBRARIES[device]
         if left is None or self.peak <= left:
             return None
-        has = f"{device} has {in_words(max(left, 0))} left for it"
+        room = in_words(max(left, 0))
         if self.least > left:
-            return f"needs {in_words(self.least)} at least, and {has}: {self.helps}"
-        return f"needs {in_words(self.peak)}, and {has}: it will go on in smaller passes; {self.otherwise}"
+            return f"needs {in_words(self.least)} at least, and {device} has {room} left for it: {self.helps}"
+        return (
+            f"needs {in_words(self.peak)}, and {device} has {room} left for it: it will go on in smaller passes; "
+            f"{self.otherwise}"
+        )
 
 
 def in_words(size: int) -> str:
