@@ -19,6 +19,7 @@ from resources.model.packing import WIDTH, round_up
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 NF4 = 0.516  # bytes a weight: 4 bits, and a scale for each 64 that is itself in 8 bits (arXiv 2305.14314)
+PLACES = 1.12  # times what comes and goes on a CPU: freed tensors leave places that others do not fit into (measured)
 ADAM = 4  # numbers a trained weight: itself, its gradient, and two moments
 HEAD_TOKENS, HEAD_COLUMNS = 4096, 32768  # of a tile in which TRL's head is computed
 
@@ -203,14 +204,14 @@ def to_train(
         sizes.layers * between + max(layer + back, head) if checkpointing else sizes.layers * layer + max(back, head)
     )
     ends = 6 * its.tokens * sizes.hidden * 4  # what is kept before the first layer and behind the last
-    return weights(sizes, held) + trained + layers + ends
+    return weights(sizes, held) + trained + placed(held, layers + ends)
 
 
 def to_score(sizes: Sizes, held: Held, its: Pass, *, adapter: int, scored: int) -> int:
     """Answers, or texts, scored in packed passes. its: the rows of the largest. adapter: how many weights one has that
     stands beside the model's. scored: answer tokens in a pass."""
     logits = scored * sizes.vocabulary * (held.element + (0 if held.element == 4 else 4) + 4)
-    return weights(sizes, held) + adapter * held.element + under_way(sizes, held, its) + logits
+    return weights(sizes, held) + adapter * held.element + placed(held, under_way(sizes, held, its) + logits)
 
 
 def to_answer(
@@ -224,7 +225,13 @@ def to_answer(
     longest = max(lengths, default=0)
     its = Pass((longest,) * max(batch_tokens // max(longest, 1), 1))
     logits = running * sizes.vocabulary * held.element
-    return weights(sizes, held) + adapter * held.element + cached + under_way(sizes, held, its) + logits
+    come_and_go = cached + under_way(sizes, held, its) + logits
+    return weights(sizes, held) + adapter * held.element + placed(held, come_and_go)
+
+
+def placed(held: Held, size: int) -> int:
+    """The memory that tensors of so many bytes in all are in, which come and go."""
+    return int(size * PLACES) if held.device == "cpu" else size
 
 
 def most_cached(lengths: Mapping[int, int], running: int, new_tokens: int) -> int:
