@@ -2,7 +2,7 @@
 
     python -m benchmarks.memory [MODEL ...]
 
-Models: `tiny`, of 31M random weights, and `embedded`, of 135M. Each case has a process of its own, which has loaded
+Models: `tiny`, of 22M random weights, and `embedded`, of 135M. Each case has a process of its own, which has loaded
 all libraries and done the same with a model of 60 thousand weights; what is measured is by how much its largest
 resident set then grows (VmHWM, whose record is cleared once the weights are there: while they are loaded, pages of the
 file are in it, which are given back when asked for). Told is what `apt-assets plan` works out from headers
