@@ -58,7 +58,7 @@ def test_full_loop_trains_two_iterations_then_reuses_everything(project):
     again, lines = run(project, 2)
     assert again.passed
     assert again.computed == []
-    assert len(again.reused) == len(result.computed) + len(result.reused) == 27
+    assert len(again.reused) == len(result.computed) + len(result.reused) == 29
     assert lines == []
 
 
