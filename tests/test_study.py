@@ -287,10 +287,10 @@ def test_a_control_that_this_machine_cannot_run_is_told_before_anything_runs(aga
         run_study(other, home / "cuda", 1, Display(), only_estimate=False)
 
 
-def test_the_page_escapes_what_the_file_says_and_shows_both_plots(done):
+def test_the_page_escapes_what_the_file_says_and_shows_all_plots(done):
     page = (done[0] / "studies" / "tiny" / "study.html").read_text()
     assert "as the &lt;experiment&gt; says" in page
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 5
     assert "<script" not in page
 
 

@@ -6,6 +6,7 @@ here, since it makes a model of its own of it.
 """
 
 import gc
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -48,7 +49,7 @@ class Held:
     tokenizer: Any
     adapter: str | None = None
     adapted: Any = None
-    originals: "dict[str, torch.Tensor]" = field(default_factory=dict)
+    originals: "dict[str, dict[str, torch.Tensor]]" = field(default_factory=dict)
 
     def put_on(self, folder: Path, identity: str) -> None:
         """The adapter of `folder`, in the place of another."""
@@ -57,18 +58,25 @@ class Held:
         self.take_off()
         model = with_adapter(self.bare, folder)
         if is_merged(self.base.dtype, self.base.quantization):
+            # Experts have a layer of LoRA around another: the outer one has the name that stays.
             layers = [(name, it) for name, it in self.bare.named_modules() if isinstance(it, LoraLayer)]
-            self.originals = {name: it.get_base_layer().weight.detach().clone() for name, it in layers}
+            names = {it.get_base_layer(): name for name, it in reversed(layers)}
+            self.originals = {name: copies(its.named_parameters(recurse=False)) for its, name in names.items()}
             model = model.merge_and_unload()
         self.adapter, self.adapted = identity, model
 
     def take_off(self) -> None:
         if self.originals:
-            for name, weight in self.originals.items():
-                self.bare.get_submodule(name).weight.data.copy_(weight)
+            for name, weights in self.originals.items():
+                for weight, its in self.bare.get_submodule(name).named_parameters(recurse=False):
+                    its.data.copy_(weights[weight])
         elif self.adapted is not None:
             self.adapted.unload()
         self.adapter, self.adapted, self.originals = None, None, {}
+
+
+def copies(parameters: "Iterable[tuple[str, torch.Tensor]]") -> "dict[str, torch.Tensor]":
+    return {name: weight.detach().clone() for name, weight in parameters}
 
 
 _held: dict[Role, Held] = {}
