@@ -4,7 +4,8 @@ the environment when torch is loaded, once.
 torch counts the cores of the host. In a container that has fewer by a quota, so many threads are halted together for
 most of each tenth of a second; here the quota counts. GNU's OpenMP lets a thread spin for milliseconds while it waits
 for the others: where another program wants the core as well, the thread that all wait for could have run there. Here it
-sleeps (GCC, GNU libgomp, OMP_WAIT_POLICY and GOMP_SPINCOUNT).
+spins a thirtieth as long and then sleeps (GCC, GNU libgomp, GOMP_SPINCOUNT). To sleep at once takes nearly twice the time
+on quiet cores: docs/lab-log.md, 2026-11-29.
 
 The load of the machine decides nothing: a run takes hours, and what else runs as it begins says little of them.
 """
@@ -16,14 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NUMBERS = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")  # in the order in which torch asks
+SPINS = 10_000  # of 300,000, GNU's own
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 ROOT = Path("/")
 
 
 def set_wait_policy() -> None:
-    """Let threads sleep while they wait, in this process and those it starts. The user's own word stands."""
+    """Let threads soon sleep while they wait, in this process and those it starts. The user's own word stands."""
     if not any(name in os.environ for name in WAITING):
-        os.environ["OMP_WAIT_POLICY"] = "passive"
+        os.environ["GOMP_SPINCOUNT"] = str(SPINS)
 
 
 def set_threads(wanted: int | None) -> None:

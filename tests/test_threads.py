@@ -162,8 +162,8 @@ WAITS = "import os, resources; os.environ['OMP_DISPLAY_ENV'] = 'verbose'; import
 
 @pytest.mark.slow("processes")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="another OpenMP")
-def test_threads_that_wait_sleep_unless_the_user_says_otherwise():
-    assert "GOMP_SPINCOUNT = '0'" in in_python(WAITS)
+def test_threads_that_wait_soon_sleep_unless_the_user_says_otherwise():
+    assert "GOMP_SPINCOUNT = '10000'" in in_python(WAITS)
     assert "GOMP_SPINCOUNT = '17'" in in_python(WAITS, GOMP_SPINCOUNT="17")
     assert "OMP_WAIT_POLICY = 'ACTIVE'" in in_python(WAITS, OMP_WAIT_POLICY="active")
 
