@@ -4,8 +4,8 @@ the environment when torch is loaded, once.
 torch counts the cores of the host. In a container that has fewer by a quota, so many threads are halted together for
 most of each tenth of a second; here the quota counts. GNU's OpenMP lets a thread spin for milliseconds while it waits
 for the others: where another program wants the core as well, the thread that all wait for could have run there. Here it
-spins a thirtieth as long and then sleeps (GCC, GNU libgomp, GOMP_SPINCOUNT). To sleep at once takes nearly twice the time
-on quiet cores: docs/lab-log.md, 2026-11-29.
+spins a thirtieth as long and then sleeps (GCC, GNU libgomp, GOMP_SPINCOUNT). To sleep at once takes nearly twice the
+time on quiet cores: docs/lab-log.md, 2026-11-29.
 
 The load of the machine decides nothing: a run takes hours, and what else runs as it begins says little of them.
 """
