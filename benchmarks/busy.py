@@ -5,7 +5,8 @@
 The embedded model, float32, as many threads as there are cores. `step` is an optimiser step of the training above, the
 median of those after the first, and `answers` are greedy answers of at most 6 tokens to 64 questions. *Ours* lets
 threads soon sleep while they wait for each other (`resources/threads.py`); *spinning* is GNU's OpenMP as it is by
-default. A fresh process each, since that is read when torch is loaded, in turn; the loop begins when the libraries are loaded.
+default. A fresh process each, since that is read when torch is loaded, in turn; the loop begins when the libraries are
+loaded.
 """
 
 import os

@@ -25,6 +25,7 @@ from resources.model.memory import (
     to_train,
     weights,
 )
+from resources.model.policy import is_merged
 from resources.model.scoring import TARGET_SHARE
 
 # Bytes that Python and its libraries take beside, or a context on a GPU.
@@ -169,7 +170,7 @@ class Needs:
         """Weights that an adapter needs beside those of the model: its own, or, where it is added to them, what they
         were before (resources/model/held.py)."""
         rank, targets = self.lora
-        if self.held.dtype == "float32" and self.held.quantization == "none":
+        if is_merged(self.held.dtype, self.held.quantization):
             return sum(inputs * outputs for _, inputs, outputs in self.sizes.adapted(targets))
         return lora_weights(self.sizes, rank, targets)
 
