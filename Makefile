@@ -56,9 +56,10 @@ bench: embedded  ## speed of each stage against what people would use instead; d
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m benchmarks.speed.all
 
-bench-incremental: setup .venv-dvc/ready  ## work done after each kind of edit: apt-assets, a plain script, DVC
+bench-incremental: embedded .venv-dvc/ready  ## work done after each kind of edit: apt-assets, a plain script, DVC
 	$(BIN)/python -m benchmarks.plan
 	$(BIN)/python -m benchmarks.incremental.race
+	$(BIN)/python -m benchmarks.incremental.race --model embedded
 
 torture: embedded  ## kills, faults, damage, hostile files, long life: docs/reliability.md (hours)
 	$(BIN)/python -m tests.torture

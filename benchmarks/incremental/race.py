@@ -1,6 +1,6 @@
 """Race apt-assets, a plain script and DVC through the scenarios, and print what each did.
 
-    python -m benchmarks.incremental.race [--tools ours,plain,dvc] [--scenarios S0,S1] [--out FILE]
+    python -m benchmarks.incremental.race [--model tiny|embedded] [--tools ours,plain,dvc] [--scenarios S0,S1]
 
 Definitions, the same for the three:
 
@@ -16,9 +16,10 @@ run, as a user who noticed would, so that each scenario counts its own errors on
 run counts as done before. Runs of unchanged inputs in an empty folder are made once. Scenario S0
 must be among those run: it is what the others change.
 
-Results of the tools that ran replace theirs in FILE (default: benchmarks/results/incremental.json);
-those of other tools stay. Seconds are wall clock, of the run alone, with one thread per process;
-landing and set-up are not in it.
+The tools take turns, scenario by scenario, each on the first core that this process may use. Results
+of those that ran replace theirs in benchmarks/results/incremental_MODEL.json; those of other tools stay.
+Seconds are of the run alone, by the clock and of the processor, with one thread per process; landing and
+set-up are not in them.
 """
 
 import argparse
@@ -37,20 +38,21 @@ from apt_assets.study.measured_on import machine
 from benchmarks.incremental.report import report
 from benchmarks.incremental.scenarios import SCENARIOS, Scenario
 from benchmarks.incremental.tools import DVC, TOOLS, Run, Tool
-from benchmarks.incremental.world import SETTINGS, make_template
+from benchmarks.incremental.world import MODELS, make_template, settings_for
 
-RESULTS = Path(__file__).parents[1] / "results" / "incremental.json"
+RESULTS = Path(__file__).parents[1] / "results"
 KINDS = ("generate", "grade", "embed", "train", "score")
 LIBRARIES = ("torch", "transformers", "trl", "peft", "lm-eval", "sentence-transformers", "polars")
+RUN = {"embedded": ("S0", "S2", "S3", "S8")}
 STARTED = time.monotonic()
 
 
 class Track:
     """One tool on its way through the scenarios."""
 
-    def __init__(self, name: str, template: Path, folder: Path):
+    def __init__(self, name: str, template: Path, settings: dict[str, Any], folder: Path):
         self._other, self._folder = template / "other", folder
-        self.tool: Tool = TOOLS[name](folder / "tool", SETTINGS, [])
+        self.tool: Tool = TOOLS[name](folder / "tool", settings, [])
         shutil.copytree(template / "source", self.tool.source)
         self._seen: set[str] = set()
         self._cold_outputs: dict[str, dict[str, str | None]] = {}
@@ -76,6 +78,7 @@ class Track:
         return {
             "title": scenario.title,
             "seconds": round(run.seconds, 2),
+            "processor": round(run.processor, 2),
             "exits": run.exits,
             "work": work,
             "wrong": wrong,
@@ -118,7 +121,7 @@ class Track:
     def start_over(self, twin: Tool | None) -> None:
         twin = twin or self.from_nothing()
         logs = sorted(twin.logs.glob("*.jsonl"))
-        self.count(Run(0.0, [], logs))
+        self.count(Run(0.0, 0.0, [], logs))
         self.tool.folder.rename(self._folder / f"wrong-{self._cold_runs}")
         twin.folder.rename(self.tool.folder)
 
@@ -139,19 +142,21 @@ def versions(tool: str) -> dict[str, str]:
     return found
 
 
-def race(tools: list[str], scenarios: list[Scenario], folder: Path, out: Path) -> dict[str, Any]:
-    """Results by tool: date, machine, libraries, and an entry per scenario; `out` is written after each
-    scenario, since a whole race takes an hour and more. What it holds of other tools stays."""
-    say("making the tiny models")
-    template = make_template(folder / "template")
+def race(model: str, tools: list[str], scenarios: list[Scenario], folder: Path) -> dict[str, Any]:
+    """Results by tool: date, machine, libraries, and an entry per scenario; written after each, since a whole race
+    takes an hour and more."""
+    say("making the models")
+    template = make_template(folder / "template", model)
+    out = RESULTS / f"incremental_{model}.json"
     results = json.loads(out.read_text()) if out.exists() else {}
-    out.parent.mkdir(parents=True, exist_ok=True)
+    tracks = {name: Track(name, template, settings_for(model), folder / name) for name in tools}
     for name in tools:
-        track = Track(name, template, folder / name)
         about = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "libraries": versions(name)}
         results[name] = {**about, "scenarios": {}}
-        for scenario in scenarios:
-            results[name]["scenarios"][scenario.name] = track.play(scenario)
+    for number, scenario in enumerate(scenarios):
+        turn = number % len(tools)
+        for name in [*tools[turn:], *tools[:turn]]:
+            results[name]["scenarios"][scenario.name] = tracks[name].play(scenario)
             out.write_text(json.dumps(results, indent=1) + "\n")
     return {name: results[name] for name in TOOLS if name in results}
 
@@ -166,21 +171,23 @@ def chosen(text: str, known: list[str], what: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=list(MODELS), default="tiny")
     parser.add_argument("--tools", default=",".join(TOOLS), help="comma-separated: ours, plain, dvc")
-    parser.add_argument("--scenarios", default=",".join(s.name for s in SCENARIOS), help="comma-separated: S0 ... S13")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
+    parser.add_argument("--scenarios", help="comma-separated: S0 ... S13; default: all, of the embedded model four")
     parser.add_argument("--keep", type=Path, help="new folder for everything made; default: temporary, removed")
     arguments = parser.parse_args()
     tools = chosen(arguments.tools, list(TOOLS), "tool")
-    names = chosen(arguments.scenarios, [s.name for s in SCENARIOS], "scenario")
+    known = [scenario.name for scenario in SCENARIOS]
+    names = chosen(arguments.scenarios or ",".join(RUN.get(arguments.model, known)), known, "scenario")
     if names[0] != "S0":
         sys.exit("S0 must be among the scenarios: it is what the others change")
     # One thread: tiny matrices gain nothing from more, and other work on the machine then costs less.
     os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1", OMP_NUM_THREADS="1")
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
         chosen_scenarios = [scenario for scenario in SCENARIOS if scenario.name in names]
-        results = race(tools, chosen_scenarios, folder.resolve(), arguments.out)
+        results = race(arguments.model, tools, chosen_scenarios, folder.resolve())
     print(report(results))
 
 

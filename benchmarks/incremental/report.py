@@ -10,7 +10,7 @@ from apt_assets.report.markdown import table
 
 COLUMNS = (
     "scenario", "tool", "generated rows", "tokens", "graded rows", "embedded rows", "optimiser steps",
-    "scored requests", "seconds", "unnecessary units", "wrong outputs",
+    "scored requests", "seconds", "processor seconds", "unnecessary units", "wrong outputs",
 )  # fmt: skip
 KINDS = {"generate": "answers", "grade": "grades", "embed": "embeddings", "train": "steps", "score": "requests"}
 
@@ -78,7 +78,8 @@ def work_row(name: str, tool: str, entry: dict[str, Any]) -> list[str]:
     unnecessary = sum(kind["unnecessary"] for kind in work.values())
     wrong = f"{len(entry['wrong'])} of {entry['compared']}"
     label = f"{name} {entry['title']}"
-    return [label, tool, *map(str, counts), f"{entry['seconds']:.1f}", str(unnecessary), wrong]
+    seconds = [f"{entry[which]:.1f}" for which in ("seconds", "processor")]
+    return [label, tool, *map(str, counts), *seconds, str(unnecessary), wrong]
 
 
 def markdown(columns: Sequence[str], rows: list[list[str]]) -> str:

@@ -32,9 +32,10 @@ OUTPUTS = ("eval_predictions", "preference_pairs", "adapter", "scores")
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a tool, or several at once: wall-clock seconds, exit codes, and their work logs."""
+    """One run of a tool, or several at once: seconds by the clock and of the processor, exit codes, and work logs."""
 
     seconds: float
+    processor: float
     exits: list[int]
     logs: list[Path]
 
@@ -68,10 +69,12 @@ class Tool:
         """Run the tool as it is now, `at_once` times at the same time, and wait for all."""
         self.logs.mkdir(parents=True, exist_ok=True)
         command = self.command()
-        started = time.monotonic()
+        started, before = time.monotonic(), os.times()
         runs = [self.start(command, f"{label}-{number}") for number in range(1, at_once + 1)]
         exits = [process.wait() for process, _ in runs]
-        return Run(time.monotonic() - started, exits, [log for _, log in runs])
+        seconds, after = time.monotonic() - started, os.times()
+        processor = after.children_user - before.children_user + after.children_system - before.children_system
+        return Run(seconds, processor, exits, [log for _, log in runs])
 
     def start(self, command: list[str], label: str) -> tuple[subprocess.Popen, Path]:
         log = self.logs / f"{label}.jsonl"

@@ -1,20 +1,24 @@
-"""What the tools work with: a copy of the source tree, tiny models, rows and a general task.
+"""What the tools work with: a copy of the source tree, models, rows and a general task.
 
-The tiny policy is random; trained for a few seconds it answers some questions right, names another
-colour, hedges, or says "unsure", so that every grade from 1 to 5 but 4 occurs and a changed
-threshold or rubric changes something.
+The embedded model answers ICD-10 questions, fewer of them. The tiny policy is random; trained for a few
+seconds it answers some questions right, names another colour, hedges, or says "unsure", so that every grade
+from 1 to 5 but 4 occurs and a changed threshold or rubric changes something.
 """
 
+import copy
+import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
 
+from resources.demo.downloads import prepare
 from tests import tiny
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = ("apt_assets", "resources", "schemas", "benchmarks", "tests", "tasks", "experiments")
-ROWS = 200
-NEW_ROWS = ROWS // 100
+MODELS = {"tiny": 200, "embedded": 60}  # the rows of the first file
+CACHE = REPOSITORY / ".apt" / "cache"
 FIRST_FILE, SECOND_FILE = "rows.jsonl", "more.jsonl"
 
 SETTINGS: dict[str, Any] = {
@@ -46,10 +50,19 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def make_template(folder: Path) -> Path:
+def settings_for(model: str) -> dict[str, Any]:
+    """Sections of an experiment, for the tools to change."""
+    settings = copy.deepcopy(SETTINGS)
+    if model == "embedded":
+        settings["policy"] |= {"system_prompt": "Name the ICD-10 chapter in one word.", "max_new_tokens": 6}
+        settings["training"] |= {"lora_rank": 16, "lora_alpha": 32, "max_length": 1024}
+    return settings
+
+
+def make_template(folder: Path, model: str) -> Path:
     """A source tree with world/policy, encoder, tasks and data in it; other/ holds what scenarios add.
 
-    other/policy: weights to overwrite the policy with. other/more.jsonl: 1 % new rows, for training.
+    other/policy: weights to overwrite the policy with, of the tiny one. other/more.jsonl: 1 % new rows, for training.
     """
     source, other = folder / "source", folder / "other"
     for name in SOURCES:
@@ -58,17 +71,36 @@ def make_template(folder: Path) -> Path:
         shutil.copy(REPOSITORY / name, source / name)
     (source / "dagster_home").mkdir()
     shutil.copy(REPOSITORY / "dagster_home" / "dagster.yaml", source / "dagster_home")
-    world = source / "world"
-    for place, seed in ((world / "policy", 0), (other / "policy", 1)):
-        warm_up(tiny.make_policy(place, seed), seed)
-    tiny.make_encoder(folder / "encoder")
-    shutil.copytree(folder / "encoder", world / "encoder")
+    world, count = source / "world", MODELS[model]
     tiny.make_task(world / "tasks")
     (world / "data").mkdir()
-    rows = tiny.domain_rows(2 * ROWS)
-    tiny.write_jsonl(other / FIRST_FILE, rows[:ROWS])
-    tiny.write_jsonl(other / SECOND_FILE, [row for row in rows[ROWS:] if is_training_row(row)][:NEW_ROWS])
+    if model == "embedded":
+        rows = embedded_models(world)
+    else:
+        rows = tiny.domain_rows(2 * count)
+        tiny_models(world, other, rows)
+    tiny.write_jsonl(other / FIRST_FILE, rows[:count])
+    new = [row for row in rows[count:] if is_training_row(row)]
+    tiny.write_jsonl(other / SECOND_FILE, new[: max(1, count // 100)])
     return folder
+
+
+def tiny_models(world: Path, other: Path, rows: list[dict[str, str]]) -> None:
+    for place, seed in ((world / "policy", 0), (other / "policy", 1)):
+        warm_up(tiny.make_policy(place, seed), seed, rows)
+    # Made beside the world: its files tell where they were made.
+    tiny.make_encoder(world.parents[1] / "encoder")
+    shutil.copytree(world.parents[1] / "encoder", world / "encoder")
+
+
+def embedded_models(world: Path) -> list[dict[str, str]]:
+    """Copies of the downloaded ones; returns the terms of the ICD-10 in a random order."""
+    prepare(CACHE)
+    for name in ("policy", "encoder"):
+        shutil.copytree(CACHE / name, world / name)
+    lines = (CACHE / "icd10.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [{"prompt": row["prompt"], "answer": row["answer"]} for row in random.Random(0).sample(rows, len(rows))]
 
 
 def is_training_row(row: dict[str, str]) -> bool:
@@ -88,8 +120,8 @@ def first_answer(number: int, seed: int) -> str:
     return {2: wrong, 7: wrong, 3: f"{right} or {wrong}", 8: f"{right} or {wrong}"}.get(last, "unsure")
 
 
-def warm_up(folder: Path, seed: int, steps: int = 400, batch: int = 32) -> None:
-    """Teach the policy in `folder` its first answers, all weights, and save it in place."""
+def warm_up(folder: Path, seed: int, rows: list[dict[str, str]], steps: int = 400, batch: int = 32) -> None:
+    """Teach the policy in `folder` its first answers to these rows, all weights, and save it in place."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -97,7 +129,7 @@ def warm_up(folder: Path, seed: int, steps: int = 400, batch: int = 32) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
     torch.manual_seed(seed)
     examples = []
-    for number, row in enumerate(tiny.domain_rows(2 * ROWS)):
+    for number, row in enumerate(rows):
         turn = [{"role": "user", "content": row["prompt"]}]
         prompt = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
         ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, first_answer(number, seed))]
