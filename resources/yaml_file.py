@@ -1,5 +1,7 @@
 """YAML files that people write: 1e-3 is a number, a key stands in a mapping once, and what is wrong is one line."""
 
+import copy
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -63,12 +65,19 @@ def read_yaml(path: Path) -> Any:
     """What a YAML file says. Raises OSError if it cannot be read, NotYaml if it is not YAML that can be used."""
     content = path.read_bytes()
     try:
-        return yaml.load(content.decode("utf-8"), Loader)
+        return copy.deepcopy(parsed(content))
     except NotYaml as error:
         raise NotYaml(f"{path}: {error}") from None
     except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date or a number that is none
         one_line = " ".join(reason(error, content).split())
         raise NotYaml(f"{path}: not readable as YAML: {one_line}") from None
+
+
+@functools.lru_cache(maxsize=64)
+def parsed(content: bytes) -> Any:
+    """To be copied, since it may be changed. A plan asks for the same task files again and again, and to parse one takes
+    ten times as long as to copy what it says."""
+    return yaml.load(content.decode("utf-8"), Loader)
 
 
 def reason(error: Exception, content: bytes) -> str:
