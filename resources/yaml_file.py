@@ -75,8 +75,8 @@ def read_yaml(path: Path) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def parsed(content: bytes) -> Any:
-    """To be copied, since it may be changed. A plan asks for the same task files again and again, and to parse one takes
-    ten times as long as to copy what it says."""
+    """To be copied, since it may be changed. A plan asks for the same task files again and again, and parsing one takes
+    ten times as long as copying what it says."""
     return yaml.load(content.decode("utf-8"), Loader)
 
 
