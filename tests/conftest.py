@@ -23,10 +23,20 @@ BOTH_TASKS = {"benchmarks": {"tasks": {"colours": None, "sayings": None}}}
 # Whatever needs one of these is as slow as it.
 SLOW_FIXTURES = {"finished": "loop", "ran": "loop", "states": "instance", "tiny_folder": "model", "talker": "model"}
 LEFT_OUT: dict = {}
+# These files begin first, the longest of all before the others: what ends last decides how long all take.
+LONGEST = (
+    "test_daemon", "test_torture", "test_cli", "test_anchor_texts", "test_study", "test_changes", "test_incremental",
+    "test_security",
+)  # fmt: skip
+
+
+def begins_as(item) -> int:
+    return LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    items.sort(key=begins_as)
     for item in items:
         needed = [kind for fixture, kind in SLOW_FIXTURES.items() if fixture in item.fixturenames]
         if needed and not item.get_closest_marker("slow"):
