@@ -1,5 +1,8 @@
+import gc
+import json
 import os
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,15 +14,29 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests import tiny
+from tests.made_once import in_memory, made_once
+
+if folder := in_memory():
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", folder)  # where pytest makes its temporary folders
 
 BOTH_TASKS = {"benchmarks": {"tasks": {"colours": None, "sayings": None}}}
 # Whatever needs one of these is as slow as it.
-SLOW_FIXTURES = {"finished": "loop", "states": "instance", "tiny_folder": "model", "talker": "model"}
+SLOW_FIXTURES = {"finished": "loop", "ran": "loop", "states": "instance", "tiny_folder": "model", "talker": "model"}
 LEFT_OUT: dict = {}
+# These files begin first, the longest of all before the others: what ends last decides how long all take.
+LONGEST = (
+    "test_daemon", "test_torture", "test_cli", "test_anchor_texts", "test_study", "test_changes", "test_incremental",
+    "test_security",
+)  # fmt: skip
+
+
+def begins_as(item) -> int:
+    return LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    items.sort(key=begins_as)
     for item in items:
         needed = [kind for fixture, kind in SLOW_FIXTURES.items() if fixture in item.fixturenames]
         if needed and not item.get_closest_marker("slow"):
@@ -42,35 +59,47 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(f"left out: {sum(kinds.values())} tests ({shown}); `make test` runs all")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _libraries_are_no_garbage():
+    """What is there before a file's tests is not gone through at each look for garbage: with torch and Dagster loaded
+    one takes half a second, and a loop has several."""
+    if held := sys.modules.get("resources.model.held"):
+        held.let_go()  # or it would stay for good
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
-    """policy/, encoder/ and tasks/, made once."""
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny.make_models(folder)
-    return folder
+    """policy/, encoder/ and tasks/, made once: to be read, not changed."""
+    return made_once(tmp_path_factory, "tiny", tiny.make_models)
 
 
 @pytest.fixture(scope="session")
 def talker(tmp_path_factory) -> Path:
-    """A policy whose answers differ by question and, sampled, by seed, made once."""
-    return tiny.make_talker(tmp_path_factory.mktemp("talker") / "policy")
+    """A policy whose answers differ by question and, sampled, by seed, made once: to be read, not changed."""
+    return made_once(tmp_path_factory, "talker", lambda folder: tiny.make_talker(folder / "policy")) / "policy"
 
 
 @pytest.fixture(scope="session")
 def looked_at(tiny_folder, tmp_path_factory) -> Path:
-    """The .apt folder of a home in which the tiny models were looked at and tried, which takes a while."""
-    home = tmp_path_factory.mktemp("looked-at")
-    project = tiny.open_project(home, tiny_folder)
-    project.check()
-    project.find_out(["execution"])
-    return home / ".apt"
+    """The .apt folder of a home in which the tiny models were looked at and tried, and a plan was made, which takes
+    a while."""
+
+    def look(home):
+        project = tiny.open_project(home, tiny_folder)
+        project.check()
+        project.find_out(["execution"])
+        project.planner().plan(1)
+
+    return made_once(tmp_path_factory, "looked-at", look) / ".apt"
 
 
 @pytest.fixture
 def make_experiment(tmp_path, tiny_folder, looked_at, monkeypatch):
     """A function (**sections) -> path of an experiment on the tiny models, in its own home folder."""
     (tmp_path / ".apt").mkdir(exist_ok=True)
-    for memory in ("digests.json", "executions.json"):
+    for memory in ("digests.json", "executions.json", "code.json"):
         shutil.copyfile(looked_at / memory, tmp_path / ".apt" / memory)
     monkeypatch.setenv("APT_HOME", str(tmp_path))
     monkeypatch.delenv("APT_EXPERIMENT", raising=False)
@@ -89,14 +118,59 @@ def make_experiment(tmp_path, tiny_folder, looked_at, monkeypatch):
 @pytest.fixture(scope="session")
 def finished(tiny_folder, tmp_path_factory):
     """The home of a project with two promoted iterations, made once: to be read, not changed."""
-    from apt_assets.engine.display import Display
-    from apt_assets.orchestration.run import run_loop
 
-    home = tmp_path_factory.mktemp("finished")
-    tiny.land_hostile(home)
-    result = run_loop(tiny.open_project(home, tiny_folder, **BOTH_TASKS), 2, Display())
-    assert result.passed, result.reason
-    return home
+    def run(home):
+        from apt_assets.engine.display import Display
+        from apt_assets.orchestration.run import run_loop
+
+        tiny.land_hostile(home)
+        result = run_loop(tiny.open_project(home, tiny_folder, **BOTH_TASKS), 2, Display())
+        assert result.passed, result.reason
+
+    # Each process has its own copy: one test damages a file for a moment.
+    made = made_once(tmp_path_factory, "finished", run)
+    return shutil.copytree(made, tmp_path_factory.mktemp("copied") / "finished")
+
+
+@pytest.fixture(scope="session")
+def loops(tiny_folder, looked_at, tmp_path_factory):
+    """once/ and twice/: homes of a project after one iteration and after two, made once; told.json: what the two runs
+    computed, and how far each part of a stage said that it was. To be read, not changed."""
+
+    def run(folder):
+        from apt_assets.engine.display import Display
+        from apt_assets.orchestration.run import run_loop
+
+        class Told(Display):
+            def progress(self, at):
+                parts.append([at.stage, at.unit, at.done, at.total])
+
+        told = []
+        tiny.write_jsonl(folder / "twice" / "landing" / "colours.jsonl", tiny.domain_rows(60))
+        shutil.copytree(looked_at, folder / "twice" / ".apt")
+        for iterations in (1, 2):
+            parts: list = []
+            project = tiny.open_project(folder / "twice", tiny_folder, policy={"system_prompt": None})
+            result = run_loop(project, iterations, Told())
+            assert result.passed, result.reason
+            told.append({"computed": result.computed, "reused": result.reused, "parts": parts})
+            if iterations == 1:
+                shutil.copytree(folder / "twice", folder / "once")
+        (folder / "told.json").write_text(json.dumps(told))
+
+    return made_once(tmp_path_factory, "loops", run)
+
+
+@pytest.fixture
+def ran(loops, make_experiment, tmp_path):
+    """A function (iterations, 1 or 2, **sections) -> path of an experiment in a home in which so many iterations were
+    computed, of 60 rows in colours.jsonl and without these settings."""
+
+    def make(iterations: int, **changes) -> Path:
+        shutil.copytree(loops / ("once", "twice")[iterations - 1], tmp_path, dirs_exist_ok=True)
+        return make_experiment(**changes)
+
+    return make
 
 
 @pytest.fixture

@@ -25,15 +25,15 @@ pytestmark = pytest.mark.slow("loop")
 
 
 class World:
-    """A tiny project of its own, run up to date once, that a test edits."""
+    """A project of two iterations that are up to date, with its own copies of the models, that a test edits."""
 
-    def __init__(self, make_experiment, tmp_path, tiny_folder):
+    def __init__(self, ran, make_experiment, tmp_path, tiny_folder):
+        ran(2)
         for name in ("policy", "encoder", "tasks"):
             shutil.copytree(tiny_folder / name, tmp_path / name)
         self.make, self.home = make_experiment, tmp_path
         tiny.make_adapter(tmp_path / "specialist", tmp_path / "policy")
         self.set()
-        tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(60))
 
     def set(self, **changes):
         changes["policy"] = {"model": str(self.home / "policy"), **changes.get("policy", {})}
@@ -115,10 +115,8 @@ class World:
 
 
 @pytest.fixture
-def world(make_experiment, tmp_path, tiny_folder):
-    world = World(make_experiment, tmp_path, tiny_folder)
-    world.run()
-    return world
+def world(ran, make_experiment, tmp_path, tiny_folder):
+    return World(ran, make_experiment, tmp_path, tiny_folder)
 
 
 def test_run_shows_each_stage_as_computed_once_and_nothing_is_reported_after_it(world):

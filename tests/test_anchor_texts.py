@@ -162,10 +162,9 @@ def test_folder_of_ones_own_text_is_cut_screened_and_held_to(make_experiment, tm
     assert planner.stage("base", "anchor_texts").causes[0].startswith("anchor_folder: ")
 
 
-def test_data_that_lands_later_trains_no_earlier_iteration_anew(make_experiment, tmp_path):
-    land(tmp_path)
-    path = make_experiment(loop={"max_iterations": 1})
-    first, _ = run(path)
+def test_data_that_lands_later_trains_no_earlier_iteration_anew(ran, tmp_path):
+    path = ran(1, loop={"max_iterations": 1})
+    first = Project.open(path)
     before = artifact(first, "adapter_checkpoint")[0].data_version
     # A row that holds every text that the model wrote, and is held out.
     _, texts, _ = texts_of(first)
@@ -210,11 +209,8 @@ def test_pieces_are_whole_and_drawn_by_what_they_say(speaker, tmp_path):
 # -- what is kept ----------------------------------------------------------------------------------------
 
 
-def test_more_texts_write_only_the_new_ones_and_another_temperature_writes_all(make_experiment, tmp_path):
-    land(tmp_path)
-    project, result = run(make_experiment())
-    assert result.passed, result.reason
-    manifest, texts, likely = texts_of(project)
+def test_more_texts_write_only_the_new_ones_and_another_temperature_writes_all(ran, make_experiment):
+    manifest, texts, likely = texts_of(Project.open(ran(1)))
     assert manifest.work["anchors"] == {"reused": 0, "computed": 12}  # six texts, and what is likely in them
     assert len(likely["tokens"]) == sum(len(ids) for ids in texts["ids"]) - texts["given"].sum() == 48
     manifest, more, _ = texts_of(run(make_experiment(anchor={"texts": 9}))[0])
@@ -225,10 +221,8 @@ def test_more_texts_write_only_the_new_ones_and_another_temperature_writes_all(m
     assert not hot.equals(more)
 
 
-def test_weight_and_form_train_anew_and_write_nothing_anew(make_experiment, tmp_path):
-    land(tmp_path)
-    first, _ = run(make_experiment())
-    adapters = {artifact(first, "adapter_checkpoint")[0].data_version}
+def test_weight_and_form_train_anew_and_write_nothing_anew(ran, make_experiment):
+    adapters = {artifact(Project.open(ran(1)), "adapter_checkpoint")[0].data_version}
     for changes in ({"weight": 1.0}, {"form": "nll"}, {"texts_per_step": 2}):
         project, result = run(make_experiment(anchor=changes))
         computed = {stage for _, stage in result.computed}

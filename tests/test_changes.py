@@ -21,8 +21,6 @@ from tests import tiny
 pytestmark = pytest.mark.slow("processes")
 
 PRODUCT = ("apt_assets", "resources", "schemas", "tasks")
-# Answers of one word and of four, which an assessor of lengths tells apart.
-ROWS = [{**row, "answer": row["answer"] + " as the sea" * (n % 2)} for n, row in enumerate(tiny.domain_rows(60))]
 GRAPH = """
 import json, sys
 from pathlib import Path
@@ -129,16 +127,13 @@ def not_fresh(plans: dict[str, dict]) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory, tiny_folder) -> Copy:
-    """The code as it is, and the home in which it ran one iteration: to be copied, not changed."""
-    copy = Copy(tmp_path_factory.mktemp("code"), tmp_path_factory.mktemp("home"), tiny_folder)
+def original(tmp_path_factory, loops, tiny_folder) -> Copy:
+    """The code as it is, and a home in which it ran one iteration: to be copied, not changed."""
+    copy = Copy(tmp_path_factory.mktemp("code"), tmp_path_factory.mktemp("copied") / "home", tiny_folder)
+    shutil.copytree(loops / "once", copy.home)
     for name in PRODUCT:
         shutil.copytree(REPOSITORY / name, copy.code / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy.home / "dagster_home").mkdir()
-    shutil.copy(REPOSITORY / "dagster_home" / "dagster.yaml", copy.home / "dagster_home")
-    tiny.write_jsonl(copy.home / "landing" / "colours.jsonl", ROWS)
     copy.experiment()
-    assert "promoted_adapter" in copy.run()
     assert not_fresh(copy.plan()) == {}
     return copy
 
@@ -151,7 +146,7 @@ def copy(original, tmp_path) -> Copy:
 # -- 1. a new assessor -----------------------------------------------------------------------------
 
 LENGTH = '''
-"""Length: 5 if answer and gold have about the same number of words, else 1."""
+"""Length: 5 if answer and gold have about the same number of letters, else 1."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -170,33 +165,33 @@ ROWS = RowKind("grades by length", table="grades", settings=("assessor.length",)
 class LengthSettings(Section):
     """How long an answer is."""
 
-    words_off: int = Field(0, ge=0, description="Words that it may have more or fewer than the gold (choice).")
+    letters_off: int = Field(0, ge=0, description="Letters that it may have more or fewer than the gold (choice).")
 
 
 @dataclass(frozen=True)
 class SameLength:
-    words_off: int
+    letters_off: int
     at_once: int = FAST
 
     def grade(self, rows: Sequence[Row]) -> list[Grade]:
         return [
-            Grade(5 if self.apart(row) <= self.words_off else 1, exact(row.prediction, row.gold)) for row in rows
+            Grade(5 if self.apart(row) <= self.letters_off else 1, exact(row.prediction, row.gold)) for row in rows
         ]
 
     def apart(self, row: Row) -> int:
-        return abs(len(row.prediction.split()) - len(row.gold.split()))
+        return abs(len(row.prediction) - len(row.gold))
 
 
 def open_length(scope: Any) -> SameLength:
-    return SameLength(scope.settings.assessor.length.words_off)
+    return SameLength(scope.settings.assessor.length.letters_off)
 
 
 KIND = AssessorKind((Variant(ROWS, open_length),), settings=LengthSettings)
 '''
 
 
-def by_length(row: dict, words_off: int) -> int:
-    return 5 if abs(len(row["prediction"].split()) - len(row["answer"].split())) <= words_off else 1
+def by_length(row: dict, letters_off: int) -> int:
+    return 5 if abs(len(row["prediction"]) - len(row["answer"])) <= letters_off else 1
 
 
 def test_new_assessor_grades_by_its_setting_and_a_new_value_of_it_generates_nothing(copy, original):
@@ -209,9 +204,9 @@ def test_new_assessor_grades_by_its_setting_and_a_new_value_of_it_generates_noth
     assert copy.touched(original) == {"resources/assessors/length.py", "resources/assessors/kinds.py"}
     assert len(copy.touched(original)) == promised(1)
 
-    copy.experiment(assessor={"kind": "length", "length": {"words_off": -1}})
+    copy.experiment(assessor={"kind": "length", "length": {"letters_off": -1}})
     refused = copy.apt("plan", code=2).stderr
-    assert "assessor.length.words_off" in refused
+    assert "assessor.length.letters_off" in refused
     assert "greater than or equal to 0" in refused
 
     copy.experiment(assessor={"kind": "length"})
@@ -221,12 +216,12 @@ def test_new_assessor_grades_by_its_setting_and_a_new_value_of_it_generates_noth
     assert {row["grade"] for row in strict} == {1, 5}
     trace = copy.found("explain", "eval_predictions", 1)["trace"]
     assert trace["settings"]["assessor.kind"] == "length"
-    assert trace["settings"]["assessor.length.words_off"] == 0
+    assert trace["settings"]["assessor.length.letters_off"] == 0
     assert trace["work"]["answers"] == {"reused": len(strict), "computed": 0}, "who grades does not decide what is said"
 
-    copy.experiment(assessor={"kind": "length", "length": {"words_off": 3}})
+    copy.experiment(assessor={"kind": "length", "length": {"letters_off": 3}})
     plan = copy.plan()["eval_predictions"]
-    assert (plan["status"], plan["causes"]) == ("stale", ["assessor.length.words_off: 0 -> 3"])
+    assert (plan["status"], plan["causes"]) == ("stale", ["assessor.length.letters_off: 0 -> 3"])
     assert plan["work"] == {"answers": 0, "grades": len(strict)}
     copy.run()
     lenient = copy.rows("eval_predictions")

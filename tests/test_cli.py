@@ -1,16 +1,16 @@
-"""The command line as a user meets it: real processes, exit codes, output."""
+"""The command line as a user meets it: exit codes, output; real processes where something is computed or refused."""
 
-import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from tests import tiny, waiting
+from apt_assets.cli import app
+from tests import tiny
 
 pytestmark = pytest.mark.slow("processes")
 
@@ -23,6 +23,13 @@ def apt(*arguments, code=0, cwd=None):
     return result
 
 
+def here(*arguments):
+    """What a command that succeeds prints, in this process: a new one imports for longer than most commands take."""
+    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.stdout
+
+
 @pytest.fixture
 def experiment(make_experiment) -> Path:
     return make_experiment()
@@ -30,7 +37,7 @@ def experiment(make_experiment) -> Path:
 
 @pytest.fixture
 def landed(experiment, tmp_path) -> Path:
-    apt("land", tiny.write_jsonl(tmp_path / "colours.jsonl", tiny.domain_rows(60)), "-e", experiment)
+    here("land", tiny.write_jsonl(tmp_path / "colours.jsonl", tiny.domain_rows(60)), "-e", experiment)
     return experiment
 
 
@@ -38,7 +45,7 @@ def test_users_file_goes_from_landing_to_an_adapter_that_transformers_loads(expe
     rows = [json.dumps(row) for row in tiny.domain_rows(60)]
     rows[3:3] = ['{"prompt": "no answer"}', "{broken", '{"prompt": "empty", "answer": ""}']
     (tmp_path / "mine.jsonl").write_text("\n".join(rows))
-    (report,) = json.loads(apt("land", tmp_path / "mine.jsonl", "-e", experiment, "--json").stdout)
+    (report,) = json.loads(here("land", tmp_path / "mine.jsonl", "-e", experiment, "--json"))
     assert report["good"] == 60
     assert [(bad["line"], bad["field"]) for bad in report["bad"]] == [(4, "answer"), (5, None), (6, "answer")]
 
@@ -46,14 +53,14 @@ def test_users_file_goes_from_landing_to_an_adapter_that_transformers_loads(expe
     assert found["passed"]
     assert found["iterations"][1]["pairs"] > 0
 
-    quarantined = json.loads(apt("show", "quarantine", 1, "-e", experiment, "--json").stdout)
+    quarantined = json.loads(here("show", "quarantine", 1, "-e", experiment, "--json"))
     assert [row["line"] for row in quarantined] == [4, 5, 6]
-    pairs = json.loads(apt("show", "preference_pairs", 1, "-e", experiment, "--limit", 3, "--json").stdout)
+    pairs = json.loads(here("show", "preference_pairs", 1, "-e", experiment, "--limit", 3, "--json"))
     assert len(pairs) == 3
     assert set(pairs[0]) >= {"prompt", "chosen", "rejected", "kind"}
 
-    apt("export", tmp_path / "adapter", "-e", experiment)
-    apt("export", tmp_path / "merged", "--what", "merged", "-e", experiment)
+    here("export", tmp_path / "adapter", "-e", experiment)
+    here("export", tmp_path / "merged", "--what", "merged", "-e", experiment)
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -97,33 +104,33 @@ def test_run_interrupted_in_a_stage_goes_on_without_redoing_finished_stages(land
     assert stage in {name for _, name in found["computed"]}
 
 
-def test_second_run_computes_nothing_and_plan_says_why_beforehand(landed, make_experiment):
-    apt("run", "-e", landed, "--iterations", 1)
+def test_second_run_computes_nothing_and_plan_says_why_beforehand(ran, make_experiment):
+    landed = ran(1)
     again = json.loads(apt("run", "-e", landed, "--iterations", 1, "--json").stdout)
     assert again["computed"] == []
     changed = make_experiment(assessor={"bad_below": 3})
-    plans = {p["stage"]: p for p in json.loads(apt("plan", "-e", changed, "--iterations", 1, "--json").stdout)}
+    plans = {p["stage"]: p for p in json.loads(here("plan", "-e", changed, "--iterations", 1, "--json"))}
     assert plans["bad_cases"]["causes"] == ["assessor.bad_below: 4 -> 3"]
     assert plans["eval_predictions"]["status"] == "fresh"
     assert plans["adapter_checkpoint"]["work"]["steps"] > 0
     assert not plans["adapter_checkpoint"]["work_exact"]
-    table = apt("plan", "-e", changed, "--iterations", 1).stdout
+    table = here("plan", "-e", changed, "--iterations", 1)
     assert "assessor.bad_below: 4 -> 3" in table
     assert "next: 0001, bad_cases is stale" in table
 
-    explained = json.loads(apt("explain", "bad_cases", 1, "-e", changed, "--json").stdout)
+    explained = json.loads(here("explain", "bad_cases", 1, "-e", changed, "--json"))
     assert (explained["status"], explained["causes"]) == ("stale", ["assessor.bad_below: 4 -> 3"])
     assert explained["trace"]["settings"]["assessor.bad_below"] == 4
     assert [event["event"] for event in explained["journal"]][:2] == ["miss", "computed"]
     make_experiment()
-    text = apt("explain", "policy", "0001", "-e", landed).stdout
+    text = here("explain", "policy", "0001", "-e", landed)
     assert "policy of 0001 is" in text
     assert "previous_adapter" in text
     assert "there are: domain_dataset" in apt("explain", "nonsense", 1, "-e", landed, code=2).stderr
 
-    would = json.loads(apt("gc", "--keep", 1, "--dry-run", "-e", landed, "--json").stdout)
+    would = json.loads(here("gc", "--keep", 1, "--dry-run", "-e", landed, "--json"))
     assert "artifacts" not in would["removed"]
-    apt("gc", "--keep", 1, "-e", landed)
+    here("gc", "--keep", 1, "-e", landed)
     assert json.loads(apt("run", "-e", landed, "--iterations", 1, "--json").stdout)["computed"] == []
 
 
@@ -133,14 +140,14 @@ def test_refused_gate_promotes_nothing_says_so_and_exits_with_1(landed, make_exp
     result = apt("run", "-e", strict, "--iterations", 2, code=1)
     assert "STOPPED: iteration 0001 is not promoted" in result.stdout
     apt("export", "-e", strict, "out", code=2)
-    status = json.loads(apt("status", "-e", strict, "--json").stdout)
+    status = json.loads(here("status", "-e", strict, "--json"))
     assert status["iterations"][1]["stages"]["promoted_adapter"]["status"] == "refused"
 
 
-def test_landed_file_that_no_iteration_uses_is_pointed_out(landed, tmp_path):
-    apt("run", "-e", landed, "--iterations", 1)
-    apt("land", tiny.write_jsonl(tmp_path / "more.jsonl", tiny.domain_rows(70)[60:]), "-e", landed)
-    assert "in no iteration yet; `apt-assets run` opens iteration 2 with it" in apt("plan", "-e", landed).stdout
+def test_landed_file_that_no_iteration_uses_is_pointed_out(ran, tmp_path):
+    landed = ran(1)
+    here("land", tiny.write_jsonl(tmp_path / "more.jsonl", tiny.domain_rows(70)[60:]), "-e", landed)
+    assert "in no iteration yet; `apt-assets run` opens iteration 2 with it" in here("plan", "-e", landed)
 
 
 @pytest.mark.parametrize(
@@ -178,18 +185,18 @@ def test_land_without_experiment_goes_to_the_default_folder_not_among_the_embedd
 def test_bad_row_that_is_shown_sends_nothing_to_the_terminal(experiment, tmp_path):
     rows = ['{"prompt": "a?", "answer": "b"}', "\x1b]0;title\x07\x1b[2J\u202egpj"]
     (tmp_path / "data.jsonl").write_text("\n".join(rows))
-    shown = apt("land", tmp_path / "data.jsonl", "-e", experiment).stdout
+    shown = here("land", tmp_path / "data.jsonl", "-e", experiment)
     assert "\\x1b]0;title\\x07\\x1b[2J\\u202egpj" in shown
     assert not set("\x1b\x07\u202e") & set(shown)
 
 
 def test_dry_run_shows_what_a_file_is_taken_for_and_lands_nothing(experiment, tmp_path):
     (tmp_path / "data.csv").write_text("prompt;answer\na, b?;x\nc?;y\nno answer\n")
-    shown = apt("land", tmp_path / "data.csv", "-e", experiment, "--dry-run").stdout
+    shown = here("land", tmp_path / "data.csv", "-e", experiment, "--dry-run")
     assert "data.csv: CSV, separated by ';', utf-8, fields prompt, answer; " in shown
     assert "2 rows would land, 1 bad rows" in shown
     assert "a, b?" in shown
-    (found,) = json.loads(apt("land", tmp_path / "data.csv", "-e", experiment, "--dry-run", "--json").stdout)
+    (found,) = json.loads(here("land", tmp_path / "data.csv", "-e", experiment, "--dry-run", "--json"))
     assert [(row["prompt"], row["answer"]) for row in found["rows"]] == [("a, b?", "x"), ("c?", "y")]
     assert (found["good"], len(found["bad"]), found["taken_for"]["separator"]) == (2, 1, ";")
     assert not (tmp_path / "landing").exists()
@@ -207,9 +214,7 @@ def test_bad_rows_are_printed_by_kind_and_once_for_the_file_if_all_are_alike(exp
         tmp_path / "kinds.jsonl", [*rows, {"prompt": "a?", "answer": 7}, {"prompt": "b?", "answer": "c"}]
     )
     lines = [
-        line.split()
-        for line in apt("land", path, "-e", experiment).stdout.splitlines()
-        if "frage" in line or "7" in line
+        line.split() for line in here("land", path, "-e", experiment).splitlines() if "frage" in line or "7" in line
     ]
     assert [line[0] for line in lines[-2:]] == ["50", "1"]
     assert lines[-2][1:4] == ["1,", "2,", "3,"]
@@ -220,68 +225,6 @@ def test_file_of_another_encoding_lands_when_the_encoding_is_said(experiment, tm
     shown = apt("land", tmp_path / "data.csv", "-e", experiment, code=2).stdout
     assert shown.count("not valid UTF-8") == 1
     assert "at byte 17 (0xF6) of the file; it looks like cp1252: land it with --encoding cp1252" in shown
-    assert "1 rows landed" in apt("land", "--encoding", "cp1252", tmp_path / "data.csv", "-e", experiment).stdout
+    assert "1 rows landed" in here("land", "--encoding", "cp1252", tmp_path / "data.csv", "-e", experiment)
     wrong = apt("land", "--encoding", "cp9", tmp_path / "data.csv", "-e", experiment, code=2).stderr
     assert wrong == "error: --encoding: 'cp9' is no encoding that Python knows, such as cp1252, gbk or shift_jis\n"
-
-
-def test_ui_serves_the_asset_graph_and_materialises_the_next_iteration(landed):
-    import urllib.request
-
-    apt("run", "-e", landed, "--iterations", 1)
-    port = 3000 + os.getpid() % 1000
-    process = subprocess.Popen(
-        [*APT, "ui", "-e", str(landed), "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-    def ask(query, **variables):
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/graphql", body, {"Content-Type": "application/json"})
-        return json.load(urllib.request.urlopen(request, timeout=10))["data"]
-
-    def nodes():
-        with contextlib.suppress(OSError):  # not up yet
-            return ask("{assetNodes {assetKey {path}}}")["assetNodes"]
-
-    try:
-        keys = waiting.until(nodes, 90, pause=1)
-        assert {"path": ["promoted_adapter"]} in [node["assetKey"] for node in keys]
-        location = ask("{repositoriesOrError {... on RepositoryConnection {nodes {name location {name}}}}}")
-        repository = location["repositoriesOrError"]["nodes"][0]
-        # As the UI does for "Materialize" on the asset graph with one partition chosen.
-        nodes = ask("{assetNodes {assetKey {path} isMaterializable isPartitioned}}")["assetNodes"]
-        chosen = [n["assetKey"] for n in nodes if n["isMaterializable"] and n["isPartitioned"]]
-        launched = ask(
-            "mutation($p: ExecutionParams!) {launchRun(executionParams: $p)"
-            " {__typename ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}}}",
-            p={
-                "selector": {
-                    "repositoryName": repository["name"],
-                    "repositoryLocationName": repository["location"]["name"],
-                    "jobName": "__ASSET_JOB",
-                    "assetSelection": chosen,
-                    "assetCheckSelection": [
-                        {"assetKey": {"path": ["benchmark_scores"]}, "name": f"{name}_gate"}
-                        for name in ("domain", "general", "likelihood", "perplexity")
-                    ],
-                },
-                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": "0002"}]},
-            },
-        )["launchRun"]
-        assert launched["__typename"] == "LaunchRunSuccess", launched
-        run_id = launched["run"]["runId"]
-
-        def ended():
-            status = ask("query($i: ID!) {runOrError(runId: $i) {... on Run {status}}}", i=run_id)["runOrError"][
-                "status"
-            ]
-            return status if status in ("SUCCESS", "FAILURE", "CANCELED") else None
-
-        assert waiting.until(ended, 240, pause=1) == "SUCCESS"
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
-    found = json.loads(apt("run", "-e", landed, "--iterations", 2, "--json").stdout)
-    assert found["computed"] == []

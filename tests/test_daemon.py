@@ -1,4 +1,4 @@
-"""The loop that the sensors drive, and a backfill, under a real `dagster dev` with its daemon."""
+"""The loop that the sensors drive, and what is asked for in the UI, under a real `dagster dev` with its daemon."""
 
 import contextlib
 import itertools
@@ -16,6 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from apt_assets.engine.display import Display
+from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from apt_assets.settings.iterations import BASE
 from tests import tiny, waiting
@@ -77,7 +79,7 @@ class Ui:
             with contextlib.suppress(OSError):  # not up yet, or too busy to answer
                 return found()
 
-        return waiting.until(look, seconds, pause=1, instead=logged)
+        return waiting.until(look, seconds, pause=2, instead=logged)  # each look is work for three processes
 
     def ask(self, query, **variables):
         body = json.dumps({"query": query, "variables": variables}).encode()
@@ -144,10 +146,25 @@ class Ui:
 
         return self.until(done, seconds)
 
-    def score_base(self):
+    def materialize(self, key):
+        """Materialise all of one iteration, as "Materialize" on the asset graph with one partition chosen does."""
+        nodes = self.ask("{assetNodes {assetKey {path} isMaterializable isPartitioned}}")["assetNodes"]
+        chosen = [node["assetKey"] for node in nodes if node["isMaterializable"] and node["isPartitioned"]]
+        checks = [
+            {"assetKey": {"path": ["benchmark_scores"]}, "name": f"{name}_gate"}
+            for name in ("domain", "general", "likelihood", "perplexity")
+        ]
         answer = self.ask(
-            "mutation($p: ExecutionParams!) {launchRun(executionParams: $p) {__typename}}",
-            p={"selector": {**self.repository, "jobName": "score_base"}},
+            "mutation($p: ExecutionParams!) {launchRun(executionParams: $p) {__typename ... on PythonError {message}}}",
+            p={
+                "selector": {
+                    **self.repository,
+                    "jobName": "__ASSET_JOB",
+                    "assetSelection": chosen,
+                    "assetCheckSelection": checks,
+                },
+                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": key}]},
+            },
         )
         assert answer["launchRun"]["__typename"] == "LaunchRunSuccess", answer
 
@@ -248,24 +265,29 @@ def test_watching_daemon_retrains_by_itself_when_data_lands_and_does_nothing_els
     assert project.planner().promoted_before("0004") == "0003"
 
 
-def test_backfill_of_three_iterations_goes_in_order_one_at_a_time_and_a_gap_is_refused(make_experiment, tmp_path):
-    tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(60))
-    experiment = make_experiment()
+def test_iterations_asked_for_in_the_ui_run_in_order_one_at_a_time_and_a_gap_is_refused(ran):
+    experiment = ran(1)
     with Ui(experiment) as ui:
-        ui.score_base()
-        ui.until_done(1)
-        ui.backfill("0001", "0002", "0003")
-        runs = ui.until_done(4)
-        assert [run["of"] for run in runs[1:]] == [("iterate", key) for key in ("0001", "0002", "0003")]
+        before = len(ui.runs())
+        ui.materialize("0002")
+        ui.until_done(before + 1)
+        ui.backfill("0003", "0004", "0005")
+        runs = ui.until_done(before + 4)[before:]
+        assert [run["of"][1] for run in runs] == ["0002", "0003", "0004", "0005"]
+        assert {run["of"][0] for run in runs[1:]} == {"iterate"}
         assert {run["status"] for run in runs} == {"SUCCESS"}
         assert_one_at_a_time(runs)
         done = computed(Project.open(experiment))
         assert len(done) == len(set(done))
+        assert {("0002", "promoted_adapter"), ("0005", "promoted_adapter")} <= set(done)
 
-        ui.backfill("0005")
-        refused = ui.until_done(5)[-1]
+        ui.backfill("0007")
+        refused = ui.until_done(before + 5)[-1]
         assert refused["status"] == "FAILURE"
         failures = ui.failures(refused)
-        assert "policy of 0005 is waiting: iteration 0004 is not up to date" in failures["policy"]
+        assert "policy of 0007 is waiting: iteration 0006 is not up to date" in failures["policy"]
         assert not {"eval_predictions", "adapter_checkpoint", "promoted_adapter"} & set(failures)
         assert ui.said("loop_driver") == ui.said("landing") == [], "without --watch both sensors are off"
+        ui.process.send_signal(signal.SIGINT)
+        ui.process.wait(60)
+    assert run_loop(Project.open(experiment), 5, Display()).computed == []

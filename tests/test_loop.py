@@ -24,13 +24,10 @@ def project(make_experiment, tmp_path):
 
 class Recorded(Display):
     def __init__(self):
-        self.lines, self.parts = [], []
+        self.lines = []
 
     def line(self, text):
         self.lines.append(text)
-
-    def progress(self, at):
-        self.parts.append(at)
 
 
 def run(project, iterations):
@@ -38,34 +35,33 @@ def run(project, iterations):
     return run_loop(project, iterations, recorded), recorded.lines
 
 
-def test_every_long_part_of_an_iteration_tells_how_far_it_is_up_to_its_end(project):
-    recorded = Recorded()
-    run_loop(project, 1, recorded)
-    ended = {(at.stage, at.unit) for at in recorded.parts if at.done == at.total > 0}
+def test_every_long_part_of_an_iteration_tells_how_far_it_is_up_to_its_end(loops):
+    parts = json.loads((loops / "told.json").read_text())[0]["parts"]
+    ended = {(stage, unit) for stage, unit, done, total in parts if done == total > 0}
     assert {
         ("base_scores", "answers"), ("base_scores", "items"), ("retrieval_index", "texts"),
         ("eval_predictions", "answers"), ("preference_pairs", "answers"), ("adapter_checkpoint", "pairs"),
         ("adapter_checkpoint", "steps"), ("benchmark_scores", "answers"), ("benchmark_scores", "items"),
     } <= ended  # fmt: skip
-    assert all(0 <= at.done <= at.total for at in recorded.parts)
+    assert all(0 <= done <= total for *_, done, total in parts)
 
 
-def test_full_loop_trains_two_iterations_then_reuses_everything(project):
-    result, _ = run(project, 2)
-    assert result.passed, result.reason
-    for key in ("0001", "0002"):
-        assert "promoted_adapter" in stages(result.computed, key)
-    again, lines = run(project, 2)
+def test_full_loop_trains_two_iterations_then_reuses_everything(loops, ran):
+    first, second = json.loads((loops / "told.json").read_text())
+    assert "promoted_adapter" in stages(first["computed"], "0001")
+    assert "promoted_adapter" in stages(second["computed"], "0002")
+    assert stages(second["computed"], "0001") == set()
+    again, lines = run(Project.open(ran(2)), 2)
     assert again.passed
     assert again.computed == []
-    assert len(again.reused) == len(result.computed) + len(result.reused) == 29
+    assert len(again.reused) == len(second["computed"]) + len(second["reused"]) == 29
     assert lines == []
 
 
-def test_damaged_artifacts_are_noticed_and_only_they_are_computed_again(project):
+def test_damaged_artifacts_are_noticed_and_only_they_are_computed_again(ran):
     import shutil
 
-    run(project, 1)
+    project = Project.open(ran(1))
     pointed = {name: project.store.pointed("tiny", "0001", name) for name in ("bad_cases", "adapter_checkpoint")}
     (project.store.open(pointed["bad_cases"]) / "bad_cases.parquet").write_bytes(b"not parquet")
     weights = project.store.open(pointed["adapter_checkpoint"]) / "adapter_model.safetensors"
@@ -99,10 +95,10 @@ def test_file_edited_while_a_stage_reads_it_commits_nothing(project, monkeypatch
     assert project.store.pointed("tiny", "0001", "domain_dataset") is None
 
 
-def test_evaluation_rows_reach_neither_pool_nor_neighbours_nor_pairs(project):
+def test_evaluation_rows_reach_neither_pool_nor_neighbours_nor_pairs(ran):
     from resources.store.tables import read_table
 
-    run(project, 2)
+    project = Project.open(ran(2))
 
     def ids(iteration, stage, table):
         manifest = project.store.pointed("tiny", iteration, stage)
@@ -115,8 +111,8 @@ def test_evaluation_rows_reach_neither_pool_nor_neighbours_nor_pairs(project):
             assert not ids(iteration, stage, stage) & held_out
 
 
-def test_no_pickle_anywhere_in_the_store(project):
-    run(project, 1)
+def test_no_pickle_anywhere_in_the_store(ran):
+    project = Project.open(ran(1))
     suffixes = {path.suffix for path in project.store.root.rglob("*") if path.is_file()}
     assert not suffixes & {".pkl", ".pickle", ".bin", ".pt", ".pth", ".npy"}
     assert {".parquet", ".json", ".safetensors"} <= suffixes

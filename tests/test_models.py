@@ -153,10 +153,8 @@ def test_layer_the_model_lacks_or_may_not_adapt_is_refused_before_anything_runs(
     assert project.store.pointed("tiny", "base", "base_scores") is None
 
 
-def test_other_lora_targets_train_anew_and_answer_nothing_anew(make_experiment, tmp_path):
-    tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(40))
-    run_loop(Project.open(make_experiment()), 1, Display())
-    planner = Project.open(make_experiment(training={"lora_targets": ["q_proj"]})).planner()
+def test_other_lora_targets_train_anew_and_answer_nothing_anew(ran):
+    planner = Project.open(ran(1, training={"lora_targets": ["q_proj"]})).planner()
     assert planner.stage("0001", "preference_pairs").status == "fresh"
     checkpoint = planner.stage("0001", "adapter_checkpoint")
     assert checkpoint.causes == ['training.lora_targets: all-linear -> ["q_proj"]']

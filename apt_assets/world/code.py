@@ -15,11 +15,13 @@ estimate, verify or draw.
 
 import ast
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from resources.store.digest import digest_json
 from resources.store.sealed import Damaged, read_sealed, remember
+from resources.store.stat_cache import Remembered
 
 PACKAGES = ("apt_assets", "resources", "schemas")
 BOUNDARY = ("apt_assets.engine", "apt_assets.settings", "apt_assets.drawing", "resources.section", "resources.store")
@@ -28,6 +30,8 @@ DECLARING = ("Section", "RowKind")
 # Module -> the name under which it stands in fingerprints, for one that was moved or renamed since version 2 of the
 # engine: with its former name here nothing is computed again.
 KNOWN_AS: dict[str, str] = {}
+
+file_digest = Remembered(lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 class CodeDigests:
@@ -137,8 +141,12 @@ class CodeDigests:
 
 def source_digests(root: Path) -> dict[str, str]:
     """{path relative to `root`: sha256} of every Python file of the project's packages."""
-    files = sorted(path for package in PACKAGES for path in (root / package).rglob("*.py"))
-    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    found = {}
+    for package in PACKAGES:
+        for folder, _, names in os.walk(root / package):  # a third of the time of rglob: each plan comes here
+            inside_root = Path(folder).relative_to(root).as_posix()
+            found |= {f"{inside_root}/{n}": file_digest(Path(folder, n)) for n in names if n.endswith(".py")}
+    return dict(sorted(found.items()))
 
 
 def without_declarations(tree: ast.Module) -> ast.Module:
