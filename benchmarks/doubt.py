@@ -1,4 +1,4 @@
-"""Do wrong golds gather among bad cases, are they found, and what is won by leaving them out?
+"""Do wrong golds gather among bad cases, are they found, and what is won by leaving them out or softening them?
 
     python -m benchmarks.doubt [--home FOLDER] [--jobs 2] [STUDY.yaml]
 
@@ -7,7 +7,9 @@ random; validation and test stay as they are. Runs experiments/studies/doubt.yam
 iteration and arm, where the planted golds went and where they stand in the ranking of doubtful_golds. Writes
 benchmarks/results/doubt.json. An hour and a half of two cores; stopped, it goes on where it was.
 
-    planted            of mined rows, bad cases, pairs by kind, and bad cases that were left out: [rows, planted ones]
+    planted            of mined rows, bad cases, pairs by kind, bad cases that were left out, and pairs that were
+                       softened: [rows, planted ones]
+    weight             of planted ones, as a share of that of all pairs
     average_precision  of the ranking of bad cases; found: share of planted ones among as many of the first as there are
     over               threshold -> bad cases with more doubt: [rows, planted ones]
 """
@@ -120,13 +122,16 @@ def of_iteration(project: Project, key: str, planted: Set[str]) -> dict[str, Any
         return found.with_columns(planted=pl.col("row_id").is_in(list(planted)))
 
     pairs, ranked = rows("preference_pairs"), rows("doubtful_golds", "doubtful")
-    most = project.experiment.pairs.max_doubt
+    settings = project.experiment.pairs
+    most = settings.max_doubt if settings.doubtful == "leave_out" else None
     own = {"mined": rows("eval_predictions"), "bad cases": ranked}
     own |= {f"pairs, {kind}": pairs.filter(pl.col("kind") == kind) for kind in ("bad_case", "similar", "replay")}
     own["left out"] = ranked.filter(pl.col("doubt") > (1.0 if most is None else most))
+    own["softened"] = pairs.filter(pl.col("weight") < 1)
     wrong = ranked["planted"].sum()
     return {
         "planted": {name: counts(its) for name, its in own.items()},
+        "weight": pairs.filter("planted")["weight"].sum() / pairs["weight"].sum() if pairs.height else None,
         "average_precision": float(average_precision_score(ranked["planted"], ranked["doubt"])) if wrong else None,
         "found": ranked["planted"].head(wrong).sum() / wrong if wrong else None,
         "over": {str(most): counts(ranked.filter(pl.col("doubt") > most)) for most in THRESHOLDS},
@@ -150,11 +155,14 @@ def report(found: dict[str, Any]) -> str:
             for key, seeds in by_iteration.items():
                 went.append([arm, key, *(share(seeds, "planted", name) for name in seeds[0]["planted"])])
                 over = (share(seeds, "over", name) for name in seeds[0]["over"])
-                ranking.append([arm, key, *(mean(seeds, name) for name in ("average_precision", "found")), *over])
+                means = (mean(seeds, name) for name in ("average_precision", "found", "weight"))
+                ranking.append([arm, key, *means, *over])
         first = next(iter(next(iter(its["arms"].values())).values()))[0]
         lines.append(table(("arm", "iteration", *first["planted"]), went))
         over = (f"doubt over {most}" for most in first["over"])
-        lines.append("\n" + table(("arm", "iteration", "average precision", "found", *over), ranking))
+        lines.append(
+            "\n" + table(("arm", "iteration", "average precision", "found", "planted, of weights", *over), ranking)
+        )
     return "\n".join(lines)
 
 

@@ -12,15 +12,17 @@ import pytest
 import apt_assets.assets.order  # noqa: F401 - declares the stages
 from apt_assets.engine.execute import NothingToDo, run_stage
 from apt_assets.loop.work import work_of
-from apt_assets.method.doubt import PRIOR, doubts, heard, leave_out
+from apt_assets.method.doubt import PRIOR, doubts, heard, leave_out, soften
+from apt_assets.method.pairing import as_pairs
 from apt_assets.method.splits import row_id
 from apt_assets.project import Project
 from apt_assets.report.page import write_report
 from apt_assets.report.show import rows_of
+from apt_assets.settings.experiment import UsageError
 from benchmarks.doubt import noisy
 from resources.model.policy import load_policy
 from resources.store.tables import read_table
-from schemas.tables import BadCases, DoubtfulGolds, Examples, Neighbors
+from schemas.tables import BadCases, DoubtfulGolds, Examples, Neighbors, PreferencePairs
 from tests import tiny
 
 
@@ -145,6 +147,19 @@ def test_doubtful_case_goes_with_what_was_found_as_similar_to_it_and_nothing_els
     assert (kept.height, near.height, out.height) == (2, 3, 0)
 
 
+def test_pair_counts_less_the_more_doubtful_its_gold_is_beyond_the_threshold():
+    questions = ("sure", "at it", "over it", "hopeless", "not ranked")
+    asked = cases(examples(*((one, "gold") for one in questions)), dict.fromkeys(questions, "?"))
+    pairs = as_pairs(asked, "bad_case", "prediction")
+    ranked = {"sure": 0.1, "at it": 0.6, "over it": 0.7, "hopeless": 1.0}
+    doubtful = pl.DataFrame({"row_id": [row_id(one) for one in ranked], "doubt": list(ranked.values())})
+    weights = [PreferencePairs.validate(soften(pairs, doubtful, most)) for most in (0.6, 0.0)]
+    of_0_6, of_none = (dict(its.select("prompt", "weight").iter_rows()) for its in weights)
+    assert of_0_6 == {"sure": 1.0, "at it": 1.0, "over it": 0.75, "hopeless": 0.0, "not ranked": 1.0}
+    assert of_none == {"sure": 0.9, "at it": 0.4, "over it": 0.3, "hopeless": 0.0, "not ranked": 1.0}
+    assert weights[0]["row_id"].equals(pairs["row_id"])
+
+
 # -- in the loop ---------------------------------------------------------------------------------------
 
 BEFORE = ("domain_dataset", "retrieval_index", "policy", "eval_predictions", "bad_cases", "neighbors")
@@ -258,6 +273,41 @@ def test_max_doubt_leaves_doubtful_cases_out_and_neither_answers_nor_scores_anyt
         assert (facts["bad_cases"], facts["left_out"]) == (len(own), len(gone | near))
         assert any(f"{len(gone)} of {ranked.height} bad cases are left out" in line for line in fewer.lines)
         assert any(f"and with them {len(near)} similar cases" in line for line in fewer.lines)
+
+
+def test_softened_pairs_are_all_there_and_weigh_less_and_nothing_is_answered_or_scored_again(loop):
+    before = loop()
+    ranked = before.read("doubtful_golds", "doubtful")
+    most = ranked["doubt"][ranked.height // 2]
+    expected = {
+        row: round((1 - doubt) / (1 - most), 4) if doubt > most else 1.0
+        for row, doubt in ranked.select("row_id", "doubt").iter_rows()
+    }
+    softer = loop(pairs={"max_doubt": most, "doubtful": "soften"})
+    assert softer.computed() == ["preference_pairs"]
+    assert not {n["computed"] for n in softer.outcomes["preference_pairs"].manifest.work.values()} - {0}
+    pairs, whole = softer.read("preference_pairs"), before.read("preference_pairs")
+    assert pairs.drop("weight").equals(whole.drop("weight"))
+    assert set(whole["weight"]) == {1.0}
+    assert dict(pairs.select("row_id", "weight").iter_rows()) == {
+        row: pytest.approx(expected.get(row, 1.0), abs=1e-4) for row in whole["row_id"]
+    }
+    less = sum(weight < 1 for weight in expected.values())
+    assert any(f"{less} of {pairs.height} pairs count less in training" in line for line in softer.lines)
+    assert softer.read("preference_pairs", "training_pairs")["weight"].equals(pairs["weight"])
+
+
+def test_threshold_that_softens_nothing_trains_nothing_anew(loop):
+    most = loop().read("doubtful_golds", "doubtful")["doubt"].max()
+    of_each = [loop(pairs=pairs) for pairs in ({}, {"max_doubt": most, "doubtful": "soften"})]
+    one, other = (made.outcomes["preference_pairs"].manifest for made in of_each)
+    assert one.fingerprint != other.fingerprint
+    assert one.files["training_pairs.parquet"] == other.files["training_pairs.parquet"]
+
+
+def test_softening_wants_a_doubt_to_begin_at(make_experiment):
+    with pytest.raises(UsageError, match="doubtful: soften needs max_doubt"):
+        Project.open(make_experiment(pairs={"doubtful": "soften"}))
 
 
 def test_iteration_that_leaves_out_all_bad_cases_ends_the_loop_as_one_without_any_does(loop):

@@ -23,11 +23,12 @@ def given_answers(view: View) -> "pl.DataFrame | None":
 
 
 def trusted(view: View) -> "tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]":
-    """(bad cases, similar cases, row_ids of those that `pairs.max_doubt` leaves out)."""
+    """(bad cases, similar cases, row_ids of those that `pairs.doubtful` leaves out)."""
     from apt_assets.method.doubt import leave_out
 
-    doubtful = view.read("doubtful_golds", "doubtful")
-    return leave_out(view.read("bad_cases"), view.read("neighbors"), doubtful, view.settings.pairs.max_doubt)
+    settings, doubtful = view.settings.pairs, view.read("doubtful_golds", "doubtful")
+    most = settings.max_doubt if settings.doubtful == "leave_out" else None
+    return leave_out(view.read("bad_cases"), view.read("neighbors"), doubtful, most)
 
 
 def work(view: View) -> dict[str, int]:
@@ -52,6 +53,7 @@ def work(view: View) -> dict[str, int]:
     settings=[
         "assessor.bad_below",
         "pairs.max_doubt",
+        "pairs.doubtful",
         "pairs.replay",
         "pairs.replay_share",
         "pairs.counterfactual",
@@ -77,6 +79,7 @@ def work(view: View) -> dict[str, int]:
             "domain_dataset.answer",
         ],
         "grade": ["bad_cases.grade", "neighbors.answer", "eval_predictions.grade"],
+        "weight": ["doubtful_golds.doubt"],
     },
     work=work,
     group="5_training",
@@ -85,10 +88,11 @@ def work(view: View) -> dict[str, int]:
 def preference_pairs(step: Step) -> None:
     """What is trained on: chosen = gold, rejected = the policy's own answer, or the one that came with the row
     (`pairs.rejected`), for the bad cases and for the similar cases, which the policy answers here. A similar case
-    answered right may get a wrong answer to reject. Bad cases whose gold is too doubtful (`pairs.max_doubt`) are left
-    out, with their similar cases. Replay rows, trained by their NLL only, are questions answered
-    right, or any other training rows: see `pairs.replay`.
+    answered right may get a wrong answer to reject. Where a gold is too doubtful (`pairs.max_doubt`), a bad case is
+    left out, with its similar cases, or its pair counts less in training. Replay rows, trained by their NLL only, are
+    questions answered right, or any other training rows: see `pairs.replay`.
     """
+    from apt_assets.method.doubt import soften
     from apt_assets.method.pairing import build_pairs, with_replay_from_pool
 
     (cases, similar, out), share = trusted(step), step.settings.pairs.replay_share
@@ -109,13 +113,20 @@ def preference_pairs(step: Step) -> None:
         train, seed = step.read("domain_dataset", "train"), step.settings.mining.seed
         train = train.join(out, on="row_id", how="anti", maintain_order="left")
         pairs = with_replay_from_pool(pairs, train, [answered, mined], share, step.iteration, seed)
+    most = step.settings.pairs.max_doubt
+    if step.settings.pairs.doubtful == "soften":
+        pairs = soften(pairs, step.read("doubtful_golds", "doubtful"), most)
+    softened = pairs.filter(pairs["weight"] < 1).height
     step.write(pairs)
-    step.write(pairs.select("prompt", "chosen", "rejected"), "training_pairs")
-    step.facts.update(rows=pairs.height, bad_cases=cases.height, left_out=out.height)
+    step.write(pairs.select("prompt", "chosen", "rejected", "weight"), "training_pairs")
+    step.facts.update(rows=pairs.height, bad_cases=cases.height, left_out=out.height, softened=softened)
+    too_doubtful = f"since their golds are more doubtful than pairs.max_doubt = {most}"
     if out.height:
         doubtful = step.read("bad_cases").height - cases.height
         step.tell(
-            f"{doubtful} of {doubtful + cases.height} bad cases are left out, since their golds are more doubtful than "
-            f"pairs.max_doubt = {step.settings.pairs.max_doubt:g}, and with them {out.height - doubtful} similar cases"
+            f"{doubtful} of {doubtful + cases.height} bad cases are left out, {too_doubtful}, and with them "
+            f"{out.height - doubtful} similar cases"
         )
+    if softened:
+        step.tell(f"{softened} of {pairs.height} pairs count less in training, {too_doubtful}")
     step.facts["kinds"] = dict(pairs["kind"].value_counts().sort("kind").iter_rows())

@@ -23,7 +23,7 @@ from resources.assessors.labels import normalise_answer
 NEIGHBOURS = 10
 PRIOR = 0.3  # of a vote for each of the two candidates
 DOUBTFUL = 0.9  # what is shown as such
-DECIMALS = 4  # of votes, so that they do not depend on the order in which they are added
+DECIMALS = 4  # of votes and weights, so that they do not depend on the order in which something is added
 
 
 def doubts(cases: pl.DataFrame, train: pl.DataFrame, near: pl.DataFrame, log_probs: pl.DataFrame) -> pl.DataFrame:
@@ -109,3 +109,18 @@ def leave_out(
         similar.join(gone, on="row_id", how="anti", maintain_order="left"),
         pl.concat([over, gone.select("row_id")]),
     )
+
+
+def soften(pairs: pl.DataFrame, doubtful: pl.DataFrame, max_doubt: float) -> pl.DataFrame:
+    """The pairs with less weight for golds of more doubt: (1 - doubt) / (1 - max_doubt), from 1 down to 0.
+
+    1 - doubt is how probable it is that the gold is right, so with a max_doubt of 0 each pair counts by that:
+    importance reweighting for noisy labels (Liu and Tao 2016, arXiv 1411.7718). Not the other way round, as a flipped
+    preference would be: that the gold is wrong does not say that the policy was right.
+
+    pairs: PreferencePairs. doubtful: DoubtfulGolds.
+    """
+    over = doubtful.filter(pl.col("doubt") > max_doubt)
+    less = over.select("row_id", ((1 - pl.col("doubt")) / (1 - max_doubt)).round(DECIMALS).alias("less"))
+    found = pairs.join(less, on="row_id", how="left", maintain_order="left")
+    return found.with_columns(weight=pl.coalesce("less", "weight")).drop("less")

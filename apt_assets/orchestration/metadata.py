@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 ROWS, CHARACTERS = 8, 120  # of a preview
-ORIGIN = ("kind", "prompt", "chosen", "rejected", "grade", "case", "rank", "similarity")
+ORIGIN = ("kind", "prompt", "chosen", "rejected", "grade", "weight", "case", "rank", "similarity")
 
 
 def metadata(

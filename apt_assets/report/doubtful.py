@@ -21,9 +21,9 @@ COLUMNS = {
 
 
 def doubtful_golds(look: ProjectLook, key: str) -> dict[str, Any] | None:
-    """{cases, over, left_out, rows} of an iteration: how many bad cases there are, how many of more doubt than
-    DOUBTFUL, and how many `pairs.max_doubt` left out, by the pairs that are there; rows: the SHOWN most doubtful, with
-    the line on which each stands now. None: they were not ranked."""
+    """{cases, over, left_out, softened, rows} of an iteration: how many bad cases there are, how many of more doubt
+    than DOUBTFUL, how many `pairs.max_doubt` left out, and how many pairs it softened, by the pairs that are there;
+    rows: the SHOWN most doubtful, with the line on which each stands now. None: they were not ranked."""
     import polars as pl
 
     from apt_assets.method.doubt import DOUBTFUL
@@ -39,7 +39,9 @@ def doubtful_golds(look: ProjectLook, key: str) -> dict[str, Any] | None:
         lines = with_lines(look.project, origin.join(rows, on="row_id", how="semi")).select("row_id", "file", "line")
         rows = rows.join(lines, on="row_id", how="left", maintain_order="left")
     over = ranked.filter(pl.col("doubt") > DOUBTFUL).height
-    return {"cases": ranked.height, "over": over, "left_out": ranked.height - kept, "rows": rows.to_dicts()}
+    softened = pairs.facts.get("softened", 0) if pairs else 0
+    counts = {"cases": ranked.height, "over": over, "left_out": ranked.height - kept, "softened": softened}
+    return {**counts, "rows": rows.to_dicts()}
 
 
 def section(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -51,7 +53,8 @@ def counts(its: dict[str, Any]) -> str:
     from apt_assets.method.doubt import DOUBTFUL
 
     left_out = f"; {its['left_out']} are left out of the pairs" if its["left_out"] else ""
-    return f"{its['over']} of {its['cases']} bad cases have a doubt over {DOUBTFUL:g}{left_out}"
+    softened = f"; {its['softened']} pairs count less in training" if its["softened"] else ""
+    return f"{its['over']} of {its['cases']} bad cases have a doubt over {DOUBTFUL:g}{left_out}{softened}"
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
