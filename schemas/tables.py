@@ -94,9 +94,10 @@ class BadCases(Predictions):
 
 
 class DoubtfulGolds(Table):
-    """Bad cases by how doubtful their gold is, most doubtful first (apt_assets/method/doubt.py)."""
+    """What was answered wrong, by how doubtful its gold is, most doubtful first (apt_assets/method/doubt.py)."""
 
     row_id: str = row_id(unique=True)
+    kind: str = pa.Field(isin=["bad_case", "similar"], description="a bad case, or a similar case of one")
     prompt: str = pa.Field(description="the question")
     answer: str = pa.Field(description="gold answer")
     prediction: str = pa.Field(description="the policy's answer")
@@ -243,6 +244,7 @@ TABLES: dict[str, type[Table]] = {
     "eval_predictions": Predictions,
     "bad_cases": BadCases,
     "neighbors": Neighbors,
+    "similar_predictions": Predictions,
     "doubtful": DoubtfulGolds,
     "preference_pairs": PreferencePairs,
     "training_pairs": TrainingPairs,

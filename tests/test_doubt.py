@@ -12,7 +12,7 @@ import pytest
 import apt_assets.assets.order  # noqa: F401 - declares the stages
 from apt_assets.engine.execute import NothingToDo, run_stage
 from apt_assets.loop.work import work_of
-from apt_assets.method.doubt import PRIOR, doubts, heard, leave_out, soften
+from apt_assets.method.doubt import PRIOR, answered_wrong, doubts, heard, leave_out, soften
 from apt_assets.method.pairing import as_pairs
 from apt_assets.method.splits import row_id
 from apt_assets.project import Project
@@ -50,6 +50,7 @@ def found(train, said, near, log_probs=None):
     given, scored = log_probs or {}, heard(asked, train).select("row_id", "prompt").rows()
     columns = {"row_id": pl.String, "log_prob_gold": pl.Float64, "log_prob_prediction": pl.Float64}
     rows = [(row, *given.get(prompt, [-1.0, -1.0])) for row, prompt in scored]
+    asked = asked.with_columns(kind=pl.lit("bad_case"))
     return DoubtfulGolds.validate(doubts(asked, train, near, pl.DataFrame(rows, columns, orient="row")))
 
 
@@ -147,6 +148,17 @@ def test_doubtful_case_goes_with_what_was_found_as_similar_to_it_and_nothing_els
     assert (kept.height, near.height, out.height) == (2, 3, 0)
 
 
+def test_doubtful_similar_case_goes_alone_and_each_row_once():
+    train = examples(("one", "gold"), ("two", "silver"))
+    asked = cases(train, {"one": "?", "two": "?"})
+    similar = similar_to(("one", "like one"), ("two", "like two"), ("two", "like two too"))
+    doubts_of = {"one": 0.95, "like one": 0.97, "two": 0.2, "like two": 0.92, "like two too": 0.3}
+    doubtful = pl.DataFrame({"row_id": [row_id(one) for one in doubts_of], "doubt": list(doubts_of.values())})
+    kept, near, out = leave_out(asked, similar, doubtful, 0.9)
+    assert (kept["prompt"].to_list(), near["prompt"].to_list()) == (["two"], ["like two too"])
+    assert sorted(out["row_id"]) == sorted(row_id(one) for one in ("one", "like one", "like two"))
+
+
 def test_pair_counts_less_the_more_doubtful_its_gold_is_beyond_the_threshold():
     questions = ("sure", "at it", "over it", "hopeless", "not ranked")
     asked = cases(examples(*((one, "gold") for one in questions)), dict.fromkeys(questions, "?"))
@@ -162,7 +174,9 @@ def test_pair_counts_less_the_more_doubtful_its_gold_is_beyond_the_threshold():
 
 # -- in the loop ---------------------------------------------------------------------------------------
 
-BEFORE = ("domain_dataset", "retrieval_index", "policy", "eval_predictions", "bad_cases", "neighbors")
+BEFORE = (
+    "domain_dataset", "retrieval_index", "policy", "eval_predictions", "bad_cases", "neighbors", "similar_predictions"
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +206,7 @@ def loop(make_experiment, tmp_path, talker, said):
         sections = {
             "policy": {"model": str(talker)},
             "retrieval": {"per_case": 2},
-            "mining": {"questions": None},
+            "mining": {"questions": 25},
         } | sections
         return Loop(Project.open(make_experiment(**sections)))
 
@@ -218,10 +232,16 @@ class Loop:
         return [name for name, outcome in self.outcomes.items() if outcome.status == "computed"]
 
 
-def test_every_bad_case_has_a_doubt_and_those_are_scored_once_in_which_the_policy_is_heard_as_planned(loop):
+def wrong_of(made):
+    return answered_wrong(made.read("bad_cases"), made.read("similar_predictions"), 4)
+
+
+def test_all_that_was_answered_wrong_has_a_doubt_and_is_scored_once_if_the_policy_is_heard_as_planned(loop):
     made = loop()
-    ranked, bad = made.read("doubtful_golds", "doubtful"), made.read("bad_cases")
-    assert sorted(ranked["row_id"]) == sorted(bad["row_id"])
+    ranked, bad = made.read("doubtful_golds", "doubtful"), wrong_of(made)
+    assert set(ranked["kind"]) == {"bad_case", "similar"}
+    assert sorted(ranked.select("row_id", "kind").rows()) == sorted(bad.select("row_id", "kind").rows())
+    assert set(made.read("bad_cases")["row_id"]) == set(ranked.filter(pl.col("kind") == "bad_case")["row_id"])
     assert ranked["doubt"].is_sorted(descending=True)
     assert (ranked["votes"] + ranked["votes_other"] > 0).all()
     asked = ranked.drop_nulls("log_prob_gold")
@@ -255,12 +275,15 @@ def test_log_probabilities_are_those_of_the_model_itself_read_as_far_as_it_may_g
 def test_max_doubt_leaves_doubtful_cases_out_and_neither_answers_nor_scores_anything_again(loop):
     all_of_them = loop()
     ranked = all_of_them.read("doubtful_golds", "doubtful")
-    most = ranked["doubt"][ranked.height // 2]
-    gone = set(ranked.filter(pl.col("doubt") > most)["row_id"])
-    similar = all_of_them.read("neighbors")
-    near = set(similar.filter(pl.col("case_id").is_in(list(gone)))["row_id"])
+    most = ranked.filter(pl.col("kind") == "similar")["doubt"].max() - 1e-6
+    doubted = set(ranked.filter(pl.col("doubt") > most)["row_id"])
+    bad, similar = all_of_them.read("bad_cases"), all_of_them.read("neighbors")
+    gone = doubted & set(bad["row_id"])
+    along = set(similar.filter(pl.col("case_id").is_in(list(gone)))["row_id"])
+    near = along | (doubted - gone)
     assert gone
-    assert near
+    assert along - doubted
+    assert doubted - gone
     for replay in ("answered_right", "pool"):
         pairs = {"max_doubt": most, "replay": replay, "replay_share": None}
         fewer = loop(pairs=pairs)
@@ -268,11 +291,11 @@ def test_max_doubt_leaves_doubtful_cases_out_and_neither_answers_nor_scores_anyt
         assert not {n["computed"] for n in fewer.outcomes["preference_pairs"].manifest.work.values()} - {0}
         assert not (gone | near) & set(fewer.read("preference_pairs")["row_id"]), "nor do they come back as replay"
         own = fewer.read("preference_pairs").filter(pl.col("kind") == "bad_case")
-        assert len(own) == ranked.height - len(gone)
+        assert len(own) == bad.height - len(gone)
         facts = fewer.outcomes["preference_pairs"].manifest.facts
         assert (facts["bad_cases"], facts["left_out"]) == (len(own), len(gone | near))
-        assert any(f"{len(gone)} of {ranked.height} bad cases are left out" in line for line in fewer.lines)
-        assert any(f"and with them {len(near)} similar cases" in line for line in fewer.lines)
+        said = f"{len(gone)} of {bad.height} bad cases and {len(near)} similar cases are left out, since their golds"
+        assert any(said in line for line in fewer.lines)
 
 
 def test_softened_pairs_are_all_there_and_weigh_less_and_nothing_is_answered_or_scored_again(loop):
@@ -339,10 +362,10 @@ def test_report_names_the_most_doubtful_golds_and_the_lines_to_correct(loop, tmp
     landed = (made.project.landing / "colours.jsonl").read_text().splitlines()
     for row in found["rows"]:
         assert json.loads(landed[row["line"] - 1]) == {"prompt": row["prompt"], "answer": row["answer"]}
-    out = ranked.filter(pl.col("doubt") > 0.5).height
-    assert (found["cases"], found["left_out"]) == (ranked.height, out)
+    out = made.outcomes["preference_pairs"].manifest.facts["left_out"]
+    assert (found["ranked"], found["left_out"]) == (ranked.height, out)
     page = (tmp_path / "report.html").read_text()
-    assert f"of {ranked.height} bad cases have a doubt over 0.9; {out} are left out of the pairs" in page
+    assert f"of {ranked.height} golds have a doubt over 0.9; {out} rows are left out of the pairs" in page
     assert escape(ranked["answer"][0]) in page
 
 

@@ -44,7 +44,7 @@ def test_every_long_part_of_an_iteration_tells_how_far_it_is_up_to_its_end(proje
     ended = {(at.stage, at.unit) for at in recorded.parts if at.done == at.total > 0}
     assert {
         ("base_scores", "answers"), ("base_scores", "items"), ("retrieval_index", "texts"),
-        ("eval_predictions", "answers"), ("preference_pairs", "answers"), ("adapter_checkpoint", "pairs"),
+        ("eval_predictions", "answers"), ("similar_predictions", "answers"), ("adapter_checkpoint", "pairs"),
         ("adapter_checkpoint", "steps"), ("benchmark_scores", "answers"), ("benchmark_scores", "items"),
     } <= ended  # fmt: skip
     assert all(0 <= at.done <= at.total for at in recorded.parts)
@@ -58,7 +58,7 @@ def test_full_loop_trains_two_iterations_then_reuses_everything(project):
     again, lines = run(project, 2)
     assert again.passed
     assert again.computed == []
-    assert len(again.reused) == len(result.computed) + len(result.reused) == 29
+    assert len(again.reused) == len(result.computed) + len(result.reused) == 31
     assert lines == []
 
 
