@@ -19,7 +19,7 @@ from apt_assets.project import Project
 from apt_assets.report.page import write_report
 from apt_assets.report.show import rows_of
 from apt_assets.settings.experiment import UsageError
-from benchmarks.doubt import noisy
+from benchmarks.doubt import noisy, of_iteration, report
 from resources.model.policy import load_policy
 from resources.store.tables import read_table
 from schemas.tables import BadCases, DoubtfulGolds, Examples, Neighbors, PreferencePairs
@@ -388,3 +388,20 @@ def test_planted_golds_are_wrong_in_training_rows_alone_and_a_larger_share_holds
         assert all(row["metadata"]["gold"] == clean[row["prompt"]] for row in noise)
         planted.append({(row["prompt"], row["answer"]) for row in wrong})
     assert planted[0] < planted[1]
+
+
+def test_where_planted_golds_went_is_told_of_each_kind_and_by_weight(loop):
+    made = loop(pairs={"max_doubt": 0.2, "doubtful": "soften"})
+    ranked, pairs = made.read("doubtful_golds", "doubtful"), made.read("preference_pairs")
+    planted = {ranked["row_id"][0], *ranked.filter(pl.col("kind") == "similar")["row_id"]}
+    found = of_iteration(made.project, "0001", planted)
+    of_planted = pairs.filter(pl.col("row_id").is_in(list(planted)))
+    less = [rows.filter(pl.col("weight") < 1).height for rows in (pairs, of_planted)]
+    assert found["planted"]["softened"] == less
+    assert 0 < less[1] < less[0] < pairs.height
+    assert found["weight"] == pytest.approx(of_planted["weight"].sum() / pairs["weight"].sum())
+    bad = ranked.filter(pl.col("kind") == "bad_case")
+    assert found["planted"]["bad cases"] == [bad.height, len(planted & set(bad["row_id"]))]
+    assert (found["similar"]["average_precision"], found["similar"]["found"]) == (1.0, 1.0), "all of them are planted"
+    text = report({"a domain": {"rows": len(planted), "arms": {"soft": {"0001": [found]}}}})
+    assert f"{less[1]} of {less[0]} ({less[1] / less[0]:.0%})" in text

@@ -13,7 +13,7 @@ CASE = ("row_id", "prompt", "answer", "prediction", "grade")  # taken over
 
 
 def of_cases(*columns: str) -> list[str]:
-    return [f"{stage}.{column}" for stage in ("bad_cases", "similar_predictions") for column in columns]
+    return [f"{source}.{column}" for source in ("bad_cases", "similar_predictions") for column in columns]
 
 
 NEAR = [*of_cases("prompt", "answer", "also"), "retrieval_index.check", "domain_dataset.answer", "domain_dataset.also"]
