@@ -5,7 +5,7 @@
 Lands the ICD-10 rows of benchmarks/evidence.py with a share of the training golds replaced by another label, drawn at
 random; validation and test stay as they are. Runs experiments/studies/doubt.yaml on them, then reads in the store, by
 iteration and arm, where the planted golds went and where they stand in the ranking of doubtful_golds. Writes
-benchmarks/results/doubt.json. An hour and a half of two cores; stopped, it goes on where it was.
+benchmarks/results/doubt.json. Some two hours of two cores; stopped, it goes on where it was.
 
     planted            of mined rows, bad cases, pairs by kind, bad cases that were left out, and pairs that were
                        softened: [rows, planted ones]
