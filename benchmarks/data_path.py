@@ -36,7 +36,7 @@ from apt_assets.engine.stage import STAGES
 from apt_assets.engine.view import View
 from apt_assets.landing.land import land_files
 from apt_assets.loop.work import work_of
-from apt_assets.method.doubt import doubts
+from apt_assets.method.doubt import answered_wrong, doubts
 from apt_assets.project import Project
 from apt_assets.rows.answers import answer_keys, answer_rows
 from apt_assets.rows.policy import adapter_of
@@ -202,11 +202,16 @@ def measure(rows: int) -> dict[str, Any]:
         train = read_table(store.open(domain) / "train.parquet")
         bad = read_table(store.open(cases) / "bad_cases.parquet")
         make_up(project, "neighbors", neighbors_of(bad, train))
+        run("similar_predictions")
+        similar = project.planner().stage(KEY, "similar_predictions").manifest
+        assert similar is not None
+        answered = read_table(store.open(similar) / "similar_predictions.parquet")
+        wrong = answered_wrong(bad, answered, project.experiment.assessor.bad_below)
         nearest: dict[str, Any] = {"case_id": pl.String, "row_id": pl.String, "similarity": pl.Float64}
-        weighed = bad.select("row_id", log_prob_gold=pl.lit(-1.0), log_prob_prediction=pl.lit(-1.0))
-        make_up(project, "doubtful_golds", doubts(bad, train, pl.DataFrame(schema=nearest), weighed))
+        weighed = wrong.select("row_id", log_prob_gold=pl.lit(-1.0), log_prob_prediction=pl.lit(-1.0))
+        make_up(project, "doubtful_golds", doubts(wrong, train, pl.DataFrame(schema=nearest), weighed))
         asked = train.height
-        del train, bad
+        del train, bad, answered, wrong
         run("preference_pairs")
         with timed("plan, up to date"):
             plan(project)

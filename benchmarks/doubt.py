@@ -1,15 +1,17 @@
-"""Do wrong golds gather among bad cases, are they found, and what is won by leaving them out?
+"""Do wrong golds gather among bad cases, are they found, and what is won by leaving them out or softening them?
 
     python -m benchmarks.doubt [--home FOLDER] [--jobs 2] [STUDY.yaml]
 
 Lands the ICD-10 rows of benchmarks/evidence.py with a share of the training golds replaced by another label, drawn at
 random; validation and test stay as they are. Runs experiments/studies/doubt.yaml on them, then reads in the store, by
 iteration and arm, where the planted golds went and where they stand in the ranking of doubtful_golds. Writes
-benchmarks/results/doubt.json. An hour and a half of two cores; stopped, it goes on where it was.
+benchmarks/results/doubt.json. Some two hours of two cores; stopped, it goes on where it was.
 
-    planted            of mined rows, bad cases, pairs by kind, and bad cases that were left out: [rows, planted ones]
-    average_precision  of the ranking of bad cases; found: share of planted ones among as many of the first as there are
-    over               threshold -> bad cases with more doubt: [rows, planted ones]
+    planted            of mined rows, bad cases, pairs by kind, bad cases that were left out, and pairs that were
+                       softened: [rows, planted ones]
+    weight             of planted ones, as a share of that of all pairs
+    bad_case, similar  how well each kind was ranked. average_precision; found: share of planted ones among as many of
+                       the first as there are; over: threshold -> those with more doubt: [rows, planted ones]
 """
 
 import argparse
@@ -38,6 +40,7 @@ from resources.store.tables import read_table
 
 STUDIES = REPOSITORY / "experiments" / "studies"
 NOISE = {"icd10-noise-05": 0.05, "icd10-noise-10": 0.10}  # domain -> share of training golds that are wrong
+KINDS = ("bad_case", "similar")  # whose golds are ranked
 THRESHOLDS = (0.7, 0.8, 0.9, 0.95)
 RESULTS = evidence.RESULTS / "doubt.json"
 
@@ -120,13 +123,23 @@ def of_iteration(project: Project, key: str, planted: Set[str]) -> dict[str, Any
         return found.with_columns(planted=pl.col("row_id").is_in(list(planted)))
 
     pairs, ranked = rows("preference_pairs"), rows("doubtful_golds", "doubtful")
-    most = project.experiment.pairs.max_doubt
-    own = {"mined": rows("eval_predictions"), "bad cases": ranked}
+    settings = project.experiment.pairs
+    most = settings.max_doubt if settings.doubtful == "leave_out" else None
+    own = {"mined": rows("eval_predictions"), "bad cases": ranked.filter(pl.col("kind") == "bad_case")}
     own |= {f"pairs, {kind}": pairs.filter(pl.col("kind") == kind) for kind in ("bad_case", "similar", "replay")}
     own["left out"] = ranked.filter(pl.col("doubt") > (1.0 if most is None else most))
-    wrong = ranked["planted"].sum()
+    own["softened"] = pairs.filter(pl.col("weight") < 1)
     return {
         "planted": {name: counts(its) for name, its in own.items()},
+        "weight": pairs.filter("planted")["weight"].sum() / pairs["weight"].sum() if pairs.height else None,
+        **{kind: quality(ranked.filter(pl.col("kind") == kind)) for kind in KINDS},
+    }
+
+
+def quality(ranked: pl.DataFrame) -> dict[str, Any]:
+    """How well planted golds are found among these DoubtfulGolds."""
+    wrong = ranked["planted"].sum()
+    return {
         "average_precision": float(average_precision_score(ranked["planted"], ranked["doubt"])) if wrong else None,
         "found": ranked["planted"].head(wrong).sum() / wrong if wrong else None,
         "over": {str(most): counts(ranked.filter(pl.col("doubt") > most)) for most in THRESHOLDS},
@@ -148,18 +161,21 @@ def report(found: dict[str, Any]) -> str:
         went, ranking = [], []
         for arm, by_iteration in its["arms"].items():
             for key, seeds in by_iteration.items():
-                went.append([arm, key, *(share(seeds, "planted", name) for name in seeds[0]["planted"])])
-                over = (share(seeds, "over", name) for name in seeds[0]["over"])
-                ranking.append([arm, key, *(mean(seeds, name) for name in ("average_precision", "found")), *over])
-        first = next(iter(next(iter(its["arms"].values())).values()))[0]
-        lines.append(table(("arm", "iteration", *first["planted"]), went))
-        over = (f"doubt over {most}" for most in first["over"])
-        lines.append("\n" + table(("arm", "iteration", "average precision", "found", *over), ranking))
+                counted = [seed["planted"] for seed in seeds]
+                went.append([arm, key, *(share(counted, name) for name in counted[0]), mean(seeds, "weight")])
+                for kind in KINDS:
+                    ranked = [seed[kind] for seed in seeds]
+                    over = (share([one["over"] for one in ranked], str(most)) for most in THRESHOLDS)
+                    means = (mean(ranked, name) for name in ("average_precision", "found"))
+                    ranking.append([arm, key, kind, *means, *over])
+        lines.append(table(("arm", "iteration", *counted[0], "of all weight"), went))
+        over = (f"doubt over {most}" for most in THRESHOLDS)
+        lines.append("\n" + table(("arm", "iteration", "kind", "average precision", "found", *over), ranking))
     return "\n".join(lines)
 
 
-def share(seeds: list[dict[str, Any]], part: str, name: str) -> str:
-    rows, planted = (sum(seed[part][name][n] for seed in seeds) for n in (0, 1))
+def share(seeds: list[dict[str, list[int]]], name: str) -> str:
+    rows, planted = (sum(seed[name][n] for seed in seeds) for n in (0, 1))
     return f"{planted} of {rows} ({planted / rows:.0%})" if rows else "-"
 
 

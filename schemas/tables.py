@@ -17,6 +17,7 @@ REJECTED = (
     "gold, a sampled answer or that one; of a replay row the gold"
 )
 PER_TOKEN = "nats per token, as far as policy.max_new_tokens; null: not asked, as what it said is no label"
+WEIGHT = "what its loss is multiplied by, 0-1; below 1 where its gold is doubtful (pairs.doubtful)"
 ROW_ID = "16 hex digits, identity of the question"
 
 
@@ -93,9 +94,10 @@ class BadCases(Predictions):
 
 
 class DoubtfulGolds(Table):
-    """Bad cases by how doubtful their gold is, most doubtful first (apt_assets/method/doubt.py)."""
+    """What was answered wrong, by how doubtful its gold is, most doubtful first (apt_assets/method/doubt.py)."""
 
     row_id: str = row_id(unique=True)
+    kind: str = pa.Field(isin=["bad_case", "similar"], description="a bad case, or a similar case of one")
     prompt: str = pa.Field(description="the question")
     answer: str = pa.Field(description="gold answer")
     prediction: str = pa.Field(description="the policy's answer")
@@ -146,14 +148,17 @@ class PreferencePairs(Table):
         description="of `rejected`, null if that came with the row; of a replay row of the answer, null if the policy "
         f"was not asked. {GRADE}",
     )
+    weight: float = pa.Field(ge=0, le=1, description=WEIGHT)
 
 
 class TrainingPairs(Table):
-    """What the trainer reads of the preference pairs, in their order: a new grade or case trains nothing anew."""
+    """What the trainer reads of the preference pairs, in their order: a new grade or case trains nothing anew, nor does
+    a new doubt that softens nothing."""
 
     prompt: str = pa.Field(description="the question")
     chosen: str = pa.Field(description="gold answer")
     rejected: str = pa.Field(description=REJECTED)
+    weight: float = pa.Field(ge=0, le=1, description=WEIGHT)
 
 
 class DomainItems(Predictions):
@@ -212,7 +217,10 @@ class TrainingLog(Table):
     """What TRL logged, one row per optimiser step that it logged."""
 
     step: int = pa.Field(ge=1, description="optimiser step")
-    loss: float = pa.Field(description="DPO + NLL, or NLL alone by training.objective, and the weighted anchor, nats")
+    loss: float = pa.Field(
+        description="DPO + NLL, or NLL alone by training.objective, of pairs that count alike, and the weighted "
+        "anchor, nats"
+    )
     margin: float = pa.Field(nullable=True, description="reward of chosen minus rejected, beta * nats; null: sft")
     reward_accuracy: float = pa.Field(
         nullable=True, ge=0, le=1, description="share of pairs with a positive margin; null: sft"
@@ -236,6 +244,7 @@ TABLES: dict[str, type[Table]] = {
     "eval_predictions": Predictions,
     "bad_cases": BadCases,
     "neighbors": Neighbors,
+    "similar_predictions": Predictions,
     "doubtful": DoubtfulGolds,
     "preference_pairs": PreferencePairs,
     "training_pairs": TrainingPairs,

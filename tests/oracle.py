@@ -125,9 +125,16 @@ def neighbors(inputs, settings, outside, code, fill):
     return {"neighbors.parquet": [[p, train[p]] for p in sorted(found) if p in train]}
 
 
+def similar_predictions(inputs, settings, outside, code, fill):
+    similar = inputs["neighbors"]["neighbors.parquet"]
+    return {"similar_predictions.parquet": ask(inputs["policy"], settings, code, similar, fill)}
+
+
 def doubtful_golds(inputs, settings, outside, code, fill):
     index, train = inputs["retrieval_index"]["index.json"], dict(inputs["domain_dataset/train.parquet"])
-    cases = [row[:3] for row in inputs["bad_cases"]["bad_cases.parquet"]]
+    similar = inputs["similar_predictions"]["similar_predictions.parquet"]
+    wrong = [row for row in similar if row[3] < settings["assessor.bad_below"]]
+    cases = [row[:3] for row in [*inputs["bad_cases"]["bad_cases.parquet"], *wrong]]
     context = [inputs["policy"], settings["policy.max_new_tokens"], code["weigh"]]
     weighed = fill("likelihoods", context, cases, lambda case: small([*context, case], 5))
     doubts = {}
@@ -140,10 +147,10 @@ def doubtful_golds(inputs, settings, outside, code, fill):
 def preference_pairs(inputs, settings, outside, code, fill):
     doubts, most = inputs["doubtful_golds"]["doubtful.parquet"], settings["pairs.max_doubt"]
     out = {prompt for prompt, doubt in doubts.items() if most is not None and doubt > most}
-    similar = ask(inputs["policy"], settings, code, inputs["neighbors"]["neighbors.parquet"], fill)
+    similar = inputs["similar_predictions"]["similar_predictions.parquet"]
     bad = [row for row in inputs["bad_cases"]["bad_cases.parquet"] if row[0] not in out]
     below = settings["assessor.bad_below"]
-    wrong = [row for row in similar if row[3] < below]
+    wrong = [row for row in similar if row[3] < below and row[0] not in out]
     use_given = settings["pairs.rejected"] == "given"
     given = dict(inputs["domain_dataset/rejected_answers.parquet"]) if use_given else {}
     right = [row[:2] for row in similar if row[3] >= below]
@@ -269,14 +276,15 @@ def promoted_adapter(inputs, settings, outside, code, fill):
 
 FUNCTIONS = {f.__name__: f for f in (
     heldout_rows, base_scores, anchor_texts, domain_dataset, retrieval_index, policy, eval_predictions, bad_cases,
-    neighbors, doubtful_golds, preference_pairs, screened_texts, adapter_checkpoint, benchmark_scores, gate,
-    promoted_adapter,
+    neighbors, similar_predictions, doubtful_golds, preference_pairs, screened_texts, adapter_checkpoint,
+    benchmark_scores, gate, promoted_adapter,
 )}  # fmt: skip
 # Which pieces of code each stage can reach.
 CODE = {
     "base_scores": ("generate", "grade", "score"),
     "benchmark_scores": ("generate", "grade", "score"),
     "eval_predictions": ("generate", "grade"),
+    "similar_predictions": ("generate", "grade"),
     "preference_pairs": ("generate", "grade"),
     "bad_cases": ("select",),
     "doubtful_golds": ("weigh",),

@@ -271,14 +271,11 @@ def test_new_stage_is_planned_and_computed_in_its_place_and_pairs_are_of_what_it
     copy.edit(
         "apt_assets/assets/preference_pairs.py",
         ('view.read("neighbors")', 'view.read("close_neighbors", "neighbors")'),
-        ('        "neighbors",\n        "policy",\n', '        "close_neighbors",\n        "policy",\n'),
+        ('        "neighbors",\n', '        "close_neighbors",\n'),
         ('"neighbors.row_id"', '"close_neighbors.row_id"'),
         ('"neighbors.case_id"', '"close_neighbors.case_id"'),
         ('["bad_cases.prompt", "neighbors.prompt"', '["bad_cases.prompt", "close_neighbors.prompt"'),
         ('["bad_cases.answer", "neighbors.answer"', '["bad_cases.answer", "close_neighbors.answer"'),
-        ('            "neighbors.prompt",\n            "neighbors.answer",\n',
-         '            "close_neighbors.prompt",\n            "close_neighbors.answer",\n'),
-        ('["bad_cases.grade", "neighbors.answer"', '["bad_cases.grade", "close_neighbors.answer"'),
     )  # fmt: skip
     files = ("close_neighbors", "order", "preference_pairs")
     assert copy.touched(original) == {f"apt_assets/assets/{name}.py" for name in files}

@@ -13,8 +13,8 @@ from apt_assets.settings.iterations import BASE
 from schemas.tables import TABLES
 
 MAIN = {name: TABLES[STAGES[name].main_table or name] for name in (
-    "domain_dataset", "retrieval_index", "eval_predictions", "bad_cases", "neighbors", "doubtful_golds",
-    "preference_pairs", "adapter_checkpoint", "benchmark_scores",
+    "domain_dataset", "retrieval_index", "eval_predictions", "bad_cases", "neighbors", "similar_predictions",
+    "doubtful_golds", "preference_pairs", "adapter_checkpoint", "benchmark_scores",
 )}  # fmt: skip
 
 

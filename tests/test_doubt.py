@@ -12,15 +12,17 @@ import pytest
 import apt_assets.assets.order  # noqa: F401 - declares the stages
 from apt_assets.engine.execute import NothingToDo, run_stage
 from apt_assets.loop.work import work_of
-from apt_assets.method.doubt import PRIOR, doubts, heard, leave_out
+from apt_assets.method.doubt import PRIOR, answered_wrong, doubts, heard, leave_out, soften
+from apt_assets.method.pairing import as_pairs
 from apt_assets.method.splits import row_id
 from apt_assets.project import Project
 from apt_assets.report.page import write_report
 from apt_assets.report.show import rows_of
-from benchmarks.doubt import noisy
+from apt_assets.settings.experiment import UsageError
+from benchmarks.doubt import noisy, of_iteration, report
 from resources.model.policy import load_policy
 from resources.store.tables import read_table
-from schemas.tables import BadCases, DoubtfulGolds, Examples, Neighbors
+from schemas.tables import BadCases, DoubtfulGolds, Examples, Neighbors, PreferencePairs
 from tests import tiny
 
 
@@ -48,6 +50,7 @@ def found(train, said, near, log_probs=None):
     given, scored = log_probs or {}, heard(asked, train).select("row_id", "prompt").rows()
     columns = {"row_id": pl.String, "log_prob_gold": pl.Float64, "log_prob_prediction": pl.Float64}
     rows = [(row, *given.get(prompt, [-1.0, -1.0])) for row, prompt in scored]
+    asked = asked.with_columns(kind=pl.lit("bad_case"))
     return DoubtfulGolds.validate(doubts(asked, train, near, pl.DataFrame(rows, columns, orient="row")))
 
 
@@ -145,9 +148,35 @@ def test_doubtful_case_goes_with_what_was_found_as_similar_to_it_and_nothing_els
     assert (kept.height, near.height, out.height) == (2, 3, 0)
 
 
+def test_doubtful_similar_case_goes_alone_and_each_row_once():
+    train = examples(("one", "gold"), ("two", "silver"))
+    asked = cases(train, {"one": "?", "two": "?"})
+    similar = similar_to(("one", "like one"), ("two", "like two"), ("two", "like two too"))
+    doubts_of = {"one": 0.95, "like one": 0.97, "two": 0.2, "like two": 0.92, "like two too": 0.3}
+    doubtful = pl.DataFrame({"row_id": [row_id(one) for one in doubts_of], "doubt": list(doubts_of.values())})
+    kept, near, out = leave_out(asked, similar, doubtful, 0.9)
+    assert (kept["prompt"].to_list(), near["prompt"].to_list()) == (["two"], ["like two too"])
+    assert sorted(out["row_id"]) == sorted(row_id(one) for one in ("one", "like one", "like two"))
+
+
+def test_pair_counts_less_the_more_doubtful_its_gold_is_beyond_the_threshold():
+    questions = ("sure", "at it", "over it", "hopeless", "not ranked")
+    asked = cases(examples(*((one, "gold") for one in questions)), dict.fromkeys(questions, "?"))
+    pairs = as_pairs(asked, "bad_case", "prediction")
+    ranked = {"sure": 0.1, "at it": 0.6, "over it": 0.7, "hopeless": 1.0}
+    doubtful = pl.DataFrame({"row_id": [row_id(one) for one in ranked], "doubt": list(ranked.values())})
+    weights = [PreferencePairs.validate(soften(pairs, doubtful, most)) for most in (0.6, 0.0)]
+    of_0_6, of_none = (dict(its.select("prompt", "weight").iter_rows()) for its in weights)
+    assert of_0_6 == {"sure": 1.0, "at it": 1.0, "over it": 0.75, "hopeless": 0.0, "not ranked": 1.0}
+    assert of_none == {"sure": 0.9, "at it": 0.4, "over it": 0.3, "hopeless": 0.0, "not ranked": 1.0}
+    assert weights[0]["row_id"].equals(pairs["row_id"])
+
+
 # -- in the loop ---------------------------------------------------------------------------------------
 
-BEFORE = ("domain_dataset", "retrieval_index", "policy", "eval_predictions", "bad_cases", "neighbors")
+BEFORE = (
+    "domain_dataset", "retrieval_index", "policy", "eval_predictions", "bad_cases", "neighbors", "similar_predictions"
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +206,7 @@ def loop(make_experiment, tmp_path, talker, said):
         sections = {
             "policy": {"model": str(talker)},
             "retrieval": {"per_case": 2},
-            "mining": {"questions": None},
+            "mining": {"questions": 25},
         } | sections
         return Loop(Project.open(make_experiment(**sections)))
 
@@ -203,10 +232,16 @@ class Loop:
         return [name for name, outcome in self.outcomes.items() if outcome.status == "computed"]
 
 
-def test_every_bad_case_has_a_doubt_and_those_are_scored_once_in_which_the_policy_is_heard_as_planned(loop):
+def wrong_of(made):
+    return answered_wrong(made.read("bad_cases"), made.read("similar_predictions"), 4)
+
+
+def test_all_that_was_answered_wrong_has_a_doubt_and_is_scored_once_if_the_policy_is_heard_as_planned(loop):
     made = loop()
-    ranked, bad = made.read("doubtful_golds", "doubtful"), made.read("bad_cases")
-    assert sorted(ranked["row_id"]) == sorted(bad["row_id"])
+    ranked, bad = made.read("doubtful_golds", "doubtful"), wrong_of(made)
+    assert set(ranked["kind"]) == {"bad_case", "similar"}
+    assert sorted(ranked.select("row_id", "kind").rows()) == sorted(bad.select("row_id", "kind").rows())
+    assert set(made.read("bad_cases")["row_id"]) == set(ranked.filter(pl.col("kind") == "bad_case")["row_id"])
     assert ranked["doubt"].is_sorted(descending=True)
     assert (ranked["votes"] + ranked["votes_other"] > 0).all()
     asked = ranked.drop_nulls("log_prob_gold")
@@ -240,12 +275,15 @@ def test_log_probabilities_are_those_of_the_model_itself_read_as_far_as_it_may_g
 def test_max_doubt_leaves_doubtful_cases_out_and_neither_answers_nor_scores_anything_again(loop):
     all_of_them = loop()
     ranked = all_of_them.read("doubtful_golds", "doubtful")
-    most = ranked["doubt"][ranked.height // 2]
-    gone = set(ranked.filter(pl.col("doubt") > most)["row_id"])
-    similar = all_of_them.read("neighbors")
-    near = set(similar.filter(pl.col("case_id").is_in(list(gone)))["row_id"])
+    most = ranked.filter(pl.col("kind") == "similar")["doubt"].max() - 1e-6
+    doubted = set(ranked.filter(pl.col("doubt") > most)["row_id"])
+    bad, similar = all_of_them.read("bad_cases"), all_of_them.read("neighbors")
+    gone = doubted & set(bad["row_id"])
+    along = set(similar.filter(pl.col("case_id").is_in(list(gone)))["row_id"])
+    near = along | (doubted - gone)
     assert gone
-    assert near
+    assert along - doubted
+    assert doubted - gone
     for replay in ("answered_right", "pool"):
         pairs = {"max_doubt": most, "replay": replay, "replay_share": None}
         fewer = loop(pairs=pairs)
@@ -253,11 +291,46 @@ def test_max_doubt_leaves_doubtful_cases_out_and_neither_answers_nor_scores_anyt
         assert not {n["computed"] for n in fewer.outcomes["preference_pairs"].manifest.work.values()} - {0}
         assert not (gone | near) & set(fewer.read("preference_pairs")["row_id"]), "nor do they come back as replay"
         own = fewer.read("preference_pairs").filter(pl.col("kind") == "bad_case")
-        assert len(own) == ranked.height - len(gone)
+        assert len(own) == bad.height - len(gone)
         facts = fewer.outcomes["preference_pairs"].manifest.facts
         assert (facts["bad_cases"], facts["left_out"]) == (len(own), len(gone | near))
-        assert any(f"{len(gone)} of {ranked.height} bad cases are left out" in line for line in fewer.lines)
-        assert any(f"and with them {len(near)} similar cases" in line for line in fewer.lines)
+        said = f"{len(gone)} of {bad.height} bad cases and {len(near)} similar cases are left out, since their golds"
+        assert any(said in line for line in fewer.lines)
+
+
+def test_softened_pairs_are_all_there_and_weigh_less_and_nothing_is_answered_or_scored_again(loop):
+    before = loop()
+    ranked = before.read("doubtful_golds", "doubtful")
+    most = ranked["doubt"][ranked.height // 2]
+    expected = {
+        row: round((1 - doubt) / (1 - most), 4) if doubt > most else 1.0
+        for row, doubt in ranked.select("row_id", "doubt").iter_rows()
+    }
+    softer = loop(pairs={"max_doubt": most, "doubtful": "soften"})
+    assert softer.computed() == ["preference_pairs"]
+    assert not {n["computed"] for n in softer.outcomes["preference_pairs"].manifest.work.values()} - {0}
+    pairs, whole = softer.read("preference_pairs"), before.read("preference_pairs")
+    assert pairs.drop("weight").equals(whole.drop("weight"))
+    assert set(whole["weight"]) == {1.0}
+    assert dict(pairs.select("row_id", "weight").iter_rows()) == {
+        row: pytest.approx(expected.get(row, 1.0), abs=1e-4) for row in whole["row_id"]
+    }
+    less = sum(weight < 1 for weight in expected.values())
+    assert any(f"{less} of {pairs.height} pairs count less in training" in line for line in softer.lines)
+    assert softer.read("preference_pairs", "training_pairs")["weight"].equals(pairs["weight"])
+
+
+def test_threshold_that_softens_nothing_trains_nothing_anew(loop):
+    most = loop().read("doubtful_golds", "doubtful")["doubt"].max()
+    of_each = [loop(pairs=pairs) for pairs in ({}, {"max_doubt": most, "doubtful": "soften"})]
+    one, other = (made.outcomes["preference_pairs"].manifest for made in of_each)
+    assert one.fingerprint != other.fingerprint
+    assert one.files["training_pairs.parquet"] == other.files["training_pairs.parquet"]
+
+
+def test_softening_wants_a_doubt_to_begin_at(make_experiment):
+    with pytest.raises(UsageError, match="doubtful: soften needs max_doubt"):
+        Project.open(make_experiment(pairs={"doubtful": "soften"}))
 
 
 def test_iteration_that_leaves_out_all_bad_cases_ends_the_loop_as_one_without_any_does(loop):
@@ -289,10 +362,10 @@ def test_report_names_the_most_doubtful_golds_and_the_lines_to_correct(loop, tmp
     landed = (made.project.landing / "colours.jsonl").read_text().splitlines()
     for row in found["rows"]:
         assert json.loads(landed[row["line"] - 1]) == {"prompt": row["prompt"], "answer": row["answer"]}
-    out = ranked.filter(pl.col("doubt") > 0.5).height
-    assert (found["cases"], found["left_out"]) == (ranked.height, out)
+    out = made.outcomes["preference_pairs"].manifest.facts["left_out"]
+    assert (found["ranked"], found["left_out"]) == (ranked.height, out)
     page = (tmp_path / "report.html").read_text()
-    assert f"of {ranked.height} bad cases have a doubt over 0.9; {out} are left out of the pairs" in page
+    assert f"of {ranked.height} golds have a doubt over 0.9; {out} rows are left out of the pairs" in page
     assert escape(ranked["answer"][0]) in page
 
 
@@ -315,3 +388,20 @@ def test_planted_golds_are_wrong_in_training_rows_alone_and_a_larger_share_holds
         assert all(row["metadata"]["gold"] == clean[row["prompt"]] for row in noise)
         planted.append({(row["prompt"], row["answer"]) for row in wrong})
     assert planted[0] < planted[1]
+
+
+def test_where_planted_golds_went_is_told_of_each_kind_and_by_weight(loop):
+    made = loop(pairs={"max_doubt": 0.2, "doubtful": "soften"})
+    ranked, pairs = made.read("doubtful_golds", "doubtful"), made.read("preference_pairs")
+    planted = {ranked["row_id"][0], *ranked.filter(pl.col("kind") == "similar")["row_id"]}
+    found = of_iteration(made.project, "0001", planted)
+    of_planted = pairs.filter(pl.col("row_id").is_in(list(planted)))
+    less = [rows.filter(pl.col("weight") < 1).height for rows in (pairs, of_planted)]
+    assert found["planted"]["softened"] == less
+    assert 0 < less[1] < less[0] < pairs.height
+    assert found["weight"] == pytest.approx(of_planted["weight"].sum() / pairs["weight"].sum())
+    bad = ranked.filter(pl.col("kind") == "bad_case")
+    assert found["planted"]["bad cases"] == [bad.height, len(planted & set(bad["row_id"]))]
+    assert (found["similar"]["average_precision"], found["similar"]["found"]) == (1.0, 1.0), "all of them are planted"
+    text = report({"a domain": {"rows": len(planted), "arms": {"soft": {"0001": [found]}}}})
+    assert f"{less[1]} of {less[0]} ({less[1] / less[0]:.0%})" in text

@@ -111,7 +111,7 @@ def test_every_matrix_gives_a_row_the_same_bits_for_every_number_of_rows(icd10, 
 
 def test_trained_adapter_changes_the_answers_of_the_real_policy(icd10, tmp_path):
     rows = [
-        (row_id(r["prompt"]), row_id(r["prompt"]), "bad_case", r["prompt"], r["answer"], "I do not know", 1)
+        (row_id(r["prompt"]), row_id(r["prompt"]), "bad_case", r["prompt"], r["answer"], "I do not know", 1, 1.0)
         for r in icd10[::400]
     ]
     pairs = pl.DataFrame(rows, schema=PreferencePairs.empty().schema, orient="row")

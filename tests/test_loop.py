@@ -40,7 +40,7 @@ def test_every_long_part_of_an_iteration_tells_how_far_it_is_up_to_its_end(loops
     ended = {(stage, unit) for stage, unit, done, total in parts if done == total > 0}
     assert {
         ("base_scores", "answers"), ("base_scores", "items"), ("retrieval_index", "texts"),
-        ("eval_predictions", "answers"), ("preference_pairs", "answers"), ("adapter_checkpoint", "pairs"),
+        ("eval_predictions", "answers"), ("similar_predictions", "answers"), ("adapter_checkpoint", "pairs"),
         ("adapter_checkpoint", "steps"), ("benchmark_scores", "answers"), ("benchmark_scores", "items"),
     } <= ended  # fmt: skip
     assert all(0 <= done <= total for *_, done, total in parts)
@@ -54,7 +54,7 @@ def test_full_loop_trains_two_iterations_then_reuses_everything(loops, ran):
     again, lines = run(Project.open(ran(2)), 2)
     assert again.passed
     assert again.computed == []
-    assert len(again.reused) == len(second["computed"]) + len(second["reused"]) == 29
+    assert len(again.reused) == len(second["computed"]) + len(second["reused"]) == 31
     assert lines == []
 
 

@@ -235,7 +235,15 @@ def planned(tiny_folder, tmp_path, monkeypatch, capsys):
 def test_plan_of_a_cold_experiment_tells_what_each_heavy_stage_needs(planned):
     said, found = planned(free=10**12)
     needs = {one["stage"]: one["memory"] for one in found if one["iteration"] in ("base", "0001")}
-    heavy = {"base_scores", "anchor_texts", "eval_predictions", "adapter_checkpoint", "benchmark_scores", "gate"}
+    heavy = {
+        "base_scores",
+        "anchor_texts",
+        "eval_predictions",
+        "similar_predictions",
+        "adapter_checkpoint",
+        "benchmark_scores",
+        "gate",
+    }
     assert {stage for stage, need in needs.items() if need is not None} == heavy
     assert all(need > 200_000 for stage, need in needs.items() if stage in heavy)
     assert "does not fit" not in said

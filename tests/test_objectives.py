@@ -43,7 +43,7 @@ def rows_to_learn(count=18, rejected="no"):
         for n in range(count)
     ]
     return pl.DataFrame(
-        [(*row, rejected) for row in rows], schema=TABLES["training_pairs"].empty().schema, orient="row"
+        [(*row, rejected, 1.0) for row in rows], schema=TABLES["training_pairs"].empty().schema, orient="row"
     )
 
 

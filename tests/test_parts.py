@@ -32,11 +32,13 @@ RAGGED = ["a", "much longer than others are", "blue", "x y", "seven words are in
 
 
 def rows(count=16):
-    """Answers of many lengths: a mean over the tokens of a batch is not the mean of its parts' means."""
+    """Answers of many lengths: a mean over the tokens of a batch is not the mean of its parts' means. And pairs that
+    count less than others."""
     import polars as pl
 
     found = rows_to_learn(count, rejected="something else")
-    return found.with_columns(chosen=pl.Series(RAGGED * 2)[:count])
+    weights = [1.0 if n % 3 else n / 15 for n in range(16)]
+    return found.with_columns(chosen=pl.Series(RAGGED * 2)[:count], weight=pl.Series(weights)[:count])
 
 
 class Device:

@@ -98,7 +98,7 @@ def test_people_are_shown_random_cases_without_a_similarity(near):
     from apt_assets.report.show import rows_of
 
     project, read, manifest, _ = near(choose="random")
-    for name in ("doubtful_golds", "preference_pairs"):
+    for name in ("similar_predictions", "doubtful_golds", "preference_pairs"):
         run_stage(project, "0001", name, run_id="r")
     planner = project.planner()
     columns, rows, count = rows_of(project, "neighbors", "1", 3)

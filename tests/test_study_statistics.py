@@ -104,15 +104,15 @@ def part(stage, cpu_seconds, work, answered_before=0):
 
 def test_rows_taken_over_from_another_arm_cost_what_they_cost_there():
     own = part("eval_predictions", 10.0, {"answers": {"computed": 20, "reused": 0}})
-    taken = part("preference_pairs", 1.0, {"answers": {"computed": 0, "reused": 8}})
+    taken = part("similar_predictions", 1.0, {"answers": {"computed": 0, "reused": 8}})
     rates = seconds_a_row([{"parts": [own, taken]}])
     assert rates == {"answers": 0.5}
-    assert cold_seconds({"parts": [own, taken]}, rates) == {"eval_predictions": 10.0, "preference_pairs": 5.0}
+    assert cold_seconds({"parts": [own, taken]}, rates) == {"eval_predictions": 10.0, "similar_predictions": 5.0}
 
 
 def test_rows_taken_over_from_the_same_iteration_cost_nothing_more():
-    taken = part("preference_pairs", 1.0, {"answers": {"computed": 0, "reused": 8}}, answered_before=6)
-    assert cold_seconds({"parts": [taken]}, {"answers": 0.5}) == {"preference_pairs": 2.0}
+    taken = part("similar_predictions", 1.0, {"answers": {"computed": 0, "reused": 8}}, answered_before=6)
+    assert cold_seconds({"parts": [taken]}, {"answers": 0.5}) == {"similar_predictions": 2.0}
 
 
 @pytest.mark.parametrize(("epochs", "cold"), [(1, 40.0), (4, 32.5)])

@@ -21,7 +21,7 @@ RECIPE = TrainingRecipe(
 def pairs(count=16, replay=False):
     rows = [
         (row_id(f"q{n}"), row_id("case"), "replay" if replay else "bad_case", f"Question {n}?", "blue",
-         "blue" if replay else f"wrong {n}", 1)
+         "blue" if replay else f"wrong {n}", 1, 1.0)
         for n in range(count)
     ]  # fmt: skip
     return pl.DataFrame(rows, schema=PreferencePairs.empty().schema, orient="row")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from resources.training.anchor import Anchor
     from resources.training.examples import Fit
 
-FROM_PAIRS = [f"preference_pairs.{column}" for column in ("prompt", "chosen", "rejected")]
+FROM_PAIRS = [f"preference_pairs.{column}" for column in ("prompt", "chosen", "rejected", "weight")]
 
 
 def work(view: View) -> dict[str, int]:

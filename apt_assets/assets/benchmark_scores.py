@@ -7,7 +7,7 @@ from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
 from apt_assets.rows import answers, grades
 from apt_assets.rows.benchmark import OUTPUTS, score_policy, work_to_score
-from apt_assets.rows.graded import ANSWERED
+from apt_assets.rows.graded import answered_from
 from apt_assets.rows.policy import adapter_of
 from apt_assets.rows.scores import SCORES
 from apt_assets.settings.iterations import ADAPTER_PARTS, BASE
@@ -50,7 +50,7 @@ def label_rates(look: Look) -> dict[str, Any] | None:
     libraries=["polars", "scipy"],
     outputs=OUTPUTS,
     main_table="domain_items",
-    lineage=ANSWERED,
+    lineage=answered_from("domain_dataset"),
     plots=[
         Plot(
             "domain_and_general",

@@ -5,7 +5,7 @@ from apt_assets.engine.stage import Look, Plot, stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
 from apt_assets.rows import answers, grades
-from apt_assets.rows.graded import ANSWERED, answer_and_grade, work_to_answer
+from apt_assets.rows.graded import answer_and_grade, answered_from, work_to_answer
 from apt_assets.rows.policy import adapter_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def counts(look: Look) -> dict[str, dict[int, int]]:
     identities=[*grades.IDENTITIES],
     libraries=["polars"],
     outputs=["eval_predictions.parquet"],
-    lineage=ANSWERED,
+    lineage=answered_from("domain_dataset"),
     plots=[Plot("grade_histogram", "Grades of the mined answers", counts, plots.grade_histogram)],
     work=work,
     memory=["answers"],

@@ -12,6 +12,7 @@ from apt_assets.assets import (  # noqa: F401, I001 - the order is the order of 
     eval_predictions,
     bad_cases,
     neighbors,
+    similar_predictions,
     doubtful_golds,
     preference_pairs,
     adapter_checkpoint,

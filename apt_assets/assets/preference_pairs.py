@@ -3,10 +3,8 @@ from typing import TYPE_CHECKING
 from apt_assets.engine.stage import stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
-from apt_assets.rows import answers, grades
+from apt_assets.rows import grades
 from apt_assets.rows.counterfactuals import counterfactuals, work_to_reject
-from apt_assets.rows.graded import answer_and_grade, work_to_answer
-from apt_assets.rows.policy import adapter_of
 from apt_assets.rows.samples import SAMPLES
 
 if TYPE_CHECKING:
@@ -23,18 +21,22 @@ def given_answers(view: View) -> "pl.DataFrame | None":
 
 
 def trusted(view: View) -> "tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]":
-    """(bad cases, similar cases, row_ids of those that `pairs.max_doubt` leaves out)."""
+    """(bad cases, similar cases, row_ids of those that `pairs.doubtful` leaves out)."""
     from apt_assets.method.doubt import leave_out
 
-    doubtful = view.read("doubtful_golds", "doubtful")
-    return leave_out(view.read("bad_cases"), view.read("neighbors"), doubtful, view.settings.pairs.max_doubt)
+    settings, doubtful = view.settings.pairs, view.read("doubtful_golds", "doubtful")
+    most = settings.max_doubt if settings.doubtful == "leave_out" else None
+    return leave_out(view.read("bad_cases"), view.read("neighbors"), doubtful, most)
+
+
+def answered_of(view: View, similar: "pl.DataFrame") -> "pl.DataFrame":
+    """The policy's answers to these similar cases."""
+    return view.read("similar_predictions").join(similar, on="row_id", how="semi", maintain_order="left")
 
 
 def work(view: View) -> dict[str, int]:
-    (_, similar, _), competing = trusted(view), labels(view)
-    amounts = work_to_answer(view, adapter_of(view, "policy"), similar, competing)
-    more = work_to_reject(view, similar, competing, given_answers(view))
-    return {kind: amount + more[kind] for kind, amount in amounts.items()}
+    _, similar, _ = trusted(view)
+    return work_to_reject(view, answered_of(view, similar), labels(view), given_answers(view))
 
 
 @stage(
@@ -43,21 +45,22 @@ def work(view: View) -> dict[str, int]:
         "bad_cases",
         "eval_predictions",
         "neighbors",
+        "similar_predictions",
         "policy",
         "domain_dataset/train.parquet",
         "domain_dataset/rejected_answers.parquet",
         "doubtful_golds",
     ],
-    rows=[*answers.KINDS, *grades.KINDS, SAMPLES],
+    rows=[*grades.KINDS, SAMPLES],
     settings=[
         "assessor.bad_below",
         "pairs.max_doubt",
+        "pairs.doubtful",
         "pairs.replay",
         "pairs.replay_share",
         "pairs.counterfactual",
         "pairs.rejected",
         "mining.seed",
-        "policy.backend",
         *grades.SETTINGS,
     ],
     identities=[*grades.IDENTITIES],
@@ -66,17 +69,23 @@ def work(view: View) -> dict[str, int]:
     lineage={
         "row_id": ["bad_cases.row_id", "neighbors.row_id", "eval_predictions.row_id", "doubtful_golds.doubt"],
         "case_id": ["bad_cases.row_id", "neighbors.case_id"],
-        "kind": ["bad_cases.grade", "eval_predictions.grade"],
+        "kind": ["bad_cases.grade", "similar_predictions.grade", "eval_predictions.grade"],
         "prompt": ["bad_cases.prompt", "neighbors.prompt", "eval_predictions.prompt"],
         "chosen": ["bad_cases.answer", "neighbors.answer", "eval_predictions.answer"],
         "rejected": [
             "bad_cases.prediction",
-            "neighbors.prompt",
-            "neighbors.answer",
+            "similar_predictions.prediction",
+            "similar_predictions.answer",
             "eval_predictions.prediction",
             "domain_dataset.answer",
         ],
-        "grade": ["bad_cases.grade", "neighbors.answer", "eval_predictions.grade"],
+        "grade": [
+            "bad_cases.grade",
+            "similar_predictions.grade",
+            "similar_predictions.answer",
+            "eval_predictions.grade",
+        ],
+        "weight": ["doubtful_golds.doubt"],
     },
     work=work,
     group="5_training",
@@ -84,17 +93,18 @@ def work(view: View) -> dict[str, int]:
 )
 def preference_pairs(step: Step) -> None:
     """What is trained on: chosen = gold, rejected = the policy's own answer, or the one that came with the row
-    (`pairs.rejected`), for the bad cases and for the similar cases, which the policy answers here. A similar case
-    answered right may get a wrong answer to reject. Bad cases whose gold is too doubtful (`pairs.max_doubt`) are left
-    out, with their similar cases. Replay rows, trained by their NLL only, are questions answered
-    right, or any other training rows: see `pairs.replay`.
+    (`pairs.rejected`), for the bad cases and for the similar cases. A similar case answered right may get a wrong
+    answer to reject. Where a gold is too doubtful (`pairs.max_doubt`), its row is left out, a bad case with all its
+    similar cases, or its pair counts less in training. Replay rows, trained by their NLL only, are
+    questions answered right, or any other training rows: see `pairs.replay`.
     """
+    from apt_assets.method.doubt import soften
     from apt_assets.method.pairing import build_pairs, with_replay_from_pool
 
     (cases, similar, out), share = trusted(step), step.settings.pairs.replay_share
     mined = step.read("eval_predictions").join(out, on="row_id", how="anti", maintain_order="left")
     competing, from_pool, given = labels(step), step.settings.pairs.replay == "pool", given_answers(step)
-    answered = answer_and_grade(step, adapter_of(step, "policy"), similar, competing, "answering similar cases")
+    answered = answered_of(step, similar)
     pairs = build_pairs(
         cases,
         mined,
@@ -109,13 +119,20 @@ def preference_pairs(step: Step) -> None:
         train, seed = step.read("domain_dataset", "train"), step.settings.mining.seed
         train = train.join(out, on="row_id", how="anti", maintain_order="left")
         pairs = with_replay_from_pool(pairs, train, [answered, mined], share, step.iteration, seed)
+    most = step.settings.pairs.max_doubt
+    if step.settings.pairs.doubtful == "soften":
+        pairs = soften(pairs, step.read("doubtful_golds", "doubtful"), most)
+    softened = pairs.filter(pairs["weight"] < 1).height
     step.write(pairs)
-    step.write(pairs.select("prompt", "chosen", "rejected"), "training_pairs")
-    step.facts.update(rows=pairs.height, bad_cases=cases.height, left_out=out.height)
+    step.write(pairs.select("prompt", "chosen", "rejected", "weight"), "training_pairs")
+    step.facts.update(rows=pairs.height, bad_cases=cases.height, left_out=out.height, softened=softened)
+    step.facts["kinds"] = dict(pairs["kind"].value_counts().sort("kind").iter_rows())
+    too_doubtful = f"since their golds are more doubtful than pairs.max_doubt = {most}"
     if out.height:
         doubtful = step.read("bad_cases").height - cases.height
         step.tell(
-            f"{doubtful} of {doubtful + cases.height} bad cases are left out, since their golds are more doubtful than "
-            f"pairs.max_doubt = {step.settings.pairs.max_doubt:g}, and with them {out.height - doubtful} similar cases"
+            f"{doubtful} of {doubtful + cases.height} bad cases and {out.height - doubtful} similar cases are left "
+            f"out, {too_doubtful}, or those of the bad cases that led to them"
         )
-    step.facts["kinds"] = dict(pairs["kind"].value_counts().sort("kind").iter_rows())
+    if softened:
+        step.tell(f"{softened} of {pairs.height} pairs count less in training, {too_doubtful}")

@@ -1,8 +1,8 @@
-"""How doubtful the gold of a bad case is: what similar rows say against it, and what the policy does.
+"""How doubtful the gold of a row is that the policy answered wrong: what similar rows and the policy say against it.
 
-A wrong answer is mined whether the answer is wrong or the gold, so that wrong golds gather among the bad cases. Their
-doubt is the normalised margin of confident learning (Northcutt et al. 2021, arXiv 1911.00068) with two candidates, the
-gold and what speaks against it:
+An answer counts as wrong whether it is so itself or the gold, so that wrong golds gather among bad cases, and among
+similar cases that were answered wrong. Their doubt is the normalised margin of confident learning (Northcutt et al.
+2021, arXiv 1911.00068) with two candidates, the gold and what speaks against it:
 
     doubt = sigmoid(policy + log((votes_other + PRIOR) / (votes + PRIOR)))
 
@@ -18,20 +18,30 @@ ones too. Where golds are free text nobody has the same one, and what it said co
 import polars as pl
 
 from apt_assets.method.golds import by_gold
+from apt_assets.method.grades import is_bad
 from resources.assessors.labels import normalise_answer
 
 NEIGHBOURS = 10
 PRIOR = 0.3  # of a vote for each of the two candidates
 DOUBTFUL = 0.9  # what is shown as such
-DECIMALS = 4  # of votes, so that they do not depend on the order in which they are added
+DECIMALS = 4  # of votes and weights, so that they do not depend on the order in which something is added
+
+
+def answered_wrong(bad_cases: pl.DataFrame, similar: pl.DataFrame, bad_below: int) -> pl.DataFrame:
+    """The rows whose golds are ranked, as BadCases with the kind of pair that each makes: bad_case, or similar.
+
+    similar: Predictions of all similar cases.
+    """
+    wrong = similar.filter(is_bad(pl.col("grade"), bad_below))
+    return pl.concat([bad_cases.with_columns(kind=pl.lit("bad_case")), wrong.with_columns(kind=pl.lit("similar"))])
 
 
 def doubts(cases: pl.DataFrame, train: pl.DataFrame, near: pl.DataFrame, log_probs: pl.DataFrame) -> pl.DataFrame:
     """DoubtfulGolds, the most doubtful first.
 
-    cases: BadCases. train: the rows that vote. near: (case_id, row_id, similarity) of the nearest ones of each case,
-    itself not among them. log_probs: (row_id, log_prob_gold, log_prob_prediction) of the cases in which the policy is
-    `heard`, in nats per token.
+    cases: of `answered_wrong`. train: the rows that vote. near: (case_id, row_id, similarity) of the nearest ones of
+    each case, itself not among them. log_probs: (row_id, log_prob_gold, log_prob_prediction) of the cases in which the
+    policy is `heard`, in nats per token.
     """
     from schemas.tables import DoubtfulGolds
 
@@ -97,15 +107,28 @@ def counted(own: pl.DataFrame, golds: pl.DataFrame, near: pl.DataFrame) -> tuple
 def leave_out(
     cases: pl.DataFrame, similar: pl.DataFrame, doubtful: pl.DataFrame, max_doubt: float | None
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """(cases and similar cases that stay, row_ids of those that do not): no case with more doubt, and nothing that was
-    found as similar to it. None: all stay.
+    """(cases and similar cases that stay, row_ids of those that do not): no row with more doubt, and nothing that was
+    found as similar to such a case. None: all stay.
 
     cases: BadCases. similar: Neighbors. doubtful: DoubtfulGolds.
     """
     over = doubtful.filter(pl.col("doubt") > (1.0 if max_doubt is None else max_doubt)).select("row_id")
-    gone = similar.join(over, left_on="case_id", right_on="row_id", how="semi", maintain_order="left")
-    return (
-        cases.join(over, on="row_id", how="anti", maintain_order="left"),
-        similar.join(gone, on="row_id", how="anti", maintain_order="left"),
-        pl.concat([over, gone.select("row_id")]),
-    )
+    along = similar.join(over, left_on="case_id", right_on="row_id", how="semi", maintain_order="left")
+    out = pl.concat([over, along.select("row_id")]).unique(maintain_order=True)
+    cases, similar = (rows.join(out, on="row_id", how="anti", maintain_order="left") for rows in (cases, similar))
+    return cases, similar, out
+
+
+def soften(pairs: pl.DataFrame, doubtful: pl.DataFrame, max_doubt: float) -> pl.DataFrame:
+    """The pairs with less weight for golds of more doubt: (1 - doubt) / (1 - max_doubt), from 1 down to 0.
+
+    1 - doubt is how probable it is that the gold is right, so with a max_doubt of 0 each pair counts by that:
+    importance reweighting for noisy labels (Liu and Tao 2016, arXiv 1411.7718). Not the other way round, as a flipped
+    preference would be: that the gold is wrong does not say that the policy was right.
+
+    pairs: PreferencePairs. doubtful: DoubtfulGolds.
+    """
+    over = doubtful.filter(pl.col("doubt") > max_doubt)
+    less = over.select("row_id", ((1 - pl.col("doubt")) / (1 - max_doubt)).round(DECIMALS).alias("less"))
+    found = pairs.join(less, on="row_id", how="left", maintain_order="left")
+    return found.with_columns(weight=pl.coalesce("less", "weight")).drop("less")

@@ -93,7 +93,7 @@ def most_replay(pairs: pl.DataFrame, share: float | None, there: pl.DataFrame) -
 
 
 def as_pairs(rows: pl.DataFrame, kind: str, rejected: str) -> pl.DataFrame:
-    """Rows as PreferencePairs; `rejected` names the column to reject."""
+    """Rows as PreferencePairs, each of full weight; `rejected` names the column to reject."""
     case = "case_id" if "case_id" in rows.columns else "row_id"
     return rows.select(
         "row_id",
@@ -103,4 +103,5 @@ def as_pairs(rows: pl.DataFrame, kind: str, rejected: str) -> pl.DataFrame:
         pl.col("answer").alias("chosen"),
         pl.col(rejected).alias("rejected"),
         "grade",
+        weight=1.0,
     )

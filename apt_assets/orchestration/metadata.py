@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 ROWS, CHARACTERS = 8, 120  # of a preview
-ORIGIN = ("kind", "prompt", "chosen", "rejected", "grade", "case", "rank", "similarity")
+ORIGIN = ("kind", "prompt", "chosen", "rejected", "grade", "weight", "case", "rank", "similarity")
 
 
 def metadata(
@@ -180,7 +180,7 @@ def origins(look: ProjectLook, iteration: str) -> str:
     start = start_of(look.planner)
     without = "none, the base model" if start == "the base model" else start
     answered_by = f"[iteration {earlier}]({page('promoted_adapter', earlier)})" if earlier else without
-    tables = ("eval_predictions", "bad_cases", "neighbors", "doubtful_golds")
+    tables = ("eval_predictions", "bad_cases", "neighbors", "similar_predictions", "doubtful_golds")
     linked = ", ".join(f"[{name}]({page(name, iteration)})" for name in tables)
     shown = as_markdown(columns, rows.select(columns).rows())
     return f"{shown}\n\nMore in {linked}. Adapter that answered: {answered_by}."

@@ -9,6 +9,7 @@ SHOWN = 10  # of an iteration
 # Of DoubtfulGolds and Provenance -> as the page has it, in its order.
 COLUMNS = {
     "doubt": "doubt",
+    "kind": "kind",
     "prompt": "question",
     "answer": "gold",
     "prediction": "the policy said",
@@ -21,9 +22,10 @@ COLUMNS = {
 
 
 def doubtful_golds(look: ProjectLook, key: str) -> dict[str, Any] | None:
-    """{cases, over, left_out, rows} of an iteration: how many bad cases there are, how many of more doubt than
-    DOUBTFUL, and how many `pairs.max_doubt` left out, by the pairs that are there; rows: the SHOWN most doubtful, with
-    the line on which each stands now. None: they were not ranked."""
+    """{ranked, over, left_out, softened, rows} of an iteration: how many golds there are of what was answered wrong,
+    how many of more doubt than DOUBTFUL, how many rows `pairs.max_doubt` left out, and how many pairs it softened, by
+    the pairs that are there; rows: the SHOWN most doubtful, with the line on which each stands now. None: they were
+    not ranked."""
     import polars as pl
 
     from apt_assets.method.doubt import DOUBTFUL
@@ -33,13 +35,14 @@ def doubtful_golds(look: ProjectLook, key: str) -> dict[str, Any] | None:
     if ranked is None:
         return None
     pairs = look.manifest(key, "preference_pairs")
-    kept = pairs.facts.get("bad_cases", ranked.height) if pairs else ranked.height
+    facts = pairs.facts if pairs else {}
     rows = ranked.head(SHOWN)
     if (origin := look.table(key, "domain_dataset", "provenance")) is not None:
         lines = with_lines(look.project, origin.join(rows, on="row_id", how="semi")).select("row_id", "file", "line")
         rows = rows.join(lines, on="row_id", how="left", maintain_order="left")
     over = ranked.filter(pl.col("doubt") > DOUBTFUL).height
-    return {"cases": ranked.height, "over": over, "left_out": ranked.height - kept, "rows": rows.to_dicts()}
+    dealt_with = {name: facts.get(name, 0) for name in ("left_out", "softened")}
+    return {"ranked": ranked.height, "over": over, **dealt_with, "rows": rows.to_dicts()}
 
 
 def section(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -50,8 +53,9 @@ def section(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 def counts(its: dict[str, Any]) -> str:
     from apt_assets.method.doubt import DOUBTFUL
 
-    left_out = f"; {its['left_out']} are left out of the pairs" if its["left_out"] else ""
-    return f"{its['over']} of {its['cases']} bad cases have a doubt over {DOUBTFUL:g}{left_out}"
+    left_out = f"; {its['left_out']} rows are left out of the pairs" if its["left_out"] else ""
+    softened = f"; {its['softened']} pairs count less in training" if its["softened"] else ""
+    return f"{its['over']} of {its['ranked']} golds have a doubt over {DOUBTFUL:g}{left_out}{softened}"
 
 
 def table(rows: list[dict[str, Any]]) -> Table:

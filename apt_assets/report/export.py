@@ -99,7 +99,7 @@ def write_pairs(project: Project, pairs: Path, target: Path) -> None:
     rows = read_table(pairs)
     tokenizer = AutoTokenizer.from_pretrained(project.models.base_model, trust_remote_code=False)
     examples = as_conversations(rows, project.experiment.policy.system_prompt, tokenizer)
-    origins = rows.select("row_id", "case_id", "kind", "grade").iter_rows(named=True)
+    origins = rows.select("row_id", "case_id", "kind", "grade", "weight").iter_rows(named=True)
     target.mkdir(parents=True, exist_ok=True)
     with (target / "train.jsonl").open("w", encoding="utf-8") as file:
         for example, origin in zip(examples, origins, strict=True):

@@ -89,7 +89,7 @@ def data(planner: LoopPlanner, key: str) -> str:
         ("domain_dataset", ("train", "validation", "test")),
         ("eval_predictions", ("rows",)),
         ("bad_cases", ("rows",)),
-        ("preference_pairs", ("rows", "bad_case", "similar", "counterfactual", "replay", "left_out")),
+        ("preference_pairs", ("rows", "bad_case", "similar", "counterfactual", "replay", "left_out", "softened")),
     ):
         manifest = planner.stage(key, stage).manifest
         if manifest:

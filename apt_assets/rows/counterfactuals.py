@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 
 from apt_assets.engine.view import View
 from apt_assets.method.grades import is_kept
-from apt_assets.rows.answers import answer_keys, answer_rows
 from apt_assets.rows.graded import EXAMPLES
 from apt_assets.rows.grades import grade_keys, grade_rows, grade_tables, known_grades
-from apt_assets.rows.policy import adapter_of
 from apt_assets.rows.samples import sample_keys, sampled_rows, samples_of
 
 REJECTED = {"rejected": "prediction"}  # a wrong answer is graded like the policy's own
@@ -52,10 +50,10 @@ def counterfactuals(
 
 
 def work_to_reject(
-    view: View, questions: "pl.DataFrame", labels: list[str], given: "pl.DataFrame | None"
+    view: View, answered: "pl.DataFrame", labels: list[str], given: "pl.DataFrame | None"
 ) -> dict[str, int]:
-    """Rows that `counterfactuals` would compute for sure: {answers, grades}. Of a question without a graded answer
-    nothing is known, nor what a try costs that follows on one which is not there."""
+    """Rows that `counterfactuals` would compute for sure: {answers, grades}. What a try costs that follows on one which
+    is not there is not known."""
     from apt_assets.method.counterfactual import first_wrong
 
     below, how = view.settings.assessor.bad_below, view.settings.pairs.counterfactual
@@ -76,23 +74,10 @@ def work_to_reject(
         missing["grades"] += sum(table.missing(grade_keys(answered)) for table in tables)
         return known_grades(view, labels, answered)
 
-    searched = questions if given is None else questions.join(given, on="row_id", how="anti")
-    right = known_right(view, searched, labels, below)
-    first_wrong(right, sampled if how == "sampled" else perturbing(view, labels), grade, below)
+    right = answered.filter(is_kept(answered["grade"], below)).select(EXAMPLES)
+    searched = right if given is None else right.join(given, on="row_id", how="anti")
+    first_wrong(searched, sampled if how == "sampled" else perturbing(view, labels), grade, below)
     return missing
-
-
-def known_right(view: View, questions: "pl.DataFrame", labels: list[str], bad_below: int) -> "pl.DataFrame":
-    """The questions whose answer is there, and graded right."""
-    import polars as pl
-
-    said = answer_rows(view, adapter_of(view, "policy"))
-    keys = answer_keys(questions["prompt"].to_list())
-    found = said.read(keys)
-    answers = pl.Series("prediction", [found.get(key) for key in keys], dtype=pl.String)
-    known = questions.select(EXAMPLES).with_columns(answers).drop_nulls("prediction")
-    grades = known_grades(view, labels, known)
-    return known.filter(is_kept(pl.Series(grades, dtype=pl.Int8), bad_below)).drop("prediction")
 
 
 def sampling(step: "Step", rows: "pl.DataFrame", attempt: int) -> list[str | None]:

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from apt_assets.engine.step import Step
 
 EXAMPLES = ("row_id", "prompt", "answer", "also")  # what is asked and graded by, of whatever table
-# Where the columns of graded answers come from.
-ANSWERED = {
-    **{name: [f"domain_dataset.{name}"] for name in EXAMPLES},
-    "prediction": ["domain_dataset.prompt"],
-    "grade": ["domain_dataset.prompt", "domain_dataset.answer", "domain_dataset.also"],
-    "exact": ["domain_dataset.answer", "domain_dataset.also"],
-}
+
+
+def answered_from(stage: str) -> dict[str, list[str]]:
+    """Where the columns of graded answers come from, to questions of that stage."""
+    prompt, answer, also = (f"{stage}.{name}" for name in ("prompt", "answer", "also"))
+    taken = {name: [f"{stage}.{name}"] for name in EXAMPLES}
+    return {**taken, "prediction": [prompt], "grade": [prompt, answer, also], "exact": [answer, also]}
 
 
 def answer_and_grade(

@@ -48,7 +48,7 @@ def likelihoods_of(step: "Step", predictions: "pl.DataFrame") -> "pl.DataFrame":
         likelihood_keys(predictions),
         lambda scope, missing: renumber(score(scope, [rows[i] for i in missing]), missing),
         "likelihood of golds and answers",
-        "bad cases",
+        "cases",
         adapter=policy.adapter_of(step, "policy"),
     ).values
     columns = dict.fromkeys(("log_prob_gold", "log_prob_prediction"), pl.Float64)

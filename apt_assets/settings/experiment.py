@@ -225,8 +225,14 @@ class Pairs(Section):
         None,
         ge=0,
         lt=1,
-        description="A bad case whose gold is more doubtful than that (`apt-assets show doubtful`) is left out of the "
-        "pairs, and so are its similar cases; null: none is (choice).",
+        description="A gold that is more doubtful than that (`apt-assets show doubtful`) is dealt with as `doubtful` "
+        "says; null: none is (choice).",
+    )
+    doubtful: Literal["leave_out", "soften"] = Field(
+        "leave_out",
+        description="leave_out: a bad case with such a gold makes no pair, nor do its similar cases; soften: such a "
+        "pair counts less in training, (1 - doubt) / (1 - max_doubt) of another one, which is the share of it that is "
+        "right if max_doubt is 0 (choice; importance reweighting, arXiv 1411.7718).",
     )
     replay: Literal["answered_right", "pool"] = Field(
         "answered_right",
@@ -247,6 +253,12 @@ class Pairs(Section):
         "sampled: the policy's, at `temperature`, if one of four is wrong; none: such a case is replay (choice).",
     )
     temperature: float = Field(1.0, gt=0, description="Of the sampled answers (choice).")
+
+    @model_validator(mode="after")
+    def softens_from_some_doubt_on(self) -> Self:
+        if self.doubtful == "soften" and self.max_doubt is None:
+            raise ValueError("doubtful: soften needs max_doubt, from which on golds count less, such as 0.8")
+        return self
 
     @property
     def every_row(self) -> bool:

@@ -8,7 +8,12 @@ from apt_assets.study.wanted import Outcome
 
 COSTS = ("labels", "labels_trained", "rows", "tokens", "steps", "cpu_seconds")
 # The rows that a stage may have taken over from another run, of which the time is not its own.
-ROWS_OF = {"eval_predictions": "answers", "preference_pairs": "answers", "anchor_texts": "anchors"}
+ROWS_OF = {
+    "eval_predictions": "answers",
+    "similar_predictions": "answers",
+    "preference_pairs": "answers",
+    "anchor_texts": "anchors",
+}
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def parts(project: Project, planner: LoopPlanner, keys: list[str]) -> list[dict[
             if name in SCORING or plan.status != "fresh" or plan.manifest is None or plan.fingerprint is None:
                 continue
             seconds, work = plan.manifest.cpu_seconds, plan.manifest.work
-            before = answered_before(project, planner, key) if name == "preference_pairs" else 0
+            before = answered_before(project, planner, key) if name == "similar_predictions" else 0
             one = {"stage": name, "fingerprint": plan.fingerprint, "cpu_seconds": seconds, "work": work}
             one["answered_before"] = before
             found.setdefault(plan.fingerprint, one)

@@ -3,10 +3,11 @@
 dpo: loss = -log sigmoid(beta * (log-ratio of chosen - log-ratio of rejected)) + w * NLL(chosen)
 sft: loss = NLL(chosen)
 
-The NLL is a mean over the tokens of a batch's chosen answers, in nats, as in TRL's SFTTrainer. A log-ratio
-is a sum over an answer's tokens, or with sigmoid_norm their mean. It is against the reference model: the
-previous policy, which is the adapter as it was before the first step, or the base model. Its
-log-probabilities are computed once, before training; sft needs none.
+Pairs may count less than others (resources/training/weights.py). The NLL is a mean over the tokens of a
+batch's chosen answers, in nats, as in TRL's SFTTrainer. A log-ratio is a sum over an answer's tokens, or with
+sigmoid_norm their mean. It is against the reference model: the previous policy, which is the adapter as it was
+before the first step, or the base model. Its log-probabilities are computed once, before training; sft needs
+none.
 
 Sources: DPO, Rafailov et al. 2023, eq. 7; length-normalised, Lambert et al. 2024 (arXiv 2411.15124); the NLL
 term, Pang et al. 2024 (arXiv 2404.19733).
@@ -35,6 +36,7 @@ from resources.training.parts import Parts
 from resources.training.recipe import TrainingRecipe
 from resources.training.room import in_parts
 from resources.training.shared_prompts import Along, completion_positions_only, give_reference, share_prompts
+from resources.training.weights import weigh_pairs
 
 if TYPE_CHECKING:
     import polars as pl
@@ -58,7 +60,8 @@ def train_adapter(
     anchor: Anchor | None = None,
     tell: Tell = lambda line: None,
 ) -> "pl.DataFrame":
-    """Train on `pairs` (prompt, chosen, rejected) from `previous_adapter`, or from a fresh LoRA if None.
+    """Train on `pairs` (prompt, chosen, rejected) from `previous_adapter`, or from a fresh LoRA if None. A column
+    `weight`, 0 to 1, says how much each counts (resources/training/weights.py); without it all count alike.
 
     Writes adapter_model.safetensors and adapter_config.json to `out` and returns the TrainingLog.
     Raises ValueError if there is no pair, or none with a prompt shorter than `max_length` tokens.
@@ -87,6 +90,8 @@ def train_adapter(
         share_prompts(trainer.model.get_base_model().base_model, along)
     else:
         score_by_logits(trainer.model.get_base_model())
+    if "weight" in pairs.columns:
+        weigh_pairs(trainer, pairs["weight"].gather(trainer.train_dataset["row"]).to_list())
     parts = in_parts(trainer, model_dir, recipe, anchor, tell)
     if anchor is not None:
         add_anchor(trainer, anchor, along, parts)
@@ -163,6 +168,7 @@ def make_trainer(
         # 8 x 1; LoRA leaves the experts themselves as they are.
         router_aux_loss_coef=0.0,
         gradient_checkpointing=False,  # see in_parts, where it is known what a step needs
+        remove_unused_columns=False,  # of the training set, whose weights are read
         save_strategy="no",
         report_to=[],
         logging_steps=1,

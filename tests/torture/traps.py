@@ -12,7 +12,7 @@ from typing import Any
 from tests.torture.processes import die
 
 AFTER_EVENT = "after Dagster's event"
-WITH_ROWS = ("base_scores", "eval_predictions", "preference_pairs", "adapter_checkpoint", "benchmark_scores")
+WITH_ROWS = ("base_scores", "eval_predictions", "similar_predictions", "adapter_checkpoint", "benchmark_scores")
 # Point -> the stages that come to it; None: all.
 POINTS: dict[str, tuple[str, ...] | None] = {
     "before it computes": None,
