@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from apt_assets.engine.scope import RowScope
+from apt_assets.engine.spread import spread
 from apt_assets.engine.view import View
 from apt_assets.rows import policy
 from resources.store.digest import digest_rows
@@ -46,7 +47,7 @@ def likelihoods_of(step: "Step", predictions: "pl.DataFrame") -> "pl.DataFrame":
     found = step.fill(
         LIKELIHOODS,
         likelihood_keys(predictions),
-        lambda scope, missing: renumber(score(scope, [rows[i] for i in missing]), missing),
+        lambda scope, missing: renumber(spread(score, scope, [rows[i] for i in missing]), missing),
         "likelihood of golds and answers",
         "bad cases",
         adapter=policy.adapter_of(step, "policy"),
