@@ -7,6 +7,7 @@ process that keeps them. The pool itself is the standard library's. Ctrl-C does 
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
@@ -51,7 +52,9 @@ class Workers:
             while True:
                 while len(under_way) < UNDER_WAY * self.number and (task := next(waiting, None)):
                     with interrupts_kept_back():
-                        under_way[self._executor.submit(timed, function, *task[1])] = task[0]
+                        # A worker that cannot read a task would die of it: so it reads this one inside.
+                        sent = pickle.dumps((function, task[1]))
+                        under_way[self._executor.submit(timed, sent)] = task[0]
                 if not under_way:
                     return
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
@@ -134,6 +137,7 @@ def end_with(parent: Connection) -> None:
     os._exit(0)
 
 
-def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, int, float]:
+def timed(sent: bytes) -> tuple[Any, int, float]:
     """(result, this process, processor seconds that it has taken by now)."""
+    function, arguments = pickle.loads(sent)
     return function(*arguments), os.getpid(), time.process_time()

@@ -82,6 +82,11 @@ class RowScope(Scope):
             raise UndeclaredRead(f"{kind.name} is given {sorted(given)}, and declares {sorted(kind.given)}")
         self.kind, self.given, self.tell = kind, given, tell
 
+    @property
+    def memory(self) -> int | None:
+        """Bytes that a process needs which computes these rows, its libraries included; None: it is not known."""
+        return self._project.memory_of(self.kind)
+
     def sent(self) -> "SentScope":
         """As another process can have it. Raises UsageError if something that it may read is not on this machine."""
         found = {name: self.outside(name) for name in self.kind.identities}

@@ -8,11 +8,12 @@ trial of their model found that (world/execution.py).
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from apt_assets.engine.scope import RowScope, SentScope
 from apt_assets.world.execution import Execution
 from resources import workers
+from resources.model.device_memory import free_memory
 from resources.store.rows import Batches, Value, collect
 from resources.threads import threads
 
@@ -35,7 +36,7 @@ def spread(
 
     Raises what it raises, and WorkerLost (resources/workers.py)."""
     sent = scope.sent()
-    number = workers_for(sent, len(items))
+    number = workers_for(scope, sent, len(items))
     if number < 2:
         yield from compute(scope, items)
         return
@@ -61,7 +62,7 @@ def compute_part(
         return collect(len(items), batches), lines
 
 
-def workers_for(sent: SentScope, rows: int) -> int:
+def workers_for(scope: RowScope, sent: SentScope, rows: int) -> int:
     """How many workers are to compute so many rows; 1: this process is. Those that are running are used."""
     policy, found = sent.experiment.policy, sent.found.values()
     executions = [its for its in found if isinstance(its, Execution)]
@@ -69,9 +70,25 @@ def workers_for(sent: SentScope, rows: int) -> int:
         return 1
     if workers.running():
         return workers.running()
-    most = threads(policy.threads)
     seconds = rows * sum(weights(its) for its in found if isinstance(its, Path)) / BYTES_A_SECOND
-    return most if most > 1 and seconds * (1 - 1 / max(GAIN * most, 1)) > START_SECONDS else 1
+    if not pays(threads(policy.threads), seconds):
+        return 1
+    most = most_workers(policy, scope.memory)
+    return most if pays(most, seconds) else 1
+
+
+def pays(number: int, seconds: float) -> bool:
+    """Whether so many workers end sooner than this process, which would take so long."""
+    return number > 1 and seconds * (1 - 1 / max(GAIN * number, 1)) > START_SECONDS
+
+
+def most_workers(policy: Any, need: int | None) -> int:
+    """As many as there are threads, on a CPU, and as fit into its memory where each needs so many bytes."""
+    if policy.device != "cpu":
+        return 1
+    free = free_memory("cpu")
+    fit = threads(policy.threads) if need is None or free is None else free // need
+    return max(min(threads(policy.threads), fit), 1)
 
 
 def weights(model: Path) -> int:

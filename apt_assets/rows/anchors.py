@@ -29,6 +29,7 @@ WRITTEN = RowKind(
     libraries=policy.LIBRARIES,
     given=("adapter",),
     code=(__name__,),
+    memory="anchors",
 )
 LIKELY = RowKind(
     "likely",
@@ -38,6 +39,7 @@ LIKELY = RowKind(
     libraries=policy.LIBRARIES,
     given=("adapter",),
     code=(__name__,),
+    memory="scores",
 )
 KINDS = (WRITTEN, LIKELY)
 PARTS = ("int32", "float32")  # of a row of LIKELY: tokens, and their log-probabilities in nats

@@ -26,6 +26,7 @@ LIKELIHOODS = RowKind(
     libraries=policy.LIBRARIES,
     given=("adapter",),
     code=(__name__,),
+    memory="scores",
 )
 
 MeanLogProbs = list[float | None]  # of each answer, in nats per token; None of one without a token

@@ -28,6 +28,7 @@ SAMPLES = RowKind(
     libraries=policy.LIBRARIES,
     given=("adapter",),
     code=(__name__,),
+    memory="answers",
 )
 
 

@@ -21,6 +21,7 @@ SCORES = RowKind(
     libraries=(*policy.LIBRARIES, "lm-eval"),
     given=("adapter",),
     code=(__name__,),
+    memory="scores",
 )
 
 
