@@ -19,6 +19,7 @@ from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from apt_assets.rows import anchors, by_transformers, grades, likelihoods, samples, scores
 from apt_assets.rows.policy import Adapter
+from apt_assets.settings.experiment import UsageError
 from resources import workers
 from resources.assessors import Row
 from resources.assessors.local import LOCAL
@@ -149,7 +150,7 @@ def test_a_killed_worker_costs_its_task_and_the_next_run_computes_what_is_missin
     def compute(missing):
         return renumber(spread(note, scope, missing), missing)
 
-    with pytest.raises(workers.WorkerLost, match="ended from outside"):
+    with pytest.raises(UsageError, match="ended from outside"):
         table.fill(keys, compute)
     kept = table.read(keys)
     assert 2 <= len(kept) < 12

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from apt_assets.engine.scope import RowScope, SentScope
+from apt_assets.settings.experiment import UsageError
 from apt_assets.world.execution import Execution
 from resources import workers
 from resources.model.device_memory import free_memory
@@ -34,7 +35,7 @@ def spread(
     """What `compute(scope, items)` yields, in batches of another size where workers compute it. compute: of a module,
     or a partial of one; what it takes and gives can be sent to another process.
 
-    Raises what it raises, and WorkerLost (resources/workers.py)."""
+    Raises what it raises, and UsageError if a worker was ended from outside."""
     sent = scope.sent()
     number = workers_for(scope, sent, len(items))
     if number < 2:
@@ -46,11 +47,14 @@ def spread(
     parts = [range(start, min(start + size, len(items))) for start in range(0, len(items), size)]
     let_go()  # the workers hold models of their own
     tasks = [(compute, sent, [items[place] for place in part]) for part in parts]
-    with closing(workers.each(number, compute_part, tasks)) as done:
-        for part, (values, lines) in done:
-            for line in lines:
-                scope.tell(line)
-            yield parts[part], values
+    try:
+        with closing(workers.each(number, compute_part, tasks)) as done:
+            for part, (values, lines) in done:
+                for line in lines:
+                    scope.tell(line)
+                yield parts[part], values
+    except workers.WorkerLost as error:
+        raise UsageError(f"{scope.kind.name}: {error}") from error
 
 
 def compute_part(
