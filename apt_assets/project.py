@@ -24,6 +24,7 @@ from apt_assets.world.tasks import Tasks
 from resources.retrieval.vector_table import VectorTable
 from resources.store.digest import digest_file, digest_json
 from resources.store.file_digests import FileDigests
+from resources.store.kinds import RowKind
 from resources.store.local import LocalStore
 from resources.store.manifest import Manifest
 from resources.store.store import Store
@@ -121,6 +122,14 @@ class Project:
             folder = self.models.initial_adapter
             return None if folder is None else (folder, self.models.adapter_digests(folder))
         return self.tasks if name == "benchmark_tasks" else getattr(self.models, name)
+
+    def memory_of(self, kind: RowKind) -> int | None:
+        """Bytes that a process needs which computes rows of this kind, its libraries included; None: not known."""
+        from apt_assets.rows.memory import LIBRARIES, Needs
+
+        needs = Needs(self.experiment, self.models, self.landing_folder)
+        found = needs.of([kind.memory] if kind.memory else [])
+        return max((need.peak + LIBRARIES[needs.held.device] for need in found), default=None)
 
     def check(self) -> None:
         """Raise UsageError if what computes cannot be used as the experiment says: a model, this machine, or rows that

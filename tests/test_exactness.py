@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from resources import processor
-from resources.model.exactness import exactness, row_counts
+from resources.model.exactness import alike_in_one_thread, exactness, row_counts
 from resources.model.mkl import mkl_mode
 from resources.model.packing import UNIT, shape_free
 from resources.model.policy import load_policy
@@ -115,6 +116,28 @@ def test_exact_products_are_found_exact_and_the_verdict_repeats(policy):
     assert found.shape_free
     assert found.mode == mkl_mode()
     assert exactness(policy, 128) == found
+
+
+def test_one_thread_is_alike_where_it_gives_the_same_bits_and_as_many_threads_go_on_as_there_were(policy, monkeypatch):
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = exactness(policy, 128)
+        assert alike_in_one_thread(policy, 128, found)
+        assert not alike_in_one_thread(policy, 128, replace(found, bits="another"))
+        exact, product = torch.nn.functional.linear, inexact_below(100)
+
+        def inexact_alone(*given):
+            return (product if torch.get_num_threads() == 1 else exact)(*given)
+
+        monkeypatch.setattr("torch.nn.functional.linear", inexact_alone)
+        assert not alike_in_one_thread(policy, 128, found), "alone its passes must have one size"
+        assert torch.get_num_threads() == 2
+        assert shape_free(policy.model) == found.shape_free
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("rows", [32, 100, 120])

@@ -144,7 +144,7 @@ def compute(kind, project, scope):
         backend = next(backend for backend in answers.BACKENDS.values() if backend.ANSWERS.name == kind.name)
         return collect(2, backend.answer(scope, PROMPTS))
     if kind.name == "samples":
-        return collect(2, samples.sample(scope, PROMPTS, ["a", "b"]))
+        return collect(2, samples.sample(scope, list(zip(PROMPTS, "ab", strict=True))))
     if kind.name == "scores":
         (task,) = project.tasks.load({"colours": 3})
         return collect(3, scores.score(task, scope, [0, 1, 2]))

@@ -76,7 +76,7 @@ def curves(look: Look) -> dict[str, Any]:
     lineage=dict.fromkeys(("loss", "margin", "reward_accuracy", "grad_norm"), FROM_PAIRS),
     plots=[Plot("curves", "Training", curves, plots.training_curves)],
     work=work,
-    memory=["training", "scores"],
+    memory=["training", "references"],
     group="5_training",
     kinds=["torch", "huggingface"],
 )

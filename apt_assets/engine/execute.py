@@ -11,6 +11,7 @@ from apt_assets.engine.stage import SOURCES, STAGES, not_repeatable
 from apt_assets.engine.step import Log, StageBlocked, Step
 from apt_assets.engine.view import identities_of
 from apt_assets.settings.iterations import BASE
+from resources import workers
 from resources.store.manifest import CorruptArtifact, Manifest, now
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def compute(
     project: "World", planner: "Planner", plan: StagePlan, run_id: str, log: Log, show: Show
 ) -> tuple[Manifest, float]:
     """Run the stage's function and commit what it wrote: (manifest, seconds)."""
-    started, used = time.monotonic(), time.process_time()
+    started, used = time.monotonic(), cpu_seconds()
     anew = (plan.iteration, plan.stage) in planner.forced
     with project.store.workspace() as folder:
         step = Step(project, plan, planner, out=folder, log=log, show=show, anew=anew)
@@ -118,9 +119,14 @@ def compute(
         stage.compute(step)
         if undeclared := sorted(path.name for path in folder.iterdir() if path.name not in stage.outputs):
             raise UndeclaredRead(f"{stage.name} writes {', '.join(undeclared)}, which it does not declare")
-        seconds, cpu_seconds = time.monotonic() - started, time.process_time() - used
+        seconds, cpu = time.monotonic() - started, cpu_seconds() - used
         step.check()
-        return commit(step, seconds, cpu_seconds, run_id), seconds
+        return commit(step, seconds, cpu, run_id), seconds
+
+
+def cpu_seconds() -> float:
+    """Processor time so far, of this process and its workers."""
+    return time.process_time() + workers.cpu_seconds()
 
 
 def restore_inputs(

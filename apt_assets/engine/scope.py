@@ -5,14 +5,16 @@ raised the first time it runs.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from apt_assets.settings.experiment import Section
 from resources.store.kinds import Declaration, RowKind
 
 if TYPE_CHECKING:
     from apt_assets.engine.world import World
+    from apt_assets.settings.experiment import Experiment
 
 
 class UndeclaredRead(Exception):
@@ -80,6 +82,16 @@ class RowScope(Scope):
             raise UndeclaredRead(f"{kind.name} is given {sorted(given)}, and declares {sorted(kind.given)}")
         self.kind, self.given, self.tell = kind, given, tell
 
+    @property
+    def memory(self) -> int | None:
+        """Bytes that a process needs which computes these rows, its libraries included; None: it is not known."""
+        return self._project.memory_of(self.kind)
+
+    def sent(self) -> "SentScope":
+        """As another process can have it. Raises UsageError if something that it may read is not on this machine."""
+        found = {name: self.outside(name) for name in self.kind.identities}
+        return SentScope(self._project.experiment, found, self.kind, self.given)
+
     def context(self) -> dict[str, Any]:
         """Everything that decides a value of these rows but the row itself: the digest of this is their key."""
         experiment = self._project.experiment
@@ -91,3 +103,19 @@ class RowScope(Scope):
             "given": {name: getattr(value, "digest", value) for name, value in self.given.items()},
             "code": {name: d for start in self.kind.code for name, d in self._project.code(start).items()},
         }
+
+
+@dataclass(frozen=True)
+class SentScope:
+    """A RowScope for another process, which has no store and looks nothing up. found: what identities stand for."""
+
+    experiment: "Experiment"
+    found: dict[str, Any]
+    kind: RowKind
+    given: dict[str, Any]
+
+    def outside(self, name: str) -> Any:
+        return self.found[name]
+
+    def opened(self, tell: Callable[[str], None]) -> RowScope:
+        return RowScope(cast("World", self), self.kind, self.given, tell)

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from apt_assets.settings.experiment import Experiment
+    from resources.store.kinds import RowKind
     from resources.store.store import Store
 
 
@@ -42,6 +43,10 @@ class World(Protocol):
     def find_out(self, names: "Iterable[str]") -> list[str]:
         """Find out those of these identities that a look does not tell, such as how a model runs here; returns a line
         for each that was not known, for people."""
+        ...
+
+    def memory_of(self, kind: "RowKind") -> int | None:
+        """Bytes that a process needs which computes rows of this kind, its libraries included; None: not known."""
         ...
 
     def check(self) -> None:

@@ -18,7 +18,7 @@ class Outlook:
         stages = dict.fromkeys(plan.stage for plan, computed in zip(plans, to_compute, strict=True) if computed)
         self._stages = {stage: self._needs.of(STAGES[stage].memory) for stage in stages}
         self.peaks = [
-            max((need.peak for need in self._stages[plan.stage]), default=None) if computed else None
+            max(map(self._needs.in_all, self._stages[plan.stage]), default=None) if computed else None
             for plan, computed in zip(plans, to_compute, strict=True)
         ]
 

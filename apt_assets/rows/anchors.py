@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.scope import RowScope
+from apt_assets.engine.spread import spread
 from apt_assets.engine.view import View
 from apt_assets.rows import policy
 from resources.store.digest import digest_json
@@ -28,6 +29,7 @@ WRITTEN = RowKind(
     libraries=policy.LIBRARIES,
     given=("adapter",),
     code=(__name__,),
+    memory="anchors",
 )
 LIKELY = RowKind(
     "likely",
@@ -37,6 +39,7 @@ LIKELY = RowKind(
     libraries=policy.LIBRARIES,
     given=("adapter",),
     code=(__name__,),
+    memory="scores",
 )
 KINDS = (WRITTEN, LIKELY)
 PARTS = ("int32", "float32")  # of a row of LIKELY: tokens, and their log-probabilities in nats
@@ -78,9 +81,7 @@ def written_texts(step: "Step") -> list[Text]:
     found = step.fill(
         WRITTEN,
         keys,
-        lambda scope, missing: renumber(
-            write(scope, [begins[n] for n in missing], [keys[n] for n in missing]), missing
-        ),
+        lambda scope, missing: renumber(spread(write, scope, [(begins[n], keys[n]) for n in missing]), missing),
         "anchor texts",
         "texts",
         adapter=policy.initial_adapter(step),
@@ -121,14 +122,15 @@ def as_table(texts: Sequence[Text]) -> "pl.DataFrame":
     return pl.DataFrame(rows, schema=AnchorTexts.empty().schema, orient="row")
 
 
-def write(scope: RowScope, origins: "Sequence[Origin]", seeds: Sequence[str]) -> "Batches[Ids]":
+def write(scope: RowScope, begun: "Sequence[tuple[Origin, str]]") -> "Batches[Ids]":
+    """begun: (where it begins, seed) of each text."""
     from resources.model import unprompted
 
     settings = scope.settings
     return unprompted.say(
         policy.open_policy(scope),
-        origins,
-        seeds=seeds,
+        [origin for origin, _ in begun],
+        seeds=[seed for _, seed in begun],
         tokens=settings.anchor.tokens,
         temperature=settings.anchor.temperature,
         batch_tokens=settings.policy.batch_tokens,
@@ -149,7 +151,7 @@ def likely_rows(step: "Step", texts: "Sequence[tuple[Ids, int]]") -> list[dict[s
     return step.fill(
         LIKELY,
         [digest_json(text)[:32] for text in texts],
-        lambda scope, missing: renumber(expect(scope, [texts[n] for n in missing]), missing),
+        lambda scope, missing: renumber(spread(expect, scope, [texts[n] for n in missing]), missing),
         "what they make likely",
         "texts",
         adapter=policy.initial_adapter(step),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.scope import RowScope
+from apt_assets.engine.spread import spread
 from apt_assets.engine.view import View
 from apt_assets.rows import by_server, by_transformers, by_vllm
 from apt_assets.rows.policy import Adapter
@@ -32,7 +33,7 @@ def answers_of(
     def compute(scope: RowScope, missing: list[int]) -> Batches[str]:
         if line := beyond_reach(golds, scope.outside("base_model"), scope.settings.policy.max_new_tokens):
             step.tell(f"{what}: {line}")
-        return renumber(backend.answer(scope, [prompts[i] for i in missing]), missing)
+        return renumber(spread(backend.answer, scope, [prompts[i] for i in missing]), missing)
 
     return step.fill(
         backend.ANSWERS,

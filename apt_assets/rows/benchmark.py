@@ -5,10 +5,13 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from apt_assets.engine.scope import RowScope
+from apt_assets.engine.spread import spread
 from apt_assets.engine.view import View
 from apt_assets.rows.graded import answer_and_grade, work_to_answer
 from apt_assets.rows.policy import Adapter
 from apt_assets.rows.scores import SCORES, score, score_rows
+from resources.store.rows import Batches, renumber
 
 if TYPE_CHECKING:
     import polars as pl
@@ -71,14 +74,11 @@ def score_general(step: "Step", adapter: Adapter | None, tasks: "list[Task]") ->
     """`as_tables` of all tasks; items that this policy was scored on are reused."""
     found = []
     for task in tasks:
-        filled = step.fill(
-            SCORES,
-            task.keys,
-            partial(score, task),
-            task.name,
-            "items",
-            adapter=adapter,
-        )
+
+        def scored(scope: RowScope, missing: list[int], task: "Task" = task) -> Batches[dict[str, Any]]:
+            return renumber(spread(partial(score, task), scope, missing), missing)
+
+        filled = step.fill(SCORES, task.keys, scored, task.name, "items", adapter=adapter)
         found.append((task, filled.values))
     return as_tables(found)
 

@@ -15,6 +15,7 @@ ANSWERS = RowKind(
     libraries=policy.LIBRARIES,
     given=("adapter",),
     code=(__name__,),
+    memory="answers",
 )
 
 

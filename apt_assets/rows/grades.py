@@ -6,17 +6,20 @@ Where several kinds are combined, each keeps its own grades, and their weights d
 nothing again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import compress
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from apt_assets.engine.scope import RowScope
+from apt_assets.engine.spread import spread
 from apt_assets.engine.view import View
 from apt_assets.settings.experiment import UsageError, kinds_of
 from resources.assessors import Row, Ungradable, Variant, in_parts
 from resources.assessors.kinds import ASSESSORS
 from resources.store.digest import digest_rows
-from resources.store.rows import Batches, RowTable
+from resources.store.rows import Batches, RowTable, renumber
 
 if TYPE_CHECKING:
     import polars as pl
@@ -52,14 +55,19 @@ def grade_rows(step: "Step", labels: list[str], answered: "pl.DataFrame", what: 
             texts = answered[missing].select("prompt", "prediction", "answer", "also").iter_rows()
             rows = [Row(question, said, gold, further(also)) for question, said, gold, also in texts]
             try:
-                for places, graded in in_parts(variant.open(scope), rows):
-                    yield [missing[place] for place in places], [list(one) for one in graded]
+                yield from renumber(spread(partial(graded, variant), scope, rows), missing)
             except Ungradable as error:
                 raise UsageError(str(error)) from error
 
         filled = step.fill(variant.rows, keys, grade, f"{what}, {kind}", "grades", **given_to(variant, labels))
         by_kind.append(filled.values)
     return combine(by_kind, list(kinds_of(step.settings.assessor).values()))
+
+
+def graded(variant: Variant, scope: RowScope, rows: Sequence[Row]) -> Batches[list[Any]]:
+    """[grade, exact] of every row. Raises Ungradable."""
+    for places, grades in in_parts(variant.open(scope), rows):
+        yield places, [list(grade) for grade in grades]
 
 
 def known_grades(view: View, labels: list[str], answered: "pl.DataFrame") -> list[int | None]:

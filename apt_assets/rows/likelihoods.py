@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from apt_assets.engine.scope import RowScope
+from apt_assets.engine.spread import spread
 from apt_assets.engine.view import View
 from apt_assets.rows import policy
 from resources.store.digest import digest_rows
@@ -25,6 +26,7 @@ LIKELIHOODS = RowKind(
     libraries=policy.LIBRARIES,
     given=("adapter",),
     code=(__name__,),
+    memory="scores",
 )
 
 MeanLogProbs = list[float | None]  # of each answer, in nats per token; None of one without a token
@@ -46,7 +48,7 @@ def likelihoods_of(step: "Step", predictions: "pl.DataFrame") -> "pl.DataFrame":
     found = step.fill(
         LIKELIHOODS,
         likelihood_keys(predictions),
-        lambda scope, missing: renumber(score(scope, [rows[i] for i in missing]), missing),
+        lambda scope, missing: renumber(spread(score, scope, [rows[i] for i in missing]), missing),
         "likelihood of golds and answers",
         "cases",
         adapter=policy.adapter_of(step, "policy"),

@@ -2,9 +2,10 @@
 loaded, from files of the models, lengths of landed rows, and settings."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
+from apt_assets.engine.spread import most_workers
 from apt_assets.landing.folder import LandingFolder
 from apt_assets.rows.lengths import Lengths, lengths_of
 from apt_assets.settings.experiment import Experiment, UsageError
@@ -37,12 +38,14 @@ SMALLER = "name a smaller model in policy.model, a dtype of fewer bits, or polic
 @dataclass(frozen=True)
 class Need:
     """peak: bytes, as all is set. least: bytes where all is split that can be. helps: what to change where that is too
-    much. otherwise: what may be changed where only the peak is, for which passes become smaller by themselves."""
+    much. otherwise: what may be changed where only the peak is, for which passes become smaller by themselves.
+    spreads: whether several processes may do it at once, each of which needs as much (engine/spread.py)."""
 
     peak: int
     least: int
     helps: str
     otherwise: str
+    spreads: bool = True
 
     def warning(self, free: int | None, device: str) -> str | None:
         """What to do, if there is less memory; None: there is not, or it is not known how much there is."""
@@ -77,6 +80,13 @@ class Needs:
         except (UnknownSizes, Unusable, UsageError):
             return []
 
+    def in_all(self, need: Need) -> int:
+        """Bytes of all processes that do it at once, at most; what Python takes in the first of them aside."""
+        if not need.spreads:
+            return need.peak
+        libraries = LIBRARIES[self.held.device]
+        return most_workers(self.experiment.policy, need.peak + libraries) * (need.peak + libraries) - libraries
+
     @property
     def answers(self) -> Need | None:
         """Answers by transformers here; None: something else answers."""
@@ -97,6 +107,20 @@ class Needs:
             helps=SMALLER,
             otherwise="a lower policy.batch_tokens has them from the start",
         )
+
+    @property
+    def references(self) -> Need:
+        """Pairs of which log-probabilities are computed by what trains, and nothing else."""
+        return replace(self.scores, spreads=False)
+
+    @property
+    def grades(self) -> Need | None:
+        """Answers that a model here grades; None: none does."""
+        if self.models.grader is None:
+            return None
+        tokens, held = self.experiment.policy.batch_tokens, Held(self.held.dtype)
+        peak = to_score(sizes_of(self.models.grader), held, Pass((tokens,)), adapter=0, scored=tokens // TARGET_SHARE)
+        return Need(peak, self.grader, helps="name a smaller model in assessor.rubric.model", otherwise="")
 
     @property
     def anchors(self) -> Need | None:
@@ -133,6 +157,7 @@ class Needs:
             helps=("" if may else "set training.gradient_checkpointing to auto, ")
             + f"lower training.max_length, {SMALLER}",
             otherwise="a lower training.max_length or training.batch_size changes what is trained",
+            spreads=False,
         )
 
     def _answering(self, lengths: dict[int, int], new_tokens: int, setting: str) -> Need:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from apt_assets.engine.scope import RowScope
+from apt_assets.engine.spread import spread
 from apt_assets.engine.view import View
 from apt_assets.rows import policy
 from resources.store.digest import digest_rows
@@ -27,17 +28,19 @@ SAMPLES = RowKind(
     libraries=policy.LIBRARIES,
     given=("adapter",),
     code=(__name__,),
+    memory="answers",
 )
 
 
-def sample(scope: RowScope, prompts: Sequence[str], seeds: Sequence[str]) -> Batches[str]:
+def sample(scope: RowScope, asked: Sequence[tuple[str, str]]) -> Batches[str]:
+    """asked: (prompt, seed) of each."""
     from resources.model import sampling
 
     settings = scope.settings.policy
     return sampling.sample(
         policy.open_policy(scope, settings.system_prompt),
-        prompts,
-        seeds=seeds,
+        [prompt for prompt, _ in asked],
+        seeds=[seed for _, seed in asked],
         temperature=scope.settings.pairs.temperature,
         max_new_tokens=settings.max_new_tokens,
         batch_tokens=settings.batch_tokens,
@@ -54,9 +57,7 @@ def samples_of(step: "Step", prompts: Sequence[str], attempt: int) -> list[str]:
     return step.fill(
         SAMPLES,
         keys,
-        lambda scope, missing: renumber(
-            sample(scope, [prompts[i] for i in missing], [keys[i] for i in missing]), missing
-        ),
+        lambda scope, missing: renumber(spread(sample, scope, [(prompts[i], keys[i]) for i in missing]), missing),
         f"sampling, try {attempt + 1}",
         "answers",
         adapter=policy.adapter_of(step, "policy"),

@@ -1,5 +1,6 @@
 """Scores of the general tasks' items, by item."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.scope import RowScope
@@ -20,14 +21,18 @@ SCORES = RowKind(
     libraries=(*policy.LIBRARIES, "lm-eval"),
     given=("adapter",),
     code=(__name__,),
+    memory="scores",
 )
 
 
-def score(task: "Task", scope: RowScope, items: list[int]) -> Batches[dict[str, Any]]:
+def score(task: "Task", scope: RowScope, items: Sequence[int]) -> Batches[dict[str, Any]]:
+    """items: their positions in the task."""
     from resources.model.lm_eval_tasks import score_items
 
     opened = policy.open_policy(scope)
-    return score_items(opened, task, items, batch_tokens=scope.settings.policy.batch_tokens)
+    place = {item: n for n, item in enumerate(items)}
+    for found, values in score_items(opened, task, items, batch_tokens=scope.settings.policy.batch_tokens):
+        yield [place[item] for item in found], values
 
 
 def score_rows(view: View, adapter: policy.Adapter | None) -> RowTable:

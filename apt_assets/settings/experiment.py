@@ -99,7 +99,8 @@ class PolicySettings(Section):
         None,
         ge=1,
         description="On a CPU; null: $OMP_NUM_THREADS, else the cores that this machine or container gives, of a study "
-        "shared out among its processes. Makes nothing stale (choice).",
+        "shared out among its processes. Many rows are computed by so many processes of one thread each. Makes nothing "
+        "stale (choice).",
     )
     backend: Literal["transformers", "vllm", "openai"] = Field(
         "transformers", description="What answers; training and scoring are done here. openai: `server`."

@@ -24,7 +24,14 @@ from resources.store.sealed import Damaged, read_sealed, remember
 from resources.store.stat_cache import Remembered
 
 PACKAGES = ("apt_assets", "resources", "schemas")
-BOUNDARY = ("apt_assets.engine", "apt_assets.settings", "apt_assets.drawing", "resources.section", "resources.store")
+BOUNDARY = (
+    "apt_assets.engine",
+    "apt_assets.settings",
+    "apt_assets.drawing",
+    "resources.section",
+    "resources.store",
+    "resources.workers",
+)
 # What only declares: a section of settings, and a kind of row. Their values count by themselves.
 DECLARING = ("Section", "RowKind")
 # Module -> the name under which it stands in fingerprints, for one that was moved or renamed since version 2 of the

@@ -36,13 +36,15 @@ SETTING = {"execution": "policy.model", "grader_execution": "assessor.rubric.mod
 @dataclass(frozen=True)
 class Execution:
     """path: see RunPath (resources/model/prompts.py). why: not in packed passes; "" if it is. exact, shape_free, bits:
-    see Exactness (resources/model/exactness.py). tried: what that was found by, for people."""
+    see Exactness (resources/model/exactness.py). alone: whether a process of one thread gives the same rows.
+    tried: what that was found by, for people."""
 
     path: "RunPath"
     why: str
     exact: bool
     shape_free: bool
     bits: str
+    alone: bool
     tried: str
 
     def __str__(self) -> str:
@@ -143,15 +145,17 @@ class Executions:
 
     def _try(self, name: str) -> Execution:
         from resources.model.agreement import NotCausal, run_path
-        from resources.model.exactness import exactness
+        from resources.model.exactness import alike_in_one_thread, exactness
         from resources.training.agreement import LOOK_AT_A_STEP
 
         folder, trains = getattr(self.models, MODEL[name]), name == "execution"
         load = partial(self._load, folder, self.experiment.policy.quantization if trains else "none")
         try:
             path, why = run_path(load, *([LOOK_AT_A_STEP] if trains else []))
-            found = exactness(load(path), self.experiment.policy.batch_tokens)
-            return Execution(path, why, found.exact, found.shape_free, found.bits, found.reason)
+            policy, batch_tokens = load(path), self.experiment.policy.batch_tokens
+            found = exactness(policy, batch_tokens)
+            alone = alike_in_one_thread(policy, batch_tokens, found)
+            return Execution(path, why, found.exact, found.shape_free, found.bits, alone, found.reason)
         except NotCausal as error:
             raise UsageError(
                 f"{SETTING[name]}: {folder} is no causal language model: {error}; name a decoder"

@@ -78,6 +78,7 @@ ROWS = RowKind(
     identities=("grader", "grader_execution"),
     libraries=("torch", "transformers", "peft"),
     code=(__name__,),
+    memory="grades",
 )
 
 

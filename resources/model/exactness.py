@@ -78,6 +78,21 @@ def exactness(policy: Policy, batch_tokens: int) -> Exactness:
     return Exactness(mode, threads, not trouble, shape_free(model), bits, "; ".join(said))
 
 
+def alike_in_one_thread(policy: Policy, batch_tokens: int, found: Exactness) -> bool:
+    """Whether rows are exact in one thread, too, with the bits that were found with as many as there are."""
+    import torch
+
+    if found.threads == 1 or policy.model.device.type != "cpu" or not found.exact:
+        return found.exact
+    torch.set_num_threads(1)
+    try:
+        other = exactness(policy, batch_tokens)
+    finally:
+        torch.set_num_threads(found.threads)
+        set_shape_free(policy.model, found.shape_free)
+    return (other.exact, other.shape_free, other.bits) == (True, found.shape_free, found.bits)
+
+
 def products(model: Any, batch_tokens: int, free: bool) -> tuple[str, str]:
     """("", what was tried) if no product of the model gives a row other bits in other company; else (which, "").
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from resources import workers
 from resources.model.packing import set_shape_free
 from resources.model.policy import is_merged, load_base, with_adapter
 from resources.model.prompts import Policy, RunPath
@@ -102,7 +103,8 @@ def open_held(
 
 def take_base(base: BaseModel) -> tuple[Any, Any]:
     """(base model without an adapter, its tokenizer), for good: the policy's, held from before, or else read. Nothing
-    is held afterwards, so that training has the memory."""
+    is held afterwards, and no worker holds anything, so that training has the memory."""
+    workers.stop()
     held = taken_or_read("policy", base)
     let_go()
     held.take_off()

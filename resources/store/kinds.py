@@ -43,6 +43,7 @@ class RowKind(Declaration):
     table: under which its rows are counted and kept, such as answers; kinds that share one differ in what they declare.
     given: names of what only the stage at hand knows, such as the adapter that answers; it counts by its content.
     code: modules that compute a value; they count with all that they import (world/code.py).
+    memory: the name of what a process needs that computes them (apt_assets/rows/memory.py); None: nothing of note.
     """
 
     name: str
@@ -53,6 +54,7 @@ class RowKind(Declaration):
     identities: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
+    memory: str | None = None
 
 
 @cache

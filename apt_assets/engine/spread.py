@@ -1,0 +1,101 @@
+"""Where rows are computed: in this process, or by as many workers of one thread as it has threads.
+
+Only this process keeps rows. What a worker gets is a RowScope, items, and a function of a module; what it gives are
+values, which do not depend on which worker computed them, or among which others: rows go to workers only where the
+trial of their model found that (world/execution.py).
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from apt_assets.engine.scope import RowScope, SentScope
+from apt_assets.settings.experiment import UsageError
+from apt_assets.world.execution import Execution
+from resources import workers
+from resources.model.device_memory import free_memory
+from resources.store.rows import Batches, Value, collect
+from resources.threads import threads
+
+Item = TypeVar("Item")
+
+TASK_ROWS = 128  # at most, in one task: what is lost where a worker is
+LEAST_ROWS = 16
+# Of the embedded model on two cores, nearly (`python -m benchmarks.workers` measures them): rows that one process
+# answers in a second, times the bytes of the weights; how long workers take until they begin; how much faster they are
+# than as many threads.
+BYTES_A_SECOND = 7e9
+START_SECONDS = 8.0
+GAIN = 0.64  # for each worker
+
+
+def spread(
+    compute: Callable[[RowScope, Sequence[Item]], Batches[Value]], scope: RowScope, items: Sequence[Item]
+) -> Batches[Value]:
+    """What `compute(scope, items)` yields, in batches of another size where workers compute it. compute: of a module,
+    or a partial of one; what it takes and gives can be sent to another process.
+
+    Raises what it raises, and UsageError if a worker was ended from outside."""
+    sent = scope.sent()
+    number = workers_for(scope, sent, len(items))
+    if number < 2:
+        yield from compute(scope, items)
+        return
+    from resources.model.held import let_go
+
+    size = max(min(-(-len(items) // (2 * number)), TASK_ROWS), LEAST_ROWS)
+    parts = [range(start, min(start + size, len(items))) for start in range(0, len(items), size)]
+    let_go()  # the workers hold models of their own
+    tasks = [(compute, sent, [items[place] for place in part]) for part in parts]
+    try:
+        with closing(workers.each(number, compute_part, tasks)) as done:
+            for part, (values, lines) in done:
+                for line in lines:
+                    scope.tell(line)
+                yield parts[part], values
+    except workers.WorkerLost as error:
+        raise UsageError(f"{scope.kind.name}: {error}") from error
+
+
+def compute_part(
+    compute: Callable[[RowScope, Sequence[Item]], Batches[Value]], sent: SentScope, items: Sequence[Item]
+) -> tuple[list[Value], list[str]]:
+    """In a worker: (value of every item, lines for people)."""
+    lines: list[str] = []
+    with closing(compute(sent.opened(lines.append), items)) as batches:
+        return collect(len(items), batches), lines
+
+
+def workers_for(scope: RowScope, sent: SentScope, rows: int) -> int:
+    """How many workers are to compute so many rows; 1: this process is. Those that are running are used."""
+    policy, found = sent.experiment.policy, sent.found.values()
+    executions = [its for its in found if isinstance(its, Execution)]
+    if policy.device != "cpu" or not executions or not all(its.alone for its in executions):
+        return 1
+    if workers.running():
+        return workers.running()
+    seconds = rows * sum(weights(its) for its in found if isinstance(its, Path)) / BYTES_A_SECOND
+    if not pays(threads(policy.threads), seconds):
+        return 1
+    most = most_workers(policy, scope.memory)
+    return most if pays(most, seconds) else 1
+
+
+def pays(number: int, seconds: float) -> bool:
+    """Whether so many workers end sooner than this process, which would take so long."""
+    return number > 1 and seconds * (1 - 1 / max(GAIN * number, 1)) > START_SECONDS
+
+
+def most_workers(policy: Any, need: int | None) -> int:
+    """As many as there are threads, on a CPU, and as fit into its memory where each needs so many bytes."""
+    if policy.device != "cpu":
+        return 1
+    free = free_memory("cpu")
+    fit = threads(policy.threads) if need is None or free is None else free // need
+    return max(min(threads(policy.threads), fit), 1)
+
+
+def weights(model: Path) -> int:
+    """Bytes of the files that hold them."""
+    return sum(path.stat().st_size for path in model.rglob("*.safetensors"))
