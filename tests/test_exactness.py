@@ -94,6 +94,12 @@ def policy(tiny_folder):
     return load_policy(tiny_folder / "policy", dtype="float32")
 
 
+def multiply_by(monkeypatch, linear) -> None:
+    """Whichever library this processor's products are by."""
+    for place in ("torch.nn.functional.linear", "resources.model.products.product"):
+        monkeypatch.setattr(place, linear)
+
+
 def inexact_below(rows: int):
     """A product that adds up in another order if it has fewer rows, as MKL's kernels do."""
     import torch
@@ -119,7 +125,7 @@ def test_exact_products_are_found_exact_and_the_verdict_repeats(policy):
 
 @pytest.mark.parametrize("rows", [32, 100, 120])
 def test_product_that_rounds_otherwise_below_some_rows_is_found_and_passes_get_one_size(policy, monkeypatch, rows):
-    monkeypatch.setattr("torch.nn.functional.linear", inexact_below(rows))
+    multiply_by(monkeypatch, inexact_below(rows))
     found = exactness(policy, 128)
     assert not found.shape_free
     assert not shape_free(policy.model)
@@ -137,7 +143,7 @@ def test_row_that_depends_on_its_place_in_the_pass_is_told_as_not_exact(policy, 
         result[..., ::2, :] *= 1 + 1e-6
         return result
 
-    monkeypatch.setattr("torch.nn.functional.linear", by_place)
+    multiply_by(monkeypatch, by_place)
     found = exactness(policy, 128)
     assert not found.exact
     assert "all passes have one size: the product from 32 to 32 gives a row other bits at another place" in found.reason
@@ -167,7 +173,7 @@ def test_bfloat16_has_passes_of_one_size_and_is_tried_in_them(tiny_folder):
 
 def test_other_bits_are_another_identity(policy, monkeypatch):
     before = exactness(policy, 128).bits
-    monkeypatch.setattr("torch.nn.functional.linear", inexact_below(10_000))
+    multiply_by(monkeypatch, inexact_below(10_000))
     after = exactness(policy, 128)
     assert after.exact
     assert after.bits != before

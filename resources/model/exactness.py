@@ -59,11 +59,14 @@ def exactness(policy: Policy, batch_tokens: int) -> Exactness:
     """
     import torch
 
+    from resources.model.products import uses_faster_products
+
     model = policy.model
     mode, threads = mkl_mode(), torch.get_num_threads()
     if policy.path != "packed":
         return Exactness(mode, threads, True, True, company(policy, UNIT)[1], "each sequence is alone in its pass")
-    said, bits, trouble = [f"{in_words(mode)}, {threads} thread{'s' * (threads > 1)}"], "", ""
+    library = f"oneDNN beside {in_words(mode)}" if uses_faster_products(model) else in_words(mode)
+    said, bits, trouble = [f"{library}, {threads} thread{'s' * (threads > 1)}"], "", ""
     for free in (True, False) if shape_free(model) else (False,):
         set_shape_free(model, free)
         trouble, tried = products(model, batch_tokens, free)
