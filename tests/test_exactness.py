@@ -165,10 +165,45 @@ def test_attention_that_depends_on_its_company_is_found_in_real_passes(policy, m
     assert "have other bits in other company" in found.reason
 
 
-def test_bfloat16_has_passes_of_one_size_and_is_tried_in_them(tiny_folder):
-    found = exactness(load_policy(tiny_folder / "policy", dtype="bfloat16"), 128)
+@pytest.fixture
+def in_bfloat16(tiny_folder):
+    return load_policy(tiny_folder / "policy", dtype="bfloat16", path="packed")
+
+
+def test_bfloat16_has_passes_of_one_size_until_it_is_tried_and_any_afterwards_where_products_allow(
+    in_bfloat16, monkeypatch
+):
+    # In float32 and rounded, which no number of rows changes; and attention whose batches have no kernels of their own.
+    import torch
+
+    from resources.model import generation, packing
+
+    exact, attention = torch.nn.functional.linear, packing.attention
+    multiply_by(monkeypatch, lambda x, weight, bias=None: exact(x.float(), weight.float()).to(x.dtype))
+    for module in (packing, generation):
+        monkeypatch.setattr(
+            module, "attention", lambda q, k, v, m, s: attention(q.float(), k.float(), v.float(), m, s).to(q.dtype)
+        )
+    assert not shape_free(in_bfloat16.model)
+    found = exactness(in_bfloat16, 128)
+    assert found.exact
+    assert found.shape_free
+    assert shape_free(in_bfloat16.model)
+
+
+def test_adapter_beside_the_weights_that_rounds_by_its_company_is_found(in_bfloat16, monkeypatch):
+    import torch
+
+    exact = torch.nn.functional.linear
+
+    def narrow_by_company(x, weight, bias=None):
+        result = exact(x.float(), weight.float())
+        return (result * (1.1 if weight.shape[0] == 4 and len(x) > 64 else 1)).to(x.dtype)
+
+    multiply_by(monkeypatch, narrow_by_company)
+    found = exactness(in_bfloat16, 128)
     assert not found.shape_free
-    assert "all passes have one size" in found.reason
+    assert "to 4 gives a row other bits" in found.reason
 
 
 def test_other_bits_are_another_identity(policy, monkeypatch):
