@@ -95,6 +95,12 @@ def policy(tiny_folder):
     return load_policy(tiny_folder / "policy", dtype="float32")
 
 
+def multiply_by(monkeypatch, linear) -> None:
+    """Whichever library this processor's products are by."""
+    for place in ("torch.nn.functional.linear", "resources.model.products.product"):
+        monkeypatch.setattr(place, linear)
+
+
 def inexact_below(rows: int):
     """A product that adds up in another order if it has fewer rows, as MKL's kernels do."""
     import torch
@@ -142,7 +148,7 @@ def test_one_thread_is_alike_where_it_gives_the_same_bits_and_as_many_threads_go
 
 @pytest.mark.parametrize("rows", [32, 100, 120])
 def test_product_that_rounds_otherwise_below_some_rows_is_found_and_passes_get_one_size(policy, monkeypatch, rows):
-    monkeypatch.setattr("torch.nn.functional.linear", inexact_below(rows))
+    multiply_by(monkeypatch, inexact_below(rows))
     found = exactness(policy, 128)
     assert not found.shape_free
     assert not shape_free(policy.model)
@@ -160,7 +166,7 @@ def test_row_that_depends_on_its_place_in_the_pass_is_told_as_not_exact(policy, 
         result[..., ::2, :] *= 1 + 1e-6
         return result
 
-    monkeypatch.setattr("torch.nn.functional.linear", by_place)
+    multiply_by(monkeypatch, by_place)
     found = exactness(policy, 128)
     assert not found.exact
     assert "all passes have one size: the product from 32 to 32 gives a row other bits at another place" in found.reason
@@ -182,15 +188,50 @@ def test_attention_that_depends_on_its_company_is_found_in_real_passes(policy, m
     assert "have other bits in other company" in found.reason
 
 
-def test_bfloat16_has_passes_of_one_size_and_is_tried_in_them(tiny_folder):
-    found = exactness(load_policy(tiny_folder / "policy", dtype="bfloat16"), 128)
+@pytest.fixture
+def in_bfloat16(tiny_folder):
+    return load_policy(tiny_folder / "policy", dtype="bfloat16", path="packed")
+
+
+def test_bfloat16_has_passes_of_one_size_until_it_is_tried_and_any_afterwards_where_products_allow(
+    in_bfloat16, monkeypatch
+):
+    # In float32 and rounded, which no number of rows changes; and attention whose batches have no kernels of their own.
+    import torch
+
+    from resources.model import generation, packing
+
+    exact, attention = torch.nn.functional.linear, packing.attention
+    multiply_by(monkeypatch, lambda x, weight, bias=None: exact(x.float(), weight.float()).to(x.dtype))
+    for module in (packing, generation):
+        monkeypatch.setattr(
+            module, "attention", lambda q, k, v, m, s: attention(q.float(), k.float(), v.float(), m, s).to(q.dtype)
+        )
+    assert not shape_free(in_bfloat16.model)
+    found = exactness(in_bfloat16, 128)
+    assert found.exact
+    assert found.shape_free
+    assert shape_free(in_bfloat16.model)
+
+
+def test_adapter_beside_the_weights_that_rounds_by_its_company_is_found(in_bfloat16, monkeypatch):
+    import torch
+
+    exact = torch.nn.functional.linear
+
+    def narrow_by_company(x, weight, bias=None):
+        result = exact(x.float(), weight.float())
+        return (result * (1.1 if weight.shape[0] == 4 and len(x) > 64 else 1)).to(x.dtype)
+
+    multiply_by(monkeypatch, narrow_by_company)
+    found = exactness(in_bfloat16, 128)
     assert not found.shape_free
-    assert "all passes have one size" in found.reason
+    assert "to 4 gives a row other bits" in found.reason
 
 
 def test_other_bits_are_another_identity(policy, monkeypatch):
     before = exactness(policy, 128).bits
-    monkeypatch.setattr("torch.nn.functional.linear", inexact_below(10_000))
+    multiply_by(monkeypatch, inexact_below(10_000))
     after = exactness(policy, 128)
     assert after.exact
     assert after.bits != before

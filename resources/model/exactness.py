@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from resources.model.generation import generate, greedy
 from resources.model.mkl import in_words, mkl_mode
 from resources.model.packing import UNIT, Ids, set_shape_free, shape_free
+from resources.model.policy import is_merged
 from resources.model.prompts import Policy, beginning, encode
 from resources.model.scoring import TARGET_SHARE, Question, score_answers
 from resources.store.rows import collect
@@ -28,6 +29,7 @@ PRODUCT_WORK = 3e11  # multiplications; a matrix that needs more is tried with f
 COMPANY_TOKENS = 512  # in one pass of the second check
 FEW_TOKENS = 256  # so many of a large model; so many rows are tried one by one: MKL changes kernels mostly below
 LARGE = 1e9  # weights
+RANKS = (4, 16, 64)  # of adapters that lie beside the weights
 STEP = 128  # rows, above FEW_TOKENS, where not all are tried
 SHIFTS = (1, 13)  # rows; kernels take them in blocks of a multiple of 2
 NEW_TOKENS = 3  # a question's own pass, and two in which it goes on
@@ -59,12 +61,15 @@ def exactness(policy: Policy, batch_tokens: int) -> Exactness:
     """
     import torch
 
+    from resources.model.products import uses_faster_products
+
     model = policy.model
     mode, threads = mkl_mode(), torch.get_num_threads()
     if policy.path != "packed":
         return Exactness(mode, threads, True, True, company(policy, UNIT)[1], "each sequence is alone in its pass")
-    said, bits, trouble = [f"{in_words(mode)}, {threads} thread{'s' * (threads > 1)}"], "", ""
-    for free in (True, False) if shape_free(model) else (False,):
+    library = f"oneDNN beside {in_words(mode)}" if uses_faster_products(model) else in_words(mode)
+    said, bits, trouble = [f"{library}, {threads} thread{'s' * (threads > 1)}"], "", ""
+    for free in (True, False) if may_be_free(model) else (False,):
         set_shape_free(model, free)
         trouble, tried = products(model, batch_tokens, free)
         if not (trouble and free):
@@ -93,6 +98,12 @@ def alike_in_one_thread(policy: Policy, batch_tokens: int, found: Exactness) -> 
     return (other.exact, other.shape_free, other.bits) == (True, found.shape_free, found.bits)
 
 
+def may_be_free(model: Any) -> bool:
+    """Whether it is worth trying that products do not depend on the number of rows: on CPUs only, and of weights that
+    are multiplied as they are."""
+    return model.device.type == "cpu" and not getattr(model, "is_quantized", False)
+
+
 def products(model: Any, batch_tokens: int, free: bool) -> tuple[str, str]:
     """("", what was tried) if no product of the model gives a row other bits in other company; else (which, "").
 
@@ -101,7 +112,7 @@ def products(model: Any, batch_tokens: int, free: bool) -> tuple[str, str]:
     import torch
 
     shapes = done = possible = 0
-    for layer, head in distinct_layers(model):
+    for layer, head in (*distinct_layers(model), *adapter_layers(model)):
         share = max(batch_tokens // TARGET_SHARE, UNIT)
         most = share if head else batch_tokens
         random = torch.randn(most, width(layer), generator=torch.Generator().manual_seed(0))
@@ -133,6 +144,23 @@ def distinct_layers(model: Any) -> Iterator[tuple[Any, bool]]:
             if form not in seen:
                 seen.add(form)
                 yield layer, layer is head
+
+
+def adapter_layers(model: Any) -> Iterator[tuple[Any, bool]]:
+    """(a linear layer of each distinct form that LoRA of some RANKS has beside the weights, False); none where adapters
+    are added to the weights."""
+    import torch
+    from torch import nn
+
+    if is_merged(str(model.dtype).removeprefix("torch."), "none"):
+        return
+    forms = [(width(layer), layer.weight.numel() // width(layer)) for layer, head in distinct_layers(model) if not head]
+    pairs = {pair for rank in RANKS for wide, out in forms for pair in ((wide, rank), (rank, out))}
+    random = torch.Generator().manual_seed(0)
+    for wide, out in sorted(pairs):
+        layer = nn.utils.skip_init(nn.Linear, wide, out, bias=False)
+        layer.weight.data.normal_(generator=random)
+        yield layer.to(model.device, model.dtype), False
 
 
 def row_counts(most: int, weights: int) -> list[int]:

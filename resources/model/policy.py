@@ -65,6 +65,8 @@ def load_base(
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    from resources.model.products import use_faster_products
+
     named: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if path == "packed":
         named["attn_implementation"] = register()
@@ -77,8 +79,11 @@ def load_base(
         )
         named["device_map"] = {"": device}  # weights are quantised where they end up
     model = AutoModelForCausalLM.from_pretrained(model_dir, use_safetensors=True, trust_remote_code=False, **named)
-    # Not also to the dtype: that would round the frequencies of the positions, which stay in float32.
-    return (model if quantization != "none" else model.to(device)), load_tokenizer(model_dir)
+    if quantization == "none":
+        model = model.to(device)  # not also to the dtype: that would round the frequencies of the positions
+    if path == "packed":  # on the plain one it is as in transformers
+        use_faster_products(model)
+    return model, load_tokenizer(model_dir)
 
 
 def with_adapter(model: Any, folder: Path) -> Any:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from resources.model.products import FasterLinear, product
+
 if TYPE_CHECKING:
     from peft import PeftModel
 
@@ -23,13 +25,13 @@ class LoraProduct(torch.autograd.Function):
         inner = x @ a.T
         ctx.save_for_backward(x, weight, a, b, inner)
         ctx.scale = scale
-        return torch.nn.functional.linear(x, weight, bias).addmm_(inner, b.T, alpha=scale)
+        return product(x, weight, bias).addmm_(inner, b.T, alpha=scale)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
         x, weight, a, b, inner = ctx.saved_tensors
         of_inner = (upstream[0] @ b).mul_(ctx.scale)
-        of_x = (upstream[0] @ weight).addmm_(of_inner, a) if ctx.needs_input_grad[0] else None
+        of_x = product(upstream[0], weight.T).addmm_(of_inner, a) if ctx.needs_input_grad[0] else None
         return of_x, None, None, of_inner.T @ x, (upstream[0].T @ inner).mul_(ctx.scale), None
 
 
@@ -42,7 +44,7 @@ def fuse_lora(model: "PeftModel") -> None:
     from peft.tuners.lora import Linear
 
     for layer in model.modules():
-        if isinstance(layer, Linear) and type(layer.base_layer) is torch.nn.Linear:
+        if isinstance(layer, Linear) and type(layer.base_layer) in (torch.nn.Linear, FasterLinear):
             layer.forward = MethodType(fused(layer.forward), layer)
 
 
