@@ -1,10 +1,14 @@
 """Real servers on loopback for the tests of a shared store: moto's S3 and PostgreSQL."""
 
+import http.client
+import http.server
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -115,3 +119,68 @@ class Shared:
 
     def lose(self, name: str) -> None:
         self._client.delete_object(Bucket=BUCKET, Key=f"{self._prefix}/{name}")
+
+
+class Proxy:
+    """Stands between a client and an S3 server, and does to a request what `fault` says.
+
+    fault: (method, path) -> None, to pass the request on; a status, to answer that in its place; "cut", to close the
+    connection; "late", to answer after `patience` seconds; "lost", to pass it on and answer 500 all the same; or the
+    name of a header, to pass it on without.
+    """
+
+    def __init__(self, server: str, patience: float = 1.0):
+        self.fault: Callable[[str, str], int | str | None] = lambda method, path: None
+        self.seen: list[str] = []
+        proxy, host = self, server.removeprefix("http://")
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                proxy.seen.append(f"{self.command} {self.path}")
+                fault = proxy.fault(self.command, self.path)
+                if fault == "late":
+                    time.sleep(patience)
+                if fault in ("cut", "late"):
+                    self.close_connection = True
+                    return self.connection.close()
+                if isinstance(fault, int):
+                    return self.answer(fault, {}, b"")
+                headers = {name: value for name, value in self.headers.items() if name.lower() != str(fault).lower()}
+                upstream = http.client.HTTPConnection(host)
+                upstream.request(self.command, self.path, body, headers)
+                answer = upstream.getresponse()
+                content = answer.read()
+                upstream.close()
+                return self.answer(500 if fault == "lost" else answer.status, dict(answer.getheaders()), content)
+
+            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_one
+
+            def answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+                self.send_response(status)
+                for name, value in headers.items():
+                    if name.lower() not in ("connection", "transfer-encoding", "date", "server", "content-length"):
+                        self.send_header(name, value)
+                length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(content))
+                self.send_header("content-length", length)
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *args: object) -> None:
+                """Say nothing."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def times(self, number: int, fault: "int | str", what: str = "") -> None:
+        """Do it to the next requests, `number` of them, with `what` in their method and path."""
+        left = iter(range(number))
+        self.fault = lambda method, path: fault if what in f"{method} {path}" and next(left, None) is not None else None
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()

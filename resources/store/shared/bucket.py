@@ -15,7 +15,8 @@ from resources.store.records import Changed
 from resources.store.store import StoreError
 
 ABSENT: Literal["absent"] = "absent"
-PART_BYTES = 1 << 24  # of a download: obstore gives one request 30 s
+RETRIES = 10  # of a request, by obstore, with growing pauses; it gives up after three minutes at the latest
+PART_BYTES = 1 << 24  # of a download: one request is given $AWS_TIMEOUT, 30 s by default
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")  # as obstore looks for it
 PROBE = "probe"  # a thing that every opening tries to create and to replace
 
@@ -33,10 +34,10 @@ class Bucket:
     """What lies below one `s3://bucket/prefix`, by name. Every method may raise StoreError.
 
     Opening it tries whether the server keeps the conditions of a write: one that does not would let two processes
-    overwrite each other without a word. retries: how often obstore tries a request again, with growing pauses.
+    overwrite each other without a word.
     """
 
-    def __init__(self, url: str, *, retries: int = 10):
+    def __init__(self, url: str):
         self.url = url.rstrip("/")
         try:
             from obstore import exceptions, store
@@ -45,7 +46,7 @@ class Bucket:
             raise StoreError(f"{self.url}: {needs}") from None
         self._errors: Any = exceptions
         with self._telling("open"):
-            self._store: Any = store.S3Store.from_url(self.url, retry_config={"max_retries": retries})
+            self._store: Any = store.S3Store.from_url(self.url, retry_config={"max_retries": RETRIES})
         self._probe()
 
     @property
