@@ -8,10 +8,14 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from unittest.mock import patch
 
 import pytest
 
+from apt_assets.engine.plan import stages_of
+from apt_assets.engine.stage import STAGES
 from apt_assets.settings.experiment import UsageError
+from apt_assets.settings.iterations import BASE
 from apt_assets.settings.reader import find_store
 from resources.store.manifest import CorruptArtifact
 from resources.store.store import Kept, StoreError
@@ -39,6 +43,13 @@ def proxy(shared, s3_server, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
     yield proxy
     proxy.close()
+
+
+@pytest.fixture
+def stages():
+    """The stages, of which a test makes others."""
+    with patch.dict(STAGES):
+        yield
 
 
 def elsewhere(shared, tmp_path):
@@ -180,7 +191,68 @@ def test_writers_of_vectors_that_hold_no_lock_lose_none_and_a_pool_has_each_once
     index = make_pool(table, rows)
     assert index["row_id"].to_list() == sorted(texts)
     verify_pool(table, index)
-    assert table.unchanged_since(table.mark()) == (table.mark()["files"] > 0)
+    assert table.fill(texts, pytest.fail) == 0
+    assert table.unchanged_since(table.mark())
+
+
+def test_vectors_are_not_taken_for_damaged_while_the_server_is_away(shared, proxy):
+    import numpy as np
+
+    def embed(texts):
+        yield range(len(texts)), [np.full(4, len(text), np.float32) for text in texts]
+
+    table = shared.open().vectors("vectors-x")
+    table.fill(["a", "bb"], embed)
+    mark = table.mark()
+    proxy.fault = lambda method, path: "cut"
+    for ask in (lambda: table.missing(["a"]), lambda: table.fill(["a"], embed), lambda: table.unchanged_since(mark)):
+        with pytest.raises(StoreError):
+            ask()
+    proxy.fault = lambda method, path: None
+    assert table.unchanged_since(mark)
+
+
+@pytest.mark.parametrize("damage", ["bits", "cut", "lost", "swapped"])
+def test_damaged_vectors_are_noticed_and_embedded_again(shared, store, damage):
+    import numpy as np
+
+    def embed(texts):
+        yield range(len(texts)), [np.full(4, len(text), np.float32) for text in texts]
+
+    table = store.vectors("vectors-x")
+    for texts in (["a", "bb"], ["ccc", "dddd"]):
+        table.fill(texts, embed)
+    mark = table.mark()
+    assert shared.open().vectors("vectors-x").unchanged_since(mark)
+    things = shared.things()
+    one, other = sorted(name for name in things if "/data/" in name)
+    new = {"bits": things[one].replace(b"a", b"q"), "cut": things[one][:100], "swapped": things[other]}
+    shared.overwrite(one, new[damage]) if damage in new else shared.lose(one)
+    table = shared.open().vectors("vectors-x")
+    assert not table.unchanged_since(mark)
+    assert table.missing(["a", "bb", "ccc", "dddd"]) == (4 if damage in ("cut", "lost") else 0)
+    assert table.fill(["a", "bb", "ccc", "dddd"], embed) >= 2
+    rows = table.rows("text", "check")
+    assert set(rows["text"]) == {"a", "bb", "ccc", "dddd"}
+    assert table.vectors(rows["place"].to_numpy())[:, 0].tolist() == [len(text) for text in rows["text"]]
+    assert shared.open().vectors("vectors-x").fill(["a", "dddd"], pytest.fail) == 0
+
+
+def test_plan_asks_the_server_for_no_stage_by_itself(shared, proxy, stages, tmp_path, monkeypatch):
+    monkeypatch.setenv("APT_STORE", shared.url)
+    monkeypatch.setenv("APT_LOCKS", shared.locks)
+    land(tmp_path, "a.jsonl", 0, 20)
+    engine = open_loop(tmp_path, loop={"max_iterations": 1})
+    engine.run()
+    world = engine.world
+    del world.store  # opened anew, it remembers nothing
+    assert world.store.iterations("t") == ["0001"]
+    proxy.seen.clear()
+    planner = world.planner()
+    plans = [planner.stage(key, name) for key in (BASE, "0001") for name in stages_of(key)]
+    assert {plan.status for plan in plans} == {"fresh"}
+    assert len(plans) > 10
+    assert len(proxy.seen) < 8
 
 
 def iter_of(values):
@@ -198,7 +270,7 @@ def drive(home, address, locks, environment, start, counted):
     counted.write_text(json.dumps(sorted(engine.seen)))
 
 
-def test_two_drivers_on_one_store_compute_each_unit_once(shared, tmp_path, s3_server, monkeypatch):
+def test_two_drivers_on_one_store_compute_each_unit_once(shared, stages, tmp_path, s3_server, monkeypatch):
     context = multiprocessing.get_context("spawn")
     start, drivers = context.Barrier(2), []
     for name in ("one", "two"):
@@ -318,7 +390,7 @@ def test_reading_request_that_takes_too_long_is_tried_again(shared, proxy):
 def test_server_that_hangs_is_told(shared, proxy):
     store = shared.open()
     proxy.fault = lambda method, path: "late"
-    with pytest.raises(StoreError, match=r"cannot read traces/bad_cases/f1\.json: .*error sending request"):
+    with pytest.raises(StoreError, match=r"cannot list traces: .*error sending request"):
         store.lookup("bad_cases", "f1")
 
 

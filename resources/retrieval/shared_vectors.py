@@ -1,16 +1,19 @@
 """The table of vectors of a shared store: LanceDB in the bucket itself.
 
 A server's ETag stands where a folder's table has the sha256 of a file: it is another one when the file was written
-anew, and no file is downloaded to ask for it. Rows are compared with their checks as in a folder.
+anew, and no file is downloaded to ask for it. Rows are compared with their checks as in a folder. But LanceDB opens
+every file of a table in a bucket, also to leave its rows out: with one that cannot be read, all of it is set aside.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resources.retrieval.vector_table import VectorTable
+from resources.retrieval.lance_rows import BROKEN, Checked
+from resources.retrieval.vector_table import VectorTable, damaged_name
 from resources.store.digest import digest_json
+from resources.store.manifest import CorruptArtifact
 from resources.store.sealed import seal, unseal
 from resources.store.shared.bucket import Bucket
 from resources.store.shared.locks import PostgresLocks
@@ -19,12 +22,18 @@ from resources.store.shared.store import Place, SharedStore
 if TYPE_CHECKING:
     import lancedb
 
+    from resources.retrieval.vector_table import Embed
+
 
 def open_store(address: str, lock_server: str, local: Path) -> SharedStore:
     """The shared store at `s3://bucket/prefix`. local: a folder for what lies on this machine.
     Raises StoreError if one of the servers does not answer or cannot be used."""
     locks = PostgresLocks(lock_server, address)
     return SharedStore(Bucket(address), locks, local / digest_json(address)[:16], SharedVectors)
+
+
+class Unreadable(CorruptArtifact):
+    """A table of which a file cannot be read."""
 
 
 class SharedVectors(VectorTable):
@@ -35,6 +44,39 @@ class SharedVectors(VectorTable):
         self._bucket, self._locks = place.bucket, place.locks
         self._folder, self._note = f"lancedb/{name}.lance", f"lancedb/{name}.checked.json"
 
+    def missing(self, texts: Sequence[str]) -> int:
+        try:
+            return super().missing(texts)
+        except BROKEN:
+            self._files("_versions")  # StoreError if it is the server
+            return len(set(texts))
+
+    def fill(self, texts: Sequence[str], embed: "Embed", check: Callable[[], None] = lambda: None) -> int:
+        try:
+            return super().fill(texts, embed, check)
+        except Unreadable:
+            with self._writing():
+                try:
+                    self._compared()  # another writer may have been here
+                except Unreadable:
+                    self._set_aside(damaged_name(self.name))
+                    self._forget_note()
+            return super().fill(texts, embed, check)
+
+    def _compared(self) -> "tuple[lancedb.table.Table | None, Checked]":
+        """Raises Unreadable if one of the table's files cannot be read, although the server answers."""
+        why: object = "a file cannot be read"
+        for _ in range(2):
+            try:
+                table, known = super()._compared()
+            except BROKEN as error:
+                why = error
+            else:
+                if not known.lost:
+                    return table, known
+            self._files("_versions")
+        raise Unreadable(f"retrieval_index: {self.name} in {self.where}: {why}")
+
     def _connect(self) -> "lancedb.DBConnection":
         import lancedb
 
@@ -42,9 +84,13 @@ class SharedVectors(VectorTable):
         return lancedb.connect(self.where, storage_options={"endpoint": endpoint} if endpoint else None)
 
     def _open(self) -> "lancedb.table.Table | None":
-        # A server that did not answer looks like a table that is damaged. Whoever lists its files gets StoreError.
-        table = super()._open() if self._files("_versions") else None
-        return table or (super()._open() if self._files("_versions") else None)
+        for _ in range(2):
+            # A server that did not answer looks like a table that is damaged; listing its files then raises StoreError.
+            if not self._files("_versions"):
+                return None
+            if (table := super()._open()) is not None:
+                return table
+        return None
 
     def _files(self, below: str) -> set[str]:
         return set(self._tags(below))

@@ -72,6 +72,11 @@ def merged(batches: "Batches[np.ndarray]", rows: int) -> "Iterator[tuple[list[in
         yield positions, vectors
 
 
+def damaged_name(name: str) -> str:
+    """What a table that cannot be opened is called from now on, beside the others; gc removes it."""
+    return f"damaged-{time.time_ns()}-{name}.lance"
+
+
 class VectorTable(ABC):
     """The rows of one encoder. name: of the table; where: of what holds it, for people."""
 
@@ -231,7 +236,7 @@ class VectorTable(ABC):
     def _open_or_create(self, dimensions: int) -> "lancedb.table.Table":
         table = self._open()
         if table is None:
-            self._set_aside(f"damaged-{time.time_ns()}-{self.name}.lance")  # gc removes it
+            self._set_aside(damaged_name(self.name))
             table = self._connect().create_table(self.name, schema=table_schema(dimensions, self.name))
         return table
 

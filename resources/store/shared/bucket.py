@@ -18,6 +18,7 @@ ABSENT: Literal["absent"] = "absent"
 RETRIES = 10  # of a request, by obstore, with growing pauses; it gives up after three minutes at the latest
 PART_BYTES = 1 << 24  # of a download: one request is given $AWS_TIMEOUT, 30 s by default
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")  # as obstore looks for it
+TRIES = 10  # to read what was listed, where another process may write anew what lies there
 PROBE = "probe"  # a thing that every opening tries to create and to replace
 
 
@@ -68,25 +69,13 @@ class Bucket:
             found = [self._thing(meta) for chunk in obstore.list(self._store, f"{folder}/") for meta in chunk]
         return sorted(found, key=lambda thing: thing.name)
 
-    def names(self, folder: str) -> list[str]:
-        """Of the things and folders directly in a folder."""
-        import obstore
-
-        with self._telling(f"list {folder}"):
-            found = obstore.list_with_delimiter(self._store, f"{folder}/")
-        below = [*found["common_prefixes"], *(meta["path"] for meta in found["objects"])]
-        return sorted(name.rpartition("/")[2] for name in below)
-
-    def read(self, name: str, *, unless: str | None = None) -> tuple[bytes, str]:
-        """(content, tag). Raises FileNotFoundError; Unchanged if it still has the tag `unless`."""
+    def read(self, name: str) -> tuple[bytes, str]:
+        """(content, tag). Raises FileNotFoundError."""
         import obstore
 
         with self._telling(f"read {name}"):
-            try:
-                got = obstore.get(self._store, name, options={"if_none_match": unless} if unless else {})
-                return bytes(got.bytes()), self._tag(got.meta)
-            except self._errors.NotModifiedError:
-                raise Unchanged from None
+            got = obstore.get(self._store, name)
+            return bytes(got.bytes()), self._tag(got.meta)
 
     def download(self, thing: Thing, path: Path) -> None:
         """Write a thing's content to a file. Raises FileNotFoundError if it is gone or was written anew."""
@@ -155,6 +144,10 @@ class Bucket:
             with self._telling(f"remove {listed[0]}"):
                 obstore.delete(self._store, listed)
 
+    def unsteady(self, name: str) -> StoreError:
+        """What is told of a thing that was never what it was listed as."""
+        return StoreError(f"{self.where(name)}{self._at()}: is each time another than the server lists")
+
     # -- what may go wrong -----------------------------------------------------------------------
 
     def _tag(self, meta: Any) -> str:
@@ -194,7 +187,3 @@ class Bucket:
             f"{self.url}{self._at()}: this server does not keep {header}: of two processes that write at once, "
             "one would overwrite the other without a word. Use a server with conditional writes"
         )
-
-
-class Unchanged(Exception):
-    """A thing is what it was."""

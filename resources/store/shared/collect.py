@@ -10,6 +10,8 @@ from resources.store.shared.copies import Copies
 from resources.store.shared.segments import join
 from resources.store.store import Collected, Kept
 
+COPIED = ("traces", "pointers", "snapshots", "rows", "journal")  # thing by thing, on machines that read them
+
 
 def remove_unneeded(
     bucket: Bucket, records: Records, vectors: Callable[[str], Any], kept: Kept, *, really: bool
@@ -70,5 +72,5 @@ def join_rows(bucket: Bucket, copies: Copies) -> None:
 
 def remove_copies(bucket: Bucket, copies: Copies) -> None:
     """Remove the copies, on this machine, of what is not there any more."""
-    things = [thing for folder in ("rows", "journal") for thing in bucket.things(folder)]
+    things = [thing for folder in COPIED for thing in bucket.things(folder)]
     copies.keep_only(things, [(f"objects/{name}", its) for name, its in folders(bucket, "objects")])

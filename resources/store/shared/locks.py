@@ -5,6 +5,7 @@ killed, after about a minute when its machine is gone. A transaction pooler in b
 """
 
 import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
@@ -32,6 +33,7 @@ class PostgresLocks:
 
     def __init__(self, server: str, store: str):
         self._server, self._store = server, store
+        self.last_taken = float("-inf")  # by time.monotonic
         with self._connected("looks"):
             pass
 
@@ -68,6 +70,7 @@ class PostgresLocks:
             if not ask(connection, "select pg_try_advisory_lock(%s)", self._key(IN_USE))[0][0]:
                 busy = next(iter(self._holders(connection, IN_USE)), "") or "a stage"
                 raise RuntimeError(f"a run is going on ({busy} is being computed): try again when it has ended")
+            self.last_taken = time.monotonic()
             yield
 
     # -- connections -----------------------------------------------------------------------------
@@ -91,6 +94,7 @@ class PostgresLocks:
             while True:
                 with suppress(psycopg2.errors.LockNotAvailable):
                     ask(connection, f"select {how}(%s)", self._key(name))
+                    self.last_taken = time.monotonic()
                     return connection
         except psycopg2.Error as error:
             connection.close()

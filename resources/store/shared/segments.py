@@ -16,7 +16,7 @@ from typing import Any
 from resources.store.records import Changed
 from resources.store.row_lines import encode_rows, is_whole, key_of, read_rows
 from resources.store.rows import RowTable
-from resources.store.shared.bucket import Bucket, Thing
+from resources.store.shared.bucket import TRIES, Bucket, Thing
 from resources.store.shared.copies import Copies
 
 MOST_SEGMENTS = 16  # of a table that gc leaves as it is
@@ -49,13 +49,14 @@ class Segments(RowTable):
         return rows
 
     def _segments(self) -> list[tuple[Thing, Path]]:
-        while True:
+        for _ in range(TRIES):
             things = self._bucket.things(self._folder)
             self._last = max([number_of(thing.name)[0] for thing in things], default=0)
             try:
                 return list(zip(things, self._copies.of(things), strict=True))
             except FileNotFoundError:
                 continue  # joined or taken out since they were listed
+        raise self._bucket.unsteady(self._folder)
 
     def _append(self, rows: dict[str, Any]) -> None:
         if lines := encode_rows(rows):

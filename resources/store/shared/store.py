@@ -30,6 +30,7 @@ from resources.store.shared.bucket import Bucket, Thing
 from resources.store.shared.copies import Copies
 from resources.store.shared.files import BucketFiles
 from resources.store.shared.journal import BucketJournal
+from resources.store.shared.listings import Listings
 from resources.store.shared.locks import PostgresLocks
 from resources.store.shared.segments import Segments
 from resources.store.store import Collected, Kept
@@ -52,15 +53,17 @@ class SharedStore(RecordedStore):
     def __init__(self, bucket: Bucket, locks: PostgresLocks, local: Path, vector_table: Callable[[Place, str], Any]):
         self._bucket, self._local = bucket, local
         self._copies = Copies(bucket, local / "copies")
+        self._listings = Listings(bucket, lambda: locks.last_taken)
         journal = BucketJournal(bucket, self._copies)
-        super().__init__(Records(BucketFiles(bucket), journal), journal)
+        super().__init__(Records(BucketFiles(bucket, self._copies, self._listings), journal), journal)
         self.locks = locks
         self._vector_table = vector_table
 
     # -- artifacts -------------------------------------------------------------------------------
 
     def complete(self, manifest: Manifest) -> bool:
-        return len(self._things(manifest)) == len(manifest.files)
+        there = self._listings.folder("objects")
+        return all(f"{objects(manifest)}/{name}" in there for name in manifest.files)
 
     def open(self, manifest: Manifest) -> Path:
         things = self._things(manifest)
@@ -90,6 +93,8 @@ class SharedStore(RecordedStore):
         if not self._is_there(manifest):
             name = objects(manifest)
             things = [self._bucket.write(f"{name}/{file}", workspace / file) for file in sorted(files)]
+            for thing in things:
+                self._listings.put(thing)
             self._copies.keep_folder(name, things, workspace)
         self._trace(manifest)
         shutil.rmtree(self.unfinished(manifest.fingerprint), ignore_errors=True)
@@ -98,7 +103,7 @@ class SharedStore(RecordedStore):
     def _is_there(self, manifest: Manifest) -> bool:
         """Whether the artifact's files are there and as they should be; damaged ones are set aside. Some of them are
         what a killed commit left: they are written again."""
-        if not self.complete(manifest):
+        if len(self._things(manifest)) < len(manifest.files):
             return False
         try:
             self.verify(manifest)
@@ -134,6 +139,7 @@ class SharedStore(RecordedStore):
         if really:
             collect.join_rows(self._bucket, self._copies)
             collect.remove_copies(self._bucket, self._copies)
+            self._listings.expire()
         return collected
 
 
