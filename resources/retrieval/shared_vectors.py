@@ -57,18 +57,18 @@ class SharedVectors(VectorTable):
         except Unreadable:
             with self._writing():
                 try:
-                    self._compared()  # another writer may have been here
+                    self.compared()  # another writer may have been here
                 except Unreadable:
                     self._set_aside(damaged_name(self.name))
                     self._forget_note()
             return super().fill(texts, embed, check)
 
-    def _compared(self) -> "tuple[lancedb.table.Table | None, Checked]":
+    def compared(self) -> "tuple[lancedb.table.Table | None, Checked]":
         """Raises Unreadable if one of the table's files cannot be read, although the server answers."""
         why: object = "a file cannot be read"
         for _ in range(2):
             try:
-                table, known = super()._compared()
+                table, known = super().compared()
             except BROKEN as error:
                 why = error
             else:
@@ -83,12 +83,12 @@ class SharedVectors(VectorTable):
         endpoint = self._bucket.endpoint
         return lancedb.connect(self.where, storage_options={"endpoint": endpoint} if endpoint else None)
 
-    def _open(self) -> "lancedb.table.Table | None":
+    def opened(self) -> "lancedb.table.Table | None":
         for _ in range(2):
             # A server that did not answer looks like a table that is damaged; listing its files then raises StoreError.
             if not self._files("_versions"):
                 return None
-            if (table := super()._open()) is not None:
+            if (table := super().opened()) is not None:
                 return table
         return None
 

@@ -88,7 +88,7 @@ class VectorTable(ABC):
     def missing(self, texts: Sequence[str]) -> int:
         """How many distinct texts have no vector yet. Reads neither vectors nor files' digests: damage
         that nobody noticed so far is not noticed here."""
-        table = self._open()
+        table = self.opened()
         return len(set(texts)) if table is None else len(absent(texts, read_places(table, ["text"], self._noted())))
 
     def rows(self, *columns: str) -> "pl.DataFrame":
@@ -131,7 +131,7 @@ class VectorTable(ABC):
             wanted = absent(texts, rows)
             if wanted:
                 self._embed(wanted, embed, check)
-                _, known = self._compared()  # reads back the new rows, and only them
+                _, known = self.compared()  # reads back the new rows, and only them
             self._remember(known)
         return len(wanted)
 
@@ -155,7 +155,7 @@ class VectorTable(ABC):
         import polars as pl
 
         with self._writing():
-            table = self._open()
+            table = self.opened()
             if table is None:
                 return 0, 0
             rows, known = self._look("check")
@@ -167,7 +167,7 @@ class VectorTable(ABC):
             if really:
                 self._forget_note()
                 rewrite(self._connect(), self.name, kept["place"].to_numpy(), known.lost)
-                self._remember(self._compared()[1])
+                self._remember(self.compared()[1])
             return dropped, before * dropped // (dropped + kept.height)
 
     # -- what is right ---------------------------------------------------------------------------
@@ -176,21 +176,21 @@ class VectorTable(ABC):
         """(place and `columns` of the rows that are right, what is known then)."""
         import polars as pl
 
-        table, known = self._compared()
+        table, known = self.compared()
         if table is None:
             return pl.DataFrame(schema={"place": pl.UInt64, **dict.fromkeys(columns, pl.String)}), known
         rows = read_places(table, columns, known)
         # Another process may have added rows since the files were listed.
         return rows.filter(pl.col("place") < known.fragments << 32), known
 
-    def _compared(self) -> "tuple[lancedb.table.Table | None, Checked]":
+    def compared(self) -> "tuple[lancedb.table.Table | None, Checked]":
         """(the table, what is known of all of it). Rows that were compared before are not again, unless
         a file changed: then all are."""
         known = self._unchanged()
         # Digests before rows: of what is damaged in between, the digest is found wrong the next time.
         new = sorted(self._files("data") - {name for name, _ in known.files})
         files = [[name, digest] for name, digest in zip(new, self._digest(new), strict=True)]
-        table = self._open()
+        table = self.opened()
         if table is None:
             return None, Checked()
         return table, compare(table, known, [*known.files, *files]) if files else known
@@ -225,7 +225,7 @@ class VectorTable(ABC):
 
     # -- the table -------------------------------------------------------------------------------
 
-    def _open(self) -> "lancedb.table.Table | None":
+    def opened(self) -> "lancedb.table.Table | None":
         """The table as it is now; None if there is none, or none of this name that can be opened."""
         try:
             table = self._connect().open_table(self.name)
@@ -234,7 +234,7 @@ class VectorTable(ABC):
             return None
 
     def _open_or_create(self, dimensions: int) -> "lancedb.table.Table":
-        table = self._open()
+        table = self.opened()
         if table is None:
             self._set_aside(damaged_name(self.name))
             table = self._connect().create_table(self.name, schema=table_schema(dimensions, self.name))
@@ -242,7 +242,7 @@ class VectorTable(ABC):
 
     @contextmanager
     def _reading(self) -> Iterator["lancedb.table.Table"]:
-        table = self._open()
+        table = self.opened()
         if table is None:
             raise CorruptArtifact(f"retrieval_index: {self.name} in {self.where} cannot be opened")
         try:

@@ -43,8 +43,9 @@ class Bucket:
         try:
             from obstore import exceptions, store
         except ImportError:
-            needs = "a shared store needs the extra `cluster`: pip install 'apt-assets[cluster]'"
-            raise StoreError(f"{self.url}: {needs}") from None
+            raise StoreError(
+                f"{self.url}: a shared store needs the extra `cluster`: pip install 'apt-assets[cluster]'"
+            ) from None
         self._errors: Any = exceptions
         with self._telling("open"):
             self._store: Any = store.S3Store.from_url(self.url, retry_config={"max_retries": RETRIES})
@@ -105,7 +106,7 @@ class Bucket:
                 raise Changed(self.where(name)) from None
             except FileNotFoundError as error:
                 if over in (None, ABSENT):  # it is the bucket that is not there
-                    raise StoreError(f"{self.url}{self._at()}: there is no such bucket") from error
+                    raise StoreError(f"{self._named}: there is no such bucket") from error
                 raise Changed(self.where(name)) from None
         size = content.stat().st_size if isinstance(content, Path) else len(content)
         return Thing(name, self._tag(put), size)
@@ -146,13 +147,13 @@ class Bucket:
 
     def unsteady(self, name: str) -> StoreError:
         """What is told of a thing that was never what it was listed as."""
-        return StoreError(f"{self.where(name)}{self._at()}: is each time another than the server lists")
+        return StoreError(f"{self._named}: {name} is each time another than the server lists")
 
     # -- what may go wrong -----------------------------------------------------------------------
 
     def _tag(self, meta: Any) -> str:
         if not meta["e_tag"]:
-            raise StoreError(f"{self.url}{self._at()}: this server gives no ETag, by which a change is noticed")
+            raise StoreError(f"{self._named}: this server gives no ETag, by which a change is noticed")
         return str(meta["e_tag"])
 
     def _thing(self, meta: Any) -> Thing:
@@ -165,10 +166,11 @@ class Bucket:
             yield
         except (self._errors.BaseError, ValueError) as error:
             said = str(error).partition("\n")[0]
-            raise StoreError(f"{self.url}{self._at()}: cannot {what}: {said}") from error
+            raise StoreError(f"{self._named}: cannot {what}: {said}") from error
 
-    def _at(self) -> str:
-        return f" ({self.endpoint})" if self.endpoint else ""
+    @property
+    def _named(self) -> str:
+        return f"{self.url} ({self.endpoint})" if self.endpoint else self.url
 
     def _probe(self) -> None:
         """Raises StoreError if a second creating write succeeds, or one over what is not there."""
@@ -184,6 +186,6 @@ class Bucket:
         else:
             header = "If-None-Match"
         raise StoreError(
-            f"{self.url}{self._at()}: this server does not keep {header}: of two processes that write at once, "
+            f"{self._named}: this server does not keep {header}: of two processes that write at once, "
             "one would overwrite the other without a word. Use a server with conditional writes"
         )
