@@ -2,10 +2,12 @@
 
 import json
 import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from unittest.mock import patch
@@ -166,6 +168,24 @@ def test_gc_joins_many_segments_and_the_rows_stay_what_they_last_were(shared, st
     assert reader.missing([*keys, "new"]) == 0
 
 
+def test_gc_removes_old_copies_of_what_it_removed_and_of_nothing_else(shared, store, tmp_path):
+    needed, unneeded = commit(store, "needed rows"), commit(store, "other rows", fingerprint="f2")
+    fill(store.rows("answers", {}), ["a"])
+    before = {path for path in (tmp_path / "local").rglob("*") if path.is_file()}
+    kept = Kept({needed.data_version}, {("bad_cases", "f1")}, {f"answers/{store.rows('answers', {}).digest}"}, {})
+    for age, goes in ((60, False), (7200, True)):
+        for path in before:
+            os.utime(path, (time.time() - age, time.time() - age))
+        with store.locks.all_idle():
+            store.remove_unneeded(kept, really=True)
+        gone = {path for path in before if not path.exists()}
+        assert bool(gone) == goes
+    of_unneeded = {path for path in before if unneeded.data_version in path.as_posix() or path.name.startswith("f2")}
+    assert of_unneeded
+    assert gone == of_unneeded
+    assert shared.open().verify(needed)
+
+
 def test_writers_of_vectors_that_hold_no_lock_lose_none_and_a_pool_has_each_once(shared, store, tmp_path):
     import numpy as np
     import polars as pl
@@ -261,8 +281,6 @@ def iter_of(values):
 
 def drive(home, address, locks, environment, start, counted):
     """One driver, in a process and a home of its own: runs the loop, and tells all that it computed."""
-    import os
-
     os.environ |= {**environment, "APT_STORE": address, "APT_LOCKS": locks}
     engine = open_loop(home)
     start.wait(60)
@@ -270,6 +288,7 @@ def drive(home, address, locks, environment, start, counted):
     counted.write_text(json.dumps(sorted(engine.seen)))
 
 
+@pytest.mark.slow("processes")
 def test_two_drivers_on_one_store_compute_each_unit_once(shared, stages, tmp_path, s3_server, monkeypatch):
     context = multiprocessing.get_context("spawn")
     start, drivers = context.Barrier(2), []
@@ -326,8 +345,6 @@ def test_what_one_machine_ran_another_reuses_to_the_last_stage(shared, tiny_fold
 
 
 def commit_under_lock(address, locks, environment, local):
-    import os
-
     os.environ |= environment
     from resources.retrieval.shared_vectors import open_store
 

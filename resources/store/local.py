@@ -13,14 +13,13 @@ the pointer: a kill in between leaves an unreferenced folder, never a wrong refe
 """
 
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from resources.store import collect
-from resources.store.digest import digest_file, digest_json, list_files, sync
+from resources.store.digest import digest_file, digest_json, list_files, sync, temporary_folder
 from resources.store.journal import Journal
 from resources.store.local_files import LocalFiles
 from resources.store.locks import FileLocks
@@ -62,15 +61,8 @@ class LocalStore(RecordedStore):
                 raise CorruptArtifact(f"{manifest.stage}: {path} does not match its manifest")
         return folder
 
-    @contextmanager
-    def workspace(self) -> Iterator[Path]:
-        parent = self.root / "temporary"
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=parent))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    def workspace(self) -> AbstractContextManager[Path]:
+        return temporary_folder(self.root / "temporary")
 
     def commit(self, workspace: Path, **known: Any) -> Manifest:
         files = {str(p.relative_to(workspace)): digest_file(p) for p in list_files(workspace)}

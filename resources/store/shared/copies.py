@@ -5,16 +5,17 @@ them.
 """
 
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from resources.store.digest import digest_json, list_files
+from resources.store.digest import digest_json, list_files, temporary_folder
 from resources.store.shared.bucket import Bucket, Thing
 
 AT_ONCE = 8  # downloads
+YOUNG_SECONDS = 3600
 
 
 class Copies:
@@ -34,7 +35,7 @@ class Copies:
 
     def keep(self, thing: Thing, content: bytes) -> None:
         """Keep the copy of what was just written."""
-        with self.temporary() as folder:
+        with self._temporary() as folder:
             (folder / "copy").write_bytes(content)
             put_in_place(folder / "copy", self._path(thing))
 
@@ -45,7 +46,7 @@ class Copies:
         """A folder with the things below the bucket's folder `name` under their names; see `of`."""
         target = self._folder(name, things)
         if not target.is_dir():
-            with self.temporary() as made:
+            with self._temporary() as made:
                 paths = [made / thing.name.removeprefix(f"{name}/") for thing in things]
                 with ThreadPoolExecutor(AT_ONCE) as pool:
                     list(pool.map(lambda pair: self._fetch(*pair), zip(things, paths, strict=True)))
@@ -60,23 +61,18 @@ class Copies:
         shutil.rmtree(self._folder(name, things), ignore_errors=True)
 
     def keep_only(self, things: Sequence[Thing], folders: Sequence[tuple[str, Sequence[Thing]]]) -> None:
-        """Remove the copies of all but these things and folders."""
+        """Remove the copies of all but these things and folders, and what downloads left that were killed; but nothing
+        young, which somebody may be reading or making."""
         files = {self._path(thing) for thing in things}
         whole = {self._folder(name, its) for name, its in folders}
         for path in list_files(self._root):
-            if path not in files and not whole & set(path.parents):
-                path.unlink()
+            with suppress(FileNotFoundError):
+                old = time.time() - path.stat().st_mtime > YOUNG_SECONDS
+                if old and path not in files and not whole & set(path.parents):
+                    path.unlink()
 
-    @contextmanager
-    def temporary(self) -> Iterator[Path]:
-        """An empty folder beside the copies, removed on the way out if it is there still."""
-        parent = self._root / "temporary"
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=parent))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    def _temporary(self) -> AbstractContextManager[Path]:
+        return temporary_folder(self._root / "temporary")
 
     def _path(self, thing: Thing) -> Path:
         return self._root / f"{thing.name}.{mark(thing.tag)}"
@@ -85,7 +81,7 @@ class Copies:
         return self._root / f"{name}.{mark([[thing.name, thing.tag] for thing in things])}"
 
     def _download(self, thing: Thing, path: Path) -> None:
-        with self.temporary() as folder:
+        with self._temporary() as folder:
             self._bucket.download(thing, folder / "copy")
             put_in_place(folder / "copy", path)
 

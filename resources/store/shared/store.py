@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from resources.store.collect import remove
-from resources.store.digest import digest_file, digest_json, list_files
+from resources.store.digest import digest_file, digest_json, list_files, temporary_folder
 from resources.store.manifest import CorruptArtifact, Manifest
 from resources.store.recorded import RecordedStore
 from resources.store.records import Records
@@ -85,7 +85,7 @@ class SharedStore(RecordedStore):
         raise CorruptArtifact(f"{manifest.stage}: {where} does not match its manifest")
 
     def workspace(self) -> AbstractContextManager[Path]:
-        return self._copies.temporary()
+        return temporary_folder(self._local / "temporary")
 
     def commit(self, workspace: Path, **known: Any) -> Manifest:
         files = {str(p.relative_to(workspace)): digest_file(p) for p in list_files(workspace)}
@@ -130,11 +130,8 @@ class SharedStore(RecordedStore):
 
     def remove_unneeded(self, kept: Kept, *, really: bool) -> Collected:
         collected = collect.remove_unneeded(self._bucket, self._records, self.vectors, kept, really=really)
-        for kind, folder in (
-            ("temporary", self._local / "copies" / "temporary"),
-            ("unfinished", self._local / "unfinished"),
-        ):
-            for path in sorted(folder.glob("*")):
+        for kind in ("temporary", "unfinished"):
+            for path in sorted((self._local / kind).glob("*")):
                 remove(path, kind, collected, really=really)
         if really:
             collect.join_rows(self._bucket, self._copies)
