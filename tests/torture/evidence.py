@@ -69,7 +69,7 @@ def found(project: Any) -> dict[str, Any]:
     """
     from apt_assets.engine.plan import stages_of
     from apt_assets.settings.iterations import BASE
-    from resources.store.rows import is_whole
+    from resources.store.row_lines import is_whole
 
     name, planner, versions = project.experiment.name, project.planner(), {}
     for key in [BASE, *project.store.iterations(name)]:
