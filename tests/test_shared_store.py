@@ -231,6 +231,25 @@ def test_vectors_are_not_taken_for_damaged_while_the_server_is_away(shared, prox
     assert table.unchanged_since(mark)
 
 
+def test_server_that_goes_away_while_vectors_are_written_is_told_and_those_that_were_kept_stay(shared, proxy):
+    import numpy as np
+
+    def embed(texts):
+        yield range(len(texts)), [np.full(4, len(text), np.float32) for text in texts]
+
+    def embed_and_lose(texts):
+        proxy.fault = lambda method, path: 500
+        yield from embed(texts)
+
+    table = shared.open().vectors("vectors-x")
+    table.fill(["a", "bb"], embed)
+    with pytest.raises(StoreError, match="cannot list lancedb/vectors-x"):
+        table.fill(["ccc"], embed_and_lose)
+    proxy.fault = lambda method, path: None
+    assert table.missing(["a", "bb", "ccc"]) == 1
+    assert table.fill(["a", "bb", "ccc"], embed) == 1
+
+
 @pytest.mark.parametrize("damage", ["bits", "cut", "lost", "swapped"])
 def test_damaged_vectors_are_noticed_and_embedded_again(shared, store, damage):
     import numpy as np

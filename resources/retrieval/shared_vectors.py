@@ -55,13 +55,19 @@ class SharedVectors(VectorTable):
         try:
             return super().fill(texts, embed, check)
         except Unreadable:
-            with self._writing():
-                try:
-                    self.compared()  # another writer may have been here
-                except Unreadable:
-                    self._set_aside(damaged_name(self.name))
-                    self._forget_note()
+            self._set_aside_unreadable()
             return super().fill(texts, embed, check)
+        except BROKEN:
+            self._files("_versions")  # StoreError if it is the server
+            raise
+
+    def _set_aside_unreadable(self) -> None:
+        with self._writing():
+            try:
+                self.compared()  # another writer may have been here
+            except Unreadable:
+                self._set_aside(damaged_name(self.name))
+                self._forget_note()
 
     def compared(self) -> "tuple[lancedb.table.Table | None, Checked]":
         """Raises Unreadable if one of the table's files cannot be read, although the server answers."""
