@@ -1,7 +1,8 @@
 """One project: an experiment, its folders, its store, and the world outside the store by content.
 
 Everything a run writes lies below $APT_HOME (default: the repository): `.apt/` holds downloads and
-the store, `landing/` the landed files, `dagster_home/` Dagster's own records.
+the store, `landing/` the landed files, `dagster_home/` Dagster's own records. Only the store may lie elsewhere, where
+$APT_STORE says.
 """
 
 from collections.abc import Iterable
@@ -15,13 +16,13 @@ from apt_assets.landing.folder import LandingFolder
 from apt_assets.promotion import LoopPlanner
 from apt_assets.settings.experiment import REPOSITORY, Experiment, UsageError
 from apt_assets.settings.iterations import BASE
-from apt_assets.settings.reader import find_experiment, find_home, load_experiment
+from apt_assets.settings.reader import find_experiment, find_home, find_store, load_experiment
 from apt_assets.world.code import CodeDigests, source_digests
 from apt_assets.world.execution import MODEL, Executions
 from apt_assets.world.model_checks import ModelChecks
 from apt_assets.world.models import Models
 from apt_assets.world.tasks import Tasks
-from resources.retrieval.vector_table import VectorTable
+from resources.retrieval.vector_folder import VectorFolder
 from resources.store.digest import digest_file, digest_json
 from resources.store.file_digests import FileDigests
 from resources.store.kinds import RowKind
@@ -64,7 +65,11 @@ class Project:
 
     @cached_property
     def store(self) -> Store:
-        return LocalStore(self.home / ".apt" / "store", partial(VectorTable, digests=self._digests.files))
+        if (shared := find_store()) is not None:
+            from resources.retrieval.shared_vectors import open_store  # here: it loads obstore
+
+            return open_store(*shared, self.home / ".apt" / "shared")
+        return LocalStore(self.home / ".apt" / "store", partial(VectorFolder, digests=self._digests.files))
 
     @cached_property
     def _digests(self) -> FileDigests:

@@ -37,7 +37,7 @@ import polars as pl
 from apt_assets.report import markdown
 from apt_assets.study.measured_on import machine
 from resources.retrieval.retriever import make_pool, nearest, similar_cases, verify_pool
-from resources.retrieval.vector_table import VectorTable
+from resources.retrieval.vector_folder import VectorFolder
 from resources.store.digest import list_files
 from resources.store.file_digests import FileDigests
 from resources.store.rows import Batches
@@ -110,8 +110,8 @@ def make(folder: Path, rows: int) -> dict[str, Any]:
     return {}
 
 
-def open_table(folder: Path) -> VectorTable:
-    return VectorTable(folder / "db", TABLE, FileDigests(folder / "digests.json").files)
+def open_table(folder: Path) -> VectorFolder:
+    return VectorFolder(folder / "db", TABLE, FileDigests(folder / "digests.json").files)
 
 
 def size_of(folder: Path) -> int:

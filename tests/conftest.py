@@ -13,7 +13,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # The tests run in three processes, and the tiny models are too small for a second thread to help.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from tests import tiny
+from tests import cluster, tiny
 from tests.made_once import in_memory, made_once
 
 if folder := in_memory():
@@ -93,6 +93,28 @@ def looked_at(tiny_folder, tmp_path_factory) -> Path:
         project.planner().plan(1)
 
     return made_once(tmp_path_factory, "looked-at", look) / ".apt"
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """The address of an S3 server."""
+    with cluster.s3_server() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def lock_server():
+    """The address of a PostgreSQL server."""
+    with cluster.postgres_server() as address:
+        yield address
+
+
+@pytest.fixture
+def shared(s3_server, lock_server, tmp_path, monkeypatch):
+    """A shared store that holds nothing yet, as tests.cluster.Shared; the environment names its servers."""
+    for name, value in cluster.environment(s3_server).items():
+        monkeypatch.setenv(name, value)
+    return cluster.Shared(tmp_path, lock_server)
 
 
 @pytest.fixture

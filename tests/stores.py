@@ -1,16 +1,16 @@
-"""The implementations of Store, each with what a test needs to damage what it holds."""
+"""A store in a folder, with what a test needs to damage what it holds; one in a bucket is in tests/cluster.py."""
 
 from functools import partial
 from pathlib import Path
 
-from resources.retrieval.vector_table import VectorTable
+from resources.retrieval.vector_folder import VectorFolder
 from resources.store.digest import list_files
 from resources.store.file_digests import FileDigests
 from resources.store.local import LocalStore
 
 
 def local_store(root: Path) -> LocalStore:
-    return LocalStore(root, partial(VectorTable, digests=FileDigests(root.with_suffix(".digests.json")).files))
+    return LocalStore(root, partial(VectorFolder, digests=FileDigests(root.with_suffix(".digests.json")).files))
 
 
 class Local:
@@ -32,8 +32,3 @@ class Local:
 
     def lose(self, name: str) -> None:
         (self.root / name).unlink()
-
-
-IMPLEMENTATIONS = [
-    Local,
-]

@@ -266,7 +266,7 @@ PASSED_ON = {
     "… in …": "no data has landed, or no usable row",
 }
 EXPLAINED = {"UsageError", "TaskError", "StageBlocked", "TableError", "CorruptArtifact", "BadField", "End", "Unusable"}
-EXPLAINED |= {"ValueError", "RuntimeError", "NotImplementedError"}
+EXPLAINED |= {"ValueError", "RuntimeError", "NotImplementedError", "StoreError"}
 
 
 @cache

@@ -21,7 +21,7 @@ from apt_assets.method.domain import build_domain
 from apt_assets.method.splits import row_id, row_ids, splits_of
 from apt_assets.settings.iterations import is_key, key_of, number_of
 from resources.store.digest import digest_json, digest_rows
-from resources.store.rows import RowTable
+from resources.store.row_file import RowFile
 
 # Drawn alike in every run: a new example that fails must not stop someone else's change.
 few = settings(
@@ -227,7 +227,7 @@ def test_text_is_a_key_if_it_is_that_of_a_number_and_refused_else(text):
 @settings(few, max_examples=40)
 @given(st.dictionaries(st.from_regex("[0-9A-Za-z-]{1,20}", fullmatch=True), JSON, max_size=6), JSON)
 def test_kept_rows_come_back_whatever_their_values_and_are_computed_once(tmp_path_factory, values, context):
-    table = RowTable(tmp_path_factory.mktemp("rows"), "answers", {"context": context})
+    table = RowFile(tmp_path_factory.mktemp("rows"), "answers", {"context": context})
     keys = list(values)
     asked = []
 
@@ -238,13 +238,13 @@ def test_kept_rows_come_back_whatever_their_values_and_are_computed_once(tmp_pat
     for _ in range(2):
         assert table.fill(keys, compute).values == [values[key] for key in keys]
     assert asked == list(range(len(keys)))
-    assert RowTable(table.path.parents[1], "answers", {"context": context}).read(keys) == values
+    assert RowFile(table.path.parents[1], "answers", {"context": context}).read(keys) == values
 
 
 @settings(few, max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 30))
 def test_kept_rows_of_a_damaged_file_are_whole_or_absent(tmp_path_factory, seed, flips):
-    table = RowTable(tmp_path_factory.mktemp("rows"), "answers", {})
+    table = RowFile(tmp_path_factory.mktemp("rows"), "answers", {})
     values = {f"k{n}": f"value {n}" * 3 for n in range(6)}
 
     def compute(positions):

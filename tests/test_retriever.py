@@ -9,7 +9,7 @@ import pytest
 from apt_assets.method.splits import row_id
 from resources.retrieval.encoder import Encoder
 from resources.retrieval.retriever import make_pool, nearest, similar_cases, verify_pool
-from resources.retrieval.vector_table import VectorTable
+from resources.retrieval.vector_folder import VectorFolder
 from resources.store.file_digests import FileDigests
 from resources.store.manifest import CorruptArtifact
 from resources.store.rows import collect
@@ -50,7 +50,7 @@ def embedded(encoder, texts):
 
 
 def open_table(folder, name="vectors-x"):
-    return VectorTable(folder / "db", name, FileDigests(folder / "digests.json").files)
+    return VectorFolder(folder / "db", name, FileDigests(folder / "digests.json").files)
 
 
 @pytest.fixture

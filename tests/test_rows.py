@@ -6,13 +6,14 @@ import multiprocessing
 
 import pytest
 
-from resources.store import rows as row_store
-from resources.store.rows import RowTable, collect, renumber
+from resources.store import row_lines
+from resources.store.row_file import RowFile
+from resources.store.rows import collect, renumber
 
 
 @pytest.fixture
 def table(tmp_path):
-    return RowTable(tmp_path, "answers", {"policy": "m1"})
+    return RowFile(tmp_path, "answers", {"policy": "m1"})
 
 
 def computing(log, value="answer to {}"):
@@ -44,14 +45,14 @@ def test_only_missing_rows_are_computed_and_order_is_kept(table):
 
 def test_other_context_shares_nothing(table, tmp_path):
     table.fill(["a"], computing([]))
-    assert RowTable(tmp_path, "answers", {"policy": "m2"}).missing(["a"]) == 1
-    assert RowTable(tmp_path, "grades", {"policy": "m1"}).missing(["a"]) == 1
+    assert RowFile(tmp_path, "answers", {"policy": "m2"}).missing(["a"]) == 1
+    assert RowFile(tmp_path, "grades", {"policy": "m1"}).missing(["a"]) == 1
 
 
 def test_context_declared_in_another_order_is_the_same(tmp_path):
     context = {"settings": {"beta": 1, "alpha": 2}, "kind": "k"}
-    RowTable(tmp_path, "answers", context).fill(["a"], computing([]))
-    other = RowTable(tmp_path, "answers", {"kind": "k", "settings": {"alpha": 2, "beta": 1}})
+    RowFile(tmp_path, "answers", context).fill(["a"], computing([]))
+    other = RowFile(tmp_path, "answers", {"kind": "k", "settings": {"alpha": 2, "beta": 1}})
     log = []
     filled = other.fill(["a", "b"], computing(log))
     assert (filled.reused, filled.damaged, log) == (1, 0, [[1]])
@@ -161,7 +162,7 @@ def test_values_come_back_as_they_were_kept_whatever_is_in_them(table, monkeypat
     keys = [f"k{n}" for n in range(len(values))]
     table.fill(keys, at_once(values))
     for size in (1, 50, 1 << 20):
-        monkeypatch.setattr(row_store, "CHUNK_BYTES", size)
+        monkeypatch.setattr(row_lines, "CHUNK_BYTES", size)
         assert list(table.read(keys).items()) == list(zip(keys, values, strict=True))
 
 
@@ -195,7 +196,7 @@ def fill_together(root, log_path, asked):
         assert all(asked.acquire(timeout=60) for _ in range(3))
         yield missing, [str(i) for i in missing]
 
-    RowTable(root, "answers", {"policy": "m1"}).fill([str(i) for i in range(20)], compute)
+    RowFile(root, "answers", {"policy": "m1"}).fill([str(i) for i in range(20)], compute)
 
 
 def test_two_processes_at_once_compute_each_row_once(tmp_path):
@@ -230,7 +231,7 @@ def test_damaged_lines_are_taken_out_and_the_file_as_it_was_is_put_aside(table, 
 
 
 def test_file_of_another_context_put_in_place_is_not_read(table, tmp_path):
-    other = RowTable(tmp_path, "answers", {"policy": "m2"})
+    other = RowFile(tmp_path, "answers", {"policy": "m2"})
     other.fill(["a"], computing([], value="of m2"))
     table.path.write_bytes(other.path.read_bytes())
     assert table.missing(["a"]) == 1

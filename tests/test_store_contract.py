@@ -10,15 +10,15 @@ from resources.retrieval.encoder import Encoder
 from resources.store import locks
 from resources.store.manifest import CorruptArtifact
 from resources.store.store import Kept
-from tests.stores import IMPLEMENTATIONS
+from tests.stores import Local
 
 NOTHING = Kept(data_versions=set(), traces=set(), row_tables=set(), vectors={})
 
 
-@pytest.fixture(params=IMPLEMENTATIONS, ids=lambda implementation: implementation.__name__.lower())
+@pytest.fixture(params=["local", pytest.param("shared", marks=pytest.mark.cluster)])
 def place(request, tmp_path):
     """Where a store is kept: opens it, and lets a test damage what it holds."""
-    return request.param(tmp_path)
+    return Local(tmp_path) if request.param == "local" else request.getfixturevalue("shared")
 
 
 @pytest.fixture
@@ -395,16 +395,15 @@ def test_collected_artifact_that_is_committed_again_has_its_files(store):
     assert store.lookup("bad_cases", "f1") == manifest
 
 
-def test_gc_removes_quarantine_and_what_is_unfinished_and_no_snapshot_nor_event(store):
+def test_gc_removes_quarantine_and_what_is_unfinished_and_no_snapshot_nor_event(store, place):
     store.take_snapshot("e", "0001", ["a.jsonl"])
     store.quarantine(commit(store), "the test said so")
     store.unfinished("f9").mkdir(parents=True)
     (store.unfinished("f9") / "step").write_text("7")
     rows = store.rows("answers", {"policy": "m1"})
     fill(rows, ["a"])
-    with rows.path.open("ab") as file:
-        file.write(b"\nno row")
-    fill(rows, ["b"])  # puts the damaged file aside
+    damage(place, b"answer to a", b"answer to q")
+    fill(rows, ["b"])  # puts what is damaged aside
     assert {"quarantine": 2, "unfinished": 1}.items() <= collect(store).removed.items()
     assert not store.unfinished("f9").exists()
     assert store.snapshot("e", "0001") == ["a.jsonl"]
@@ -416,7 +415,11 @@ def test_gc_removes_quarantine_and_what_is_unfinished_and_no_snapshot_nor_event(
 FOLDERS = ("objects", "traces", "pointers", "snapshots", "rows", "lancedb", "quarantine", "unfinished", "temporary")
 # One makes the store of a project, and so names an implementation; the other measures a table of vectors by itself.
 MAKES, MEASURES = REPOSITORY / "apt_assets" / "project.py", REPOSITORY / "benchmarks" / "retrieval.py"
-INSIDE = [f"resources.store.{name}" for name in ("local", "records", "journal", "collect")] + ["lancedb"]
+INSIDE = [
+    *(f"resources.store.{name}" for name in ("local", "local_files", "recorded", "records", "journal", "collect")),
+    *(f"resources.store.shared.{name}" for name in ("bucket", "copies", "files", "journal", "store")),
+    "lancedb",
+]
 
 
 def walks_round(source):
@@ -434,7 +437,7 @@ def walks_round(source):
                 return True
             case ast.BinOp(op=ast.Div(), right=right):
                 return names_folder(right)
-            case ast.Call(func=ast.Name(id="RowTable" | "VectorTable")):
+            case ast.Call(func=ast.Name(id="RowFile" | "Segments" | "VectorFolder" | "SharedVectors")):
                 return True
             case ast.Call(func=ast.Name(id="Path") | ast.Attribute(attr="joinpath" | "glob" | "rglob"), args=args):
                 return any(names_folder(arg) for arg in args)
@@ -456,7 +459,7 @@ def walks_round(source):
         "store / f'objects/{version}'",
         "folder.glob('pointers/*/*.json')",
         "home.joinpath('quarantine')",
-        "RowTable(folder, 'answers', {})",
+        "RowFile(folder, 'answers', {})",
         "from resources.store import records",
         "from resources.store.local import LocalStore",
         "import lancedb",

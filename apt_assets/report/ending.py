@@ -19,6 +19,7 @@ from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.reader import find_home
 from resources.model.lm_eval_tasks import TaskError
 from resources.store.manifest import CorruptArtifact
+from resources.store.store import StoreError
 
 UNREAD = 141  # what a shell says of a program that a closed pipe ended
 # Where a disk or its rights are the reason, other libraries pass on these words and no OSError.
@@ -73,9 +74,11 @@ def ends(error: BaseException) -> int:
 
 
 def of_the_machine(error: BaseException) -> str | None:
-    """`PATH: reason` of an error that a disk, its rights or a folder's files are the reason of; None of others, such
-    as a server that does not answer."""
+    """`PATH: reason` of an error that a disk, its rights or a folder's files are the reason of, or the servers of a
+    shared store; None of others, such as another server that does not answer."""
     for one in chain(error):
+        if isinstance(one, StoreError):
+            return str(one)
         number = one.errno if isinstance(one, OSError) else None
         if isinstance(one, OSError) and number and number > 0 and not isinstance(one, ConnectionError | TimeoutError):
             place = place_of(one)

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,23 @@ def find_home() -> Path:
     if home.exists() and not home.is_dir():
         raise UsageError(f"$APT_HOME: {home}: is no folder; name one, or unset it")
     return home
+
+
+def find_store() -> tuple[str, str] | None:
+    """(address, lock server) of the shared store that $APT_STORE and $APT_LOCKS name; None: the store is a folder below
+    $APT_HOME. They are no settings of an experiment: a place decides no result, and a server's address may hold a
+    password. Raises UsageError."""
+    address, locks = os.environ.get("APT_STORE", "").strip().rstrip("/"), os.environ.get("APT_LOCKS", "").strip()
+    if not address:
+        return None
+    if not re.fullmatch(r"s3://[^/\s]+(/\S*)?", address):
+        raise UsageError(f"$APT_STORE: {address}: name s3://BUCKET/PREFIX, or unset it: the store is then a folder")
+    if not locks.startswith(("postgresql://", "postgres://")):
+        raise UsageError(
+            f"$APT_LOCKS: names no lock server, and the store {address} is shared: name one as "
+            "postgresql://USER@HOST/DATABASE, the same one for every machine that uses this store"
+        )
+    return address, locks
 
 
 def read_mapping(path: Path, absent: UsageError, other: UsageError) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resources.store.digest import digest_json
@@ -191,13 +190,11 @@ def blocks(
         yield joined()
 
 
-def rewrite(database: Path, name: str, places: "np.ndarray", lost: Sequence[int]) -> None:
+def rewrite(connection: "lancedb.DBConnection", name: str, places: "np.ndarray", lost: Sequence[int]) -> None:
     """Make a table hold the rows at `places` alone, and remove all files of its older versions."""
-    import lancedb
     import numpy as np
     import pyarrow as pa
 
-    connection = lancedb.connect(database)
     table = connection.open_table(name)
 
     def kept() -> "Iterator[pa.RecordBatch]":

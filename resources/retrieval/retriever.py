@@ -173,4 +173,4 @@ def places(table: VectorTable, pool: "pl.DataFrame") -> "pl.DataFrame":
 def no_row_lost(table: VectorTable, rows: "pl.DataFrame", column: str) -> None:
     lost: Any = rows.filter(rows[column].is_null())
     if lost.height:
-        raise CorruptArtifact(f"retrieval_index: {table.name} in {table.database} lost the row {lost['row_id'][0]}")
+        raise CorruptArtifact(f"retrieval_index: {table.name} in {table.where} lost the row {lost['row_id'][0]}")

@@ -2,20 +2,19 @@
 
     <name>.lance          text, vector and check of every row; grows by one fragment per commit
     <name>.checked.json   which of its files were read and found to be right, by content
-    <name>.lock           one writer at a time
 
-A row's *check* is a digest of its text and vector. A new fragment is compared with the checks of its
-rows once, and its file's digest is noted. As long as the noted files have the digests they had, their
-rows need not be read again; when one has not, every row of the table is compared anew. Rows that do
-not match, and files that cannot be read, are as good as absent: their texts are embedded again.
+They lie in a folder (vector_folder.py) or in a shared store (shared_vectors.py). A row's *check* is a digest of its
+text and vector. A new fragment is compared with the checks of its rows once, and its file's digest is noted. As long as
+the noted files have the digests they had, their rows need not be read again; when one has not, every row of the table
+is compared anew. Rows that do not match, and files that cannot be read, are as good as absent: their texts are embedded
+again.
 """
 
-import fcntl
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resources.retrieval.lance_rows import (
@@ -30,10 +29,10 @@ from resources.retrieval.lance_rows import (
     table_schema,
     take,
 )
-from resources.store.digest import digest_json, list_files
+from resources.store.digest import digest_json
 from resources.store.manifest import CorruptArtifact
 from resources.store.rows import Batches
-from resources.store.sealed import Damaged, read_sealed, write_sealed
+from resources.store.sealed import Damaged
 
 if TYPE_CHECKING:
     import lancedb
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
     Embed = Callable[[list[str]], Batches[np.ndarray]]
 
 COMMIT_ROWS = 1024  # vectors between two commits to LanceDB, each of which makes a file
-
-Digests = Callable[[Sequence[Path]], list[str]]
 
 
 def table_name(context: dict[str, Any]) -> str:
@@ -75,20 +72,23 @@ def merged(batches: "Batches[np.ndarray]", rows: int) -> "Iterator[tuple[list[in
         yield positions, vectors
 
 
-class VectorTable:
-    """The rows of one encoder. digests: sha256 of files; it may remember those of unchanged ones."""
+def damaged_name(name: str) -> str:
+    """What a table that cannot be opened is called from now on, beside the others; gc removes it."""
+    return f"damaged-{time.time_ns()}-{name}.lance"
 
-    def __init__(self, database: Path, name: str, digests: Digests):
-        self.database, self.name, self._digests = database, name, digests
-        self.folder = database / f"{name}.lance"
-        self._note = database / f"{name}.checked.json"
+
+class VectorTable(ABC):
+    """The rows of one encoder. name: of the table; where: of what holds it, for people."""
+
+    def __init__(self, name: str, where: str):
+        self.name, self.where = name, where
 
     # -- reading ---------------------------------------------------------------------------------
 
     def missing(self, texts: Sequence[str]) -> int:
         """How many distinct texts have no vector yet. Reads neither vectors nor files' digests: damage
         that nobody noticed so far is not noticed here."""
-        table = self._open()
+        table = self.opened()
         return len(set(texts)) if table is None else len(absent(texts, read_places(table, ["text"], self._noted())))
 
     def rows(self, *columns: str) -> "pl.DataFrame":
@@ -131,7 +131,7 @@ class VectorTable:
             wanted = absent(texts, rows)
             if wanted:
                 self._embed(wanted, embed, check)
-                _, known = self._compared()  # reads back the new rows, and only them
+                _, known = self.compared()  # reads back the new rows, and only them
             self._remember(known)
         return len(wanted)
 
@@ -155,7 +155,7 @@ class VectorTable:
         import polars as pl
 
         with self._writing():
-            table = self._open()
+            table = self.opened()
             if table is None:
                 return 0, 0
             rows, known = self._look("check")
@@ -163,11 +163,11 @@ class VectorTable:
             dropped = table.count_rows() - kept.height
             if 2 * dropped <= table.count_rows():
                 return 0, 0
-            before = sum(path.stat().st_size for path in list_files(self.folder))
+            before = self._size()
             if really:
-                self._note.unlink(missing_ok=True)
-                rewrite(self.database, self.name, kept["place"].to_numpy(), known.lost)
-                self._remember(self._compared()[1])
+                self._forget_note()
+                rewrite(self._connect(), self.name, kept["place"].to_numpy(), known.lost)
+                self._remember(self.compared()[1])
             return dropped, before * dropped // (dropped + kept.height)
 
     # -- what is right ---------------------------------------------------------------------------
@@ -176,34 +176,28 @@ class VectorTable:
         """(place and `columns` of the rows that are right, what is known then)."""
         import polars as pl
 
-        table, known = self._compared()
+        table, known = self.compared()
         if table is None:
             return pl.DataFrame(schema={"place": pl.UInt64, **dict.fromkeys(columns, pl.String)}), known
         rows = read_places(table, columns, known)
         # Another process may have added rows since the files were listed.
         return rows.filter(pl.col("place") < known.fragments << 32), known
 
-    def _compared(self) -> "tuple[lancedb.table.Table | None, Checked]":
+    def compared(self) -> "tuple[lancedb.table.Table | None, Checked]":
         """(the table, what is known of all of it). Rows that were compared before are not again, unless
         a file changed: then all are."""
         known = self._unchanged()
         # Digests before rows: of what is damaged in between, the digest is found wrong the next time.
-        new = sorted(self._data_files() - {name for name, _ in known.files})
+        new = sorted(self._files("data") - {name for name, _ in known.files})
         files = [[name, digest] for name, digest in zip(new, self._digest(new), strict=True)]
-        table = self._open()
+        table = self.opened()
         if table is None:
             return None, Checked()
         return table, compare(table, known, [*known.files, *files]) if files else known
 
-    def _data_files(self) -> set[str]:
-        return {path.relative_to(self.folder).as_posix() for path in list_files(self.folder / "data")}
-
-    def _digest(self, names: Sequence[str]) -> list[str]:
-        return self._digests([self.folder / name for name in names])
-
     def _noted(self) -> Checked:
         try:
-            return Checked(**read_sealed(self._note, self.name))
+            return Checked(**self._read_note())
         except (OSError, Damaged, TypeError):
             return Checked()
 
@@ -221,50 +215,73 @@ class VectorTable:
 
     def _version(self) -> list[str]:
         """[name, sha256] of the newest of LanceDB's manifests, whose names count down; [] if there is none."""
-        newest = min((path for path in list_files(self.folder / "_versions")), default=None)
-        return [] if newest is None else [newest.name, *self._digest([f"_versions/{newest.name}"])]
+        newest = min(self._files("_versions"), default=None)
+        return [] if newest is None else [newest.rpartition("/")[2], *self._digest([newest])]
 
     def _remember(self, known: Checked) -> None:
         known = replace(known, version=self._version())
         if known != self._noted():
-            write_sealed(self._note, self.name, asdict(known))
+            self._write_note(asdict(known))
 
     # -- the table -------------------------------------------------------------------------------
 
-    def _open(self) -> "lancedb.table.Table | None":
+    def opened(self) -> "lancedb.table.Table | None":
         """The table as it is now; None if there is none, or none of this name that can be opened."""
-        import lancedb
-
         try:
-            table = lancedb.connect(self.database).open_table(self.name)
+            table = self._connect().open_table(self.name)
             return table if is_of(table, self.name) else None
         except BROKEN:
             return None
 
     def _open_or_create(self, dimensions: int) -> "lancedb.table.Table":
-        import lancedb
-
-        table = self._open()
+        table = self.opened()
         if table is None:
-            if self.folder.exists():  # damaged; gc removes it
-                self.folder.rename(self.database / f"damaged-{time.time_ns()}-{self.name}.lance")
-            table = lancedb.connect(self.database).create_table(self.name, schema=table_schema(dimensions, self.name))
+            self._set_aside(damaged_name(self.name))
+            table = self._connect().create_table(self.name, schema=table_schema(dimensions, self.name))
         return table
 
     @contextmanager
     def _reading(self) -> Iterator["lancedb.table.Table"]:
-        table = self._open()
+        table = self.opened()
         if table is None:
-            raise CorruptArtifact(f"retrieval_index: {self.name} in {self.database} cannot be opened")
+            raise CorruptArtifact(f"retrieval_index: {self.name} in {self.where} cannot be opened")
         try:
             yield table
         except (KeyError, *BROKEN) as error:
-            raise CorruptArtifact(f"retrieval_index: {self.name} in {self.database}: {error}") from None
+            raise CorruptArtifact(f"retrieval_index: {self.name} in {self.where}: {error}") from None
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """One writer per table; the kernel lets go of it when the writer dies."""
-        self.database.mkdir(parents=True, exist_ok=True)
-        with (self.database / f"{self.name}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    # -- where it lies -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def _connect(self) -> "lancedb.DBConnection":
+        """To what holds the table."""
+
+    @abstractmethod
+    def _files(self, below: str) -> set[str]:
+        """Names of the table's files below one of its folders, as seen from the table's."""
+
+    @abstractmethod
+    def _digest(self, names: Sequence[str]) -> list[str]:
+        """What tells whether files of the table changed. Raises OSError if one is gone."""
+
+    @abstractmethod
+    def _size(self) -> int:
+        """Of all of the table's files, in bytes."""
+
+    @abstractmethod
+    def _set_aside(self, name: str) -> None:
+        """Call what is there of the table otherwise, if anything is."""
+
+    @abstractmethod
+    def _read_note(self) -> dict[str, Any]:
+        """Raises OSError if there is none, Damaged."""
+
+    @abstractmethod
+    def _write_note(self, content: dict[str, Any]) -> None: ...
+
+    @abstractmethod
+    def _forget_note(self) -> None: ...
+
+    @abstractmethod
+    def _writing(self) -> AbstractContextManager[None]:
+        """One writer at a time; others wait."""

@@ -10,15 +10,19 @@ from resources.store.records import Records
 from resources.store.store import Collected, Kept
 
 
-def remove_unneeded(records: Records, vectors: Callable[[str], Any], kept: Kept, *, really: bool) -> Collected:
-    """`Store.remove_unneeded`, over the folders of the store that these records are of."""
-    root, collected = records.root, Collected()
+def remove_unneeded(
+    root: Path, records: Records, vectors: Callable[[str], Any], kept: Kept, *, really: bool
+) -> Collected:
+    """`Store.remove_unneeded`, over the folders of the store in `root`, whose sealed files `records` reads."""
+    collected, gone = Collected(), []
     for path in sorted((root / "traces").glob("*/*.json")):
-        manifest = records.manifest(path)
+        manifest = records.manifest(path.relative_to(root).as_posix())
         if manifest is None or (manifest.stage, manifest.fingerprint) not in kept.traces:
             remove(path, "traces", collected, really=really)
-        elif manifest.data_version not in kept.data_versions and not manifest.collected and really:
-            records.mark_collected(manifest)
+        elif manifest.data_version not in kept.data_versions and not manifest.collected:
+            gone.append(manifest)
+    if really:
+        records.mark_collected(gone)
     for path in sorted((root / "objects").glob("*")):
         if path.name not in kept.data_versions:
             remove(path, "artifacts", collected, really=really)

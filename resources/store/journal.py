@@ -2,12 +2,28 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from resources.store.digest import sync
 from resources.store.manifest import now
+
+
+class Events(Protocol):
+    """The journal of a store, for several processes at once."""
+
+    def note(self, event: str, **fields: Any) -> None:
+        """Append an event with its time."""
+        ...
+
+    def sync(self) -> None:
+        """Return once what was noted outlives a power cut."""
+        ...
+
+    def events(self, *kinds: str) -> Iterator[dict[str, Any]]:
+        """The events, or those of these kinds, oldest first; torn ones are passed over."""
+        ...
 
 
 class Journal:
@@ -37,13 +53,18 @@ class Journal:
             file = self._path.open("rb")
         except FileNotFoundError:
             return
-        wanted = [f'"event": "{kind}"'.encode() for kind in kinds]
         with file:
-            for line in file:
-                if not wanted or any(kind in line for kind in wanted):
-                    try:
-                        event = json.loads(line)
-                    except ValueError:
-                        continue
-                    if isinstance(event, dict) and "event" in event:
-                        yield event
+            yield from events_in(file, kinds)
+
+
+def events_in(lines: Iterable[bytes], kinds: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The events, or those of these kinds, in lines of JSON; torn lines are passed over."""
+    wanted = [f'"event": "{kind}"'.encode() for kind in kinds]
+    for line in lines:
+        if not wanted or any(kind in line for kind in wanted):
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict) and "event" in event:
+                yield event

@@ -19,9 +19,14 @@ class Damaged(ValueError):
     """A file is not what was written; the message names it and says how."""
 
 
+def seal(about: str, content: dict[str, Any]) -> str:
+    """The text of a sealed file. about: what it is of, such as its place in the store."""
+    return json.dumps({**content, CHECK: check_of(about, content)}, indent=1, ensure_ascii=False)
+
+
 def write_sealed(path: Path, about: str, content: dict[str, Any]) -> None:
-    """Write `content` to `path`. about: what the file is of, such as its place in the store."""
-    write_atomically(path, json.dumps({**content, CHECK: check_of(about, content)}, indent=1, ensure_ascii=False))
+    """Write `content` to `path`, sealed; see `seal`."""
+    write_atomically(path, seal(about, content))
 
 
 def remember(path: Path, content: dict[str, Any]) -> None:
@@ -34,19 +39,24 @@ def remember(path: Path, content: dict[str, Any]) -> None:
             raise
 
 
-def read_sealed(path: Path, about: str, *, check_since: int = 0) -> dict[str, Any]:
-    """What `write_sealed` wrote. Raises OSError if there is no file, Damaged if it is not that content.
+def read_sealed(path: Path, about: str) -> dict[str, Any]:
+    """What `write_sealed` wrote. Raises OSError if there is no file, Damaged if it is not that content."""
+    return unseal(path.read_bytes(), about, str(path))
+
+
+def unseal(sealed: bytes, about: str, where: str, *, check_since: int = 0) -> dict[str, Any]:
+    """What was sealed. Raises Damaged, which names `where` the bytes are from, if they are not that content.
 
     check_since: files of a lower `version` (none counts as 1) had no check, and are taken as they are.
     """
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(sealed)
         content = {key: value for key, value in found.items() if key != CHECK}
         unchecked = CHECK not in found and content.get("version", 1) < check_since
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise Damaged(f"{path}: not the JSON that was written ({error})") from None
+        raise Damaged(f"{where}: not the JSON that was written ({error})") from None
     if not unchecked and found.get(CHECK) != check_of(about, content):
-        raise Damaged(f"{path}: does not match its check")
+        raise Damaged(f"{where}: does not match its check")
     return content
 
 

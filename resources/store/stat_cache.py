@@ -13,15 +13,14 @@ class Remembered(Generic[T]):
     """Reads a file, and again only once it changed: by inode, size, mtime and ctime in ns, as FileDigests does.
 
     One that changed a moment ago is read again, since it could change within the same tick of that clock.
-    For this process only. What `read` raises is not remembered; what it returns must not be changed.
+    For this process only. A file is always read in the same way; what is made of it must not be changed.
     """
 
-    def __init__(self, read: Callable[[Path], T]):
-        self._read = read
+    def __init__(self) -> None:
         self._known: dict[Path, tuple[tuple[int, ...], T]] = {}
 
-    def __call__(self, path: Path) -> T:
-        """What the file says. Raises OSError if there is none, and what `read` raises."""
+    def __call__(self, path: Path, read: Callable[[Path], T]) -> T:
+        """What the file says. Raises OSError if there is none, and what `read` raises, which is not remembered."""
         stat = path.stat()
         seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         known = self._known.get(path)
@@ -29,7 +28,7 @@ class Remembered(Generic[T]):
             return known[1]
         self._known.pop(path, None)
         settled = time.time_ns() - stat.st_ctime_ns > SETTLED
-        found = self._read(path)
+        found = read(path)
         if settled:
             self._known[path] = (seen, found)
         return found

@@ -1,7 +1,8 @@
 """What a store is: the one way to what a project keeps, wherever that lies.
 
 Nothing outside an implementation builds a path inside a store or takes a manifest for a file. `LocalStore`
-(resources/store/local.py) is a folder; tests/test_store_contract.py holds any implementation to what stands here.
+(resources/store/local.py) is a folder, `SharedStore` (resources/store/shared/store.py) a bucket of S3;
+tests/test_store_contract.py holds any implementation to what stands here.
 """
 
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ from typing import Any, Protocol
 from resources.store.locks import Locks
 from resources.store.manifest import Manifest
 from resources.store.rows import RowTable
+
+
+class StoreError(Exception):
+    """A server that a shared store needs does not answer, or not as it must; the message names it and says why."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 def note_work(ledger: Path) -> None:
     """Note what this process computes from now on: a line `process kind batch key` for each unit."""
     from resources.retrieval.vector_table import VectorTable
-    from resources.store.rows import RowTable
+    from resources.store.row_file import RowFile
     from resources.training.checkpoints import Checkpoints
 
     batch = 0
@@ -25,7 +25,7 @@ def note_work(ledger: Path) -> None:
         with ledger.open("a") as file:
             file.write("".join(f"{os.getpid()} {kind} {batch} {key}\n" for key in keys))
 
-    append, embed, step = RowTable._append, VectorTable._embed, Checkpoints.after_step
+    append, embed, step = RowFile._append, VectorTable._embed, Checkpoints.after_step
 
     def appending(table: Any, rows: dict[str, Any]) -> None:
         note(f"{table.kind}-{table.digest[:8]}", list(rows))
@@ -40,7 +40,7 @@ def note_work(ledger: Path) -> None:
         note(f"steps-{kept.folder.name[:8]}", [str(trainer.state.global_step)])
         step(kept, trainer, parts)
 
-    RowTable._append = appending  # type: ignore[method-assign]
+    RowFile._append = appending  # type: ignore[method-assign]
     VectorTable._embed = embedding  # type: ignore[method-assign]
     Checkpoints.after_step = stepping  # type: ignore[method-assign]
 
@@ -69,7 +69,7 @@ def found(project: Any) -> dict[str, Any]:
     """
     from apt_assets.engine.plan import stages_of
     from apt_assets.settings.iterations import BASE
-    from resources.store.rows import is_whole
+    from resources.store.row_lines import is_whole
 
     name, planner, versions = project.experiment.name, project.planner(), {}
     for key in [BASE, *project.store.iterations(name)]:

@@ -19,7 +19,7 @@ from apt_assets.method.pairing import build_pairs
 from apt_assets.method.splits import normalise
 from apt_assets.settings.experiment import Data
 from resources.retrieval.retriever import make_pool, similar_cases
-from resources.retrieval.vector_table import VectorTable
+from resources.retrieval.vector_folder import VectorFolder
 from resources.store.file_digests import FileDigests
 from resources.store.rows import Batches
 from schemas.tables import BadCases, Predictions
@@ -128,7 +128,7 @@ def loop_on(train: pl.DataFrame) -> dict[str, set[str]]:
     answered = answered.select(list(schema))
     cases = answered.gather_every(10).select(list(BadCases.empty().schema))
     with tempfile.TemporaryDirectory() as folder:
-        table = VectorTable(Path(folder) / "db", "vectors", FileDigests(Path(folder) / "digests.json").files)
+        table = VectorFolder(Path(folder) / "db", "vectors", FileDigests(Path(folder) / "digests.json").files)
         table.fill(train["prompt"].to_list(), WordVectors().embed)
         pool = make_pool(table, train)
         near = similar_cases(table, pool, cases, train, per_case=50)

@@ -52,7 +52,7 @@ class Trap:
         from apt_assets.engine import execute
         from resources.store.local import LocalStore
         from resources.store.records import Records
-        from resources.store.rows import RowTable
+        from resources.store.row_file import RowFile
         from resources.training import checkpoints
 
         checkpoints.SECONDS = 0.0
@@ -80,21 +80,21 @@ class Trap:
         self.before(LocalStore, "commit", self.half_of_a_file, "half of a file written")
         put = Records.put
 
-        def putting(records: Any, path: Path, content: dict[str, Any]) -> None:
-            kind = records.place(path).split("/")[0]
+        def putting(records: Any, place: str, content: dict[str, Any]) -> None:
+            kind = place.split("/")[0]
             if kind == "traces" and self.point == "after the artifact, before the manifest":
                 self.spring()
             if kind == "traces" and self.point == "half of the manifest written":
                 self.half_at_rename()
             if kind == "pointers" and self.point == "between manifest and pointer":
                 self.spring()
-            put(records, path, content)
+            put(records, place, content)
             if kind == "pointers" and self.point == "between pointer and journal":
                 self.spring()
 
         Records.put = putting  # type: ignore[method-assign]
-        self.before(RowTable, "_append", self.half_of_a_batch, "half of a batch of rows written")
-        self.after(RowTable, "_append", "after a batch of rows")
+        self.before(RowFile, "_append", self.half_of_a_batch, "half of a batch of rows written")
+        self.after(RowFile, "_append", "after a batch of rows")
         self.before(checkpoints.Checkpoints, "after_step", self.at_some_step, "in a training step")
         if self.point == "half of a checkpoint written":
             save = checkpoints.save
@@ -156,7 +156,7 @@ class Trap:
 
     def half_of_a_batch(self, table: Any, rows: dict[str, Any]) -> None:
         if self.inside:
-            from resources.store.rows import BEFORE_KEY, BEFORE_VALUE
+            from resources.store.row_lines import BEFORE_KEY, BEFORE_VALUE
 
             line = b"\n%b%b%b" % (BEFORE_KEY, next(iter(rows)).encode(), BEFORE_VALUE)
             text = line if table.path.exists() else table._head + line

@@ -1,0 +1,186 @@
+"""Real servers on loopback for the tests of a shared store: moto's S3 and PostgreSQL."""
+
+import http.client
+import http.server
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+BUCKET = "apt-test"
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """The address of an S3 server with the bucket BUCKET."""
+    pytest.importorskip("obstore", reason="the extra `cluster` is not installed")
+    pytest.importorskip("moto", reason="moto is not installed")
+    import werkzeug.serving
+    from moto.server import ThreadedMotoServer
+
+    class Quiet(werkzeug.serving.WSGIRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_request(self, *args: object) -> None:
+            """Say nothing."""
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(werkzeug.serving, "WSGIRequestHandler", Quiet)
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        host, port = server.get_host_and_port()
+        address = f"http://{host}:{port}"
+        client(address).create_bucket(Bucket=BUCKET)
+        yield address
+        server.stop()
+
+
+def environment(address: str) -> dict[str, str]:
+    """What names a server and the keys to it, which it takes whatever they are."""
+    return {
+        "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": address, "AWS_ALLOW_HTTP": "true",
+    }  # fmt: skip
+
+
+def client(address: str):
+    """A client of the tests' own."""
+    import boto3
+
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+    return boto3.client("s3", endpoint_url=address, **keys)
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """The address of a PostgreSQL server of its own, which listens on a socket in a folder."""
+    pytest.importorskip("psycopg2", reason="the extra `cluster` is not installed")
+    if shutil.which("initdb") is None:
+        pytest.skip("PostgreSQL's initdb and pg_ctl are not on PATH")
+    # The path of a socket has 107 bytes at most, and the server does not run as root.
+    folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
+    as_user = []
+    if os.getuid() == 0:
+        shutil.chown(folder, "nobody")
+        as_user = ["setpriv", "--reuid=nobody", "--clear-groups"]
+
+    def run(*command: str) -> None:
+        subprocess.run(
+            [*as_user, *command], check=True, cwd=folder, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+        )
+
+    data = str(folder / "data")
+    try:
+        run("initdb", "-D", data, "-A", "trust", "-U", "apt", "--no-sync", "-E", "UTF8", "--locale=C")
+        run("pg_ctl", "-D", data, "-w", "-l", str(folder / "log"), "-o", f"-k {folder} -h '' -F", "start")
+        try:
+            yield f"postgresql://apt@/postgres?host={folder}"
+        finally:
+            run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Shared:
+    """A store in a bucket; the things it holds are those of the bucket and, on this machine, unfinished files."""
+
+    count = 0
+
+    def __init__(self, folder: Path, locks: str):
+        Shared.count += 1
+        self._folder, self.locks = folder, locks
+        self._prefix = f"{folder.name}-{Shared.count}"
+        self._client = client(os.environ["AWS_ENDPOINT_URL"])
+        self.url = f"s3://{BUCKET}/{self._prefix}"
+
+    def open(self):
+        """The store, as another process would open it."""
+        from resources.retrieval.shared_vectors import open_store
+
+        return open_store(self.url, self.locks, self._folder / "local")
+
+    def things(self) -> dict[str, bytes]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{self._prefix}/")
+        names = [one["Key"] for page in pages for one in page.get("Contents", ())]
+        return {name.removeprefix(f"{self._prefix}/"): self._read(name) for name in names}
+
+    def _read(self, name: str) -> bytes:
+        return self._client.get_object(Bucket=BUCKET, Key=name)["Body"].read()
+
+    def overwrite(self, name: str, content: bytes) -> None:
+        self._client.put_object(Bucket=BUCKET, Key=f"{self._prefix}/{name}", Body=content)
+
+    def lose(self, name: str) -> None:
+        self._client.delete_object(Bucket=BUCKET, Key=f"{self._prefix}/{name}")
+
+
+class Proxy:
+    """Stands between a client and an S3 server, and does to a request what `fault` says.
+
+    fault: (method, path) -> None, to pass the request on; a status, to answer that in its place; "cut", to close the
+    connection; "late", to answer after `patience` seconds; "lost", to pass it on and answer 500 all the same; or the
+    name of a header, to pass it on without.
+    """
+
+    def __init__(self, server: str, patience: float = 1.0):
+        self.fault: Callable[[str, str], int | str | None] = lambda method, path: None
+        self.seen: list[str] = []
+        proxy, host = self, server.removeprefix("http://")
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                proxy.seen.append(f"{self.command} {self.path}")
+                fault = proxy.fault(self.command, self.path)
+                if fault == "late":
+                    time.sleep(patience)
+                if fault in ("cut", "late"):
+                    self.close_connection = True
+                    return self.connection.close()
+                if isinstance(fault, int):
+                    return self.answer(fault, {}, b"")
+                headers = {name: value for name, value in self.headers.items() if name.lower() != str(fault).lower()}
+                upstream = http.client.HTTPConnection(host)
+                upstream.request(self.command, self.path, body, headers)
+                answer = upstream.getresponse()
+                content = answer.read()
+                upstream.close()
+                return self.answer(500 if fault == "lost" else answer.status, dict(answer.getheaders()), content)
+
+            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_one
+
+            def answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+                self.send_response(status)
+                for name, value in headers.items():
+                    if name.lower() not in ("connection", "transfer-encoding", "date", "server", "content-length"):
+                        self.send_header(name, value)
+                length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(content))
+                self.send_header("content-length", length)
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *args: object) -> None:
+                """Say nothing."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def times(self, number: int, fault: "int | str", what: str = "") -> None:
+        """Do it to the next requests, `number` of them, with `what` in their method and path."""
+        left = iter(range(number))
+        self.fault = lambda method, path: fault if what in f"{method} {path}" and next(left, None) is not None else None
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
