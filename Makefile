@@ -24,7 +24,7 @@ test: embedded  ## set up and run the tests
 	$(BIN)/python -m pytest
 
 check: embedded lint  ## lint, types and the fast tests, in about a minute; its last lines tell what they leave out
-	$(BIN)/python -m pytest -n 2 -m 'not slow and not real'
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not real and not cluster'
 
 lint: setup  ## format check, lint, types, and that imports run one way
 	$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # The tests run in three processes, and the tiny models are too small for a second thread to help.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from tests import postgres as postgres_server
 from tests import tiny
 
 BOTH_TASKS = {"benchmarks": {"tasks": {"colours": None, "sayings": None}}}
@@ -28,8 +29,15 @@ def pytest_collection_modifyitems(items):
 
 def pytest_deselected(items):
     """Count what is left out; a process of xdist tells the one that reports."""
-    kinds = Counter(mark.args[0] if (mark := item.get_closest_marker("slow")) else "real" for item in items)
+    kinds = Counter(kind_of(item) for item in items)
     getattr(items[0].config, "workeroutput", LEFT_OUT)["left out"] = dict(kinds)
+
+
+def kind_of(item):
+    """Why `make check` leaves a test out."""
+    if mark := item.get_closest_marker("slow"):
+        return mark.args[0]
+    return next(name for name in ("cluster", "real") if item.get_closest_marker(name))
 
 
 def pytest_testnodedown(node):
@@ -48,6 +56,15 @@ def tiny_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     tiny.make_models(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server on loopback, started once: tests/postgres.py."""
+    if reason := postgres_server.lacking():
+        pytest.skip(reason)
+    with postgres_server.made() as folder, postgres_server.running(folder, postgres_server.free_port()) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
