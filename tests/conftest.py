@@ -37,7 +37,7 @@ def kind_of(item):
     """Why `make check` leaves a test out."""
     if mark := item.get_closest_marker("slow"):
         return mark.args[0]
-    return next(name for name in ("cluster", "real") if item.get_closest_marker(name))
+    return "cluster" if item.get_closest_marker("cluster") else "real"
 
 
 def pytest_testnodedown(node):

@@ -30,10 +30,10 @@ class Postgres:
     port: int
     _numbers: Iterator[int] = field(default_factory=itertools.count, repr=False)
 
-    def database(self) -> str:
-        """Name of a new, empty database."""
+    def database(self, like: str = "template1") -> str:
+        """Name of a new database: empty, or a copy of one that nobody is connected to."""
         name = f"of_test_{next(self._numbers)}"
-        self.run("postgres", f"CREATE DATABASE {name}")
+        self.run("postgres", f"CREATE DATABASE {name} TEMPLATE {like}")
         return name
 
     def url(self, database: str) -> str:
