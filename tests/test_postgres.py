@@ -160,7 +160,7 @@ def test_records_moved_from_sqlite_to_postgres_are_told_anew(home, settings):
     moved.instance.dispose()
 
 
-def test_password_comes_from_the_environment_and_an_address_does_as_well(ended, home, settings, postgres, monkeypatch):
+def test_every_way_to_write_the_same_database_is_read_as_dagster_reads_it(ended, home, settings, postgres, monkeypatch):
     ended.drive()
     expected = event_log(ended.project)
     assert server.PASSWORD not in str(expected)
@@ -171,6 +171,22 @@ def test_password_comes_from_the_environment_and_an_address_does_as_well(ended, 
     database = settings()["storage"]["postgres"]["postgres_db"]["db_name"]
     monkeypatch.setenv("PG_URL", postgres.url(database).replace("postgresql:", "postgresql+psycopg2:"))
     say(home, {"storage": {"postgres": {"postgres_url": {"env": "PG_URL"}}}})
+    assert event_log(ended.project) == expected
+    # As Dagster's Helm chart writes it.
+    config = settings()["storage"]["postgres"]
+    kinds = {
+        "run_storage": "PostgresRunStorage",
+        "event_log_storage": "PostgresEventLogStorage",
+        "schedule_storage": "PostgresScheduleStorage",
+    }
+    modules = {"event_log_storage": "dagster_postgres.event_log"}
+    say(
+        home,
+        {
+            key: {"module": modules.get(key, f"dagster_postgres.{key}"), "class": name, "config": config}
+            for key, name in kinds.items()
+        },
+    )
     assert event_log(ended.project) == expected
     Dagster(ended.project, Display()).instance.dispose()
 

@@ -12,7 +12,6 @@ import yaml
 from apt_assets.settings.experiment import UsageError
 
 SETTINGS = "dagster.yaml"
-OTHER_STORAGES = ("run_storage", "event_log_storage", "schedule_storage")  # the form before `storage`
 WAY_OUT = "see that PostgreSQL runs there and has this database and user"
 PATIENCE = 10  # seconds until a server that says nothing counts as not there
 # Every asset event and wipe is an event; a partition is none, and one can be taken away again.
@@ -23,7 +22,7 @@ LAST = """
 
 
 def storage(home: Path) -> dict[str, Any] | None:
-    """Where Dagster keeps its records by the dagster.yaml of a home, as it stands there; None: in SQLite's files below
+    """Where Dagster keeps its events by the dagster.yaml of a home, as it stands there; None: in SQLite's files below
     the home, which is its default. What Dagster cannot read counts as {}."""
     try:
         said = yaml.safe_load((home / SETTINGS).read_text(encoding="utf-8"))
@@ -33,18 +32,26 @@ def storage(home: Path) -> dict[str, Any] | None:
         return {}
     if not isinstance(said, dict):
         return None if said is None else {}
-    if any(said.get(key) for key in OTHER_STORAGES):
-        return {}
-    named = said.get("storage")
+    named = said.get("event_log_storage") or said.get("storage")
     return named if isinstance(named, dict | None) else {}
 
 
+def postgres(home: Path) -> dict[str, Any] | None:
+    """How Dagster reaches its events in PostgreSQL; None: they are not there."""
+    match storage(home):
+        case {"postgres": dict(config)}:
+            return config
+        case {"module": str(module), "config": dict(config)} if module.startswith("dagster_postgres"):
+            return config  # as Dagster's Helm chart writes it
+    return None
+
+
 def address(home: Path) -> dict[str, Any] | None:
-    """What psycopg2.connect takes to reach Dagster's records; None if they are not in PostgreSQL, if it is opened by
+    """What psycopg2.connect takes to reach Dagster's events; None if they are not in PostgreSQL, if it is opened by
     more than a password, or if Dagster itself has to tell what is wrong with what is written there."""
     if find_spec("psycopg2") is None:
         return None
-    match (storage(home) or {}).get("postgres"):
+    match postgres(home):
         case {"auth_provider": _}:
             return None
         case {"postgres_url": url}:
@@ -108,7 +115,7 @@ def last_events(home: Path) -> list[Any] | None:
 def require(home: Path) -> None:
     """Make sure that records in PostgreSQL can be reached, before Dagster tries it several times, with a warning each.
     Raises UsageError."""
-    named = (storage(home) or {}).get("postgres")
+    named = postgres(home)
     if named is None:
         return
     file = home / SETTINGS
