@@ -25,17 +25,17 @@ running=()
 srun --nodes=1 --ntasks=1 --overlap --nodelist="$head" \
   ray start --head --node-ip-address="$head" --port="$port" --num-cpus="$cpus" --disable-usage-stats --block &
 running+=($!)
-for node in "${nodes[@]:1}"; do
-  srun --nodes=1 --ntasks=1 --overlap --nodelist="$node" \
-    ray start --address="$head:$port" --num-cpus="$cpus" --disable-usage-stats --block &
-  running+=($!)
-done
-
 for _ in {1..60}; do
   ray status --address="$head:$port" >/dev/null 2>&1 && break
   sleep "${RAY_PAUSE:-5}"
 done
 ray status --address="$head:$port"
+# The loop need not wait for them: a node that joins is used.
+for node in "${nodes[@]:1}"; do
+  srun --nodes=1 --ntasks=1 --overlap --nodelist="$node" \
+    ray start --address="$head:$port" --num-cpus="$cpus" --disable-usage-stats --block &
+  running+=($!)
+done
 
 # Slurm sends SIGINT to this script shortly before the time is up: passed on, the run ends as with Ctrl-C.
 export RAY_ADDRESS="$head:$port"

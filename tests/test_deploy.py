@@ -150,9 +150,13 @@ def test_commands_of_the_services_are_options_that_the_programs_have(compose):
 STUBS = {
     "scontrol": 'printf "node1\\nnode2\\n"',
     "srun": 'echo "srun $*" >> "$LOG"; while [[ $1 == --* ]]; do shift; done; exec "$@"',
-    "ray": 'if [ "$1" = status ]; then [ "$(grep -c "ray start" "$LOG")" = 2 ]; else exec sleep 300; fi',
-    "apt-assets": 'echo "$RAY_ADDRESS $*" >> "$LOG"; trap "echo interrupted >> $LOG; exit 130" INT; '
-    '[ -z "$STAY" ] || while true; do sleep 0.1; done',
+    "ray": 'if [ "$1" = status ]; then grep -q "ray start --head" "$LOG"; else exec sleep 300; fi',
+    "apt-assets": """
+        until grep -q nodelist=node2 "$LOG"; do sleep 0.05; done
+        trap 'echo interrupted >> "$LOG"; exit 130' INT
+        echo "$RAY_ADDRESS $*" >> "$LOG"
+        while [ -n "$STAY" ]; do sleep 0.1; done
+    """,
 }
 
 
@@ -182,10 +186,11 @@ def job(tmp_path):
 def test_job_starts_ray_on_each_node_runs_the_loop_and_ends_as_it_ends(job):
     process, log = job(stay="")
     assert process.wait(60) == 0
-    head, worker, run = log.read_text().splitlines()
+    head, *others = log.read_text().splitlines()
     assert "--nodelist=node1 ray start --head --node-ip-address=node1 --port=6379 --num-cpus=4" in head
-    assert "--nodelist=node2 ray start --address=node1:6379 --num-cpus=4" in worker
+    run, worker = sorted(others)
     assert run == "node1:6379 run --experiment mine.yaml"
+    assert "--nodelist=node2 ray start --address=node1:6379 --num-cpus=4" in worker
     assert not processes_of(process.pid), "nothing of it is left"
 
 
