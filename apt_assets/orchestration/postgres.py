@@ -12,7 +12,6 @@ import yaml
 from apt_assets.settings.experiment import UsageError
 
 SETTINGS = "dagster.yaml"
-WAY_OUT = "see that PostgreSQL runs there and has this database and user"
 PATIENCE = 10  # seconds until a server that says nothing counts as not there
 # Every asset event and wipe is an event; a partition is none, and one can be taken away again.
 LAST = """
@@ -158,4 +157,5 @@ def errors() -> tuple[type[Exception], ...]:
 def unreachable(home: Path, error: BaseException) -> UsageError:
     """What is wrong with the records in PostgreSQL, where they are, and what to do."""
     reason = " ".join(str(error).split())
-    return UsageError(f"{home / SETTINGS}: Dagster's history at {place(address(home) or {})}: {reason}; {WAY_OUT}")
+    where = f"{home / SETTINGS}: Dagster's history at {place(address(home) or {})}"
+    return UsageError(f"{where}: {reason}; see that PostgreSQL runs there and has this database and user")
