@@ -3,7 +3,8 @@
 #
 #   sbatch --nodes=2 deploy/slurm.sh experiments/own-data.yaml
 #
-# $APT_HOME lies on a disk that every node sees. A job that is ended goes on where it was when it is submitted again.
+# The experiment says compute: {engine: ray, address: auto}. $APT_HOME lies on a disk that every node sees. A job that is
+# ended goes on where it was when it is submitted again.
 #SBATCH --job-name=apt-assets
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=16
