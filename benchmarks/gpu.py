@@ -41,7 +41,6 @@ PLAN: tuple[tuple[str, tuple[str | None, ...], int], ...] = (
     ("memory", MODELS, 60),
     ("execution", MODELS, 90),
     ("nf4", MODELS, 90),
-    ("vllm", MODELS, 150),
 )
 FAILURES = ("failed", "error")
 WORDS = 600  # characters of an error that are kept

@@ -1,11 +1,8 @@
-"""Real servers on loopback for the tests of a shared store: moto's S3 and PostgreSQL."""
+"""A real S3 server on loopback, moto's, and a shared store on it for the tests."""
 
 import http.client
 import http.server
 import os
-import shutil
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -56,36 +53,6 @@ def client(address: str):
 
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
     return boto3.client("s3", endpoint_url=address, **keys)
-
-
-@contextmanager
-def postgres_server() -> Iterator[str]:
-    """The address of a PostgreSQL server of its own, which listens on a socket in a folder."""
-    pytest.importorskip("psycopg2", reason="the extra `cluster` is not installed")
-    if shutil.which("initdb") is None:
-        pytest.skip("PostgreSQL's initdb and pg_ctl are not on PATH")
-    # The path of a socket has 107 bytes at most, and the server does not run as root.
-    folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
-    as_user = []
-    if os.getuid() == 0:
-        shutil.chown(folder, "nobody")
-        as_user = ["setpriv", "--reuid=nobody", "--clear-groups"]
-
-    def run(*command: str) -> None:
-        subprocess.run(
-            [*as_user, *command], check=True, cwd=folder, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL
-        )
-
-    data = str(folder / "data")
-    try:
-        run("initdb", "-D", data, "-A", "trust", "-U", "apt", "--no-sync", "-E", "UTF8", "--locale=C")
-        run("pg_ctl", "-D", data, "-w", "-l", str(folder / "log"), "-o", f"-k {folder} -h '' -F", "start")
-        try:
-            yield f"postgresql://apt@/postgres?host={folder}"
-        finally:
-            run("pg_ctl", "-D", data, "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Shared:

@@ -14,6 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests import cluster, tiny
+from tests import postgres as postgres_server
 from tests.made_once import in_memory, made_once
 
 if folder := in_memory():
@@ -45,8 +46,15 @@ def pytest_collection_modifyitems(items):
 
 def pytest_deselected(items):
     """Count what is left out; a process of xdist tells the one that reports."""
-    kinds = Counter(mark.args[0] if (mark := item.get_closest_marker("slow")) else "real" for item in items)
+    kinds = Counter(kind_of(item) for item in items)
     getattr(items[0].config, "workeroutput", LEFT_OUT)["left out"] = dict(kinds)
+
+
+def kind_of(item):
+    """Why `make check` leaves a test out."""
+    if mark := item.get_closest_marker("slow"):
+        return mark.args[0]
+    return "cluster" if item.get_closest_marker("cluster") else "real"
 
 
 def pytest_testnodedown(node):
@@ -73,6 +81,15 @@ def _libraries_are_no_garbage():
 def tiny_folder(tmp_path_factory) -> Path:
     """policy/, encoder/ and tasks/, made once: to be read, not changed."""
     return made_once(tmp_path_factory, "tiny", tiny.make_models)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server on loopback, started once: tests/postgres.py."""
+    if reason := postgres_server.lacking():
+        pytest.skip(reason)
+    with postgres_server.made() as folder, postgres_server.running(folder, postgres_server.free_port()) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -103,10 +120,9 @@ def s3_server():
 
 
 @pytest.fixture(scope="session")
-def lock_server():
-    """The address of a PostgreSQL server."""
-    with cluster.postgres_server() as address:
-        yield address
+def lock_server(postgres) -> str:
+    """The address of a database of it."""
+    return postgres.url(postgres.database())
 
 
 @pytest.fixture

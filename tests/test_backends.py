@@ -1,14 +1,17 @@
 """Answers from a server: those of transformers here, to whatever server they are asked, or a clear error."""
 
 import json
+import re
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 from apt_assets.engine.display import Display
+from apt_assets.loop.turns import in_turn
 from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from resources.model import http
@@ -27,6 +30,7 @@ class Model:
     """A tiny model behind /v1 as vLLM serves one: plain transformers, one question at a time, adapters by name.
 
     before: called with the number of the completion; what it returns is sent as a status, without an answer.
+    takes_adapters: whether it was started with VLLM_ALLOW_RUNTIME_LORA_UPDATING.
     """
 
     def __init__(self, folder, base):
@@ -36,13 +40,25 @@ class Model:
         self.load = lambda: AutoModelForCausalLM.from_pretrained(folder)
         self.models = {base: self.load()}
         self.before = lambda number: None
+        self.takes_adapters = True
         self.arrived, self.calls, self.keys, self.says = [], [], set(), None
         self.one_at_a_time = threading.Lock()
 
     def load_lora_adapter(self, body):
+        """(status, reply), as vLLM 0.33 words them."""
         from peft import PeftModel
 
-        self.models[body["lora_name"]] = PeftModel.from_pretrained(self.load(), body["lora_path"])
+        name, folder = body["lora_name"], Path(body["lora_path"])
+        if not self.takes_adapters:
+            return 404, {"detail": "Not Found"}
+        if not name:
+            return 400, {"error": {"message": "Both 'lora_name' and 'lora_path' must be provided."}}
+        if name in self.models:
+            return 400, {"error": {"message": f"The lora adapter '{name}' has already been loaded."}}
+        if not folder.is_dir():
+            return 404, {"error": {"message": f"Loading lora {name} failed: No adapter found for {folder}"}}
+        self.models[name] = PeftModel.from_pretrained(self.load(), folder)
+        return 200, f"Success: LoRA adapter '{name}' added successfully."
 
     def completions(self, body):
         import torch
@@ -79,7 +95,7 @@ def serving(model):
             model.arrived.append(self.path)
             with model.one_at_a_time:
                 if self.path == "/v1/load_lora_adapter":
-                    return self.reply(200, model.load_lora_adapter(body))
+                    return self.reply(*model.load_lora_adapter(body))
                 assert self.path == "/v1/completions"
                 model.calls.append(body["model"])
                 if status := model.before(len(model.calls)):
@@ -192,16 +208,70 @@ def test_server_without_the_model_is_told_what_to_serve_and_asked_nothing(folder
     assert model.calls == []
 
 
-def test_server_that_cannot_load_the_adapter_is_told_to_load_it_by_hand(folder, model, reader, tmp_path):
-    def refuse(body):
-        raise AssertionError("no adapters here")
+ADAPTED = served_name("base", {"adapter_model.safetensors": "x"})
 
-    model.load_lora_adapter = refuse
-    name = served_name("base", {"adapter_model.safetensors": "x"})
+
+def test_server_that_takes_no_adapters_is_told_how_to_start_with_room_for_this_one(folder, model, reader, tmp_path):
+    model.takes_adapters = False
+    (tmp_path / "adapter_config.json").write_text('{"r": 24, "rank_pattern": {"q_proj": 40}}')
     with serving(model) as url:
-        asked = of(url, model, folder, name=name, adapter_folder=tmp_path)
-        with pytest.raises(ServerError, match=f"did not load the adapter {tmp_path} as {name}"):
+        asked = of(url, model, folder, name=ADAPTED, adapter_folder=tmp_path)
+        with pytest.raises(ServerError) as raised:
             collect(40, generate_served(reader, asked, PROMPTS, max_new_tokens=5))
+    said = str(raised.value)
+    assert f"did not load the adapter {tmp_path} as {ADAPTED}, since it takes none while it runs" in said
+    assert f"vllm serve {folder} --served-model-name {model.base} --enable-lora --max-lora-rank 64" in said
+    assert model.calls == []
+
+
+def test_server_that_does_not_see_the_adapters_folder_is_told_the_path(folder, model, reader, tmp_path):
+    there = tmp_path / "not there"
+    with serving(model) as url:
+        asked = of(url, model, folder, name=ADAPTED, adapter_folder=there)
+        with pytest.raises(ServerError, match=f"{there} as {ADAPTED}, which it has to see under this very path"):
+            collect(40, generate_served(reader, asked, PROMPTS, max_new_tokens=5))
+
+
+def test_adapter_that_another_driver_loads_at_the_same_moment_is_used(folder, model, reader, tmp_path):
+    adapter = tiny.make_adapter(tmp_path / "adapter", folder)
+    load = model.load_lora_adapter
+
+    def load_after_another(body):
+        load(body)
+        return load(body)
+
+    model.load_lora_adapter = load_after_another
+    with serving(model) as url:
+        asked = of(url, model, folder, name=ADAPTED, adapter_folder=adapter)
+        collect(3, generate_served(reader, asked, PROMPTS[:3], max_new_tokens=5))
+    assert set(model.calls) == {ADAPTED}
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("ready", None),
+        ("away", r"/models: no answer after 1 tries: .*; serve .*/policy under the name apt-"),
+        ("another model", r" has no model apt-\w+, only apt-\w+: serve .* --served-model-name apt-"),
+        ("no adapters", r" takes no adapters while it runs: load each by hand, or serve .*--max-lora-rank 32"),
+    ],
+)
+def test_run_tells_what_its_server_lacks_before_anything_is_computed(state, said, make_experiment, tmp_path, folder):
+    tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(20))
+    policy, training = {"model": str(folder), "backend": "openai"}, {"lora_rank": 20}
+    base = Project.open(make_experiment(policy={"model": str(folder)})).identity("base_model")
+    model = Model(folder, served_name("another" if state == "another model" else base, None))
+    model.takes_adapters, lines = state != "no adapters", []
+    with serving(model) as url:
+        project = Project.open(make_experiment(policy={**policy, "server": {"url": url}}, training=training))
+        if state != "away":
+            assert next(in_turn(project, 1, lines.append)).key == "base"
+    if state == "away":
+        assert next(in_turn(project, 1, lines.append)).key == "base"
+    found = [line for line in lines if line.startswith(f"policy.backend: openai: {url}")]
+    assert len(found) == (said is not None)
+    assert all(re.search(said, line) for line in found)
+    assert (model.calls, list(model.models)) == ([], [model.base])
 
 
 def test_answer_of_another_model_is_refused(folder, model, reader):

@@ -4,6 +4,7 @@ somewhere. How a block is run stands before it in an HTML comment, where its lan
     <!-- run: skip because REASON -->   a shell block that is only checked for its commands and options
     <!-- with: YAML -->                 a console block: these sections of the experiment are changed for it
     <!-- file: NAME -->                 the block is written to this file before the page's later blocks run
+    <!-- of: FILE -->                   the block stands in this file of the repository
 """
 
 import ast
@@ -28,7 +29,7 @@ from tests import tiny
 GUIDE = sorted((REPOSITORY / "docs" / "guide").glob("*.md"))
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "docs" / "index.md", *GUIDE]
 BLOCK = re.compile(r"((?:^<!-- .*? -->\n)*)^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-MOST_SKIPPED = 6
+MOST_SKIPPED = 9
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,9 @@ def test_blocks_of_a_page_run_from_top_to_bottom(page, computed, tmp_path):
 def check_yaml(block: Block, project: Path, tmp_path: Path) -> None:
     """A task file loads with its data, a study file with its experiment; anything else is an experiment file, or
     sections of one."""
+    if "of" in block.notes:
+        assert block.text in (REPOSITORY / block.notes["of"]).read_text(), block
+        return
     content = yaml.safe_load(block.text)
     if "arms" in content:
         from apt_assets.study.file import load_study

@@ -31,7 +31,10 @@ def load(tmp_path: Path, text: str):
         ("name: x\npolicy: {dtype: float16}", "policy: .*float16 needs a GPU: set device to cuda"),
         ("name: x\npolicy: {quantization: nf4}", "policy: .*nf4 needs a GPU: set device to cuda"),
         ("name: x\npolicy: {quantization: nf4, device: cuda, dtype: float16}", "policy: .*nf4 needs dtype bfloat16"),
-        ("name: x\npolicy: {backend: vllm}", "policy: .*vllm needs a GPU"),
+        (
+            "name: x\npolicy: {backend: vllm}",
+            "policy.backend: .*as a server now.*write `backend: openai` and `server: ",
+        ),
         ("name: x\npolicy: {backend: openai}", "policy: .*openai and server.url go together"),
         ("name: x\npolicy: {server: {url: 'localhost:8000'}}", "policy.server.url: .*pattern"),
         ("name: x\npolicy: {server: {urll: 'x'}}", "policy.server.urll: .*nearest valid key is policy.server.url"),

@@ -164,7 +164,7 @@ def test_other_lora_targets_train_anew_and_answer_nothing_anew(ran):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
-@pytest.mark.parametrize("policy", [{"quantization": "nf4"}, {"dtype": "float16"}, {"backend": "vllm"}])
+@pytest.mark.parametrize("policy", [{"quantization": "nf4"}, {"dtype": "float16"}])
 def test_run_without_the_gpu_it_needs_is_refused_before_anything_is_computed(policy, make_experiment, tmp_path):
     tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", tiny.domain_rows(20))
     project = Project.open(make_experiment(policy={"device": "cuda", "dtype": "bfloat16", **policy}))
@@ -174,16 +174,12 @@ def test_run_without_the_gpu_it_needs_is_refused_before_anything_is_computed(pol
     assert project.store.pointed("tiny", "base", "base_scores") is None
 
 
-@pytest.mark.parametrize(
-    ("package", "wanted", "extra"),
-    [("bitsandbytes", ("nf4", "transformers"), "qlora"), ("vllm", ("none", "vllm"), "vllm")],
-)
-def test_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(package, wanted, extra):
+def test_package_that_is_not_installed_is_named_with_the_extra_that_brings_it():
     from importlib.util import find_spec
 
-    if find_spec(package) is not None:
-        pytest.skip(f"{package} is installed")
-    assert f"pip install apt-assets[{extra}]" in lacking("cpu", *wanted)
+    if find_spec("bitsandbytes") is not None:
+        pytest.skip("bitsandbytes is installed")
+    assert "pip install apt-assets[qlora]" in lacking("cpu", "nf4")
 
 
 @pytest.fixture
@@ -202,7 +198,7 @@ def four_gpus(monkeypatch):
 
 
 def test_of_several_gpus_that_nobody_chose_among_the_first_is_used(four_gpus):
-    assert lacking("cuda", "none", "transformers") is None
+    assert lacking("cuda", "none") is None
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
 
 
@@ -211,18 +207,18 @@ def test_of_several_gpus_that_nobody_chose_among_the_first_is_used(four_gpus):
 )
 def test_the_gpu_that_is_chosen_is_used_and_two_of_them_are_refused(chosen, problem, four_gpus):
     four_gpus.setenv("CUDA_VISIBLE_DEVICES", chosen)
-    found = lacking("cuda", "none", "transformers")
+    found = lacking("cuda", "none")
     assert found is None if problem is None else problem in found
     assert os.environ["CUDA_VISIBLE_DEVICES"] == chosen
 
 
 def test_gpus_that_are_in_use_before_one_could_be_chosen_are_refused(four_gpus):
     four_gpus.setattr(torch.cuda, "device_count", lambda: 4)
-    assert "set CUDA_VISIBLE_DEVICES to the number of one" in lacking("cuda", "none", "transformers")
+    assert "set CUDA_VISIBLE_DEVICES to the number of one" in lacking("cuda", "none")
 
 
 def test_a_run_on_the_cpu_leaves_the_gpus_as_they_are(four_gpus):
-    assert lacking("cpu", "none", "transformers") is None
+    assert lacking("cpu", "none") is None
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 

@@ -7,10 +7,8 @@ ours runs, and which libraries that code imports.
 
 import ast
 import dataclasses
-import importlib.machinery
 import sys
 import threading
-import types
 from functools import partial
 
 import polars as pl
@@ -23,7 +21,6 @@ from apt_assets.rows import (
     answers,
     by_server,
     by_transformers,
-    by_vllm,
     encoder,
     grades,
     likelihoods,
@@ -61,8 +58,6 @@ DISTRIBUTIONS = {"lm_eval": "lm-eval", "sentence_transformers": "sentence-transf
 # Libraries that carry values and decide none: arrays and tables in memory, files, connections, checks of settings.
 INERT = {"datasets", "lancedb", "numpy", "pandera", "polars", "pyarrow", "pydantic", "requests", "safetensors"}
 INERT |= {"urllib3", "yaml"}
-# Only where a setting chooses it (resources/store/kinds.py).
-INERT |= {"vllm"}
 # What a person says of a server. Nothing reads it: a change of it says that answers change.
 TOLD = {"policy.server.engine"}
 PROMPTS = ["Colour of the sky?", "Colour of the grass?"]
@@ -74,27 +69,8 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture
-def fake_vllm(monkeypatch):
-    """The four names of vLLM that we call; it needs a GPU."""
-    vllm, lora = types.ModuleType("vllm"), types.ModuleType("vllm.lora")
-    request = types.ModuleType("vllm.lora.request")
-
-    class LLM:
-        def __init__(self, **named):
-            pass
-
-        def generate(self, prompts, sampling, lora_request, use_tqdm):
-            return [types.SimpleNamespace(outputs=[types.SimpleNamespace(text="blue")]) for _ in prompts]
-
-    vllm.LLM, vllm.SamplingParams, request.LoRARequest = LLM, lambda **named: None, lambda *given: None
-    for name, module in {"vllm": vllm, "vllm.lora": lora, "vllm.lora.request": request}.items():
-        module.__spec__ = importlib.machinery.ModuleSpec(name, None)
-        monkeypatch.setitem(sys.modules, name, module)
-
-
-@pytest.fixture
-def opened(make_experiment, tiny_folder, talker, home, monkeypatch, fake_vllm):
-    """A function (kind) -> (RowScope, a function that computes a few rows under a scope), all of it real but vLLM."""
+def opened(make_experiment, tiny_folder, talker, home, monkeypatch):
+    """A function (kind) -> (RowScope, a function that computes a few rows under a scope), all of it real."""
     servers = []
 
     def open_kind(kind):
@@ -115,9 +91,6 @@ def opened(make_experiment, tiny_folder, talker, home, monkeypatch, fake_vllm):
                 servers.append(serve(always(3)))
                 changes["assessor"]["rubric"] |= {"endpoint": servers[-1].__enter__().url, "requests_per_minute": None}
         project = Project.open(make_experiment(policy=policy, **changes))
-        if kind is by_vllm.ANSWERS:
-            settings = project.experiment.policy.model_copy(update={"backend": "vllm"})
-            project.experiment = project.experiment.model_copy(update={"policy": settings})
         if "adapter" in kind.given:
             given["adapter"] = adapter_on(talker, home)
             if kind is by_server.ANSWERS:

@@ -247,7 +247,7 @@ def in_a_line(function: Callable[..., Any]) -> str:
 def not_repeatable(settings: dict[str, Any]) -> list[str]:
     """Which of a stage's settings, "key: value", bring in what another cold run need not give again.
 
-    On a CPU two cold runs give the same data versions; a GPU adds up in an order of its own, and a server or vLLM
+    On a CPU two cold runs give the same data versions; a GPU adds up in an order of its own, and a server
     puts other requests into a batch.
     """
     doubtful = {

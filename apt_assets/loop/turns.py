@@ -8,12 +8,13 @@ from apt_assets.loop.next_run import End, Run, next_run
 from apt_assets.project import Project
 from apt_assets.settings.iterations import BASE
 from apt_assets.world.execution import MODEL
+from apt_assets.world.server import obstacles
 
 
 def in_turn(project: Project, iterations: int | None, tell: Callable[[str], None]) -> Iterator[Run | End]:
     """The next run, each time the one before it was done, and at last the end: of the loop, or because a run
-    left everything as it was. `tell` gets lines on how the models run, if anything is to be computed. Raises
-    UsageError if what is to be computed cannot be."""
+    left everything as it was. `tell` gets lines on how the models run, and what a server lacks, if anything is to be
+    computed. Raises UsageError if what is to be computed cannot be."""
     verified: set[str] = set()
     quarantine_damaged(project, verified)
     before: Run | None = None
@@ -32,7 +33,7 @@ def in_turn(project: Project, iterations: int | None, tell: Callable[[str], None
             project.check()
             if not tried:
                 tried, found = True, project.executions.find_out(MODEL)
-                for line in found or project.executions.remarks():
+                for line in [*(found or project.executions.remarks()), *obstacles(project.experiment, project.models)]:
                     tell(line)
                 if found:
                     continue  # how the models run decides what is stale

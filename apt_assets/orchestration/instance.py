@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from apt_assets.engine.display import Display
+from apt_assets.orchestration import postgres
 from apt_assets.project import Project
 from apt_assets.report import interrupts
 from apt_assets.settings.experiment import REPOSITORY, UsageError
@@ -19,9 +20,9 @@ def prepare_dagster_home(project: Project) -> None:
     """Point this process at the project's Dagster instance, with its settings in place."""
     os.environ["DAGSTER_HOME"] = str(project.dagster_home)
     project.dagster_home.mkdir(parents=True, exist_ok=True)
-    settings = project.dagster_home / "dagster.yaml"
+    settings = project.dagster_home / postgres.SETTINGS
     if not settings.exists():
-        ours = (REPOSITORY / "dagster_home" / "dagster.yaml").read_text(encoding="utf-8")
+        ours = (REPOSITORY / "dagster_home" / postgres.SETTINGS).read_text(encoding="utf-8")
         write_atomically(settings, ours)  # half of it would count
 
 
@@ -30,20 +31,36 @@ SQLITE = b"SQLite format 3\0"  # how its files begin
 
 @contextmanager
 def readable_history(project: Project) -> Iterator[None]:
-    """What SQLite, or Dagster's settings, are the reason of, as a UsageError that says what to do about it."""
+    """What SQLite, PostgreSQL or Dagster's settings are the reason of, as a UsageError that says what to do."""
     import dagster as dg
     import yaml
-    from sqlalchemy.exc import DBAPIError
 
     try:
         yield
-    except (sqlite3.Error, DBAPIError) as error:
-        reason = str(error.__cause__ or error)
+    except storage_errors() as error:
+        cause = first_cause(error)
+        if postgres.storage(project.dagster_home) is not None:
+            raise postgres.unreachable(project.dagster_home, cause) from None
+        reason = str(cause)
         folder = project.dagster_home / damaged_part(project.dagster_home)
         raise UsageError(f"{folder}: Dagster's history: {reason}; {way_out(reason)}") from None
     except (dg.DagsterInvalidConfigError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{project.dagster_home / 'dagster.yaml'}: Dagster cannot use it: {reason[:300]}") from None
+        said = error.error_messages if isinstance(error, dg.DagsterInvalidConfigError) else [str(error)]
+        reason = " ".join(" ".join(said).split())
+        raise UsageError(f"{project.dagster_home / postgres.SETTINGS}: Dagster cannot use it: {reason[:300]}") from None
+
+
+def storage_errors() -> tuple[type[Exception], ...]:
+    """What is raised where Dagster's records cannot be read or written."""
+    from sqlalchemy.exc import DBAPIError
+
+    return (sqlite3.Error, DBAPIError, *postgres.errors())
+
+
+def first_cause(error: BaseException) -> BaseException:
+    while error.__cause__:
+        error = error.__cause__
+    return error
 
 
 def damaged_part(home: Path) -> str:
@@ -69,6 +86,7 @@ class Dagster:
 
     def __init__(self, project: Project, display: Display):
         prepare_dagster_home(project)
+        postgres.require(project.dagster_home)
         import dagster as dg
 
         self._project, self._display = project, display

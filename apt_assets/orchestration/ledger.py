@@ -36,7 +36,7 @@ INPUT_VERSION = "dagster/input_data_version/"
 INPUT_POINTER = "dagster/input_event_pointer/"
 AT_ONCE = 100  # events of one query: each may hold a preview and a plot
 # Home -> (what Dagster was last made to know, its log then): the same again need not be compared again.
-SETTLED: dict[Path, tuple[str, list[list[int]] | None]] = {}
+SETTLED: dict[Path, tuple[str, list[Any] | None]] = {}
 
 
 class Ledger:

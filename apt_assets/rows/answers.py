@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from apt_assets.engine.scope import RowScope
 from apt_assets.engine.spread import spread
 from apt_assets.engine.view import View
-from apt_assets.rows import by_server, by_transformers, by_vllm
+from apt_assets.rows import by_server, by_transformers
 from apt_assets.rows.policy import Adapter
 from resources.store.digest import digest_rows
 from resources.store.rows import Batches, RowTable, renumber
@@ -15,7 +15,7 @@ from resources.store.rows import Batches, RowTable, renumber
 if TYPE_CHECKING:
     from apt_assets.engine.step import Step
 
-BACKENDS: dict[str, Any] = {"transformers": by_transformers, "vllm": by_vllm, "openai": by_server}
+BACKENDS: dict[str, Any] = {"transformers": by_transformers, "openai": by_server}
 KINDS = tuple(backend.ANSWERS for backend in BACKENDS.values())
 
 

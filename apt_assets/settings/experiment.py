@@ -102,13 +102,23 @@ class PolicySettings(Section):
         "shared out among its processes. Many rows are computed by so many processes of one thread each. Makes nothing "
         "stale (choice).",
     )
-    backend: Literal["transformers", "vllm", "openai"] = Field(
+    backend: Literal["transformers", "openai"] = Field(
         "transformers", description="What answers; training and scoring are done here. openai: `server`."
     )
     server: Server = Server()
     system_prompt: str | None = Field(None, description="Put before every question.")
     max_new_tokens: int = Field(64, ge=1, description="Longest answer, in tokens; golds beyond it are told.")
     batch_tokens: int = Field(1024, ge=64, description="Tokens in one pass while answering or scoring.")
+
+    @field_validator("backend", mode="before")
+    @classmethod
+    def is_no_longer_in_this_process(cls, value: Any) -> Any:
+        if value == "vllm":
+            raise ValueError(
+                "vLLM runs as a server now, in an environment of its own: write `backend: openai` and `server: {url: "
+                "http://localhost:8000/v1}` (docs/guide/gpus.md tells how to start it)"
+            )
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -120,7 +130,7 @@ class PolicySettings(Section):
 
     @model_validator(mode="after")
     def fits_together(self) -> Self:
-        for key, value in (("dtype", "float16"), ("quantization", "nf4"), ("backend", "vllm")):
+        for key, value in (("dtype", "float16"), ("quantization", "nf4")):
             if self.device == "cpu" and getattr(self, key) == value:
                 raise ValueError(f"{key}: {value} needs a GPU: set device to cuda, or leave {key} out")
         if self.quantization == "nf4" and self.dtype != "bfloat16":

@@ -123,7 +123,7 @@ class ModelChecks:
         from resources.model.capabilities import lacking
 
         policy = self.experiment.policy
-        return lacking(policy.device, policy.quantization, policy.backend)
+        return lacking(policy.device, policy.quantization)
 
     @cached_property
     def _unknown_target(self) -> str | None:

@@ -11,7 +11,7 @@ CHECKS = {
     check.__name__: check
     for check in (
         *(alone.device, alone.parity, alone.loop, alone.weights, alone.memory, alone.execution),
-        *(contests.training, contests.nf4, contests.scores, contests.answers, contests.vllm),
+        *(contests.training, contests.nf4, contests.scores, contests.answers),
     )
 }
 

@@ -24,7 +24,7 @@ from benchmarks.gpu_checks.setup import (
 )
 from tests import tiny
 
-LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets", "lm-eval", "bitsandbytes", "vllm")
+LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets", "lm-eval", "bitsandbytes")
 LONGEST_ANSWER = 64  # tokens, of the pairs whose memory is measured
 
 

@@ -1,7 +1,6 @@
-"""Checks against what people would use instead: TRL's trainer, lm-eval's HFLM, transformers' generate(), vLLM."""
+"""Checks against what people would use instead: TRL's trainer, lm-eval's HFLM, transformers' generate()."""
 
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,12 @@ def answers(setup: Setup) -> dict[str, Any]:
     ours |= peak
     with measured(setup) as peak:
         theirs = answer_by_transformers(setup)
-    return compared(setup, ours, transformers=theirs | peak)
+    theirs |= peak
+    both = list(zip(ours.pop("answers"), theirs.pop("answers"), strict=True))
+    first, same = (sum(a[:upto] == b[:upto] for a, b in both) / len(both) for upto in (1, None))
+    bound = SAME_FIRST[setup.dtype]
+    judgement = {"same_first_token": first, "bound": bound, "same_answers": same}
+    return judged(first >= bound, **judgement, ours=ours, transformers=theirs)
 
 
 def answer_by_transformers(setup: Setup) -> dict[str, Any]:
@@ -90,26 +94,3 @@ def answer_by_transformers(setup: Setup) -> dict[str, Any]:
     policy.tokenizer.padding_side = "left"
     ids = [encode(policy, text) for text in setup.questions]
     return timed(lambda: say_by_transformers(policy.model, policy.tokenizer, ids, NEW_TOKENS), policy.tokenizer)
-
-
-def vllm(setup: Setup) -> dict[str, Any]:
-    """`answers` against vLLM, as the back end calls it; its seconds are those of the engine's start too."""
-    need("vllm")
-    from benchmarks.speed.generation import timed
-    from resources.model.prompts import Reader, load_tokenizer
-    from resources.model.vllm import generate_in_vllm
-    from resources.store.rows import collect
-
-    with measured(setup) as peak:
-        ours = answer_packed(setup)
-    reader, asked = Reader(load_tokenizer(setup.weights), SYSTEM_PROMPT), setup.questions
-    said = partial(generate_in_vllm, reader, setup.weights, None, dtype=setup.dtype, max_new_tokens=NEW_TOKENS)
-    return compared(setup, ours | peak, vllm=timed(lambda: collect(len(asked), said(asked)), reader.tokenizer))
-
-
-def compared(setup: Setup, ours: dict[str, Any], **other: dict[str, Any]) -> dict[str, Any]:
-    (theirs,) = other.values()
-    both = list(zip(ours.pop("answers"), theirs.pop("answers"), strict=True))
-    first, same = (sum(a[:upto] == b[:upto] for a, b in both) / len(both) for upto in (1, None))
-    bound = SAME_FIRST[setup.dtype]
-    return judged(first >= bound, same_first_token=first, bound=bound, same_answers=same, ours=ours, **other)

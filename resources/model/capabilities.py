@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 
-def lacking(device: str, quantization: str, backend: str) -> str | None:
+def lacking(device: str, quantization: str) -> str | None:
     """What an experiment asks for that is not here, and what to do; None if all is here."""
     if device != "cpu":
         import torch
@@ -22,8 +22,6 @@ def lacking(device: str, quantization: str, backend: str) -> str | None:
             return f"policy.device: cuda would be {cards} GPUs; set CUDA_VISIBLE_DEVICES to the number of one of them"
     if quantization == "nf4" and find_spec("bitsandbytes") is None:
         return "policy.quantization: nf4 needs bitsandbytes: `pip install apt-assets[qlora]`, or set it to none"
-    if backend == "vllm" and find_spec("vllm") is None:
-        return "policy.backend: vllm is not installed: `pip install apt-assets[vllm]`, or set it to transformers"
     return None
 
 

@@ -6,6 +6,7 @@ adapter's: a server that was not given this very adapter does not know the name.
 so that what the policy reads does not depend on the server's chat template.
 """
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 COMMIT_ROWS = 32  # answers that are yielded together
 ATTEMPTS = 5  # at one request
 KEY_VARIABLE = "APT_SERVER_KEY"
+LOOK_SECONDS = 10.0  # to wait for an answer, where a server is only looked at
+RANKS = (16, 32, 64, 128, 256, 320, 512)  # that vLLM can make room for; the first is its default
 
 
 class ServerError(RuntimeError):
@@ -84,14 +87,14 @@ def generate_served(reader: "Reader", served: Served, prompts: Sequence[str], *,
         raise failure
 
 
-def open_session(served: Served) -> http.Client:
+def open_session(served: Served, attempts: int = ATTEMPTS) -> http.Client:
     """The key of a server that wants one is in $APT_SERVER_KEY."""
     return http.Client(
         url=served.url,
         key=http.key_in(KEY_VARIABLE),
         timeout=served.timeout,
         connections=served.concurrency,
-        attempts=ATTEMPTS,
+        attempts=attempts,
     )
 
 
@@ -103,28 +106,88 @@ def call(session: http.Client, method: str, path: str, **body: Any) -> dict[str,
     except http.Refused as error:
         raise ServerError(f"{session.url}{path}: {error.status} {error.phrase}: {error.text}") from None
     except http.Failure as error:
-        raise ServerError(f"{session.url}{path}: no answer after {ATTEMPTS} tries: {error}") from None
+        raise ServerError(f"{session.url}{path}: no answer after {session.attempts} tries: {error}") from None
     return reply if isinstance(reply, dict) else {}
+
+
+def names(session: http.Client) -> list[str]:
+    """Of the models that the server has. Raises ServerError."""
+    return [str(model.get("id")) for model in call(session, "GET", "/models").get("data", [])]
 
 
 def require_model(session: http.Client, served: Served) -> None:
     """Make sure that the server has the model, loading the adapter if it has the base. Raises ServerError."""
-    known = [model.get("id") for model in call(session, "GET", "/models").get("data", [])]
+    known = names(session)
     if served.name in known:
         return
-    advice = (
-        f"serve {served.base_folder} under the name {served.base}; for vLLM: VLLM_ALLOW_RUNTIME_LORA_UPDATING=True "
-        f"vllm serve {served.base_folder} --served-model-name {served.base} --enable-lora"
-    )
-    if served.base not in known:
-        raise ServerError(f"{served.url} has no model {served.base}, only {', '.join(map(str, known))}: {advice}")
+    if served.base not in known or served.adapter_folder is None:
+        raise ServerError(f"{lacks_base(served, known)}: {how_to_serve(served)}")
     try:
         call(session, "POST", "/load_lora_adapter", lora_name=served.name, lora_path=str(served.adapter_folder))
     except ServerError as error:
+        # Another driver may have asked for it too; or this one did, and the reply was lost.
+        if served.name in names(session):
+            return
         raise ServerError(
-            f"{served.url} did not load the adapter {served.adapter_folder} as {served.name}, which must be done by "
-            f"hand if it cannot be asked to ({error}); {advice}"
+            f"{served.url} did not load the adapter {served.adapter_folder} as {served.name}{because(str(error))} "
+            f"({error}): load it by hand under that name, or {how_to_serve(served, rank_of(served.adapter_folder))}"
         ) from None
+
+
+def because(error: str) -> str:
+    """What lies behind a refusal that does not say so itself, as vLLM 0.1x to 0.3x words it."""
+    if "No adapter found" in error:
+        return ", which it has to see under this very path"
+    return ", since it takes none while it runs" if ": 404 " in error else ""
+
+
+def lacks_base(served: Served, known: Sequence[str]) -> str:
+    return f"{served.url} has no model {served.base}, only {', '.join(known)}"
+
+
+def how_to_serve(served: Served, rank: int = RANKS[0]) -> str:
+    """The command, for a base model and adapters of this rank."""
+    room = next((room for room in RANKS if room >= rank), rank)
+    return (
+        f"serve {served.base_folder} under the name {served.base}; for vLLM: VLLM_ALLOW_RUNTIME_LORA_UPDATING=True "
+        f"vllm serve {served.base_folder} --served-model-name {served.base} --enable-lora --max-lora-rank {room}"
+    )
+
+
+def rank_of(adapter_folder: Path) -> int:
+    """The rank of an adapter by its configuration, the largest if layers have their own; 0 if that cannot be read."""
+    try:
+        config = json.loads((adapter_folder / "adapter_config.json").read_text(encoding="utf-8"))
+        return max(config["r"], *config.get("rank_pattern", {}).values(), 0)
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
+def obstacles(served: Served, rank: int) -> list[str]:
+    """What will keep the server from answering for the base model and for adapters of this rank that are yet to be
+    trained, a line each; it is asked once and left as it is."""
+    serve = how_to_serve(served, rank)
+    with open_session(served, attempts=1) as session:
+        try:
+            known = names(session)
+        except ServerError as error:
+            return [f"{error}; {serve}"]
+        if served.base not in known:
+            return [f"{lacks_base(served, known)}: {serve}"]
+        if not takes_adapters(session):
+            return [f"{served.url} takes no adapters while it runs: load each by hand, or {serve}"]
+    return []
+
+
+def takes_adapters(session: http.Client) -> bool:
+    """Whether the server has the way by which adapters are loaded: none is named, which only it refuses."""
+    try:
+        session.send("POST", "/load_lora_adapter", {"lora_name": "", "lora_path": ""})
+    except http.Refused as refused:
+        return refused.status not in (404, 405)
+    except http.Failure:
+        pass
+    return True
 
 
 def complete(session: http.Client, served: Served, ids: list[int], max_new_tokens: int) -> str:

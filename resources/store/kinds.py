@@ -6,7 +6,7 @@ from importlib import metadata
 from typing import Any
 
 # (setting, value) -> the distribution whose version then counts.
-CHOSEN = {("policy.quantization", "nf4"): "bitsandbytes", ("policy.backend", "vllm"): "vllm"}
+CHOSEN = {("policy.quantization", "nf4"): "bitsandbytes"}
 
 
 class Declaration:
