@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from resources.store.digest import digest_json
+from resources.store.digest import digest_file, digest_json
 from resources.store.sealed import Damaged, read_sealed, remember
 from resources.store.stat_cache import Remembered
 
@@ -38,7 +38,7 @@ DECLARING = ("Section", "RowKind")
 # engine: with its former name here nothing is computed again.
 KNOWN_AS: dict[str, str] = {}
 
-file_digest = Remembered(lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
+remembered: Remembered[str] = Remembered()
 
 
 class CodeDigests:
@@ -148,11 +148,12 @@ class CodeDigests:
 
 def source_digests(root: Path) -> dict[str, str]:
     """{path relative to `root`: sha256} of every Python file of the project's packages."""
-    found = {}
+    found: dict[str, str] = {}
     for package in PACKAGES:
         for folder, _, names in os.walk(root / package):  # a third of the time of rglob: each plan comes here
             inside_root = Path(folder).relative_to(root).as_posix()
-            found |= {f"{inside_root}/{n}": file_digest(Path(folder, n)) for n in names if n.endswith(".py")}
+            paths = {f"{inside_root}/{name}": Path(folder, name) for name in names if name.endswith(".py")}
+            found |= {name: remembered(path, digest_file) for name, path in paths.items()}
     return dict(sorted(found.items()))
 
 
