@@ -67,11 +67,11 @@ class Shared:
         self._client = client(os.environ["AWS_ENDPOINT_URL"])
         self.url = f"s3://{BUCKET}/{self._prefix}"
 
-    def open(self):
-        """The store, as another process would open it."""
+    def open(self, machine: str = "local"):
+        """The store, as another process would open it; on another machine there is no copy of anything."""
         from resources.retrieval.shared_vectors import open_store
 
-        return open_store(self.url, self.locks, self._folder / "local")
+        return open_store(self.url, self.locks, self._folder / machine)
 
     def things(self) -> dict[str, bytes]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{self._prefix}/")

@@ -134,6 +134,18 @@ def shared(s3_server, lock_server, tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def proxy(shared, s3_server, monkeypatch):
+    """A proxy that the environment names as the server from now on; a request is tried three times."""
+    from resources.store.shared import bucket
+
+    monkeypatch.setattr(bucket, "RETRIES", 2)
+    proxy = cluster.Proxy(s3_server)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
 def make_experiment(tmp_path, tiny_folder, looked_at, monkeypatch):
     """A function (**sections) -> path of an experiment on the tiny models, in its own home folder."""
     (tmp_path / ".apt").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""A shared store beside what any store must do (test_store_contract.py): several machines, and servers that fail."""
+"""A shared store, beside what any store must do (test_store_contract.py): what is refused, several machines, kills."""
 
 import json
 import multiprocessing
@@ -19,7 +19,6 @@ from apt_assets.engine.stage import STAGES
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE
 from apt_assets.settings.reader import find_store
-from resources.store.manifest import CorruptArtifact
 from resources.store.store import Kept, StoreError
 from tests import cluster, tiny
 from tests.test_store_contract import commit, events, fill
@@ -34,30 +33,10 @@ def store(shared):
 
 
 @pytest.fixture
-def proxy(shared, s3_server, monkeypatch):
-    """A proxy that the environment names as the server from now on; a request is tried three times."""
-    pytest.importorskip("obstore")
-    from resources.store.shared import bucket
-
-    monkeypatch.setattr(bucket, "RETRIES", 2)
-    proxy = cluster.Proxy(s3_server)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
 def stages():
     """The stages, of which a test makes others."""
     with patch.dict(STAGES):
         yield
-
-
-def elsewhere(shared, tmp_path):
-    """The store as another machine opens it, which has no copy of anything."""
-    from resources.retrieval.shared_vectors import open_store
-
-    return open_store(shared.url, shared.locks, tmp_path / "elsewhere")
 
 
 # -- what is refused at opening ------------------------------------------------------------------------
@@ -113,7 +92,7 @@ def test_store_in_a_folder_loads_nothing_that_a_shared_one_needs(tmp_path):
 
 def test_artifact_of_one_machine_is_found_and_verified_on_another(shared, store, tmp_path):
     manifest = commit(store, "é" * (6 << 20))  # larger than the parts in which it goes up
-    other = elsewhere(shared, tmp_path)
+    other = shared.open("elsewhere")
     assert other.lookup("bad_cases", "f1") == manifest
     assert (other.verify(manifest) / "table.txt").read_text() == "é" * (6 << 20)
     assert other.open(manifest) != store.open(manifest)
@@ -155,8 +134,8 @@ def test_gc_joins_many_segments_and_the_rows_stay_what_they_last_were(shared, st
     keys = [f"k{number}" for number in range(20)]
     for key in keys:
         fill(table, [key])
-    table.fill(["k3"], lambda positions: iter_of([(positions, ["another answer"])]), anew=True)
-    reader = elsewhere(shared, tmp_path).rows("answers", {})
+    table.fill(["k3"], lambda positions: (batch for batch in [(positions, ["another answer"])]), anew=True)
+    reader = shared.open("elsewhere").rows("answers", {})
     before = reader.read(keys)
     assert before["k3"] == "another answer"
     kept = Kept(set(), set(), {f"answers/{table.digest}"}, {})
@@ -186,97 +165,6 @@ def test_gc_removes_old_copies_of_what_it_removed_and_of_nothing_else(shared, st
     assert shared.open().verify(needed)
 
 
-def test_writers_of_vectors_that_hold_no_lock_lose_none_and_a_pool_has_each_once(shared, store, tmp_path):
-    import numpy as np
-    import polars as pl
-
-    from resources.retrieval.retriever import make_pool, verify_pool
-
-    def vector(text):
-        return np.full(4, len(text), np.float32)
-
-    def write(texts):
-        table = shared.open().vectors("vectors-x")
-        table._writing = lambda: nullcontext()
-        return table.fill(texts, lambda wanted: iter_of([(range(len(wanted)), [vector(text) for text in wanted])]))
-
-    texts = [f"question {number}" for number in range(12)]
-    write(texts[:2])
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(write, [texts[:9], texts[3:], texts]))
-    table = elsewhere(shared, tmp_path).vectors("vectors-x")
-    assert table.missing(texts) == 0
-    rows = pl.DataFrame({"row_id": texts, "prompt": texts})
-    index = make_pool(table, rows)
-    assert index["row_id"].to_list() == sorted(texts)
-    verify_pool(table, index)
-    assert table.fill(texts, pytest.fail) == 0
-    assert table.unchanged_since(table.mark())
-
-
-def test_vectors_are_not_taken_for_damaged_while_the_server_is_away(shared, proxy):
-    import numpy as np
-
-    def embed(texts):
-        yield range(len(texts)), [np.full(4, len(text), np.float32) for text in texts]
-
-    table = shared.open().vectors("vectors-x")
-    table.fill(["a", "bb"], embed)
-    mark = table.mark()
-    proxy.fault = lambda method, path: "cut"
-    for ask in (lambda: table.missing(["a"]), lambda: table.fill(["a"], embed), lambda: table.unchanged_since(mark)):
-        with pytest.raises(StoreError):
-            ask()
-    proxy.fault = lambda method, path: None
-    assert table.unchanged_since(mark)
-
-
-def test_server_that_goes_away_while_vectors_are_written_is_told_and_those_that_were_kept_stay(shared, proxy):
-    import numpy as np
-
-    def embed(texts):
-        yield range(len(texts)), [np.full(4, len(text), np.float32) for text in texts]
-
-    def embed_and_lose(texts):
-        proxy.fault = lambda method, path: 500
-        yield from embed(texts)
-
-    table = shared.open().vectors("vectors-x")
-    table.fill(["a", "bb"], embed)
-    with pytest.raises(StoreError, match="cannot list lancedb/vectors-x"):
-        table.fill(["ccc"], embed_and_lose)
-    proxy.fault = lambda method, path: None
-    assert table.missing(["a", "bb", "ccc"]) == 1
-    assert table.fill(["a", "bb", "ccc"], embed) == 1
-
-
-@pytest.mark.parametrize("damage", ["bits", "cut", "lost", "swapped"])
-def test_damaged_vectors_are_noticed_and_embedded_again(shared, store, damage):
-    import numpy as np
-
-    def embed(texts):
-        yield range(len(texts)), [np.full(4, len(text), np.float32) for text in texts]
-
-    table = store.vectors("vectors-x")
-    for texts in (["a", "bb"], ["ccc", "dddd"]):
-        table.fill(texts, embed)
-    mark = table.mark()
-    assert shared.open().vectors("vectors-x").unchanged_since(mark)
-    things = shared.things()
-    one, other = sorted(name for name in things if "/data/" in name)
-    new = {"bits": things[one].replace(b"a", b"q"), "cut": things[one][:100], "swapped": things[other]}
-    shared.overwrite(one, new[damage]) if damage in new else shared.lose(one)
-    table = shared.open().vectors("vectors-x")
-    assert not table.unchanged_since(mark)
-    if damage in ("cut", "lost"):
-        assert table.missing(["a", "bb", "ccc", "dddd"]) == 4
-    assert table.fill(["a", "bb", "ccc", "dddd"], embed) >= 2
-    rows = table.rows("text", "check")
-    assert set(rows["text"]) == {"a", "bb", "ccc", "dddd"}
-    assert table.vectors(rows["place"].to_numpy())[:, 0].tolist() == [len(text) for text in rows["text"]]
-    assert shared.open().vectors("vectors-x").fill(["a", "dddd"], pytest.fail) == 0
-
-
 def test_plan_asks_the_server_for_no_stage_by_itself(shared, proxy, stages, tmp_path, monkeypatch):
     monkeypatch.setenv("APT_STORE", shared.url)
     monkeypatch.setenv("APT_LOCKS", shared.locks)
@@ -292,10 +180,6 @@ def test_plan_asks_the_server_for_no_stage_by_itself(shared, proxy, stages, tmp_
     assert {plan.status for plan in plans} == {"fresh"}
     assert len(plans) > 10
     assert len(proxy.seen) < 8
-
-
-def iter_of(values):
-    yield from values
 
 
 def drive(home, address, locks, environment, start, counted):
@@ -398,141 +282,3 @@ def test_driver_killed_while_it_commits_leaves_no_half_artifact_and_no_lock(shar
     assert (store.verify(manifest) / "table.txt").read_text() == "first rows"
     assert events(store) == []
     proxy.close()
-
-
-# -- servers that fail ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fault", [500, 503, "cut"])
-def test_request_that_fails_twice_is_tried_again(shared, proxy, fault):
-    store = shared.open()
-    for what in ("PUT /apt-test", "GET /apt-test"):
-        proxy.times(2, fault, what)
-        manifest = commit(store, what, fingerprint=what[:3])
-        store.point("e", "0001", manifest)
-        fill(store.rows("answers", {}), [what[:3]])
-        assert store.pointed("e", "0001", "bad_cases") == manifest
-        assert store.rows("answers", {}).missing(["PUT"]) == 0
-
-
-def test_reading_request_that_takes_too_long_is_tried_again(shared, proxy, monkeypatch):
-    manifest = commit(shared.open())
-    monkeypatch.setenv("AWS_TIMEOUT", "700ms")
-    store = shared.open()
-    proxy.times(1, "late", "GET")
-    assert store.lookup("bad_cases", "f1") == manifest
-
-
-def test_server_that_hangs_is_told(shared, proxy, monkeypatch):
-    monkeypatch.setenv("AWS_TIMEOUT", "700ms")
-    store = shared.open()
-    proxy.fault = lambda method, path: "late"
-    with pytest.raises(StoreError, match=r"cannot list traces: .*error sending request"):
-        store.lookup("bad_cases", "f1")
-
-
-@pytest.mark.parametrize("fault", [500, "cut", 403])
-def test_server_that_fails_for_good_is_one_line_that_names_it(shared, proxy, fault):
-    store = shared.open()
-    manifest = commit(store)
-    proxy.fault = lambda method, path: fault
-    for ask in (
-        lambda: store.lookup("bad_cases", "f1"),
-        lambda: store.verify(manifest),
-        lambda: commit(store, "other rows"),
-        lambda: store.rows("answers", {}).missing(["a"]),
-        lambda: store.journal("hit"),
-        shared.open,
-    ):
-        with pytest.raises(StoreError, match=rf"^{shared.url} \({proxy.address}\): cannot \w+ [^\n]+$"):
-            ask()
-    proxy.fault = lambda method, path: None
-    assert store.lookup("bad_cases", "f1") == manifest, "nothing that was there is taken for gone"
-
-
-def test_write_whose_answer_was_lost_counts_as_done(shared, proxy):
-    store = shared.open()
-    proxy.times(1, "lost", "PUT")
-    fill(store.rows("answers", {}), ["a"])
-    assert sum(name.startswith("rows/") for name in shared.things()) == 1
-    manifests = [commit(store), commit(store, "other rows")]
-    for manifest in manifests:
-        proxy.times(1, "lost", "pointers/")
-        store.point("e", "0001", manifest)
-        assert shared.open().pointed("e", "0001", "bad_cases") == manifest
-    assert events(store) == []
-
-
-def test_artifact_is_not_taken_for_damaged_while_the_server_is_away(shared, proxy):
-    store = shared.open()
-    manifest = commit(store)
-    proxy.fault = lambda method, path: 503
-    with pytest.raises(StoreError):
-        store.verify(manifest)
-    proxy.fault = lambda method, path: None
-    store.verify(manifest)
-    shared.lose(next(name for name in shared.things() if name.endswith("table.txt")))
-    with pytest.raises(CorruptArtifact):
-        store.verify(manifest)
-
-
-# -- locks ---------------------------------------------------------------------------------------------
-
-
-def terminate_all(locks):
-    """End every connection to the lock server, as its restart would."""
-    import psycopg2
-
-    connection = psycopg2.connect(locks)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'e-0001%'")
-    connection.close()
-
-
-def lose_lock(shared, store, error=None):
-    with store.locks.take("e-0001-gate"):
-        terminate_all(shared.locks)
-        if error:
-            raise error
-
-
-def test_lock_that_was_lost_is_told_and_is_free_again(shared, store):
-    with pytest.raises(StoreError, match="connection that held the lock e-0001-gate was lost"):
-        lose_lock(shared, store)
-    with store.locks.take("e-0001-gate"):
-        pass
-
-
-def test_what_was_raised_under_a_lock_that_was_lost_is_what_is_told(shared, store):
-    with pytest.raises(KeyError):
-        lose_lock(shared, store, KeyError())
-
-
-def test_one_waits_for_another_and_then_goes_on(shared, store):
-    order = []
-
-    def second():
-        with shared.open().locks.take("e-0001-gate"):
-            order.append("second")
-
-    with ThreadPoolExecutor(1) as pool:
-        with store.locks.take("e-0001-gate"):
-            waiting = pool.submit(second)
-            with pytest.raises(TimeoutError):
-                waiting.result(1.5)  # longer than one piece of its wait
-            order.append("first")
-        waiting.result(30)
-    assert order == ["first", "second"]
-
-
-def test_process_that_runs_many_iterations_holds_the_lock_of_one(store):
-    for number in range(5):
-        store.locks.keep(f"run-{number}")
-    assert [number for number in range(5) if store.locks.taken(f"run-{number}")] == [4]
-
-
-def test_locks_of_two_stores_on_one_server_are_two_locks(shared, store, tmp_path):
-    other = cluster.Shared(tmp_path, shared.locks).open()
-    with store.locks.take("e-0001-gate"), other.locks.take("e-0001-gate"), other.locks.take("e-0001-policy"):
-        assert not store.locks.taken("e-0001-policy")

@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from importlib.util import find_spec
 from typing import Any
 
 from resources.store.locks import DAGSTER, GC, IN_USE
@@ -32,6 +33,8 @@ class PostgresLocks:
     """Locks (resources/store/locks.py) of one store. server: `postgresql://...`; store: its address."""
 
     def __init__(self, server: str, store: str):
+        if find_spec("psycopg2") is None:
+            raise self._error("needs the extra `cluster`: pip install 'apt-assets[cluster]'")
         self._server, self._store = server, store
         self.last_taken = float("-inf")  # by time.monotonic
         with self._connected("looks"):
@@ -114,10 +117,8 @@ class PostgresLocks:
                 raise self._error(str(error)) from error
 
     def _connect(self, said: str) -> Any:
-        try:
-            import psycopg2
-        except ImportError:
-            raise self._error("needs the extra `cluster`: pip install 'apt-assets[cluster]'") from None
+        import psycopg2
+
         name = said.encode()[:NAME_BYTES].decode(errors="ignore")
         try:
             connection = psycopg2.connect(self._server, application_name=name, options=ALIVE, connect_timeout=10)
