@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from apt_assets.engine import spread as engine
+from apt_assets.engine.display import Display
 from apt_assets.engine.nodes import for_nodes, own_code
+from apt_assets.engine.scope import RowScope
 from apt_assets.engine.spread import spread
+from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from apt_assets.rows import by_transformers, scores
 from apt_assets.rows.policy import Adapter
@@ -23,7 +26,9 @@ from resources import cluster
 from resources.store.digest import digest_file
 from resources.store.rows import RowTable, collect, renumber
 from tests import tiny
-from tests.test_spread import COMPUTED, scope_of
+from tests.conftest import BOTH_TASKS
+from tests.test_reproducible import manifests
+from tests.test_spread import COMPUTED, process_of_each, scope_of, with_execution
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.cluster
@@ -78,6 +83,34 @@ def test_scores_of_items_are_those_of_this_process(project):
     scope, items = scope_of(project, scores.SCORES), [4, 0, 3, 1]
     here = collect(len(items), scores.score(task, scope, items))
     assert collect(len(items), spread(partial(scores.score, task), scope, items)) == here
+
+
+def test_a_loop_gives_the_data_versions_of_this_process(two_nodes, finished, tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("APT_HOME", str(tmp_path))
+    tiny.land_hostile(tmp_path)
+    there = []
+    monkeypatch.setattr(cluster, "each", lambda job, *parts, **named: there.append(job) or each(job, *parts, **named))
+    compute = {"engine": "ray", "address": two_nodes.address}
+    other = tiny.open_project(tmp_path, tiny_folder, **BOTH_TASKS, compute=compute)
+    assert run_loop(other, 2, Display()).passed
+    computed = {job.sent.kind.name for job in there}
+    assert computed == {"answers by transformers", "written", "likely", "scores", "likelihoods"}
+    first, second = manifests(tiny.open_project(finished, tiny_folder, **BOTH_TASKS)), manifests(other)
+    assert {where: its.data_version for where, its in first.items()} == {
+        where: its.data_version for where, its in second.items()
+    }
+
+
+each = cluster.each
+
+
+def test_where_another_process_rounds_otherwise_rows_stay_here_and_a_line_says_so(project, monkeypatch):
+    execution, told = project.outside("execution"), []
+    monkeypatch.setattr(Project, "outside", with_execution(Project.outside, execution, alone=False))
+    scope = RowScope(project, by_transformers.ANSWERS, {"adapter": None}, told.append)
+    assert collect(2, spread(process_of_each, scope, [1, 2])) == [os.getpid()] * 2
+    assert len(told) == 1
+    assert "on this machine" in told[0]
 
 
 def test_tasks_run_the_code_of_this_process_in_one_thread_each(scope):

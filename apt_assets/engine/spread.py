@@ -7,6 +7,7 @@ trial of their model found that (world/execution.py).
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,8 +25,9 @@ Item = TypeVar("Item")
 
 TASK_ROWS = 128  # at most, in one task: what is lost where a worker is
 LEAST_ROWS = 16
-# Measured with the embedded model on two cores (docs/adr/0018-workers.md): rows that one process answers in a second,
-# times the bytes of the weights; how long workers take until they begin; how much faster they are than as many threads.
+# Of the embedded model on two cores, nearly (`python -m benchmarks.workers` measures them): rows that one process answers
+# in a second, times the bytes of the weights; how long workers take until they begin; how much faster they are than as
+# many threads.
 BYTES_A_SECOND = 7e9
 START_SECONDS = 8.0
 GAIN = 0.64  # for each worker
@@ -38,11 +40,17 @@ def spread(
     or a partial of one; what it takes and gives can be sent to another process.
 
     Raises what it raises, and UsageError if workers cannot go on."""
-    sent = scope.sent()
-    far = sent.experiment.compute.engine == "ray" and same_elsewhere(sent)
-    wants = {"CPU": 1, "GPU": 1} if sent.experiment.policy.device == "cuda" else {"CPU": 1}
-    number = cluster_places(sent, wants) if far else workers_for(scope, sent, len(items))
-    if not far and number < 2:
+    sent, each = scope.sent(), None
+    if sent.experiment.compute.engine == "ray" and executions(sent):
+        if same_elsewhere(sent):
+            wants = {"CPU": 1, "GPU": 1} if sent.experiment.policy.device == "cuda" else {"CPU": 1}
+            number = cluster_places(sent, wants)
+            each = partial(cluster.each, for_nodes(compute, scope, sent), wants=wants)
+        else:
+            scope.tell(f"{scope.kind.name}: on this machine, since another process may round a row otherwise")
+    elif (number := workers_for(scope, sent, len(items))) > 1:
+        each = partial(workers.each, number, Job(compute, sent))
+    if each is None:
         yield from compute(scope, items)
         return
     from resources.model.held import let_go
@@ -50,13 +58,8 @@ def spread(
     let_go()  # the workers hold models of their own
     size = max(min(-(-len(items) // (2 * number)), TASK_ROWS), LEAST_ROWS)
     parts = [range(start, min(start + size, len(items))) for start in range(0, len(items), size)]
-    of_parts = [[items[n] for n in part] for part in parts]
     try:
-        with closing(
-            cluster.each(for_nodes(compute, scope, sent), of_parts, wants)
-            if far
-            else workers.each(number, Job(compute, sent), of_parts)
-        ) as found:
+        with closing(each([[items[place] for place in part] for part in parts])) as found:
             for part, (values, lines) in found:
                 for line in lines:
                     scope.tell(line)
@@ -65,11 +68,15 @@ def spread(
         raise UsageError(f"{scope.kind.name}: {error}") from error
 
 
+def executions(sent: SentScope) -> list[Execution]:
+    """How the models run that compute these rows, as their trials found; none of what is not tried."""
+    return [its for its in sent.found.values() if isinstance(its, Execution)]
+
+
 def same_elsewhere(sent: SentScope) -> bool:
-    """Whether a process of its own gives the same rows, as the trials of their models found; False where there is no
-    trial of them."""
-    executions = [its for its in sent.found.values() if isinstance(its, Execution)]
-    return bool(executions) and all(its.alone for its in executions)
+    """Whether a process of its own gives the same rows."""
+    found = executions(sent)
+    return bool(found) and all(its.alone for its in found)
 
 
 def cluster_places(sent: SentScope, wants: Mapping[str, float]) -> int:
