@@ -25,9 +25,9 @@ Item = TypeVar("Item")
 
 TASK_ROWS = 128  # at most, in one task: what is lost where a worker is
 LEAST_ROWS = 16
-# Of the embedded model on two cores, nearly (`python -m benchmarks.workers` measures them): rows that one process answers
-# in a second, times the bytes of the weights; how long workers take until they begin; how much faster they are than as
-# many threads.
+# Of the embedded model on two cores, nearly (`python -m benchmarks.workers` measures them): rows that one process
+# answers in a second, times the bytes of the weights; how long workers take until they begin; how much faster they are
+# than as many threads.
 BYTES_A_SECOND = 7e9
 START_SECONDS = 8.0
 GAIN = 0.64  # for each worker
