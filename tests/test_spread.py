@@ -113,7 +113,7 @@ def test_a_loop_with_two_workers_gives_the_data_versions_of_one_process(
     other = tiny.open_project(tmp_path, tiny_folder, **BOTH_TASKS)
     assert run_loop(other, 2, Display()).passed
     computing = {job.sent.kind.name for _, job, _ in asked}
-    assert computing == {"answers by transformers", "written", "likely", "scores", "likelihoods"}
+    assert computing == {"answers by transformers", "written", "likely", "scores"}
     first, second = manifests(tiny.open_project(finished, tiny_folder, **BOTH_TASKS)), manifests(other)
     assert {where: its.data_version for where, its in first.items()} == {
         where: its.data_version for where, its in second.items()
