@@ -266,6 +266,22 @@ def test_longer_rows_and_larger_batches_need_more(planned, tmp_path):
     assert training(training=batch) > 2 * usual
 
 
+def test_all_processes_that_compute_rows_are_counted_and_there_are_no_more_than_fit(planned, monkeypatch):
+    libraries = 700_000_000
+
+    def needs(free, threads):
+        monkeypatch.setattr("apt_assets.engine.spread.free_memory", lambda device: free)
+        found = planned(free, policy={"threads": threads})[1]
+        return {one["stage"]: one["memory"] for one in found}
+
+    one, four = needs(10**12, 1), needs(10**12, 4)
+    answers = one["eval_predictions"]
+    assert four["eval_predictions"] == 4 * answers + 3 * libraries
+    assert four["adapter_checkpoint"] == one["adapter_checkpoint"], "one process trains"
+    two = needs(int(2.5 * (answers + libraries)), 4)
+    assert two["eval_predictions"] == 2 * answers + libraries
+
+
 def test_a_model_that_is_not_here_yet_has_no_number(planned):
     _, found = planned(10**12, policy={"model": "embedded"})
     assert {one["memory"] for one in found} == {None}

@@ -202,6 +202,14 @@ def test_rows_stay_in_this_process(changes, project, two_workers, monkeypatch):
     assert set(collect(5, spread(process_of_each, scope, [1, 2, 3, 4, 5]))) == {os.getpid()}
 
 
+def test_more_workers_pay_for_less_work_and_one_never_pays():
+    assert not engine.pays(1, seconds=1e9)
+    assert not engine.pays(2, seconds=10)
+    assert engine.pays(2, seconds=60)
+    assert engine.pays(16, seconds=10)
+    assert not engine.pays(16, seconds=5)
+
+
 def with_execution(outside, execution, **changes):
     from dataclasses import replace
 
