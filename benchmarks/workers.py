@@ -11,13 +11,14 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
 
+from apt_assets.engine.job import Job
 from apt_assets.engine.scope import SentScope
-from apt_assets.engine.spread import compute_part, weights
+from apt_assets.engine.spread import weights
 from apt_assets.rows import anchors, by_transformers
 from apt_assets.settings.experiment import Experiment
 from apt_assets.world.execution import Execution
@@ -33,8 +34,8 @@ EXPERIMENT = Experiment(
 )
 
 
-def work(case: str) -> tuple[Callable[..., Any], SentScope, Sequence[Any]]:
-    """(what computes rows, what it may see, what of)."""
+def work(case: str) -> tuple[Job, Sequence[Any]]:
+    """(what computes rows, what of)."""
     if case == "64 texts":
         compute, kind = anchors.write, anchors.WRITTEN
         items: list[Any] = [(("chat", "document")[n % 2], str(n)) for n in range(CASES[case])]
@@ -43,29 +44,27 @@ def work(case: str) -> tuple[Callable[..., Any], SentScope, Sequence[Any]]:
         items = [row["prompt"] for row in terms(CASES[case])]
     execution = Execution("packed", "", exact=True, shape_free=True, bits="", alone=True, tried="")
     found = {"base_model": CACHE / "policy", "execution": execution}
-    return compute, SentScope(EXPERIMENT, found, kind, {"adapter": None}), items
+    return Job(compute, SentScope(EXPERIMENT, found, kind, {"adapter": None})), items
 
 
 def in_one_process(case: str) -> dict[str, Any]:
     set_threads(cores())
-    compute, sent, items = work(case)
+    job, items = work(case)
     began = time.perf_counter()
-    compute_part(compute, sent, items[:4])
+    job(items[:4])
     started = time.perf_counter()
-    values, _ = compute_part(compute, sent, items)
+    values, _ = job(items)
     return {"seconds": time.perf_counter() - started, "start": started - began, "rows": digest(values)}
 
 
 def by_workers(task_rows: int, case: str) -> dict[str, Any]:
-    compute, sent, items = work(case)
+    job, items = work(case)
     began = time.perf_counter()
-    first = [(compute, sent, items[:4])] * cores()
-    with closing(workers.each(cores(), compute_part, first)) as done:
+    with closing(workers.each(cores(), job, [items[:4]] * cores())) as done:
         list(done)
     started = time.perf_counter()
-    places = range(0, len(items), task_rows)
-    tasks = [(compute, sent, items[place : place + task_rows]) for place in places]
-    with closing(workers.each(cores(), compute_part, tasks)) as done:
+    parts = [items[place : place + task_rows] for place in range(0, len(items), task_rows)]
+    with closing(workers.each(cores(), job, parts)) as done:
         found = {part: values for part, (values, _) in done}
     seconds = time.perf_counter() - started
     values = [value for part in sorted(found) for value in found[part]]

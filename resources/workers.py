@@ -1,6 +1,6 @@
 """Processes of one thread each beside this one, for work that falls into independent tasks.
 
-They are started when tasks first come, keep whatever a task loaded for the next one, and end with this process, even
+They are started when parts first come, keep whatever was loaded for the next one, and end with this process, even
 if it is killed: each waits for the end of a pipe that nobody writes to. Results come back as they are ready, to the one
 process that keeps them. The pool itself is the standard library's. Ctrl-C does not reach the workers.
 """
@@ -8,6 +8,7 @@ process that keeps them. The pool itself is the standard library's. Ctrl-C does 
 import multiprocessing
 import os
 import pickle
+import platform
 import signal
 import threading
 import time
@@ -20,6 +21,7 @@ from typing import Any
 
 from resources.threads import set_threads
 
+Job = Callable[[Any], Any]  # of a part of the work
 Results = Generator[tuple[int, Any]]
 
 UNDER_WAY = 2  # tasks that each worker has at a time: the next one is there when it ends one
@@ -35,7 +37,7 @@ class Workers:
     def __init__(self, number: int):
         # Not a fork: torch's threads do not live on in one.
         context = multiprocessing.get_context("spawn")
-        self.number, self._spent = number, dict[int, float]()
+        self.number, self._spent = number, dict[str, float]()
         reading, self._held = context.Pipe(duplex=False)
         self._executor = ProcessPoolExecutor(number, context, initializer=begin, initargs=(reading,))
 
@@ -44,17 +46,16 @@ class Workers:
         """Processor time that the tasks so far took, with what they loaded."""
         return sum(self._spent.values())
 
-    def each(self, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Results:
-        """(position, result of `function`) of each task as it is ready. function: of a module, and what it takes and
-        gives can be sent. Raises what the first task that fails raises, and WorkerLost."""
-        waiting, under_way = iter(enumerate(tasks)), dict[Future[Any], int]()
+    def each(self, job: Job, parts: Sequence[Any]) -> Results:
+        """(position, what `job` makes of it) of each part as it is ready. All of them can be sent. Raises what the
+        first part that fails raises, and WorkerLost."""
+        # As bytes: a worker that cannot read what it is sent would die of it, and this is read inside.
+        sent_job, waiting, under_way = pickle.dumps(job), iter(enumerate(parts)), dict[Future[Any], int]()
         try:
             while True:
-                while len(under_way) < UNDER_WAY * self.number and (task := next(waiting, None)):
+                while len(under_way) < UNDER_WAY * self.number and (part := next(waiting, None)):
                     with interrupts_kept_back():
-                        # A worker that cannot read a task would die of it: so it reads this one inside.
-                        sent = pickle.dumps((function, task[1]))
-                        under_way[self._executor.submit(timed, sent)] = task[0]
+                        under_way[self._executor.submit(timed, sent_job, pickle.dumps(part[1]))] = part[0]
                 if not under_way:
                     return
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
@@ -83,7 +84,7 @@ def running() -> int:
     return 0 if _workers is None else _workers.number
 
 
-def each(number: int, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Results:
+def each(number: int, job: Job, parts: Sequence[Any]) -> Results:
     """As `Workers.each`, by those that are running or else by so many new ones. They live on for what comes next, but
     not if this is not run to its end."""
     global _workers
@@ -91,7 +92,7 @@ def each(number: int, function: Callable[..., Any], tasks: Sequence[tuple[Any, .
         _workers = Workers(number)
     done = False
     try:
-        yield from _workers.each(function, tasks)
+        yield from _workers.each(job, parts)
         done = True
     finally:
         if not done:
@@ -137,7 +138,7 @@ def end_with(parent: Connection) -> None:
     os._exit(0)
 
 
-def timed(sent: bytes) -> tuple[Any, int, float]:
-    """(result, this process, processor seconds that it has taken by now)."""
-    function, arguments = pickle.loads(sent)
-    return function(*arguments), os.getpid(), time.process_time()
+def timed(job: bytes, part: bytes) -> tuple[Any, str, float]:
+    """(result, a name of this process, processor seconds that it has taken by now)."""
+    result = pickle.loads(job)(pickle.loads(part))
+    return result, f"{platform.node()} {os.getpid()}", time.process_time()

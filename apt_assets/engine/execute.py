@@ -11,7 +11,7 @@ from apt_assets.engine.stage import SOURCES, STAGES, not_repeatable
 from apt_assets.engine.step import Log, StageBlocked, Step
 from apt_assets.engine.view import identities_of
 from apt_assets.settings.iterations import BASE
-from resources import workers
+from resources import cluster, workers
 from resources.store.manifest import CorruptArtifact, Manifest, now
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def compute(
 
 def cpu_seconds() -> float:
     """Processor time so far, of this process and its workers."""
-    return time.process_time() + workers.cpu_seconds()
+    return time.process_time() + workers.cpu_seconds() + cluster.cpu_seconds()
 
 
 def restore_inputs(

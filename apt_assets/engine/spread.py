@@ -1,21 +1,24 @@
-"""Where rows are computed: in this process, or by as many workers of one thread as it has threads.
+"""Where rows are computed: in this process, by as many workers of one thread as it has threads, or on a Ray cluster.
 
 Only this process keeps rows. What a worker gets is a RowScope, items, and a function of a module; what it gives are
 values, which do not depend on which worker computed them, or among which others: rows go to workers only where the
 trial of their model found that (world/execution.py).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from apt_assets.engine.job import Job
+from apt_assets.engine.nodes import for_nodes
 from apt_assets.engine.scope import RowScope, SentScope
 from apt_assets.settings.experiment import UsageError
 from apt_assets.world.execution import Execution
-from resources import workers
+from resources import cluster, workers
 from resources.model.device_memory import free_memory
-from resources.store.rows import Batches, Value, collect
+from resources.store.rows import Batches, Value
 from resources.threads import threads
 
 Item = TypeVar("Item")
@@ -36,21 +39,28 @@ def spread(
     """What `compute(scope, items)` yields, in batches of another size where workers compute it. compute: of a module,
     or a partial of one; what it takes and gives can be sent to another process.
 
-    Raises what it raises, and UsageError if a worker was ended from outside."""
-    sent = scope.sent()
-    number = workers_for(scope, sent, len(items))
-    if number < 2:
+    Raises what it raises, and UsageError if workers cannot go on."""
+    sent, each = scope.sent(), None
+    if sent.experiment.compute.engine == "ray" and executions(sent):
+        if same_elsewhere(sent):
+            wants = {"CPU": 1, "GPU": 1} if sent.experiment.policy.device == "cuda" else {"CPU": 1}
+            number = cluster_places(sent, wants)
+            each = partial(cluster.each, for_nodes(compute, scope, sent), wants=wants)
+        else:
+            scope.tell(f"{scope.kind.name}: on this machine, since another process may round a row otherwise")
+    elif (number := workers_for(scope, sent, len(items))) > 1:
+        each = partial(workers.each, number, Job(compute, sent))
+    if each is None:
         yield from compute(scope, items)
         return
     from resources.model.held import let_go
 
+    let_go()  # the workers hold models of their own
     size = max(min(-(-len(items) // (2 * number)), TASK_ROWS), LEAST_ROWS)
     parts = [range(start, min(start + size, len(items))) for start in range(0, len(items), size)]
-    let_go()  # the workers hold models of their own
-    tasks = [(compute, sent, [items[place] for place in part]) for part in parts]
     try:
-        with closing(workers.each(number, compute_part, tasks)) as done:
-            for part, (values, lines) in done:
+        with closing(each([[items[place] for place in part] for part in parts])) as found:
+            for part, (values, lines) in found:
                 for line in lines:
                     scope.tell(line)
                 yield parts[part], values
@@ -58,24 +68,37 @@ def spread(
         raise UsageError(f"{scope.kind.name}: {error}") from error
 
 
-def compute_part(
-    compute: Callable[[RowScope, Sequence[Item]], Batches[Value]], sent: SentScope, items: Sequence[Item]
-) -> tuple[list[Value], list[str]]:
-    """In a worker: (value of every item, lines for people)."""
-    lines: list[str] = []
-    with closing(compute(sent.opened(lines.append), items)) as batches:
-        return collect(len(items), batches), lines
+def executions(sent: SentScope) -> list[Execution]:
+    """How the models run that compute these rows, as their trials found; none of what is not tried."""
+    return [its for its in sent.found.values() if isinstance(its, Execution)]
+
+
+def same_elsewhere(sent: SentScope) -> bool:
+    """Whether a process of its own gives the same rows."""
+    found = executions(sent)
+    return bool(found) and all(its.alone for its in found)
+
+
+def cluster_places(sent: SentScope, wants: Mapping[str, float]) -> int:
+    """How many tasks the cluster has room for. Raises UsageError if there is none to be had."""
+    address = sent.experiment.compute.address
+    try:
+        cluster.connect(address)
+    except ModuleNotFoundError:
+        raise UsageError("compute.engine: ray needs Ray: pip install 'apt-assets[cluster]'") from None
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UsageError(f"compute.address: no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
+    return cluster.places(wants)
 
 
 def workers_for(scope: RowScope, sent: SentScope, rows: int) -> int:
     """How many workers are to compute so many rows; 1: this process is. Those that are running are used."""
-    policy, found = sent.experiment.policy, sent.found.values()
-    executions = [its for its in found if isinstance(its, Execution)]
-    if policy.device != "cpu" or not executions or not all(its.alone for its in executions):
+    policy = sent.experiment.policy
+    if policy.device != "cpu" or not same_elsewhere(sent):
         return 1
     if workers.running():
         return workers.running()
-    seconds = rows * sum(weights(its) for its in found if isinstance(its, Path)) / BYTES_A_SECOND
+    seconds = rows * sum(weights(its) for its in sent.found.values() if isinstance(its, Path)) / BYTES_A_SECOND
     if not pays(threads(policy.threads), seconds):
         return 1
     most = most_workers(policy, scope.memory)

@@ -423,6 +423,17 @@ class Loop(Section):
     max_iterations: int = Field(2, ge=1, le=9999, description="Most iterations on the same landed files (choice).")
 
 
+class Compute(Section):
+    """Where answers, scores, anchor texts and grades by a model here are computed. It makes nothing stale."""
+
+    engine: Literal["local", "ray"] = Field(
+        "local", description="local: on this machine; ray: as tasks of a Ray cluster, with the extra cluster (choice)."
+    )
+    address: str | None = Field(
+        None, description="Of the cluster: ray://HOST:10001, or HOST:6379; null: one of this machine's own."
+    )
+
+
 class Experiment(Section):
     """One experiment file. Every section may be left out; `name` may not."""
 
@@ -442,6 +453,7 @@ class Experiment(Section):
     gate: Gate = Gate()
     promotion: Promotion = Promotion()
     loop: Loop = Loop()
+    compute: Compute = Compute()
 
     @field_validator("pairs")
     @classmethod

@@ -31,6 +31,7 @@ BOUNDARY = (
     "resources.section",
     "resources.store",
     "resources.workers",
+    "resources.cluster",
 )
 # What only declares: a section of settings, and a kind of row. Their values count by themselves.
 DECLARING = ("Section", "RowKind")

@@ -83,6 +83,11 @@ def exactness(policy: Policy, batch_tokens: int) -> Exactness:
     return Exactness(mode, threads, not trouble, shape_free(model), bits, "; ".join(said))
 
 
+def bits(policy: Policy, batch_tokens: int) -> str:
+    """Those of `exactness`, for a policy that is run as it was found there."""
+    return company(policy, batch_tokens if policy.path == "packed" else UNIT)[1]
+
+
 def alike_in_one_thread(policy: Policy, batch_tokens: int, found: Exactness) -> bool:
     """Whether rows are exact in one thread, too, with the bits that were found with as many as there are."""
     import torch
