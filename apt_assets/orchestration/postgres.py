@@ -133,17 +133,18 @@ def require(home: Path) -> None:
 
 
 def require_driver(file: Path, named: dict[str, Any]) -> None:
-    """SQLAlchemy 2.1 takes `postgresql:` for psycopg 3, while dagster-postgres brings psycopg2."""
+    """SQLAlchemy 2.1 takes `postgresql:` for psycopg 3, while dagster-postgres brings psycopg2. Raises UsageError."""
     from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
 
     db = named.get("postgres_db") or {}
     url = value(named.get("postgres_url", "")) or ""
     scheme = url.partition("://")[0] or value(db.get("scheme", "postgresql"))
     try:
         make_url(f"{scheme}://").get_dialect().import_dbapi()
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, ArgumentError):
         raise UsageError(
-            f"{file}: {scheme}: SQLAlchemy takes it for another driver than the one that is here: write "
+            f"{file}: {scheme}: SQLAlchemy has no driver for it here: write "
             "`scheme: postgresql+psycopg2` under postgres_db, or let postgres_url begin with postgresql+psycopg2://"
         ) from None
 

@@ -135,7 +135,7 @@ def require_model(session: http.Client, served: Served) -> None:
 
 
 def because(error: str) -> str:
-    """What lies behind a refusal that does not say so itself, as vLLM 0.1x to 0.3x words it."""
+    """What lies behind a refusal that does not say so itself, as vLLM 0.32 words it."""
     if "No adapter found" in error:
         return ", which it has to see under this very path"
     return ", since it takes none while it runs" if ": 404 " in error else ""
