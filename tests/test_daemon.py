@@ -289,5 +289,5 @@ def test_iterations_asked_for_in_the_ui_run_in_order_one_at_a_time_and_a_gap_is_
         assert not {"eval_predictions", "adapter_checkpoint", "promoted_adapter"} & set(failures)
         assert ui.said("loop_driver") == ui.said("landing") == [], "without --watch both sensors are off"
         ui.process.send_signal(signal.SIGINT)
-        ui.process.wait(60)
+        assert ui.process.wait(60) == 130
     assert run_loop(Project.open(experiment), 5, Display()).computed == []
