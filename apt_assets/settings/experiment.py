@@ -430,7 +430,8 @@ class Compute(Section):
         "local", description="local: on this machine; ray: as tasks of a Ray cluster, with the extra cluster (choice)."
     )
     address: str | None = Field(
-        None, description="Of the cluster: ray://HOST:10001, or HOST:6379; null: one of this machine's own."
+        None,
+        description="Of the cluster: ray://HOST:10001, or HOST:6379, or auto on a node of it; null: this machine is one.",
     )
 
 
