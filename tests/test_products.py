@@ -6,7 +6,7 @@ import torch
 from resources.model import products
 from resources.model.policy import load_base
 from resources.model.products import FasterLinear, product, use_faster_products
-from resources.processor import AVX2, AVX512, onednn_is_faster, read_cpuinfo
+from resources.processor import AVX2, AVX512, onednn_is_faster
 
 ALL = " ".join(AVX2 | AVX512)
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
@@ -92,26 +92,3 @@ def test_where_mkl_is_as_fast_layers_stay_torchs(tiny_folder, mkl):
     assert not products.uses_faster_products(model)
     x, weight = torch.randn(32, 48), torch.randn(9, 48)
     assert torch.equal(product(x, weight), torch.nn.functional.linear(x, weight))
-
-
-@needs_onednn
-@pytest.mark.skipif(not onednn_is_faster(read_cpuinfo()), reason="MKL is as fast on this processor")
-def test_here_it_takes_less_time():
-    """The claim of onednn_is_faster, in processor seconds of one thread, by a wide margin."""
-    import time
-
-    def seconds(multiply) -> float:
-        taken = []
-        for _ in range(9):
-            started = time.thread_time()
-            multiply(x, weight)
-            taken.append(time.thread_time() - started)
-        return min(taken)
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        x, weight = torch.randn(512, 576), torch.randn(1536, 576)
-        assert 1.3 * seconds(product) < seconds(torch.nn.functional.linear)
-    finally:
-        torch.set_num_threads(before)
