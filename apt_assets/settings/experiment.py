@@ -431,7 +431,7 @@ class Compute(Section):
     )
     address: str | None = Field(
         None,
-        description="Of the cluster: ray://HOST:10001, HOST:6379, or auto on a node of it; null: this machine is it.",
+        description="Of the cluster: ray://HOST:10001, HOST:6379, or auto on a node of it; null: this machine is one.",
     )
 
 
