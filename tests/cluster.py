@@ -4,12 +4,13 @@ import http.client
 import http.server
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests import waiting
 
 BUCKET = "apt-test"
 
@@ -109,7 +110,7 @@ class Proxy:
                 proxy.seen.append(f"{self.command} {self.path}")
                 fault = proxy.fault(self.command, self.path)
                 if fault == "late":
-                    time.sleep(patience)
+                    waiting.within(patience, lambda: None)
                 if fault in ("cut", "late"):
                     self.close_connection = True
                     return self.connection.close()

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,8 +23,9 @@ from apt_assets.settings.experiment import Compute, UsageError
 from apt_assets.settings.iterations import ADAPTER_PARTS
 from resources import cluster
 from resources.store.digest import digest_file
-from resources.store.rows import RowTable, collect, renumber
-from tests import tiny
+from resources.store.row_file import RowFile
+from resources.store.rows import collect, renumber
+from tests import tiny, waiting
 from tests.conftest import BOTH_TASKS
 from tests.test_reproducible import manifests
 from tests.test_spread import COMPUTED, process_of_each, scope_of, with_execution
@@ -154,7 +154,7 @@ def test_a_node_that_differs_is_refused_by_name_and_what_differs(what, scope, mo
 def test_a_cluster_that_lacks_what_a_task_wants_says_what_and_keeps_its_rows(two_nodes, monkeypatch, tmp_path):
     monkeypatch.setattr(cluster, "PATIENCE", 0.0)
     monkeypatch.setattr(cluster, "LOOK", 0.5)
-    table = RowTable(tmp_path, "answers", {"policy": "m"})
+    table = RowFile(tmp_path, "answers", {"policy": "m"})
     table.fill(["a"], partial(one, "kept"))
 
     def compute(missing):
@@ -178,7 +178,7 @@ def square(items):
 def test_what_is_killed_costs_its_task_and_no_row_is_there_twice(killed, two_nodes, scope, tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "TASK_ROWS", 2)
     monkeypatch.setattr(engine, "LEAST_ROWS", 1)
-    table, log = RowTable(tmp_path, "answers", {"policy": "m"}), tmp_path / "computed"
+    table, log = RowFile(tmp_path, "answers", {"policy": "m"}), tmp_path / "computed"
     keys = [f"k{n}" for n in range(16)]
     more = two_nodes.add_node(num_cpus=1) if killed == "node" else None
     note = partial(note_each, str(log), killed == "worker")
@@ -204,7 +204,7 @@ def note_each(log, dies, scope, items):
         if dies and item == 9 and not Path(log).with_suffix(".died").exists():
             Path(log).with_suffix(".died").touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.2)
+        waiting.within(0.2, lambda: None)  # long enough to be killed in the middle of a task
         with Path(log).open("a") as file:
             file.write(f"{item}\n")
         yield [place], [item * item]

@@ -138,7 +138,7 @@ def test_one_thread_is_alike_where_it_gives_the_same_bits_and_as_many_threads_go
         def inexact_alone(*given):
             return (product if torch.get_num_threads() == 1 else exact)(*given)
 
-        monkeypatch.setattr("torch.nn.functional.linear", inexact_alone)
+        multiply_by(monkeypatch, inexact_alone)
         assert not alike_in_one_thread(policy, 128, found), "alone its passes must have one size"
         assert torch.get_num_threads() == 2
         assert shape_free(policy.model) == found.shape_free

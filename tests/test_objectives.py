@@ -138,6 +138,7 @@ def made_up_pool(count=1000, pairs=100):
     paired = mined.head(pairs).select(
         "row_id", pl.col("row_id").alias("case_id"), pl.lit("bad_case").alias("kind"), "prompt",
         pl.col("answer").alias("chosen"), pl.col("prediction").alias("rejected"), "grade",
+        pl.lit(1.0).alias("weight"),
     )  # fmt: skip
     return paired, train, mined
 
@@ -262,8 +263,8 @@ def test_changed_replay_share_answers_nothing_anew(fine_tuned, tiny_folder, tmp_
     assert stale(project)[0] == "preference_pairs"
     result = run_loop(project, 1, Display())
     assert {"preference_pairs", "adapter_checkpoint"} <= {stage for _, stage in result.computed}
-    work = project.store.pointed("tiny", "0001", "preference_pairs").work
-    assert work["answers"]["computed"] == work["grades"]["computed"] == 0 < work["answers"]["reused"]
+    assert "similar_predictions" not in {stage for _, stage in result.computed}
+    assert project.store.pointed("tiny", "0001", "preference_pairs").work == {}, "it answers and grades nothing itself"
     kinds = stored(project, "preference_pairs")["kind"].to_list()
     assert kinds.count("replay") == round(0.1 * (len(kinds) - kinds.count("replay"))) > 0
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -23,8 +22,9 @@ from apt_assets.settings.experiment import UsageError
 from resources import workers
 from resources.assessors import Row
 from resources.assessors.local import LOCAL
-from resources.store.rows import RowTable, collect, renumber
-from tests import tiny
+from resources.store.row_file import RowFile
+from resources.store.rows import collect, renumber
+from tests import tiny, waiting
 from tests.conftest import BOTH_TASKS
 from tests.test_reproducible import manifests
 
@@ -143,7 +143,7 @@ def test_a_killed_worker_costs_its_task_and_the_next_run_computes_what_is_missin
     project, two_workers, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(engine, "TASK_ROWS", 2)
-    scope, table = scope_of(project, by_transformers.ANSWERS), RowTable(tmp_path, "answers", {"policy": "m"})
+    scope, table = scope_of(project, by_transformers.ANSWERS), RowFile(tmp_path, "answers", {"policy": "m"})
     keys, log = [f"k{n}" for n in range(12)], tmp_path / "computed"
     note = partial(note_and_die_at, 8, str(log))
 
@@ -223,16 +223,16 @@ def process_of_each(scope, items):
 PARENT = """
 import sys
 from resources import workers
-from tests.test_spread import sleep
+from tests.test_spread import busy_for
 
 if __name__ == "__main__":
-    for _, process in workers.each(2, sleep, [0.0, 0.0, 60.0, 60.0]):
+    for _, process in workers.each(2, busy_for, [0.0, 0.0, 60.0, 60.0]):
         print(process, flush=True)
 """
 
 
-def sleep(seconds):
-    time.sleep(seconds)
+def busy_for(seconds):
+    waiting.within(seconds, lambda: None)
     return os.getpid()
 
 
@@ -252,8 +252,5 @@ def test_workers_end_with_their_process(ended_by, tmp_path):
         os.killpg(parent.pid, ended_by) if ended_by == signal.SIGINT else parent.kill()
         said = parent.stderr.read()
         parent.wait(20)
-    deadline = time.monotonic() + 10
-    while any(Path(f"/proc/{process}").exists() for process in computing) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(Path(f"/proc/{process}").exists() for process in computing)
+    waiting.until(lambda: not any(Path(f"/proc/{process}").exists() for process in computing), 10)
     assert said.count("Traceback") <= (ended_by == signal.SIGINT), "no worker says anything"

@@ -31,6 +31,8 @@ BOUNDARY = (
     "resources.section",
     "resources.store",
     "resources.workers",
+    "resources.retrieval.vector_folder",
+    "resources.retrieval.shared_vectors",
     "resources.cluster",
 )
 # What only declares: a section of settings, and a kind of row. Their values count by themselves.
