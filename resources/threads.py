@@ -1,13 +1,12 @@
-"""How many threads torch computes with on a CPU, and how they wait for each other. Knows no torch: both are read from
-the environment when torch is loaded, once.
+"""How many threads torch computes with on a CPU. Knows no torch: it reads their number from the environment when it is
+loaded, once.
 
 torch counts the cores of the host. In a container that has fewer by a quota, so many threads are halted together for
-most of each tenth of a second; here the quota counts. GNU's OpenMP lets a thread spin for milliseconds while it waits
-for the others: where another program wants the core as well, the thread that all wait for could have run there. Here it
-spins a thirtieth as long and then sleeps (GCC, GNU libgomp, GOMP_SPINCOUNT). To sleep at once takes nearly twice the
-time on quiet cores: docs/lab-log.md, 2026-11-29.
+most of each tenth of a second; here the quota counts.
 
-The load of the machine decides nothing: a run takes hours, and what else runs as it begins says little of them.
+The load of the machine decides nothing: a run takes hours, and what else runs as it begins says little of them; and a
+training with another number of threads has other low bits. How threads wait for each other is left to GNU's OpenMP: on
+no machine that we had was spinning for less long a gain (docs/lab-log.md, 2026-11-29).
 """
 
 import math
@@ -17,15 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NUMBERS = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")  # in the order in which torch asks
-SPINS = 10_000  # of 300,000, GNU's own
-WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 ROOT = Path("/")
-
-
-def set_wait_policy() -> None:
-    """Let threads soon sleep while they wait, in this process and those it starts. The user's own word stands."""
-    if not any(name in os.environ for name in WAITING):
-        os.environ["GOMP_SPINCOUNT"] = str(SPINS)
 
 
 def set_threads(wanted: int | None) -> None:
