@@ -19,6 +19,8 @@ from apt_assets.engine.stage import STAGES
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE
 from apt_assets.settings.reader import find_store
+from resources.store.shared.bucket import Thing
+from resources.store.shared.listings import Listings
 from resources.store.store import Kept, StoreError
 from tests import cluster, tiny
 from tests.test_store_contract import commit, events, fill
@@ -282,3 +284,26 @@ def test_driver_killed_while_it_commits_leaves_no_half_artifact_and_no_lock(shar
     assert (store.verify(manifest) / "table.txt").read_text() == "first rows"
     assert events(store) == []
     proxy.close()
+
+
+class Listed:
+    """A bucket that is written to while it is being listed."""
+
+    def __init__(self, there, meanwhile):
+        self._there, self._meanwhile = there, meanwhile
+
+    def things(self, folder):
+        found = list(self._there)
+        self._meanwhile()
+        return found
+
+
+def test_what_another_thread_writes_while_the_bucket_is_listed_is_not_lost():
+    old, new = Thing("traces/a", "1", 1), Thing("traces/b", "2", 1)
+    listings = Listings(Listed([old], lambda: listings.put(new)), since=time.monotonic)
+    assert listings.folder("traces") == {old.name: old, new.name: new}
+    listings = Listings(Listed([old], lambda: None), since=lambda: float("-inf"))
+    listings.put(Thing("traces/gone", "3", 1))
+    assert listings.folder("traces") == {old.name: old}, (
+        "what was written before it was asked for is told by the server"
+    )
