@@ -30,6 +30,7 @@ BOUNDARY = (
     "apt_assets.drawing",
     "resources.section",
     "resources.store",
+    "resources.threads",
     "resources.workers",
     "resources.retrieval.vector_folder",
     "resources.retrieval.shared_vectors",
