@@ -16,7 +16,6 @@ from resources.processor import VARIABLES
 from resources.threads import cores
 from resources.workers import Job, Results, WorkerLost, timed
 
-PACKAGES = ("apt_assets", "resources", "schemas")
 UNDER_WAY = 2  # tasks for each place: the next one is there when one ends
 LOOK = 5.0  # seconds between two looks at what the cluster has
 PATIENCE = 30.0  # seconds without a result until it is asked whether the cluster has what a task wants
@@ -24,20 +23,19 @@ PATIENCE = 30.0  # seconds without a result until it is asked whether the cluste
 _spent: dict[str, float] = {}  # by worker, in processor seconds
 
 
-def connect(address: str | None) -> None:
+def connect(address: str | None, packages: Sequence[Path]) -> None:
     """Be a driver of the cluster, which lasts until this process ends. address: ray://HOST:PORT or HOST:PORT; None: a
-    cluster of this machine's own. Raises ConnectionError."""
+    cluster of this machine's own. packages: folders of the code that tasks run. Raises ConnectionError."""
     import ray
 
     if ray.is_initialized():
         return
-    root = Path(__file__).resolve().parents[1]
     own: dict[str, Any] = {"num_cpus": cores(), "include_dashboard": False} if address is None else {}
     named = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     ray.init(
         address=address or "local",
         runtime_env={
-            "py_modules": [str(root / package) for package in PACKAGES],
+            "py_modules": [str(package) for package in packages],
             "env_vars": {"OMP_NUM_THREADS": "1", **named},
         },
         log_to_driver=False,

@@ -12,7 +12,7 @@ import pytest
 
 from apt_assets.engine import spread as engine
 from apt_assets.engine.display import Display
-from apt_assets.engine.nodes import for_nodes, own_code
+from apt_assets.engine.nodes import for_nodes, own_code, package_folders
 from apt_assets.engine.scope import RowScope
 from apt_assets.engine.spread import spread
 from apt_assets.orchestration.run import run_loop
@@ -41,7 +41,7 @@ def two_nodes():
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     made.add_node(num_cpus=1)
-    cluster.connect(made.address)
+    cluster.connect(made.address, [*package_folders().values()])
     yield made
     ray.shutdown()
     made.shutdown()

@@ -16,8 +16,9 @@ from typing import Any
 
 from apt_assets.engine.job import Job
 from apt_assets.engine.scope import RowScope, SentScope
+from apt_assets.world.code import PACKAGES, digests_of
 from apt_assets.world.execution import MODEL, Execution
-from resources.cluster import PACKAGES, node_name
+from resources.cluster import node_name
 from resources.processor import machine
 from resources.store.digest import digest_file, digest_json
 from resources.store.file_digests import FileDigests
@@ -61,7 +62,7 @@ def differences(job: NodeJob) -> Iterator[str]:
     """How this node differs from the machine that keeps the rows."""
     if own_code() != job.code:
         # Ray looks first where the driver was started, in a folder of that name on the node.
-        yield f"its code is another, in {package_folder(PACKAGES[0])}: remove that, or bring it to the same state"
+        yield f"its code is another, in {package_folders()[PACKAGES[0]]}: remove that, or bring it to the same state"
     for library, version in job.context["libraries"].items():
         if (its := installed_version(library)) != version:
             yield f"{library} {its}, and {version} where rows are kept: install that, or leave the node out"
@@ -83,17 +84,12 @@ def differences(job: NodeJob) -> Iterator[str]:
 
 def own_code() -> str:
     """Digest of our packages as this process finds them."""
-    files = {
-        f"{package}/{path.relative_to(folder).as_posix()}": digest_file(path)
-        for package in PACKAGES
-        for folder in [package_folder(package)]
-        for path in sorted(folder.rglob("*.py"))
-    }
-    return digest_json(files)
+    return digest_json(digests_of(package_folders()))
 
 
-def package_folder(package: str) -> Path:
-    return Path(next(iter(import_module(package).__path__)))
+def package_folders() -> dict[str, Path]:
+    """Where this process has our packages: on a node Ray keeps each in a folder of its own."""
+    return {package: Path(next(iter(import_module(package).__path__))) for package in PACKAGES}
 
 
 def bits_here(sent: SentScope, name: str, execution: Execution) -> str:

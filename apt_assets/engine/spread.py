@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from apt_assets.engine.job import Job
-from apt_assets.engine.nodes import for_nodes
+from apt_assets.engine.nodes import for_nodes, package_folders
 from apt_assets.engine.scope import RowScope, SentScope
 from apt_assets.settings.experiment import UsageError
 from apt_assets.world.execution import Execution
@@ -83,7 +83,7 @@ def cluster_places(sent: SentScope, wants: Mapping[str, float]) -> int:
     """How many tasks the cluster has room for. Raises UsageError if there is none to be had."""
     address = sent.experiment.compute.address
     try:
-        cluster.connect(address)
+        cluster.connect(address, [*package_folders().values()])
     except ModuleNotFoundError:
         raise UsageError("compute.engine: ray needs Ray: pip install 'apt-assets[cluster]'") from None
     except (ConnectionError, RuntimeError, ValueError) as error:
