@@ -324,6 +324,20 @@ def test_rows_added_later_leave_the_mark_of_an_older_pool_as_it_is(table, three_
     assert table.unchanged_since(mark)
 
 
+def test_rows_whose_file_lay_there_before_their_commit_are_found_once_it_is_made(tmp_path, monkeypatch):
+    reader, writer = open_table(tmp_path), open_table(tmp_path)
+    writer.fill(PROMPTS[:2], MadeUp().embed)
+    version, table = reader._version(), reader.opened()
+    writer.fill(PROMPTS, MadeUp().embed)
+    writer._forget_note()
+    with monkeypatch.context() as seen:  # the table before the commit, beside the files that it then named
+        seen.setattr(reader, "_version", lambda: version)
+        seen.setattr(reader, "opened", lambda: table)
+        _, known = reader.compared()
+    reader._remember(known)
+    assert set(reader.rows("text")["text"]) == set(PROMPTS)
+
+
 def test_rows_that_no_pool_holds_are_removed_once_they_are_most_of_the_table(table, three_commits):
     pool, index = three_commits
     half, third = set(index["check"][:96]), index[:64]

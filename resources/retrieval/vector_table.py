@@ -187,13 +187,17 @@ class VectorTable(ABC):
         """(the table, what is known of all of it). Rows that were compared before are not again, unless
         a file changed: then all are."""
         known = self._unchanged()
-        # Digests before rows: of what is damaged in between, the digest is found wrong the next time.
+        # Version and digests before rows: what is damaged in between has another digest the next time, and a file that
+        # lies there before its commit belongs to a newer version.
+        version = self._version()
         new = sorted(self._files("data") - {name for name, _ in known.files})
         files = [[name, digest] for name, digest in zip(new, self._digest(new), strict=True)]
         table = self.opened()
         if table is None:
             return None, Checked()
-        return table, compare(table, known, [*known.files, *files]) if files else known
+        if files or version != known.version:
+            known = replace(compare(table, known, [*known.files, *files]), version=version)
+        return table, known
 
     def _noted(self) -> Checked:
         try:
@@ -219,7 +223,6 @@ class VectorTable(ABC):
         return [] if newest is None else [newest.rpartition("/")[2], *self._digest([newest])]
 
     def _remember(self, known: Checked) -> None:
-        known = replace(known, version=self._version())
         if known != self._noted():
             self._write_note(asdict(known))
 
