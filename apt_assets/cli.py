@@ -287,6 +287,40 @@ def land(
 
 
 @app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="The experiment file to write.")] = Path("experiment.yaml"),
+    data: Annotated[
+        Path | None, typer.Option(help="Your rows: a file that `land` reads, or a folder of a data set.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the experiment; default: as the file is called.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="embedded, a folder with safetensors, or a hub id; default: embedded.")
+    ] = None,
+    assessor: Annotated[
+        str | None, typer.Option(help="How answers are graded; default: by what the answers are like.")
+    ] = None,
+    system_prompt: Annotated[
+        str | None, typer.Option(help="Said before each question; '' for nothing; default: by the answers.")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of text that is not UTF-8, as `land` takes it.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take what is proposed.")] = False,
+) -> None:
+    """Write an experiment file for your data: asks five questions, looks at a sample, and proposes assessor, lengths,
+    splits and gate, each with its reason as a comment. Nothing lands, and no file is written over.
+
+    Where nobody can be asked, or with --yes, what is not given by an option is taken as it is proposed.
+    """
+    from apt_assets.start.init import Given, next_commands
+    from apt_assets.start.init import init as write
+
+    given = Given(data, name, model, assessor, system_prompt, encoding)
+    ask = None if yes or not sys.stdin.isatty() else lambda question, proposed: typer.prompt(question, proposed)
+    written = write(file, given, ask, print)
+    for line in next_commands(file, written, given):
+        print(line)
+
+
+@app.command()
 def show(
     stage: Annotated[str, typer.Argument(help="A stage, or one of its tables: quarantine, provenance, train, ...")],
     iteration: Annotated[str, typer.Argument(help="1 or 0001; base for base_scores.")],
