@@ -321,6 +321,28 @@ def init(
 
 
 @app.command()
+def doctor(experiment: ExperimentOption = None, as_json: JsonOption = False) -> None:
+    """Look at machine, servers, model, data and settings, and tell what will be slow, will not fit or would end a run,
+    each with what to do. Computes and downloads nothing; a grader behind an endpoint is asked for one grade.
+
+    A line is `ok`, `warn` (it works, and is to be known) or `bad`. Exit code 1 if one is bad.
+    """
+    project = open_project(experiment)
+    from apt_assets.start.doctor import examine, print_finding, summary
+
+    found = []
+    for one in examine(project):
+        found.append(one)
+        if not as_json:
+            print_finding(one)
+    if as_json:
+        terminal.print_json([asdict(one) for one in found])
+    else:
+        print(summary(found))
+    raise typer.Exit(1 if any(one.state == "bad" for one in found) else 0)
+
+
+@app.command()
 def show(
     stage: Annotated[str, typer.Argument(help="A stage, or one of its tables: quarantine, provenance, train, ...")],
     iteration: Annotated[str, typer.Argument(help="1 or 0001; base for base_scores.")],

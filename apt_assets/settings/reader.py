@@ -55,12 +55,11 @@ def file_to_write(named: Path) -> Path:
 
 def find_home(named: Path | str | None = None) -> Path:
     """The folder that a program named, or $APT_HOME, or else the repository. Raises UsageError if it is a file."""
-    what = "$APT_HOME" if named is None else "home"
-    home = path_of(named or os.environ.get("APT_HOME") or REPOSITORY, what)
+    home = path_of(named or os.environ.get("APT_HOME") or REPOSITORY, "home" if named else "$APT_HOME")
     if home.exists() and not home.is_dir():
-        raise UsageError(
-            f"{what}: {home}: is no folder; name one, or {'unset it' if named is None else 'leave it out'}"
-        )
+        if named:
+            raise UsageError(f"home: {home}: is no folder; name one, or leave it out")
+        raise UsageError(f"$APT_HOME: {home}: is no folder; name one, or unset it")
     return home
 
 

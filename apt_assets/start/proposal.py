@@ -160,7 +160,7 @@ def training_settings(made: Proposal, model: Model, train: int) -> None:
         made.add("training", "epochs", 4, "Of a few hundred rows four passes gained more than one (docs/evidence.md).")
     if model.weights:
         rate = next(rate for most, rate in RATES if model.weights <= most)
-        size = f"{model.weights / 1e6:,.3g} million weights"
+        size = weights_in_words(model.weights)
         made.add("training", "learning_rate", rate, f"For {size}: a larger model wants less (docs/guide/gpus.md).")
 
 
@@ -185,6 +185,10 @@ def gate_settings(made: Proposal, model: Model, device: str) -> None:
         f"All {ALL_ITEMS:,} items of {', '.join(chosen)} are scored: they show a loss of "
         f"{100 * smallest_loss(ALL_ITEMS):.0f} point {POWER:.0%} of the time, if {TURNING:.0%} of the answers turn.",
     )  # fmt: skip
+
+
+def weights_in_words(count: int) -> str:
+    return f"{count / 1e6:,.0f} million weights" if count >= 1e6 else f"{count:,} weights"
 
 
 def tokens_in_words(count: int) -> str:
