@@ -180,7 +180,7 @@ def stages() -> str:
     lines += ["## Sources", "", paragraphs(Source), ""]
     for name, source in SOURCES.items():
         per = "for each iteration" if source.partitioned else "for all iterations"
-        lines.append(f"- `{name}` ({per}, group *{source.group}*): {source.description}")
+        lines.append(f"- `{name}` ({per}): {source.description}")
     return "\n".join(lines)
 
 
