@@ -17,7 +17,6 @@ from apt_assets.report import terminal
 from apt_assets.report.ending import ends, run_program
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.reader import DEFAULT_EXPERIMENT, expanded, file_to_write, find_experiment, path_of
-from resources.threads import set_threads
 
 if TYPE_CHECKING:
     from apt_assets.project import Project
@@ -117,19 +116,12 @@ def run(
 
     iterations = asked(number, iterations)
     project = open_project(experiment, fetch=True)
-    set_threads(project.experiment.policy.threads)
     from apt_assets.engine.display import display
-    from apt_assets.orchestration.run import run_loop
-    from apt_assets.report.show import stage_at
+    from apt_assets.orchestration.run import run_project
 
     shown = display(as_json=as_json)
-    shown.line(f"experiment {project.experiment.name} ({project.experiment_file})")
-    if not project.landed():
-        where = f" --experiment {project.experiment_file}"
-        raise UsageError(f"no data in {project.landing}: land some with `apt-assets land FILE{where}`")
-    project.forced |= {stage_at(project, named) for named in force or ()}
     try:
-        result = run_loop(project, iterations, shown)
+        result = run_project(project, iterations, force or (), shown)
     finally:
         shown.close()
     from apt_assets.report.left_out import lines_of_run
@@ -166,28 +158,19 @@ def plan(
 
     iterations = asked(number, iterations)
     project = open_project(experiment)
-    from apt_assets.loop.memory import Outlook
-    from apt_assets.loop.next_run import End, next_run
-    from apt_assets.loop.work import work_of
+    from apt_assets.loop.outlook import planned
 
-    opened = len(project.store.iterations(project.experiment.name))
-    planner = project.planner()
-    plans = planner.plan(iterations or max(opened, project.experiment.loop.max_iterations))
-    if any(one.status != "fresh" for one in plans) and not project.models.to_download():
-        project.model_checks.files()
-    works = [work_of(project, planner, one) for one in plans]
-    memory = Outlook(project, plans)
+    found = planned(project, iterations)
     if as_json:
-        found = zip(plans, works, memory.peaks, strict=True)
+        stages = zip(found.plans, found.works, found.memory.peaks, strict=True)
         terminal.print_json(
-            [{**p.as_json(), "work": w.amounts, "work_exact": w.exact, "memory": peak} for p, w, peak in found]
+            [{**p.as_json(), "work": w.amounts, "work_exact": w.exact, "memory": peak} for p, w, peak in stages]
         )
-        for line in memory.warnings():
+        for line in found.memory.warnings():
             terminal.say(line)
         return
-    terminal.print_plan(plans, works, memory)
-    step = next_run(project, planner, iterations)
-    print(f"the loop is at its end: {step.reason}" if isinstance(step, End) else f"next: {step.key}, {step.reason}")
+    terminal.print_plan(found.plans, found.works, found.memory)
+    print(found.next_in_words)
     terminal.print_downloads(project)
     terminal.print_unused(project)
 
@@ -288,23 +271,75 @@ def land(
     folder = project.landing
     if experiment is None and found == DEFAULT_EXPERIMENT:
         folder = project.home / "landing"
-    from apt_assets.landing.land import land_files
-    from apt_assets.report.landed import print_landed
-    from apt_assets.report.left_out import left_out_of_landed, print_left_out
+    from apt_assets.report.landed import NothingLanded, print_landed
+    from apt_assets.report.landed import land as land_them
+    from apt_assets.report.left_out import print_left_out
 
-    report = land_files([expanded(path, "land") for path in files], folder, encoding, dry_run=dry_run)
-    looks = folder == project.landing and not dry_run
-    left_out = left_out_of_landed(project) if looks else None
-    if left_out:
-        report = [{**one, "left_out": left_out.of_file(one["landed"])} for one in report]
+    landed = land_them(project, [expanded(path, "land") for path in files], folder, encoding, dry_run=dry_run)
     if as_json:
-        terminal.print_json(report)
+        terminal.print_json(landed.report)
     else:
-        print_landed(report)
-        if looks:
-            print_left_out(left_out)
-    if not any(one["good"] for one in report):
-        raise UsageError(f"no file had a good row: nothing {'would land' if dry_run else 'was landed'}")
+        print_landed(landed.report)
+        if folder == project.landing and not dry_run:
+            print_left_out(landed.left_out)
+    if not landed.good:
+        raise NothingLanded(landed, dry_run=dry_run)
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="The experiment file to write.")] = Path("experiment.yaml"),
+    data: Annotated[
+        Path | None, typer.Option(help="Your rows: a file that `land` reads, or a folder of a data set.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the experiment; default: as the file is called.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="embedded, a folder with safetensors, or a hub id; default: embedded.")
+    ] = None,
+    assessor: Annotated[
+        str | None, typer.Option(help="How answers are graded; default: by what the answers are like.")
+    ] = None,
+    system_prompt: Annotated[
+        str | None, typer.Option(help="Said before each question; '' for nothing; default: by the answers.")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of text that is not UTF-8, as `land` takes it.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take what is proposed.")] = False,
+) -> None:
+    """Write an experiment file for your data: asks five questions, looks at a sample, and proposes assessor, lengths,
+    splits and gate, each with its reason as a comment. Nothing lands, and no file is written over.
+
+    Where nobody can be asked, or with --yes, what is not given by an option is taken as it is proposed.
+    """
+    from apt_assets.start.init import Given, next_commands
+    from apt_assets.start.init import init as write
+
+    given = Given(data, name, model, assessor, system_prompt, encoding)
+    ask = None if yes or not sys.stdin.isatty() else lambda question, proposed: typer.prompt(question, proposed)
+    written = write(file, given, ask, print)
+    for line in next_commands(file, written, given):
+        print(line)
+
+
+@app.command()
+def doctor(experiment: ExperimentOption = None, as_json: JsonOption = False) -> None:
+    """Look at machine, servers, model, data and settings, and tell what will be slow, will not fit or would end a run,
+    each with what to do. Computes and downloads nothing; a grader behind an endpoint is asked for one grade.
+
+    A line is `ok`, `warn` (it works, and is to be known) or `bad`. Exit code 1 if one is bad.
+    """
+    project = open_project(experiment)
+    from apt_assets.start.doctor import examine, print_finding, summary
+
+    found = []
+    for one in examine(project):
+        found.append(one)
+        if not as_json:
+            print_finding(one)
+    if as_json:
+        terminal.print_json([asdict(one) for one in found])
+    else:
+        print(summary(found))
+    raise typer.Exit(1 if any(one.state == "bad" for one in found) else 0)
 
 
 @app.command()

@@ -44,10 +44,10 @@ class Project:
     fetch: bool = True  # whether a model that is not on this machine may be downloaded
 
     @classmethod
-    def open(cls, experiment: Path | None = None, *, fetch: bool = True) -> "Project":
+    def open(cls, experiment: Path | None = None, *, home: Path | None = None, fetch: bool = True) -> "Project":
         """The project of this process; see `find_experiment` and `find_home`. Raises UsageError."""
         path = find_experiment(experiment)
-        return cls(load_experiment(path), find_home(), path, digest_of(path), fetch=fetch)
+        return cls(load_experiment(path), find_home(home), path, digest_of(path), fetch=fetch)
 
     # -- folders ---------------------------------------------------------------------------------
 

@@ -15,19 +15,28 @@ from apt_assets.report.markdown import table
 
 # What a program may import; everything else may change without notice.
 PUBLIC = {
-    "apt_assets.settings.experiment": ("UsageError",),
-    "apt_assets.settings.reader": ("load_experiment", "find_experiment"),
-    "apt_assets.project": ("Project.open", "Project.planner", "Project.artifact"),
-    "apt_assets.landing.land": ("land_files",),
-    "apt_assets.orchestration.run": ("run_loop", "LoopResult"),
+    "apt_assets.api": (
+        "Project",
+        "Project.land",
+        "Project.plan",
+        "Project.run",
+        "Project.scores",
+        "Project.rows",
+        "Project.bad_cases",
+        "Project.pairs",
+        "Project.explain",
+        "Project.results",
+        "Project.with_settings",
+        "Project.report",
+        "Project.export",
+        "RunResult",
+        "Landed",
+        "Landed.files",
+        "Landed.quarantined",
+        "NothingLanded",
+        "UsageError",
+    ),
     "apt_assets.engine.display": ("Display", "Lines", "display"),
-    "apt_assets.engine.plan": ("Planner.plan",),
-    "apt_assets.promotion": ("LoopPlanner.verdict", "LoopPlanner.promoted_before"),
-    "apt_assets.report.results": ("results",),
-    "apt_assets.report.explain": ("explain",),
-    "apt_assets.report.show": ("rows_of",),
-    "apt_assets.report.page": ("write_report",),
-    "apt_assets.report.export": ("export",),
     "resources.store.tables": ("read_table", "TableError"),
 }
 
@@ -171,7 +180,7 @@ def stages() -> str:
     lines += ["## Sources", "", paragraphs(Source), ""]
     for name, source in SOURCES.items():
         per = "for each iteration" if source.partitioned else "for all iterations"
-        lines.append(f"- `{name}` ({per}, group *{source.group}*): {source.description}")
+        lines.append(f"- `{name}` ({per}): {source.description}")
     return "\n".join(lines)
 
 
@@ -210,6 +219,8 @@ def declaration_of(name: str, found: Any) -> str:
     """How it is called, with types by their own names, without the modules they stand in."""
     if isinstance(found, type):
         return f"class {name}"
+    if isinstance(found, property):
+        return name
     return name + re.sub(r"(?:\w+\.)+(\w+)", r"\1", str(inspect.signature(found)).replace("'", ""))
 
 

@@ -311,7 +311,7 @@ def banned_words_now(world: "World", planner: Planner, iteration: str) -> str:
     return digest_json(sorted(file.read_text().split()) if file.is_file() else None)
 
 
-@source(group="1_data", outside=banned_words_now)
+@source(outside=banned_words_now)
 def banned_words(planner: Planner, iteration: str) -> str:
     """Words that no question may have, by the content of banned_words.txt in the home folder."""
     return banned_words_now(planner.world, planner, iteration)

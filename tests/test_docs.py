@@ -255,7 +255,7 @@ PASSED_ON = {
     "self.failure": "opening.unpacked and recoded",
     "found.reason": "a broken value in an object of rows: its lines are read one by one",
     "str(error)": "Locks.all_idle: a run is going on",
-    "'\\n'.join((f'{path}: {explain(e)}' for e in error.errors()))": "experiment.explain",
+    "'\\n'.join((f'{where}: {explain(e)}' for e in error.errors()))": "experiment.explain",
     "'\\n'.join((f'{path}: {explain_key(e)}' for e in error.errors()))": "the study file's own checks",
     "'\\n'.join((f'{self.path}: {what}: {explain(e)}' for e in error.errors()))": "experiment.explain",
     "data.user_failure_data.description": "report.ending.of_the_machine",

@@ -1,12 +1,18 @@
 """The asset graph, as a small text that shows in review what a change did to it."""
 
+import contextlib
 import os
+import shutil
+import warnings
 from pathlib import Path
 
 import dagster as dg
+from dagster._cli.dev import dev_command
 
 from apt_assets.orchestration.definitions import build_definitions
+from apt_assets.orchestration.ui import SUPERSEDED
 from apt_assets.project import Project
+from apt_assets.settings.experiment import REPOSITORY
 
 SNAPSHOT = Path(__file__).with_name("asset_graph.txt")
 
@@ -47,3 +53,30 @@ def test_loop_edge_is_explained_where_people_look(make_experiment):
     assert "loop edge" in description
     assert "cycle" in description
     assert all(graph.get(key).description for key in graph.get_all_asset_keys())
+
+
+def test_groups_are_listed_in_the_order_of_the_loop_with_all_that_comes_from_outside_in_the_first(make_experiment):
+    graph = build_definitions(Project.open(make_experiment())).resolve_asset_graph()
+    places: dict[str, list[int]] = {}
+    for place, key in enumerate(graph.toposorted_asset_keys):
+        node = graph.get(key)
+        assert node.is_observable == (node.group_name == "0_sources")
+        if node.is_partitioned:
+            places.setdefault(node.group_name, []).append(place)
+    firsts = [min(places[name]) for name in sorted(places)]
+    assert firsts == sorted(firsts)
+
+
+def test_first_visit_to_the_ui_is_not_greeted_with_a_dialogue(tmp_path):
+    shutil.copy(REPOSITORY / "dagster_home" / "dagster.yaml", tmp_path)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert not instance.nux_enabled
+        assert not instance.telemetry_enabled
+
+
+def test_notice_of_a_command_that_takes_its_place_is_silenced_by_its_words():
+    with warnings.catch_warnings(record=True) as given, contextlib.suppress(TypeError):
+        warnings.simplefilter("always")
+        dev_command.callback()
+    # What stands in $PYTHONWARNINGS is compared with the beginning, letter by letter.
+    assert [one for one in given if str(one.message).startswith(SUPERSEDED.removeprefix("ignore:"))]

@@ -383,7 +383,7 @@ def test_key_that_cannot_be_sent_is_not_quoted(listen, make_experiment, tmp_path
 def test_ui_listens_on_this_machine_only(project, finished, monkeypatch):
     started = []
     monkeypatch.setenv("APT_HOME", str(finished))
-    for name in ("APT_EXPERIMENT", "APT_WATCH", "DAGSTER_HOME"):
+    for name in ("APT_EXPERIMENT", "APT_WATCH", "DAGSTER_HOME", "PYTHONWARNINGS"):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # the command sets them; put back afterwards
     monkeypatch.setattr(ui, "passed_on", lambda command: started.append(command) or 0)
     done = CliRunner().invoke(app, ["ui", "--experiment", str(finished / "tiny.yaml"), "--port", "3999"])

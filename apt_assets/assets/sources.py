@@ -43,14 +43,13 @@ def initial_adapter_now(world: "World", planner: Planner, iteration: str) -> str
 # -- outside the store -----------------------------------------------------------------------------------
 
 
-@source(group="1_data", shown_as=())
+@source(shown_as=())
 def iteration(planner: Planner, iteration: str) -> str:
     """The key of the iteration itself, by which it draws its questions."""
     return iteration
 
 
 @source(
-    group="1_data",
     partitioned=True,
     outside=lambda world, planner, iteration: digest_json(world.landing_files(iteration)),
 )
@@ -61,19 +60,19 @@ def landing_files(planner: Planner, iteration: str) -> str:
     return digest_json(planner.landed(iteration))
 
 
-@source(group="6_evaluation", outside=lambda world, planner, iteration: digest_json(world.landing_files(BASE)))
+@source(outside=lambda world, planner, iteration: digest_json(world.landing_files(BASE)))
 def landing_folder(planner: Planner, iteration: str) -> str:
     """All files landed by now: what base_scores are of."""
     return digest_json(planner.landed(BASE))
 
 
-@source(group="2_policy")
+@source()
 def base_model(planner: Planner, iteration: str) -> str:
     """The base model, by the content of its files: overwriting one in place shows up here."""
     return planner.world.identity("base_model")
 
 
-@source(group="2_policy")
+@source()
 def execution(planner: Planner, iteration: str) -> str:
     """How the base model is run on this machine: packed, many sequences in one pass; or plain, each alone, where its
     packed passes were tried and did not agree with transformers.
@@ -81,7 +80,7 @@ def execution(planner: Planner, iteration: str) -> str:
     return planner.world.identity("execution")
 
 
-@source(group="6_evaluation")
+@source()
 def initial_adapter(planner: Planner, iteration: str) -> str:
     """The adapter that the loop starts from (policy.initial_adapter), by the content of its two files; none: it
     starts from the base model.
@@ -89,7 +88,7 @@ def initial_adapter(planner: Planner, iteration: str) -> str:
     return planner.world.identity("initial_adapter")
 
 
-@source(group="5_training")
+@source()
 def anchor_folder(planner: Planner, iteration: str) -> str:
     """The folder of general text of one's own (anchor.folder), by the content of its files; none: the model that the
     loop starts from writes it.
@@ -97,25 +96,25 @@ def anchor_folder(planner: Planner, iteration: str) -> str:
     return planner.world.identity("anchor_folder")
 
 
-@source(group="4_retrieval")
+@source()
 def encoder(planner: Planner, iteration: str) -> str:
     """The sentence encoder, by the content of its files."""
     return planner.world.identity("encoder")
 
 
-@source(group="3_mining")
+@source()
 def grader(planner: Planner, iteration: str) -> str:
     """The local model that grades by a rubric, by the content of its files; none if none does."""
     return planner.world.identity("grader")
 
 
-@source(group="3_mining")
+@source()
 def grader_execution(planner: Planner, iteration: str) -> str:
     """How that model is run on this machine; none if there is none."""
     return planner.world.identity("grader_execution")
 
 
-@source(group="6_evaluation")
+@source()
 def benchmark_tasks(planner: Planner, iteration: str) -> str:
     """The general tasks that the experiment names, and their data, by content."""
     return planner.world.identity("benchmark_tasks")
@@ -124,9 +123,7 @@ def benchmark_tasks(planner: Planner, iteration: str) -> str:
 # -- results of another iteration ------------------------------------------------------------------------
 
 
-@source(
-    group="2_policy", partitioned=True, producer=promoted, outside=initial_adapter_now, stands_for=["initial_adapter"]
-)
+@source(partitioned=True, producer=promoted, outside=initial_adapter_now, stands_for=["initial_adapter"])
 def previous_adapter(planner: Planner, iteration: str) -> str:
     """The loop edge. Iteration t starts from the adapter that the last passed gate before t promoted, but an
     arrow promoted_adapter -> policy would be a cycle between asset keys, which Dagster refuses. So the edge
@@ -142,13 +139,13 @@ def previous_adapter(planner: Planner, iteration: str) -> str:
     return digest_json([files[part] for part in ADAPTER_PARTS])
 
 
-@source(group="2_policy", shown_as=["previous_adapter"])
+@source(shown_as=["previous_adapter"])
 def promoted_count(planner: Planner, iteration: str) -> str:
     """How many adapters were promoted before: what the learning rate decays by."""
     return str(of_the_loop(planner).promoted_count(iteration))
 
 
-@source(group="6_evaluation", partitioned=True, producer=scores_to_beat)
+@source(partitioned=True, producer=scores_to_beat)
 def reference_scores(planner: Planner, iteration: str) -> str:
     """The other loop edge, made in the same way: the domain scores that the gate compares with, which are those
     of the adapter promoted before this iteration, or else base_scores.

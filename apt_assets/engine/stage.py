@@ -139,7 +139,6 @@ class Source:
     stands_for: tuple[str, ...]
     shown_as: tuple[str, ...]
     partitioned: bool
-    group: str
     description: str
 
     def came_from(self, planner: Any, iteration: str) -> tuple[str, str] | None:
@@ -213,7 +212,6 @@ def stage(
 
 def source(
     *,
-    group: str,
     partitioned: bool = False,
     producer: Callable[[Any, str], tuple[str, str] | None] | None = None,
     outside: Callable[[Any, Any, str], str] | None = None,
@@ -232,7 +230,6 @@ def source(
             stands_for=tuple(stands_for),
             shown_as=(named,) if shown_as is None else tuple(shown_as),
             partitioned=partitioned,
-            group=group,
             description=in_a_line(version),
         )
         return version

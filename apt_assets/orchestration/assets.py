@@ -31,6 +31,8 @@ warnings.simplefilter("ignore", dg.PreviewWarning)
 ITERATIONS = dg.DynamicPartitionsDefinition(name="iteration")
 # One run of the loop at a time: iteration t+1 needs what t promoted. The limit is in dagster.yaml.
 POOL = "apt_loop"
+# Dagster lists groups by name, and draws each as one box until it is opened: the stages have the order of the loop.
+SOURCES_GROUP = "0_sources"
 # Marks the failure of a step that a disk, its rights or a folder's files are the reason of, not what it computes.
 MACHINE = "machine"
 LOG_SECONDS = 5.0  # between two log lines that tell how far a part of a stage is
@@ -42,7 +44,7 @@ def source_assets(project: Project) -> list[Any]:
 
 
 def source_asset(project: Project, source: Source) -> Any:
-    about: Any = {"name": source.name, "group_name": source.group, "description": source.description}
+    about: Any = {"name": source.name, "group_name": SOURCES_GROUP, "description": source.description}
     if not source.partitioned:
 
         @dg.observable_source_asset(**about)

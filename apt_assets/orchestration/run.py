@@ -1,5 +1,6 @@
 """The loop as the command line drives it: one iteration at a time, in order, through Dagster."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ from apt_assets.loop.turns import in_turn, plans_of_opened, point_at_fresh
 from apt_assets.orchestration.event_log import event_log
 from apt_assets.orchestration.instance import Dagster
 from apt_assets.project import Project
+from apt_assets.report.show import stage_at
+from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE, number_of
 from resources.store.digest import digest_json
 from resources.store.sealed import Damaged, read_sealed, write_sealed
+from resources.threads import set_threads
 
 
 @dataclass
@@ -27,6 +31,18 @@ class LoopResult:
     reason: str = ""
     computed: list[tuple[str, str]] = field(default_factory=list)
     reused: list[tuple[str, str]] = field(default_factory=list)
+
+
+def run_project(project: Project, iterations: int | None, force: Iterable[str], display: Display) -> LoopResult:
+    """`run_loop` of a project that may be new. force: stages to compute although they are fresh, as STAGE or
+    STAGE@ITERATION. Raises UsageError if nothing has landed, or there is no such stage."""
+    set_threads(project.experiment.policy.threads)
+    display.line(f"experiment {project.experiment.name} ({project.experiment_file or 'given by a program'})")
+    if not project.landed():
+        where = f" --experiment {project.experiment_file}" if project.experiment_file else ""
+        raise UsageError(f"no data in {project.landing}: land some with `apt-assets land FILE{where}`")
+    project.forced |= {stage_at(project, named) for named in force}
+    return run_loop(project, iterations, display)
 
 
 def run_loop(project: Project, iterations: int | None, display: Display) -> LoopResult:

@@ -21,6 +21,9 @@ from apt_assets.settings.experiment import REPOSITORY, UsageError
 
 HOST = "127.0.0.1"
 ENDING = threading.Event()
+# `dg dev`, which Dagster names in place of `dagster dev`, calls the same function of dagster's: the command is in
+# dagster-dg-cli, which brings seventeen packages more, of Dagster's cloud among others. So nobody is told.
+SUPERSEDED = "ignore:Function `dev_command` is superseded"
 PATIENCE = 10.0  # seconds that Dagster has to end its services
 
 
@@ -32,6 +35,7 @@ def serve(project: Project, port: int, display: Display, *, watch: bool) -> int:
     require_free(port)  # by now it may not be
     os.environ["APT_EXPERIMENT"] = str(project.experiment_file)
     os.environ["APT_WATCH"] = "1" if watch else "0"
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), SUPERSEDED]))
     # Each of Dagster's many threads that settles otherwise keeps memory of its own: 5 MB a thread, until all have.
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")
     display.line(f"Dagster at http://{HOST}:{port} (Ctrl-C ends it); asset graph: http://{HOST}:{port}/asset-groups")

@@ -1,14 +1,82 @@
-"""What `land` prints of the files that it read."""
+"""What is told of files that were landed, and how `land` prints it."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from apt_assets.landing.land import land_files
 from apt_assets.landing.records import Reject
 from apt_assets.landing.taken_for import NOT_UTF8, Alike, alike
+from apt_assets.report.left_out import LeftOut, left_out_of_landed
 from apt_assets.report.terminal import escaped, print_table
+from apt_assets.settings.experiment import UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from apt_assets.project import Project
 
 SHOWN = 20  # kinds of bad rows
 LINES = 3  # of each
 CELL = 60  # characters
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What became of the files, or would on a dry run.
+
+    report: what `land_files` returns of each, with `left_out`, its counts by reason, where that was looked at.
+    left_out: rows of all that has landed that the data set will leave out; None: not looked at.
+    """
+
+    report: list[dict[str, Any]]
+    left_out: LeftOut | None
+
+    @property
+    def good(self) -> int:
+        """How many rows landed, or would."""
+        return sum(one["good"] for one in self.report)
+
+    @property
+    def files(self) -> "pl.DataFrame":
+        """file, landed (its name in the landing folder, or null), good, bad (rows), hints (what to do, or null)."""
+        import polars as pl
+
+        schema = {"file": pl.String, "landed": pl.String, "good": pl.Int64, "bad": pl.Int64, "hints": pl.String}
+        rows = [
+            (one["file"], one["landed"], one["good"], len(one["bad"]), "; ".join(one["hints"]) or None)
+            for one in self.report
+        ]
+        return pl.DataFrame(rows, schema, orient="row")
+
+    @property
+    def quarantined(self) -> "pl.DataFrame":
+        """file, line, field, reason, raw of each row that cannot be used; line 0 is the file as a whole."""
+        import polars as pl
+
+        schema = {"file": pl.String, "line": pl.Int64, "field": pl.String, "reason": pl.String, "raw": pl.String}
+        return pl.DataFrame([{**bad, "file": one["file"]} for one in self.report for bad in one["bad"]], schema)
+
+
+class NothingLanded(UsageError):
+    """No file had a good row. landed: what is wrong with them."""
+
+    def __init__(self, landed: Landed, *, dry_run: bool):
+        super().__init__(f"no file had a good row: nothing {'would land' if dry_run else 'was landed'}")
+        self.landed = landed
+
+
+def land(
+    project: "Project", files: Sequence[Path], folder: Path, encoding: str | None = None, *, dry_run: bool = False
+) -> Landed:
+    """Land files in a folder; where it is the project's, with what its data set will leave out. Raises UsageError for
+    files that cannot be landed whatever is in them."""
+    report = land_files(list(files), folder, encoding, dry_run=dry_run)
+    left_out = None if dry_run or folder != project.landing else left_out_of_landed(project)
+    if left_out:
+        report = [{**one, "left_out": left_out.of_file(one["landed"])} for one in report]
+    return Landed(report, left_out)
 
 
 def print_landed(report: list[dict[str, Any]]) -> None:

@@ -57,10 +57,19 @@ def stage_at(project: Project, named: str) -> tuple[str, str]:
 
 
 def rows_of(project: Project, name: str, iteration: str, limit: int) -> tuple[list[str], list[tuple[Any, ...]], int]:
-    """(columns, first rows, number of rows) of a stage or of one of its tables.
+    """(columns, first rows, number of rows) of `table_of`."""
+    rows = table_of(project, name, iteration)
+    return rows.columns, rows.head(limit).rows(), rows.height
+
+
+def table_of(project: Project, name: str, iteration: str) -> "pl.DataFrame":
+    """The rows of a stage, or of one of its tables, as it was last computed; of a stage without tables what its JSON
+    says, as key and value.
 
     Raises UsageError if there is no such stage, table or iteration, naming those there are.
     """
+    import polars as pl
+
     from resources.store.tables import read_table
 
     key = parse_key(iteration)
@@ -83,13 +92,14 @@ def rows_of(project: Project, name: str, iteration: str, limit: int) -> tuple[li
     elif name in present:
         folder, files = project.artifact(present[name]), present[name].files
         content = {k: v for f in files if f.endswith(".json") for k, v in json.loads((folder / f).read_text()).items()}
-        return ["key", "value"], [(k, json.dumps(v)) for k, v in content.items()][:limit], len(content)
+        said = [(key, json.dumps(value)) for key, value in content.items()]
+        return pl.DataFrame(said, {"key": pl.String, "value": pl.String}, orient="row")
     else:
         names = [*present, *sorted(tables)]
         raise UsageError(f"{name!r} of {key} is not there{nearest(name, names)}; there are: {', '.join(names)}")
     if "record" in rows.columns:
         rows = with_lines(project, rows).sort("file", "line")
-    return rows.columns, rows.head(limit).rows(), rows.height
+    return rows
 
 
 def with_lines(project: Project, rows: "pl.DataFrame") -> "pl.DataFrame":

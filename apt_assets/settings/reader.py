@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,12 @@ def file_to_write(named: Path) -> Path:
     return path
 
 
-def find_home() -> Path:
-    """$APT_HOME, or else the repository. Raises UsageError if it is a file."""
-    home = path_of(os.environ.get("APT_HOME") or REPOSITORY, "$APT_HOME")
+def find_home(named: Path | str | None = None) -> Path:
+    """The folder that a program named, or $APT_HOME, or else the repository. Raises UsageError if it is a file."""
+    home = path_of(named or os.environ.get("APT_HOME") or REPOSITORY, "home" if named else "$APT_HOME")
     if home.exists() and not home.is_dir():
+        if named:
+            raise UsageError(f"home: {home}: is no folder; name one, or leave it out")
         raise UsageError(f"$APT_HOME: {home}: is no folder; name one, or unset it")
     return home
 
@@ -99,6 +101,11 @@ def load_experiment(path: Path) -> Experiment:
 
     Raises UsageError naming the file, the key, what is wrong and the nearest valid key.
     """
+    return checked(read_experiment(path), path)
+
+
+def read_experiment(path: Path) -> dict[str, Any]:
+    """What an experiment file says, unchecked. Raises UsageError if it is none."""
     content = read_mapping(
         path,
         UsageError(f"no experiment file {path}: check --experiment or $APT_EXPERIMENT"),
@@ -106,10 +113,15 @@ def load_experiment(path: Path) -> Experiment:
     )
     if set(OF_A_STUDY) <= content.keys():
         raise UsageError(f"{path}: is a study file: `apt-assets study {path}` runs it; name an experiment file here")
+    return content
+
+
+def checked(content: Mapping[str, Any], where: Path | str) -> Experiment:
+    """The experiment that these settings are; where: they stand. Raises UsageError as `load_experiment` does."""
     try:
         return Experiment.model_validate(content)
     except ValidationError as error:
-        raise UsageError("\n".join(f"{path}: {explain(e)}" for e in error.errors())) from None
+        raise UsageError("\n".join(f"{where}: {explain(e)}" for e in error.errors())) from None
 
 
 def explain(error: Any) -> str:

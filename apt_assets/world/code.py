@@ -24,6 +24,7 @@ from resources.store.sealed import Damaged, read_sealed, remember
 from resources.store.stat_cache import Remembered
 
 PACKAGES = ("apt_assets", "resources", "schemas")
+FRONT = "apt_assets"  # its own file only hands out what a program imports, so it is not followed
 BOUNDARY = (
     "apt_assets.engine",
     "apt_assets.settings",
@@ -107,7 +108,7 @@ class CodeDigests:
             assert file is not None, "only modules of this tree are followed"
             tree = without_declarations(ast.parse((self._root / file).read_bytes(), file))
             package = name if file.endswith("__init__.py") else name.rpartition(".")[0]
-            imported = parents(name)
+            imported = [package for package in parents(name) if package != FRONT]
             for node in ast.walk(tree):
                 if isinstance(node, ast.Import | ast.ImportFrom):
                     imported += [module for module in self._imported(node, package) if not inside(module, BOUNDARY)]
