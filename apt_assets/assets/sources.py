@@ -116,6 +116,12 @@ def grader_execution(planner: Planner, iteration: str) -> str:
 
 
 @source(group="6_evaluation")
+def human_grades(planner: Planner, iteration: str) -> str:
+    """What people graded (assessor.calibration.folder), by the content of the files; none if nothing lies there."""
+    return planner.world.identity("human_grades")
+
+
+@source(group="6_evaluation")
 def benchmark_tasks(planner: Planner, iteration: str) -> str:
     """The general tasks that the experiment names, and their data, by content."""
     return planner.world.identity("benchmark_tasks")

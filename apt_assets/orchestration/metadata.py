@@ -212,7 +212,7 @@ NOT_CHECKED = {"comparison": "not checked: its tolerance is null, or there is no
 
 def check_metadata(check: dict[str, Any], iteration: str, verdict: dict[str, Any]) -> dict[str, Any]:
     """What a gate check shows: the comparison in a sentence, what follows from it, and its numbers."""
-    from apt_assets.method.gate import Check
+    from apt_assets.method.check import Check
 
     scores, pairs, training = (
         f"[{what}]({page(stage, iteration)})"
