@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import polars as pl
@@ -22,6 +23,10 @@ from apt_assets.method.judge import (
 )
 from apt_assets.method.scores import wilson
 from apt_assets.project import Project
+from apt_assets.report.findings import findings
+from apt_assets.report.model_card import model_card
+from apt_assets.report.page import page
+from apt_assets.report.terminal import print_results
 from resources.store.tables import read_table
 from tests import tiny
 from tests.fake_endpoint import naive, serve
@@ -236,6 +241,24 @@ def test_judge_that_agrees_may_gate_and_the_domain_is_told_as_people_would_have_
     assert (judge["name"], judge["items"], judge["passed"]) == ("judge", 100, True)
     assert judge["candidate"] == pytest.approx(0.92)
     assert "corrected for the judge" in domain["against"]
+
+
+def test_report_status_and_card_show_the_confusion_and_scores_that_cover_the_judge(ran, capsys):
+    project = Project.open(ran(1, assessor=CALIBRATED))
+    write_grades(project, graded(100, wrong_about=4))
+    bring(project, "judge_calibration", "gate", "promoted_adapter")
+    found = findings(project)
+    last = found["iterations"][-1]
+    measured, corrected = last["scores"]["domain"]["test"]["lenient"], last["by_people"]["test"]
+    assert corrected["n"] == measured["n"]
+    assert corrected["high"] - corrected["low"] != measured["high"] - measured["low"]
+    html = page(found)
+    assert "agree on 96.0 [" in html
+    assert found["judge"]["table"][0][4] == 4, "those that people call wrong and it calls right"
+    assert re.search(r'<td>people: 1</td>(\s*<td class="n">\d+</td>){4}\s*<td class="n">4</td>', html)
+    print_results(found)
+    assert "kappa 0.92 [" in capsys.readouterr().out
+    assert "domain, test, corrected for the judge %" in model_card(project, project.planner(), "0001", merged=False)
 
 
 def test_judge_below_the_floor_may_mine_and_may_not_gate(ran):

@@ -207,7 +207,7 @@ def links(iteration: str, manifest: Manifest) -> str:
     return "; ".join(parts) or "nothing in the graph"
 
 
-NOT_CHECKED = {"comparison": "not checked: its tolerance is null, or there is nothing to compare"}
+NOT_CHECKED = {"comparison": "not checked: the experiment asks for none, or there is nothing to compare"}
 
 
 def check_metadata(check: dict[str, Any], iteration: str, verdict: dict[str, Any]) -> dict[str, Any]:

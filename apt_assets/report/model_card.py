@@ -6,8 +6,9 @@ import yaml
 
 from apt_assets.project import Project
 from apt_assets.promotion import LoopPlanner
+from apt_assets.report.judge import sentence
 from apt_assets.report.markdown import table
-from apt_assets.report.results import facts, passages_of, start_of
+from apt_assets.report.results import SPLITS, by_people, facts, judged, passages_of, start_of
 from apt_assets.report.tables import interval
 from apt_assets.settings.iterations import BASE
 
@@ -78,8 +79,14 @@ def scores(planner: LoopPlanner, key: str) -> str:
     for task in passages_of(found[BASE]):
         values = (passages_of(scored).get(task) for scored in found.values())
         rows.append([f"{task}, word perplexity", *(f"{v['word_perplexity']:.1f}" if v else "-" for v in values)])
+    judge = judged(planner)
+    corrected = [by_people(scored, judge) for scored in found.values()]
+    for split in SPLITS if any(corrected) else ():
+        cells = (interval(shares[split]) if shares else "-" for shares in corrected)
+        rows.append([f"domain, {split}, corrected for the judge %", *cells])
     return table(["benchmark", start_of(planner).removeprefix("the "), "this"], rows) + (
         "\n\nIntervals in brackets. Validation decides the gate, test is reported and decides nothing."
+        + (f" {sentence(judge)}" if judge else "")
     )
 
 
