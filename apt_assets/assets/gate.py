@@ -45,6 +45,7 @@ def curves(look: Look) -> dict[str, Any]:
         *grades.SETTINGS,
         "benchmarks.tasks",
     ],
+    free=["gate.approval"],  # what is done with a verdict decides none
     identities=[*grades.IDENTITIES, "benchmark_tasks"],
     libraries=["polars", "numpy", "scipy"],
     outputs=["verdict.json", *OUTPUTS],
@@ -70,7 +71,7 @@ def gate(step: Step) -> None:
 
     def decided(scores: Scores) -> dict[str, Any]:
         promoted = start if compared_with == (BASE, "base_scores") else "the promoted adapter"
-        tolerances = Tolerances(**step.settings.gate.model_dump())
+        tolerances = Tolerances(**step.settings.gate.model_dump(exclude={"approval"}))
         return decide(scores, before, at_start, tolerances, promoted=promoted, name=start, judge=assessor)
 
     verdict = decided(Scores(*(step.read("benchmark_scores", name) for name in ITEMS)))

@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 
 from apt_assets.project import Project
-from apt_assets.promotion import LoopPlanner
+from apt_assets.promotion import LoopPlanner, undecided
 from apt_assets.report.judge import sentence
 from apt_assets.report.markdown import table
 from apt_assets.report.results import SPLITS, by_people, facts, judged, passages_of, start_of
@@ -43,9 +43,15 @@ def verdict(planner: LoopPlanner, key: str) -> str:
     found = planner.verdict(key)
     if found is None:
         return "Its gate has not decided yet."
+    approval, decided = found.get("approval"), ""
+    if approval:
+        decided = f" {approval['by']} {approval['event']} of that on {approval['time'][:10]}: {approval['reason']}"
+    elif undecided(found):
+        decided = " Nobody has approved of that yet, as has to be before it is promoted."
+    promoted = "passed" if "approval" in found else "promoted"
     if found["scale"] != 1:
-        return f"The gate promoted it at {found['scale']:g} of the scale at which it was trained."
-    return f"The gate {'promoted' if found['passed'] else 'REFUSED'} it."
+        return f"The gate {promoted} it at {found['scale']:g} of the scale at which it was trained.{decided}"
+    return f"The gate {promoted if found['passed'] or approval else 'REFUSED'} it.{decided}"
 
 
 def how_to_load(project: Project, merged: bool) -> str:

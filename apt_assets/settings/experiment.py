@@ -424,6 +424,11 @@ class Gate(Section):
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the bound on a loss, by the paired bootstrap.")
     resamples: int = Field(2000, ge=100, description="Of the paired bootstrap.")
+    approval: Literal["none", "required"] = Field(
+        "none",
+        description="required: an adapter that passed is promoted once a person approves of it (`apt-assets approve`); "
+        "until then the loop waits (choice).",
+    )
 
 
 class Promotion(Section):
