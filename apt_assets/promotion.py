@@ -203,5 +203,4 @@ class LoopPlanner(Planner):
             return None
         if verdict.get("no_bad_cases"):
             return f"{verdict['reason']} and no new data has landed"
-        refused = f"iteration {before} was refused" if "approval" in verdict else f"the gate refused iteration {before}"
-        return f"{refused} ({verdict['reason']}) and no new data has landed"
+        return f"the gate refused iteration {before} ({verdict['reason']}) and no new data has landed"

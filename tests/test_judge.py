@@ -156,10 +156,10 @@ def human(prompt, answer, gold, grade, by="ann", at="2026-01-31T14:00:00Z", **mo
         ({"grade": "4"}, "grade", "from 1 to 5, got '4'"),
         ({"grade": True}, "grade", "got True"),
         ({"at": "yesterday"}, "at", "as ISO 8601 has it"),
-        ({"by": " "}, "by", "is empty"),
-        ({"gold": None}, "gold", "is missing"),
+        ({"by": " "}, "by", "empty"),
+        ({"gold": None}, "gold", "missing"),
         ({"prompt": ["a"]}, "prompt", "must be text"),
-        ({"answer": "a\x00"}, "answer", "must be text"),
+        ({"answer": "a\x00"}, "answer", "holds a NUL"),
     ],
 )
 def test_line_that_is_no_grade_is_put_aside_with_file_line_field_and_reason(tmp_path, change, field, reason):

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from apt_assets.landing.chunks import BadField, printable, unreadable
+from apt_assets.landing.fields import check_text, text_of
 from apt_assets.landing.json_lines import read_lines
-from apt_assets.landing.records import UNCLEAN, Reject
+from apt_assets.landing.records import Reject
 
 TEXTS = ("prompt", "answer", "gold", "by")
 COLUMNS = {**dict.fromkeys((*TEXTS, "at"), pl.String), "grade": pl.Int8}
@@ -57,21 +58,20 @@ def check(record: Any) -> HumanGrade:
         raise record
     if not isinstance(record, dict):
         raise BadField(None, f"must be an object with prompt, answer, gold, grade, by and at, got {record!r:.40}")
-    prompt, answer, gold, by = (text_of(record, name) for name in TEXTS)
+    prompt, answer, gold, by = (kept_text(record, name) for name in TEXTS)
     grade = record.get("grade")
     if type(grade) is not int or not 1 <= grade <= 5:
         raise BadField("grade", f"must be a whole number from 1 to 5, got {grade!r:.40}")
     return HumanGrade(prompt, answer, gold, by, moment_of(record.get("at")), grade)
 
 
-def text_of(record: dict[str, Any], name: str) -> str:
+def kept_text(record: dict[str, Any], name: str) -> str:
     """Only an answer may be empty: policies say nothing at times."""
     value = record.get(name)
-    if not isinstance(value, str) or UNCLEAN.search(value):
-        raise BadField(name, "is missing" if value is None else "must be text")
-    if not value.strip() and name != "answer":
-        raise BadField(name, "is empty")
-    return value.strip()
+    said_nothing = name == "answer" and isinstance(value, str) and not value.strip()
+    text = "" if said_nothing else text_of(value, name)
+    check_text(text, name)
+    return text
 
 
 def moment_of(at: Any) -> str:
