@@ -176,6 +176,27 @@ def plan(
 
 
 @app.command()
+def approve(
+    iteration: Annotated[str, typer.Argument(help="1 or 0001.")],
+    by: Annotated[str, typer.Option(help="Who decides.")],
+    reason: Annotated[str, typer.Option(help="Why: it is kept in the journal and in the model card.")],
+    refuse: Annotated[bool, typer.Option("--refuse", help="Do not let it be promoted.")] = False,
+    experiment: ExperimentOption = None,
+) -> None:
+    """Approve of an adapter that passed its gate, or refuse it, where the experiment asks for that
+    (`gate.approval: required`). The next `run` promotes it.
+
+    This holds for exactly this adapter and verdict; what is trained or decided anew to another result waits anew.
+    Called again, the last decision counts.
+    """
+    project = open_project(experiment)
+    from apt_assets.loop.approval import decide
+    from apt_assets.report.show import parse_key
+
+    print(decide(project, parse_key(iteration), by, reason, approves=not refuse))
+
+
+@app.command()
 def explain(
     stage: Annotated[str, typer.Argument(help="A stage, as `plan` lists them.")],
     iteration: Annotated[str, typer.Argument(help="1 or 0001; base for base_scores.")],

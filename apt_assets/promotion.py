@@ -6,12 +6,21 @@ after it. apt_assets/assets/sources.py makes inputs of it.
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from apt_assets.engine.plan import BELOW, Planner, Status, Unsettled
 from apt_assets.engine.stage import Stage
-from apt_assets.settings.iterations import BASE, key_of, number_of
+from apt_assets.settings.iterations import ADAPTER_PARTS, BASE, key_of, number_of
+from resources.store.digest import digest_json
 from resources.store.manifest import CorruptArtifact
+
+APPROVED, DISAPPROVED = "approved", "disapproved"  # events of the journal
+
+
+def undecided(verdict: dict[str, Any]) -> bool:
+    """Whether a person has to approve of what the gate passed, and nobody has decided."""
+    return verdict["passed"] and "approval" in verdict and verdict["approval"] is None
 
 
 @dataclass
@@ -30,7 +39,9 @@ class LoopPlanner(Planner):
 
     def verdict(self, iteration: str) -> dict[str, Any] | None:
         """{passed, reason, checks, scale, ...} of the iteration's gate, None while it is not fresh. An iteration
-        without bad cases to train on trains nothing: {passed: False, no_bad_cases: True, reason}."""
+        without bad cases to train on trains nothing: {passed: False, no_bad_cases: True, reason}. Where a person has
+        to approve what the gate passed also `approval`: {event, by, reason, time}, None while nobody has decided; what
+        was disapproved did not pass."""
         if iteration not in self._verdicts:
             self._verdicts[iteration] = self._decide(iteration)
         return self._verdicts[iteration]
@@ -45,6 +56,22 @@ class LoopPlanner(Planner):
             number = number_of(iteration)
             self._promoted[iteration] = self._promoted_until(key_of(number - 1)) if number > 1 else None
         return self._promoted[iteration]
+
+    def waits(self, iteration: str) -> str | None:
+        """For whom the iteration waits, which its gate passed; None: it does not, or not for a person."""
+        verdict = self.verdict(iteration)
+        if verdict is None or not undecided(verdict):
+            return None
+        people = ", ".join(self.experiment.owners) or "a person"
+        return (
+            f"iteration {iteration} passed its gate and waits for the approval of {people}: `apt-assets approve "
+            f"{number_of(iteration)} --by NAME --reason TEXT`"
+        )
+
+    def to_approve(self, iteration: str) -> str:
+        """What a person approves of an iteration with a verdict, as a digest: the verdict itself and the adapter."""
+        adapter = self.fresh(iteration, "adapter_checkpoint").files
+        return digest_json([self.fresh(iteration, "gate").data_version, [adapter[part] for part in ADAPTER_PARTS]])
 
     def scored_by(self, iteration: str) -> str:
         """The stage with the scores of what an iteration stands for: the gate, of an adapter that it passed at a
@@ -121,12 +148,15 @@ class LoopPlanner(Planner):
             return "stopped", nothing
         if "preference_pairs" in BELOW[stage.name] and (nothing := self.all_doubtful(iteration)):
             return "stopped", nothing
-        if stage.name == "promoted_adapter" and (verdict := self.verdict(iteration)) and not verdict["passed"]:
-            return "refused", verdict["reason"]
+        if stage.name == "promoted_adapter" and (verdict := self.verdict(iteration)):
+            if not verdict["passed"]:
+                return "refused", verdict["reason"]
+            if waits := self.waits(iteration):
+                return "held", waits
         return None
 
     def nothing_to_do(self, iteration: str) -> str | None:
-        return None if iteration == BASE else self.nothing_to_train(iteration)
+        return None if iteration == BASE else self.nothing_to_train(iteration) or self.waits(iteration)
 
     # -- how it is worked out --------------------------------------------------------------------
 
@@ -137,15 +167,28 @@ class LoopPlanner(Planner):
         if plan.status != "fresh" or plan.manifest is None:
             return None
         try:
-            return json.loads((self.store.verify(plan.manifest) / "verdict.json").read_text(encoding="utf-8"))
+            found = json.loads((self.store.verify(plan.manifest) / "verdict.json").read_text(encoding="utf-8"))
         except (CorruptArtifact, OSError):
             return None  # damaged: the next run notices, quarantines and decides again
+        if not found["passed"] or self.experiment.gate.approval == "none":
+            return found
+        approval = self._approvals.get(self.to_approve(iteration))
+        if approval and approval["event"] == DISAPPROVED:
+            found |= {"passed": False, "reason": f"{approval['by']} disapproved of it: {approval['reason']}"}
+        return {**found, "approval": approval}
+
+    @cached_property
+    def _approvals(self) -> dict[str, dict[str, Any]]:
+        """What people decided last, by what they decided on."""
+        return {event["of"]: event for event in self.store.events(APPROVED, DISAPPROVED) if "of" in event}
 
     def _promoted_until(self, iteration: str) -> str | None:
         """As `promoted_before`, this iteration included."""
         verdict = self.verdict(iteration)
         if verdict is None:
             raise Unsettled(f"iteration {iteration} is not up to date")
+        if waits := self.waits(iteration):
+            raise Unsettled(waits)
         return iteration if verdict["passed"] else self.promoted_before(iteration)
 
     def _work_out_stopped(self, iteration: str) -> str | None:

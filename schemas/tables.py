@@ -167,6 +167,29 @@ class DomainItems(Predictions):
     split: str = pa.Field(isin=["validation", "test"], description="validation decides, test is reported")
 
 
+class JudgedAnswers(Table):
+    """Answers that people graded, and the assessor too."""
+
+    prompt: str = pa.Field(description="the question")
+    prediction: str = pa.Field(description="the answer that was graded")
+    answer: str = pa.Field(description="gold answer")
+    human: pl.Int8 = pa.Field(
+        isin=[1, 2, 3, 4, 5], description="people's grade, of several the median, the lower of two"
+    )
+    judge: pl.Int8 = pa.Field(isin=[1, 2, 3, 4, 5], description=GRADE)
+    by: str = pa.Field(description="who graded it")
+
+
+class RefusedGrades(Table):
+    """Human grades that cannot be used. None is dropped without a row here."""
+
+    file: str = pa.Field(description="name of the file in assessor.calibration.folder")
+    line: int = pa.Field(ge=0, description="on which it stands; 0: the file as a whole")
+    field: str = pa.Field(nullable=True, description="the field that is wrong; null: the whole line")
+    reason: str = pa.Field(description="what is wrong with it")
+    raw: str = pa.Field(description="the line as found, at most 500 characters")
+
+
 class GeneralItems(Table):
     """Items of the general benchmark, scored by lm-eval."""
 
@@ -249,6 +272,8 @@ TABLES: dict[str, type[Table]] = {
     "preference_pairs": PreferencePairs,
     "training_pairs": TrainingPairs,
     "domain_items": DomainItems,
+    "judged_answers": JudgedAnswers,
+    "refused_grades": RefusedGrades,
     "general_items": GeneralItems,
     "passage_items": PassageItems,
     "anchor_texts": AnchorTexts,

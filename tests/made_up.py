@@ -88,8 +88,9 @@ class Bench:
                 # What is promoted is the trained adapter itself, whatever the gate compared it with.
                 if name == "promoted_adapter":
                     content = plan.inputs[f"adapter_checkpoint/{file}"]
-                # What the loop starts from, and how it does in general, does not depend on what has landed.
-                (folder / file).write_text("the same" if name == "base_scores" and "domain" not in file else content)
+                # What the loop starts from, how it does in general, and its judge do not depend on what has landed.
+                same = name in ("base_scores", "judge_calibration") and "domain" not in file
+                (folder / file).write_text("the same" if same else content)
             if name == "gate":
                 (folder / "verdict.json").write_text(json.dumps(self.verdict(key)))
             facts = {"rows": self.bad_cases.get(key, 3)} if name == "bad_cases" else {}

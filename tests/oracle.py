@@ -236,6 +236,10 @@ def base_scores(inputs, settings, outside, code, fill):
     return {**found, "start.json": outside["initial_adapter"] == "none"}
 
 
+def judge_calibration(inputs, settings, outside, code, fill):
+    return {"confusion.json": small([outside["human_grades"], inputs["heldout_rows/labels.json"]], 3)}
+
+
 def benchmark_scores(inputs, settings, outside, code, fill):
     new = [
         inputs["policy"],
@@ -261,7 +265,9 @@ def gate(inputs, settings, outside, code, fill):
     scale = next((scale for scale in scales if scale * general <= 2), 1)
     passed = gained and scale * general <= 2
     check = {"name": "domain", "candidate": ours, "reference": theirs, "difference": ours - theirs, "against": "x"}
-    reason = f"{ours} {theirs} {general} {inputs['base_scores/start.json']}"
+    reason = (
+        f"{ours} {theirs} {general} {inputs['base_scores/start.json']} {inputs['judge_calibration/confusion.json']}"
+    )
     found = {"verdict.json": {"passed": passed, "reason": reason, "checks": [check], "scale": scale if passed else 1}}
     if passed and scale != 1:
         rows = inputs["benchmark_scores/domain_items.parquet"]
@@ -275,9 +281,9 @@ def promoted_adapter(inputs, settings, outside, code, fill):
 
 
 FUNCTIONS = {f.__name__: f for f in (
-    heldout_rows, base_scores, anchor_texts, domain_dataset, retrieval_index, policy, eval_predictions, bad_cases,
-    neighbors, similar_predictions, doubtful_golds, preference_pairs, screened_texts, adapter_checkpoint,
-    benchmark_scores, gate, promoted_adapter,
+    heldout_rows, base_scores, judge_calibration, anchor_texts, domain_dataset, retrieval_index, policy,
+    eval_predictions, bad_cases, neighbors, similar_predictions, doubtful_golds, preference_pairs, screened_texts,
+    adapter_checkpoint, benchmark_scores, gate, promoted_adapter,
 )}  # fmt: skip
 # Which pieces of code each stage can reach.
 CODE = {
@@ -301,7 +307,7 @@ PIECE = {
 
 OUTSIDE = (
     "base_model", "execution", "initial_adapter", "anchor_folder", "encoder", "grader", "grader_execution",
-    "benchmark_tasks",
+    "human_grades", "benchmark_tasks",
 )  # fmt: skip
 
 
@@ -538,6 +544,7 @@ def scratch(world: World, snapshots: dict[str, list[str]]) -> dict:
     promoted: list[str] = []
     compute(BASE, "heldout_rows", {"rows": world.landed_rows(world.landed())})
     compute(BASE, "base_scores", {"heldout_rows": found[BASE, "heldout_rows"]})
+    compute(BASE, "judge_calibration", {"heldout_rows/labels.json": found[BASE, "heldout_rows"]["labels.json"]})
     compute(BASE, "anchor_texts", {})
     ended = False
     digests = {key: world.landing_files(key) for key in snapshots}

@@ -261,6 +261,7 @@ PASSED_ON = {
     "data.user_failure_data.description": "report.ending.of_the_machine",
     "errors.read().decode('utf-8', 'replace').strip()[-500:]": "parquet.send, or pyarrow's own words",
     "step.reason": "loop.in_turn",
+    "waits": "LoopPlanner.waits",
     "self._problem": "resources.model.capabilities.lacking",
     "self._unknown_target": "training.lora_targets",
     "…: …: …": "what is wrong with a model: resources.model.files and checks",

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apt_assets.method.gate import Scores, Tolerances, decide, paired_bootstrap
+from apt_assets.method.bootstrap import paired_bootstrap
+from apt_assets.method.gate import Scores, Tolerances, decide
 from apt_assets.method.measures import by_label
 from apt_assets.method.mining import draw_questions, select_bad_cases
 from apt_assets.method.pairing import build_pairs
@@ -94,10 +95,11 @@ def passages(nats):
     return table("passage_items", [("p", n, float(value), 20) for n, value in enumerate(nats)])
 
 
-def verdict(candidate, promoted, general, base, rolled=((), ()), tolerances=TOLERANCES):
+def verdict(candidate, promoted, general, base, rolled=((), ()), tolerances=TOLERANCES, judge=None):
     start = Scores(domain(promoted), items(base), passages(rolled[1]))
     found = Scores(domain(candidate), items(general), passages(rolled[0]))
-    return decide(found, start.domain, start, tolerances, promoted="the base model", name="the base model")
+    name = "the base model"
+    return decide(found, start.domain, start, tolerances, promoted=name, name=name, judge=judge)
 
 
 def test_gate_passes_a_better_domain_with_unchanged_general_ability():

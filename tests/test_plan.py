@@ -30,6 +30,7 @@ class World:
             "benchmark_tasks": "t1",
             "initial_adapter": "none",
             "anchor_folder": "none",
+            "human_grades": "none",
         }
         self.edited: dict[str, str] = {}
 

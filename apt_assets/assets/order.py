@@ -4,6 +4,7 @@ from apt_assets.assets import (  # noqa: F401, I001 - the order is the order of 
     sources,
     heldout_rows,
     base_scores,
+    judge_calibration,
     anchor_texts,
     domain_dataset,
     screened_texts,

@@ -15,7 +15,8 @@ from resources.store.digest import digest_file
 )
 def promoted_adapter(step: Step) -> None:
     """The adapter people may serve: this iteration's, which passed the gate, at the scale at which it did. After a
-    refused gate nothing is promoted, and the last promoted adapter stays the one to serve.
+    refused gate nothing is promoted, and the last promoted adapter stays the one to serve; nor is it before a person
+    approves it, where the experiment asks for that (`gate.approval`): `apt-assets approve ITERATION`.
     """
     from resources.model.adapter import scale
 

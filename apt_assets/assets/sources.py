@@ -115,6 +115,12 @@ def grader_execution(planner: Planner, iteration: str) -> str:
 
 
 @source()
+def human_grades(planner: Planner, iteration: str) -> str:
+    """What people graded (assessor.calibration.folder), by the content of the files; none if nothing lies there."""
+    return planner.world.identity("human_grades")
+
+
+@source()
 def benchmark_tasks(planner: Planner, iteration: str) -> str:
     """The general tasks that the experiment names, and their data, by content."""
     return planner.world.identity("benchmark_tasks")

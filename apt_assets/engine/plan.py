@@ -25,7 +25,7 @@ from resources.store.store import Store
 if TYPE_CHECKING:
     from apt_assets.engine.world import World
 
-Status = Literal["fresh", "stale", "missing", "waiting", "refused", "stopped"]
+Status = Literal["fresh", "stale", "missing", "waiting", "refused", "held", "stopped"]
 # Raised when artifacts get another meaning without their inputs, settings or code saying so. 1: the first. 2: code
 # counts by module, and modules have other names: everything is computed once more.
 ENGINE_VERSION = 2
@@ -59,7 +59,7 @@ class StagePlan:
     """One stage of one iteration: its status, why, and what it would reuse.
 
     note: why it is not fresh, where no change is the reason: never computed, what it waits for, why
-        it is refused or stopped.
+        it is refused, held or stopped.
     changes: what differs from when the stage was last computed here; empty when fresh.
     facts: what the fingerprint is of (settings, inputs, identities, libraries, code); None, as the
         fingerprint is, while an input has no present content.
@@ -138,7 +138,7 @@ class Planner:
         """Work out what earlier iterations came to, as far as this one depends on it."""
 
     def shut(self, iteration: str, stage: Stage) -> tuple[Status, str] | None:
-        """(stopped or refused, why) of a stage that is not to run whatever its inputs are; None: it may."""
+        """(stopped, refused or held, why) of a stage that is not to run whatever its inputs are; None: it may."""
         return None
 
     def nothing_to_do(self, iteration: str) -> str | None:

@@ -5,7 +5,8 @@ one is opened, unless the loop is at its end:
 
 - the gate refused the last one, or it found no bad case (and does not train on every row), and no new data has landed;
 - the last one gained nothing on the validation split;
-- `loop.max_iterations` have used the same landed files.
+- `loop.max_iterations` have used the same landed files;
+- a person has to approve what the gate passed (`gate.approval`), and has not decided yet.
 
 New data always opens a new iteration, which goes on from the last promoted adapter.
 """
@@ -65,6 +66,8 @@ def next_run(project: Project, planner: LoopPlanner, iterations: int | None = No
         if planner.verdict(key) is None:
             # All is fresh, but the verdict cannot be read: the run notices the damage and decides again.
             return Run(key, (replace(planner.stage(key, "gate"), status="stale", note="its verdict is damaged"),))
+        if waits := planner.waits(key):
+            return End(waits, passed=False)
     if iterations is not None and len(opened) >= iterations:
         return asked_for(planner, key_of(iterations))
     if opened and iterations is None and (end := ended(project, planner, opened)):
@@ -110,7 +113,7 @@ def following(project: Project, planner: LoopPlanner) -> str | None:
     """The iteration after the last opened one, if someone may run it: all before it are up to date and
     nothing stops it. The loop itself may be at its end all the same."""
     opened = project.store.iterations(project.experiment.name)
-    if any(planner.verdict(key) is None for key in opened):
+    if any(planner.verdict(key) is None or planner.waits(key) for key in opened):
         return None
     key = key_of(number_of(opened[-1]) + 1 if opened else 1)
     return None if planner.stopped(key) else key

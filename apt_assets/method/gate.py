@@ -9,6 +9,9 @@ many would do.
     general: mean accuracy over the general items.
     likelihood: mean log-likelihood of the gold choice, nats per character, which falls before an answer turns.
     perplexity: of a word, over the passages; not checked where no task has any.
+judge: where people graded some answers too (`assessor.calibration`), kappa of the assessor's grades with theirs is not
+    below the floor, with the given confidence. Then domain accuracies and their interval are corrected for the errors
+    of the assessor that these rows show (method/judge.py).
 """
 
 import math
@@ -19,9 +22,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from apt_assets.method.bootstrap import paired_bootstrap, tails
+from apt_assets.method.check import POWER, Check
 from apt_assets.method.grades import is_right
-
-POWER = 0.8  # of seeing a loss, by which the smallest visible one is told
+from apt_assets.method.judge import Confusion, corrected, corrected_difference
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,14 @@ class Scores:
     domain: pl.DataFrame
     general: pl.DataFrame
     passages: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What is known of the assessor. floor: least kappa (`assessor.calibration.floor`)."""
+
+    confusion: Confusion
+    floor: float
 
 
 @dataclass(frozen=True)
@@ -45,88 +57,30 @@ class Tolerances:
     resamples: int
 
 
-@dataclass(frozen=True)
-class Check:
-    """One comparison; low and high bound `difference`, by which the candidate is above the reference.
-
-    Accuracies are shares 0-1. Likelihoods are nats per character. Of perplexities per word the difference is a share:
-    by how much more. visible: the smallest loss, as a positive number, that is seen with a power of POWER.
-    """
-
-    name: str
-    passed: bool
-    candidate: float
-    reference: float
-    difference: float
-    low: float
-    high: float
-    tolerance: float
-    items: int
-    against: str
-    visible: float | None = None
-
-    def sentence(self) -> str:
-        if self.items == 0:
-            where = "raise data.validation or land more data" if self.name == "domain" else "name benchmarks.tasks"
-            return f"{self.name} refused: there is no item to compare on ({where})"
-        verdict = "passed" if self.passed else "refused"
-        form = FORMS[self.name]
-        low, high, difference = (f"{form.scale * value:+.{form.digits}f}" for value in self.ends())
-        return (
-            f"{self.name} {verdict}: {form.shown(self.candidate)} against {form.shown(self.reference)} of "
-            f"{self.against}, difference {difference}{form.unit} [{low}, {high}] on {self.items} {form.items}, "
-            f"tolerance {form.scale * self.tolerance:.{form.digits}f}{self.too_few()}"
-        )
-
-    def ends(self) -> tuple[float, float, float]:
-        return self.low, self.high, self.difference
-
-    def too_few(self) -> str:
-        """What more items would see; "" where these are enough."""
-        if self.visible is None or self.visible <= self.tolerance or self.tolerance == 0:
-            return ""
-        form, needed = FORMS[self.name], math.ceil(self.items * (self.visible / self.tolerance) ** 2)
-        return (
-            f"; a loss of less than {form.scale * self.visible:.{form.digits}f}{form.unit} is seen less than "
-            f"{POWER:.0%} of the time: {needed:,} {form.items} would see the tolerance"
-        )
-
-
-@dataclass(frozen=True)
-class Form:
-    """How a check is told: a value is given as it is, a difference times `scale`."""
-
-    shown: Any
-    unit: str
-    scale: float
-    digits: int
-    items: str
-
-
-FORMS = {
-    "domain": Form("{:.1%}".format, " points", 100, 1, "items"),
-    "general": Form("{:.1%}".format, " points", 100, 1, "items"),
-    "likelihood": Form("{:.3f}".format, " nats", 1, 3, "items"),
-    "perplexity": Form("{:.1f}".format, " %", 100, 1, "passages"),
-}
-CHECKS = tuple(FORMS)
-
-
 def decide(
-    candidate: Scores, promoted_domain: pl.DataFrame, start: Scores, tolerances: Tolerances, *, promoted: str, name: str
+    candidate: Scores,
+    promoted_domain: pl.DataFrame,
+    start: Scores,
+    tolerances: Tolerances,
+    *,
+    promoted: str,
+    name: str,
+    judge: Judge | None = None,
 ) -> dict[str, Any]:
     """The verdict: {passed, reason, checks: [Check as a dict]}.
 
     Rows are paired by item, and an item that only one side has is left out. `promoted` names what the domain check
-    compares with, `name` the start, which the others compare with.
+    compares with, `name` the start, which the others compare with. judge: None: the assessor is taken at its word.
     """
     checks = [
-        domain_check(candidate.domain, promoted_domain, tolerances, promoted),
+        domain_check(candidate.domain, promoted_domain, tolerances, promoted, judge),
         *general_checks(candidate.general, start.general, tolerances, name),
     ]
     passages = pair(candidate.passages, start.passages, "nats", "words")
     if passages.height and tolerances.perplexity_tolerance is not None:
         checks.append(perplexity_check(passages, tolerances.perplexity_tolerance, tolerances, name))
+    if judge is not None:
+        checks.append(judge_check(judge, tolerances))
     refused = [check.sentence() for check in checks if not check.passed]
     return {
         "passed": not refused,
@@ -140,11 +94,42 @@ def start_in_words(adapter: object | None) -> str:
     return "the base model" if adapter is None else "the initial adapter"
 
 
-def domain_check(candidate: pl.DataFrame, promoted: pl.DataFrame, tolerances: Tolerances, against: str) -> Check:
+def domain_check(
+    candidate: pl.DataFrame, promoted: pl.DataFrame, tolerances: Tolerances, against: str, judge: Judge | None
+) -> Check:
     both = validation(candidate).join(validation(promoted), on="row_id", suffix="_reference").sort("row_id")
     compared = means(both["right"], both["right_reference"], tolerances)
+    if judge is not None and judge.confusion.corrects and both.height:
+        compared |= by_people(both["right"], both["right_reference"], judge.confusion, tolerances)
+        against = f"{against}, corrected for the judge"
     passed = both.height > 0 and compared["difference"] >= -tolerances.domain_tolerance
     return Check("domain", passed, tolerance=tolerances.domain_tolerance, against=against, **compared)
+
+
+def by_people(one: pl.Series, other: pl.Series, confusion: Confusion, tolerances: Tolerances) -> dict[str, float]:
+    """{candidate, reference, difference, low, high} of what the judge found, as people would have found it."""
+    candidate, reference = (corrected(float(right.mean()), confusion) for right in (one, other))  # type: ignore[arg-type]
+    difference, low, high = corrected_difference(
+        one.cast(float) - other.cast(float), confusion, tolerances.confidence, tolerances.resamples
+    )
+    return {"candidate": candidate, "reference": reference, "difference": difference, "low": low, "high": high}
+
+
+def judge_check(judge: Judge, tolerances: Tolerances) -> Check:
+    confusion, floor = judge.confusion, judge.floor
+    low, high = confusion.kappa_interval(tolerances.confidence)
+    return Check(
+        "judge",
+        passed=confusion.rows > 0 and low >= floor,
+        candidate=confusion.kappa,
+        reference=floor,
+        difference=confusion.kappa - floor,
+        low=low - floor,
+        high=high - floor,
+        tolerance=0.0,
+        items=confusion.rows,
+        against="the floor of kappa (assessor.calibration.floor)",
+    )
 
 
 def validation(domain: pl.DataFrame) -> pl.DataFrame:
@@ -227,26 +212,3 @@ def smallest_visible(differences: pl.Series, tolerances: Tolerances) -> float | 
     z = NormalDist().inv_cdf
     error = float(spread) / math.sqrt(len(differences))  # type: ignore[arg-type]
     return (z(tolerances.confidence) + z(POWER)) * error
-
-
-def tails(confidence: float) -> tuple[float, float]:
-    """The quantiles of an interval of which each end is a bound with that confidence."""
-    return 1 - confidence, confidence
-
-
-def paired_bootstrap(differences: pl.Series, confidence: float, resamples: int) -> tuple[float, float]:
-    """Percentile interval of the mean difference, resampling items (Efron and Tibshirani 1993); each end is a bound
-    with that confidence. (0, 0) for no items."""
-    if differences.is_empty():
-        return 0.0, 0.0
-    values, counts = np.unique(differences.to_numpy(), return_counts=True)
-    return resampled_mean(values, counts, confidence, resamples)
-
-
-def resampled_mean(values: np.ndarray, counts: np.ndarray, confidence: float, resamples: int) -> tuple[float, float]:
-    """Percentile interval of the mean of values that are there `counts` times: a resample is one multinomial draw of
-    the counts. Each end is a bound with that confidence. The seed is fixed: the same scores always give the same."""
-    total = int(counts.sum())
-    draws = np.random.default_rng(0).multinomial(total, counts / total, size=resamples)
-    low, high = np.quantile(draws @ values / total, tails(confidence))
-    return float(low), float(high)

@@ -117,6 +117,7 @@ def gate_checks(project: Project, display: Display) -> dg.AssetChecksDefinition:
             ("general", "General accuracy is not below that of base_scores by more than the tolerance."),
             ("likelihood", "Nor is the log-likelihood of the golds of general items."),
             ("perplexity", "Nor is word perplexity of passages above that of base_scores."),
+            ("judge", "The assessor agrees with people well enough to decide (assessor.calibration)."),
         )
     ]
 

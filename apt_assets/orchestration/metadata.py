@@ -12,13 +12,13 @@ import dagster as dg
 from apt_assets.engine.plan import Unsettled
 from apt_assets.engine.stage import STAGES
 from apt_assets.project import Project
-from apt_assets.promotion import LoopPlanner
+from apt_assets.promotion import LoopPlanner, undecided
 from apt_assets.report import markdown
 from apt_assets.report.findings import with_cases
 from apt_assets.report.look import ProjectLook
 from apt_assets.report.results import passages_of, start_of
 from apt_assets.report.tables import interval
-from apt_assets.settings.iterations import BASE
+from apt_assets.settings.iterations import BASE, number_of
 from resources.store.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -207,12 +207,12 @@ def links(iteration: str, manifest: Manifest) -> str:
     return "; ".join(parts) or "nothing in the graph"
 
 
-NOT_CHECKED = {"comparison": "not checked: its tolerance is null, or there is nothing to compare"}
+NOT_CHECKED = {"comparison": "not checked: the experiment asks for none, or there is nothing to compare"}
 
 
 def check_metadata(check: dict[str, Any], iteration: str, verdict: dict[str, Any]) -> dict[str, Any]:
     """What a gate check shows: the comparison in a sentence, what follows from it, and its numbers."""
-    from apt_assets.method.gate import Check
+    from apt_assets.method.check import Check
 
     scores, pairs, training = (
         f"[{what}]({page(stage, iteration)})"
@@ -227,6 +227,11 @@ def check_metadata(check: dict[str, Any], iteration: str, verdict: dict[str, Any
         follows = (
             f"The adapter is promoted at {verdict['scale']:g} of its scale, at which this holds: as it was trained, it "
             "was refused. The next iteration starts from it."
+        )
+    if undecided(verdict):
+        follows = (
+            f"It waits for a person: `apt-assets approve {number_of(iteration)} --by NAME --reason TEXT`, or with "
+            "`--refuse`. Then materialise promoted_adapter; the loop driver does that by itself."
         )
     if not verdict["passed"]:
         follows = (

@@ -97,6 +97,7 @@ def as_text(found: dict[str, Any], events: int = 10) -> str:
     for event in found["journal"][-events:]:
         reason = event.get("reason") or ""
         text = "; ".join(reason) if isinstance(reason, list) else reason
+        text = f"{event['by']}: {text}" if "by" in event else text
         lines.append(f"  {event['time']} {event['event']:<11} {text}".rstrip())
     return "\n".join(lines)
 

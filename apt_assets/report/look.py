@@ -45,7 +45,7 @@ class ProjectLook:
     def manifest(self, key: str, stage: str) -> Manifest | None:
         """None also where an old artifact is there but what the gate or the loop decided shut it out."""
         plan = self.planner.stage(key, stage)
-        return None if plan.status in ("refused", "stopped") else plan.manifest
+        return None if plan.status in ("refused", "held", "stopped") else plan.manifest
 
     def table(self, key: str, stage: str, file: str | None = None) -> "pl.DataFrame | None":
         from resources.store.tables import TableError, read_table

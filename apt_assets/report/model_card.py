@@ -5,9 +5,10 @@ from typing import Any
 import yaml
 
 from apt_assets.project import Project
-from apt_assets.promotion import LoopPlanner
+from apt_assets.promotion import LoopPlanner, undecided
+from apt_assets.report.judge import sentence
 from apt_assets.report.markdown import table
-from apt_assets.report.results import facts, passages_of, start_of
+from apt_assets.report.results import SPLITS, by_people, facts, judged, passages_of, start_of
 from apt_assets.report.tables import interval
 from apt_assets.settings.iterations import BASE
 
@@ -42,9 +43,15 @@ def verdict(planner: LoopPlanner, key: str) -> str:
     found = planner.verdict(key)
     if found is None:
         return "Its gate has not decided yet."
+    approval, decided = found.get("approval"), ""
+    if approval:
+        decided = f" {approval['by']} {approval['event']} of that on {approval['time'][:10]}: {approval['reason']}"
+    elif undecided(found):
+        decided = " Nobody has approved of that yet, as has to be before it is promoted."
+    promoted = "passed" if "approval" in found else "promoted"
     if found["scale"] != 1:
-        return f"The gate promoted it at {found['scale']:g} of the scale at which it was trained."
-    return f"The gate {'promoted' if found['passed'] else 'REFUSED'} it."
+        return f"The gate {promoted} it at {found['scale']:g} of the scale at which it was trained.{decided}"
+    return f"The gate {promoted if found['passed'] or approval else 'REFUSED'} it.{decided}"
 
 
 def how_to_load(project: Project, merged: bool) -> str:
@@ -78,8 +85,14 @@ def scores(planner: LoopPlanner, key: str) -> str:
     for task in passages_of(found[BASE]):
         values = (passages_of(scored).get(task) for scored in found.values())
         rows.append([f"{task}, word perplexity", *(f"{v['word_perplexity']:.1f}" if v else "-" for v in values)])
+    judge = judged(planner)
+    corrected = [by_people(scored, judge) for scored in found.values()]
+    for split in SPLITS if any(corrected) else ():
+        cells = (interval(shares[split]) if shares else "-" for shares in corrected)
+        rows.append([f"domain, {split}, corrected for the judge %", *cells])
     return table(["benchmark", start_of(planner).removeprefix("the "), "this"], rows) + (
         "\n\nIntervals in brackets. Validation decides the gate, test is reported and decides nothing."
+        + (f" {sentence(judge)}" if judge else "")
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from apt_assets.engine.plan import in_order
 from apt_assets.engine.stage import STAGES
 from apt_assets.project import Project
-from apt_assets.report import doubtful
+from apt_assets.report import doubtful, judge
 from apt_assets.report.findings import findings
 from apt_assets.report.html import Table, render, rows_of
 from apt_assets.report.tables import SCORE_COLUMNS, general_rows, left_out, recent, score_rows, second_rows, why
@@ -52,6 +52,7 @@ def page(found: dict[str, Any]) -> str:
         verdict=found["verdict"],
         start=found["start"],
         scores=scores(shown),
+        judge=judge.section(shown),
         stale=stale(shown),
         notes=found["notes"],
         left_out=line,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from apt_assets.promotion import undecided
 from apt_assets.report.results import passages_of
 from apt_assets.settings.iterations import BASE
 
@@ -39,6 +40,7 @@ def score_rows(found: dict[str, Any]) -> list[list[str]]:
         verdict = "-" if gate is None else "promoted" if gate["passed"] else "refused"
         if gate and gate["passed"] and gate["scale"] != 1:
             verdict = f"promoted at {gate['scale']:g}"
+        verdict = "waits for approval" if gate and undecided(gate) else verdict
         verdict = "no bad cases" if gate and "no_bad_cases" in gate else verdict
         counts = [str(entry[name]) if entry.get(name) is not None else "-" for name in ("bad_cases", "pairs")]
         rows.append([entry["iteration"], *cells, *counts, verdict])

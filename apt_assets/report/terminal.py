@@ -76,9 +76,20 @@ def print_results(found: dict[str, Any]) -> None:
     print_table(SCORE_COLUMNS, score_rows(found))
     print_table(*general_rows(found))
     print("Shares in percent with 95 % intervals; test is reported only, validation decides the gate.")
+    if found["judge"]:
+        print_judge(found)
     print_table(*second_rows(found))
     if line := left_out(keys, "--json has all"):
         print(line)
+
+
+def print_judge(found: dict[str, Any]) -> None:
+    """How far the assessor agrees with people, and the domain's scores corrected for that."""
+    from apt_assets.report.judge import COLUMNS, corrected_rows, sentence
+
+    print(sentence(found["judge"]))
+    if rows := corrected_rows(found):
+        print_table(COLUMNS, rows)
 
 
 def print_plan(plans: "Sequence[StagePlan]", works: "list[Work]", memory: "Outlook") -> None:

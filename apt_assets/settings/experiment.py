@@ -159,6 +159,24 @@ class CombinedSettings(Section):
     weights: dict[Kind, Annotated[float, Field(gt=0)]] = Field({}, description="Kind -> weight, such as {labels: 2}.")
 
 
+class Calibration(Section):
+    """The judge judged: people grade some answers too, and the gate counts with how far the assessor agrees with them
+    (apt_assets/method/judge.py)."""
+
+    folder: str | None = Field(
+        None,
+        description="Folder with human grades, *.jsonl, such as human-grades, where the review page writes them; null: "
+        "the assessor is taken at its word.",
+    )
+    floor: float = Field(
+        0.6,
+        gt=0,
+        lt=1,
+        description="Kappa of right and wrong, at the lower end of its interval, below which the gate promotes nothing "
+        "(above 0.6: substantial agreement; Landis and Koch 1977, Biometrics 33: 159-174).",
+    )
+
+
 class AssessorBase(Section):
     """Grades 1-5. Each kind's own rubric stands in its file in resources/assessors/."""
 
@@ -168,6 +186,7 @@ class AssessorBase(Section):
         "auto", description="Competing answers; auto: the distinct golds, if at most 100 of them."
     )
     combined: CombinedSettings = CombinedSettings()
+    calibration: Calibration = Calibration()
 
     @field_validator("labels")
     @classmethod
@@ -405,6 +424,11 @@ class Gate(Section):
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the bound on a loss, by the paired bootstrap.")
     resamples: int = Field(2000, ge=100, description="Of the paired bootstrap.")
+    approval: Literal["none", "required"] = Field(
+        "none",
+        description="required: an adapter that passed is promoted once a person approves of it (`apt-assets approve`); "
+        "until then the loop waits (choice).",
+    )
 
 
 class Promotion(Section):

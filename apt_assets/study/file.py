@@ -20,6 +20,8 @@ OPEN_GATE = {
     "gate.general_tolerance": 1.0,
     "gate.likelihood_tolerance": None,
     "gate.perplexity_tolerance": None,
+    "gate.approval": "none",
+    "assessor.calibration.folder": None,
 }
 FEW = 1  # items of each general task that a training run scores: every task has one
 SEEDED = ("training.seed", "mining.seed")

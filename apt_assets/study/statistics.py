@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from apt_assets.method.gate import resampled_mean
+from apt_assets.method.bootstrap import resampled_mean
 
 RESAMPLES = 10_000
 AT_ONCE = 1000  # resamples that are in memory together: some 100 MB of 1,500 items

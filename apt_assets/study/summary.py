@@ -158,7 +158,7 @@ class Scored:
         found, start = self.tables(outcome), self.tables(before)
         experiment = load_experiment(self.study.domain_file(self.domain))
         name = source or start_in_words(experiment.policy.initial_adapter)
-        tolerances = Tolerances(**experiment.gate.model_dump())
+        tolerances = Tolerances(**experiment.gate.model_dump(exclude={"approval"}))
         return decide(found, start.domain, start, tolerances, promoted=name, name=name)
 
     def item_means(self, found: dict[int, Outcome]) -> dict[str, dict[Any, float]]:

@@ -96,9 +96,19 @@ class Models:
             raise UsageError(f"anchor.folder: no such folder: {folder}; name one with .txt or .md files, or null")
         return require_readable(folder, "anchor.folder")
 
+    @property
+    def human_grades(self) -> list[Path]:
+        """Files of human grades; none where no folder is named, or nothing lies in it yet."""
+        named = self.experiment.assessor.calibration.folder
+        files = self._folder(named).glob("*.jsonl") if named is not None else ()
+        return sorted(file for file in files if file.is_file() and not file.name.startswith("."))
+
     def identity(self, name: str) -> str:
-        """Digest of a model by what it is for; "none" where there is none, NOT_HERE where it is yet to be downloaded.
-        Asks the files anew at every call."""
+        """Digest of a model, or of human grades, by what it is for; "none" where there is none, NOT_HERE where it is
+        yet to be downloaded. Asks the files anew at every call."""
+        if name == "human_grades":
+            files = self.human_grades
+            return digest_json([[f.name for f in files], self.digests.files(files)]) if files else "none"
         try:
             folder: Path | None = getattr(self, name)
         except NotDownloaded:

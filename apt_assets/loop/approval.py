@@ -1,0 +1,42 @@
+"""What a person decides on an adapter that passed its gate (`gate.approval: required`).
+
+A decision stands in the journal, with who made it and why, and is of the exact verdict and adapter: a gate that decides
+anew and comes to another result waits anew, one that comes to the same does not. Of several the last one counts.
+"""
+
+from typing import Any
+
+from apt_assets.project import Project
+from apt_assets.promotion import APPROVED, DISAPPROVED
+from apt_assets.settings.experiment import UsageError
+
+
+def decide(project: Project, iteration: str, by: str, reason: str, *, approves: bool) -> str:
+    """Keep that `by` approves of the adapter of an iteration, or does not; returns what follows, for people.
+
+    Raises UsageError if nothing there is to be decided, or if nobody or no reason is named.
+    """
+    by, reason = by.strip(), reason.strip()
+    if not by or not reason:
+        raise UsageError(f"{'--reason' if by else '--by'}: is empty; whoever reads the journal later needs it")
+    if project.experiment.gate.approval == "none":
+        raise UsageError(
+            f"{project.experiment.name} asks for no approval: set `gate: {{approval: required}}` in its experiment file"
+        )
+    planner = project.planner()
+    require_passed(iteration, planner.verdict(iteration))
+    project.store.journal(
+        APPROVED if approves else DISAPPROVED, experiment=project.experiment.name, iteration=iteration, stage="gate",
+        of=planner.to_approve(iteration), by=by, reason=reason,
+    )  # fmt: skip
+    if approves:
+        return f"iteration {iteration} is approved: `apt-assets run` promotes it"
+    return f"iteration {iteration} is not promoted: what was promoted before stays in use"
+
+
+def require_passed(iteration: str, verdict: dict[str, Any] | None) -> None:
+    """Raise UsageError unless the iteration passed its gate, whatever a person said of it."""
+    if verdict is None:
+        raise UsageError(f"iteration {iteration} has no verdict that is up to date: `apt-assets run` first")
+    if "approval" not in verdict:
+        raise UsageError(f"iteration {iteration} did not pass, so there is nothing to approve: {verdict['reason']}")

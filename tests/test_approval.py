@@ -1,0 +1,156 @@
+"""A person approves of what the gate passed, or does not, before it is promoted."""
+
+import pytest
+from typer.testing import CliRunner
+
+from apt_assets.cli import app
+from apt_assets.engine.display import Display
+from apt_assets.loop.approval import decide
+from apt_assets.orchestration.metadata import check_metadata
+from apt_assets.orchestration.run import run_loop
+from apt_assets.project import Project
+from apt_assets.report.explain import as_text, explain
+from apt_assets.report.model_card import model_card
+from apt_assets.report.results import results
+from apt_assets.report.tables import score_rows
+from apt_assets.settings.experiment import UsageError
+from apt_assets.settings.iterations import BASE
+from tests import tiny
+from tests.made_up import asked
+
+REQUIRED = {"approval": "required"}
+OWNERS = ["ann@example.org"]
+
+
+@pytest.fixture
+def waiting(started):
+    """Iteration 0001 passed its gate and nobody has approved of it."""
+    started.set(gate=REQUIRED, owners=OWNERS)
+    return started
+
+
+def status(bench, key="0001", stage="promoted_adapter"):
+    return bench.project.planner().stage(key, stage).status
+
+
+def approve(bench, by="ann", reason="good on all ten", *, approves=True):
+    return decide(bench.project, "0001", by, reason, approves=approves)
+
+
+def test_driver_waits_for_the_owners_and_goes_on_once_one_approves(waiting):
+    assert status(waiting) == "held"
+    assert "0001 passed its gate and waits for the approval of ann@example.org" in waiting.drive()
+    assert list(waiting.opened()) == ["0001"]
+    assert "apt-assets run" in approve(waiting)
+    assert status(waiting) == "fresh", "it was promoted before the experiment asked for approval"
+    assert asked(waiting.drive()) == ("iterate", "0002")
+
+
+def test_what_was_never_promoted_runs_after_the_approval(bench):
+    bench.set(gate=REQUIRED)
+    bench.land("a.jsonl")
+    bench.notice()
+    bench.compute()
+    assert status(bench) == "held"
+    assert "waits for the approval of a person" in bench.drive()
+    approve(bench)
+    request = bench.drive()
+    assert asked(request) == ("iterate", "0001")
+    assert request.tags["apt/why"] == "promoted_adapter is missing: never computed"
+
+
+def test_new_data_opens_an_iteration_that_waits_too(waiting):
+    waiting.land("b.jsonl", (5, 9))
+    assert waiting.notice() == "opened iteration 0002 with b.jsonl"
+    waiting.compute(BASE, "0001")
+    assert "waits for the approval" in waiting.drive()
+    plan = waiting.project.planner().stage("0002", "policy")
+    assert plan.status == "waiting"
+    assert "iteration 0001 passed its gate and waits" in plan.note
+    approve(waiting)
+    assert asked(waiting.drive()) == ("iterate", "0002")
+
+
+def test_refusal_by_a_person_is_one_by_the_gate_and_the_last_decision_counts(waiting):
+    approve(waiting, approves=False, reason="rude to customers")
+    assert status(waiting) == "refused"
+    assert waiting.drive() == (
+        "the loop is at its end: iteration 0001 is not promoted: ann disapproved of it: rude to customers"
+    )
+    approve(waiting, by="bob", reason="I asked them")
+    assert asked(waiting.drive()) == ("iterate", "0002")
+
+
+def test_gate_that_decides_anew_to_the_same_keeps_its_approval_and_another_verdict_loses_it(waiting):
+    approve(waiting)
+    waiting.set(gate={**REQUIRED, "domain_tolerance": 0.1}, owners=OWNERS)
+    assert status(waiting, stage="gate") == "stale"
+    waiting.compute("0001")
+    assert status(waiting) == "fresh"
+    waiting.gain["0001"] = 0.2
+    waiting.set(gate={**REQUIRED, "domain_tolerance": 0.2}, owners=OWNERS)
+    waiting.compute("0001")
+    assert status(waiting) == "held"
+
+
+def test_other_adapter_with_the_same_verdict_needs_an_approval_of_its_own(waiting):
+    approve(waiting)
+    waiting.set(gate=REQUIRED, owners=OWNERS, training={"beta": 0.3})
+    waiting.compute("0001")
+    assert status(waiting) == "held"
+
+
+def test_asking_for_approval_decides_no_gate_anew(started):
+    before = started.project.planner().stage("0001", "gate").manifest
+    started.set(gate=REQUIRED)
+    assert started.project.planner().stage("0001", "gate").manifest == before
+    assert status(started, stage="gate") == "fresh"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"by": " "}, "--by: is empty"),
+        ({"reason": ""}, "--reason: is empty"),
+        ({"iteration": "0007"}, "0007 has no verdict that is up to date"),
+    ],
+)
+def test_decision_that_cannot_be_kept_says_why(waiting, arguments, message):
+    given = {"iteration": "0001", "by": "ann", "reason": "good", **arguments}
+    with pytest.raises(UsageError, match=message):
+        decide(waiting.project, **given, approves=True)
+
+
+def test_nothing_is_approved_that_the_gate_refused_or_that_nobody_has_to_approve(bench):
+    bench.refused.add("0001")
+    bench.set(gate=REQUIRED)
+    bench.land("a.jsonl")
+    bench.notice()
+    bench.compute()
+    with pytest.raises(UsageError, match="did not pass, so there is nothing to approve: said the test"):
+        approve(bench)
+    bench.set()
+    with pytest.raises(UsageError, match="asks for no approval: set `gate:"):
+        approve(bench)
+
+
+def test_loop_ends_with_waiting_and_the_command_lets_it_go_on(ran):
+    path = ran(1, gate={**tiny.OPEN_GATE, **REQUIRED})
+    ended = run_loop(Project.open(path), 1, Display())
+    assert not ended.passed
+    assert "waits for the approval of a person: `apt-assets approve 1 --by NAME --reason TEXT`" in ended.reason
+    found = results(Project.open(path))
+    assert score_rows(found)[-1][-1] == "waits for approval"
+    assert found["iterations"][-1]["stages"]["promoted_adapter"]["status"] == "held"
+    project = Project.open(path)
+    verdict = project.planner().verdict("0001")
+    follows = check_metadata(verdict["checks"][0], "0001", verdict)["what_follows"].value
+    assert "apt-assets approve 1" in follows
+    assert "Nobody has approved" in model_card(project, project.planner(), "0001", merged=False)
+    called = ["approve", "1", "--by", "Ann", "--reason", "as good as ours", "-e", str(path)]
+    result = CliRunner().invoke(app, called)
+    assert result.exit_code == 0, result.output
+    project = Project.open(path)
+    assert run_loop(project, 1, Display()).passed
+    assert "Ann approved of that on 2" in model_card(project, project.planner(), "0001", merged=False)
+    assert "approved    Ann: as good as ours" in as_text(explain(project, "gate", "0001"))
