@@ -10,8 +10,8 @@
     new_row              a question that people asked, and its right answer: a row like one of any other file
     no_row               a question that people asked, of which no row is made
 
-`row` is the digest of what a decision was taken on (method/corrections.py), null of no_row. What these lines make of the
-rows stands there; no landed file is changed by them.
+`row` is the digest of what a decision was taken on (method/corrections.py); null of no_row, and where that is undone.
+What these lines make of the rows stands there; no landed file is changed by them.
 """
 
 import re
@@ -46,8 +46,8 @@ def new_name(now: datetime, number: int = 1) -> str:
 
 
 def check_decision(record: Any) -> Decision:
-    """A line as (prompt, decision, answer, row, by, at), the time in UTC. Raises BadField naming the first field that is
-    wrong."""
+    """A line as (prompt, decision, answer, row, by, at), the time in UTC. Raises BadField naming the first field that
+    is wrong."""
     if isinstance(record, BadField):
         raise record
     if not isinstance(record, dict):
@@ -57,7 +57,7 @@ def check_decision(record: Any) -> Decision:
         raise BadField("decision", f"must be one of {', '.join(DECISIONS)}")
     prompt = checked(record, "prompt")
     answer = checked(record, "answer") if decision in WITH_ANSWER else None
-    if decision == NO_ROW:
+    if decision == NO_ROW or (decision == UNDO and row is None):
         row = None
     elif not isinstance(row, str) or not ROW.fullmatch(row):
         raise BadField("row", "must be 16 hex digits")

@@ -87,8 +87,8 @@ class Landed:
 @dataclass(frozen=True)
 class Contents:
     """What a landed file says. digest: 64 hex digits, whatever the order of its rows and the form of its lines.
-    rows: how many are accepted, or how many decisions say something. remarks: what to know of accepted rows, told once for the file. widest: no prompt has
-    more tokens with its answer, whatever the tokenizer."""
+    rows: how many are accepted, or how many decisions say something. remarks: what to know of accepted rows, told once
+    for the file. widest: no prompt has more tokens with its answer, whatever the tokenizer."""
 
     digest: str
     rows: int
@@ -254,7 +254,9 @@ def decisions_of(file: str, chunk: Chunk) -> Landed:
     decisions = pl.DataFrame(dict(zip(COLUMNS, [*columns, records], strict=True)), schema=COLUMNS)
     made = decisions.filter(pl.col("decision") == NEW_ROW)
     empty = dict.fromkeys(Content._fields, [None] * made.height)
-    rows = as_rows({"line": made["line"].to_list(), **empty, **made.select("prompt", "answer").to_dict(as_series=False)})
+    rows = as_rows(
+        {"line": made["line"].to_list(), **empty, **made.select("prompt", "answer").to_dict(as_series=False)}
+    )
     return Landed(file, rows, rejects, corrections=decisions)
 
 

@@ -19,7 +19,6 @@ from apt_assets.landing.corrections import (
     ANSWER_IS_RIGHT_TOO,
     BOTH_WRONG,
     LEAVE_OUT,
-    NO_ROW,
     UNDO,
     in_order,
     is_corrections,
@@ -97,7 +96,7 @@ class Corrected:
 
 def corrected(rows: pl.DataFrame, corrections: pl.DataFrame) -> Corrected:
     """rows: with file, prompt, answer, also, rejected and row_id. corrections: COLUMNS and file, in any order."""
-    taken = in_order(corrections.filter(pl.col("decision") != NO_ROW))
+    taken = in_order(corrections.drop_nulls("row"))
     taken = taken.with_columns(pl.Series("row_id", row_ids(taken["prompt"]), dtype=pl.String))
     by_question = taken.rows_by_key("row_id", named=True, include_key=True)
     about = pl.col("row_id").is_in(list(by_question))
@@ -135,7 +134,9 @@ def decided(
     last, meant = states[-1], [digest == states[0].row for digest in digests]
     if last.decision is None:  # all is undone: as it landed, but for rows that a decision alone had made
         undone = [made and is_corrections(row["file"]) for row, made in zip(rows, meant, strict=True)]
-        return [(row, by_whom(decisions[-1])) for row in compress(rows, undone)], list(compress(rows, map(not_, undone)))
+        return [(row, by_whom(decisions[-1])) for row in compress(rows, undone)], list(
+            compress(rows, map(not_, undone))
+        )
     if last.golds is None:
         return [(row, by_whom(last.decision)) for row in rows], []
     held = [with_golds(row, last.golds) for row in compress(rows, meant)]
