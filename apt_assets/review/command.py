@@ -49,5 +49,7 @@ def review(
 
     desk = Desk(queue, journal)
     terminal.say(f"{desk.open_items('cases')} bad cases and {desk.open_items('asked')} asked questions to review")
+    for line in queue.notes:
+        terminal.say(line)
     serve(desk, port, terminal.say)
     terminal.say(f"{journal.written} decisions are kept in {project.landing}: the next run takes them up")

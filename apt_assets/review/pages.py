@@ -78,7 +78,7 @@ def item_page(desk: Desk, kind: str, number: int, nonce: str) -> str:
 def about(item: Case | Asked) -> list[str]:
     if isinstance(item, Asked):
         times = f"asked {item.times} times" if item.times > 1 else "asked once"
-        return [times, f"last {item.asked_at[:16]} UTC", *([f"answered by {item.adapter}"] if item.adapter else [])]
+        return [times, f"last {minute(item.asked_at)}", *([f"answered by {item.adapter}"] if item.adapter else [])]
     other = [f"similar rows have: {item.other}"] if item.other else []
     doubt = "not ranked" if item.doubt is None else f"doubt of the gold {item.doubt:.2f}"
     return [doubt, f"grade {item.grade}", *other]
@@ -86,8 +86,11 @@ def about(item: Case | Asked) -> list[str]:
 
 def decided(found: Any) -> str:
     answer = f": {found['answer']}" if found["answer"] else ""
-    when = found["at"][:16].replace("T", " ")
-    return f"{DECIDED[found['decision']]}{answer} ({found['by']}, {when} UTC)"
+    return f"{DECIDED[found['decision']]}{answer} ({found['by']}, {minute(found['at'])})"
+
+
+def minute(time: str) -> str:
+    return f"{time[:16].replace('T', ' ')} UTC"
 
 
 def similar(desk: Desk, item: Case) -> Table | None:

@@ -44,13 +44,14 @@ class Asked:
 @dataclass(frozen=True)
 class Queue:
     """similar: row_id of a case -> its similar cases, nearest first. unreadable: lines of asked questions that are
-    none."""
+    none. notes: what could not be read, for people."""
 
     iteration: str | None
     cases: list[Case]
     similar: dict[str, list[dict[str, Any]]]
     asked: list[Asked]
     unreadable: int
+    notes: list[str]
 
 
 def queue_of(project: Project, key: str | None) -> Queue:
@@ -62,12 +63,12 @@ def queue_of(project: Project, key: str | None) -> Queue:
     for one in reversed(opened) if key is None else [key]:
         if (bad := look.table(one, "bad_cases")) is not None:
             cases = ranked(bad, look.table(one, "doubtful_golds", "doubtful"))
-            return Queue(one, cases, similar_of(look, one), asked, unreadable)
+            return Queue(one, cases, similar_of(look, one), asked, unreadable, look.all_notes())
     if key is not None or not asked:
         what = f"iteration {key} has" if key else f"{project.experiment.name} has"
         note = "".join(f"; {line}" for line in look.all_notes())
         raise UsageError(f"{what} no bad cases to review: `apt-assets run` finds them{note}")
-    return Queue(None, [], {}, asked, unreadable)
+    return Queue(None, [], {}, asked, unreadable, look.all_notes())
 
 
 def ranked(bad: "pl.DataFrame", doubtful: "pl.DataFrame | None") -> list[Case]:
