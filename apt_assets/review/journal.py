@@ -30,16 +30,12 @@ class Journal:
 
     def __init__(self, project: Project, by: str):
         self.by, self._project = by, project
-        self.decided: dict[str, Mapping[str, Any]] = {}
-        self.of_asked: dict[str, Mapping[str, Any]] = {}
         self.grades: dict[str, int] = {}
         self.written = 0
-        self._known: set[tuple[Any, ...]] = set()
         self._file: Path | None = None
         self._grades: Path | None = None
         self._lock = threading.Lock()
-        for line in decisions_in(project.landing):
-            self._remember(line)
+        self._recall(decisions_in(project.landing))
 
     def decide(self, prompt: str, decision: str, answer: str | None = None, row: str | None = None) -> None:
         """Keep a decision. Raises OSError if it could not be written: then nothing of it is there."""
@@ -47,15 +43,18 @@ class Journal:
 
     def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Keep decisions, those of others too: whole lines of corrections."""
-        lines = list(lines)
+        lines = sorted(lines, key=lambda line: line["at"])
         # An iteration is opened under this lock: it takes up a whole file, or none.
         with self._lock, self._project.store.locks.take(f"open-{self._project.experiment.name}"):
             if self._file is None or self._taken_up(self._file.name):
                 self._file = begin(self._project.landing)
             append(self._file, lines)
             self.written += len(lines)
-            for line in lines:
-                self._remember(line)
+            if lines and lines[0]["at"] < self._last:
+                self._recall(decisions_in(self._project.landing))  # what was taken over may be older than what is here
+            else:
+                for line in lines:
+                    self._remember(line)
 
     def knows(self, line: Mapping[str, Any]) -> bool:
         """Whether a decision of elsewhere says nothing new: it is here, or what holds now is the same."""
@@ -80,9 +79,19 @@ class Journal:
         opened = store.iterations(experiment)
         return bool(opened) and name in (store.snapshot(experiment, opened[-1]) or [])
 
+    def _recall(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Begin anew with these decisions, in their order."""
+        self.decided: dict[str, Mapping[str, Any]] = {}
+        self.of_asked: dict[str, Mapping[str, Any]] = {}
+        self._known: set[tuple[Any, ...]] = set()
+        self._last = ""
+        for line in lines:
+            self._remember(line)
+
     def _remember(self, line: Mapping[str, Any]) -> None:
         decision, row, asked = line["decision"], line["row"], row_id(line["prompt"])
         self._known.add(said(line))
+        self._last = line["at"]
         if decision == UNDO:
             self.decided.pop(row or "", None)
             if asked in self.of_asked and self.of_asked[asked]["row"] == row:
