@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from operator import not_
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -82,8 +82,7 @@ def after(state: State, decision: Mapping[str, Any]) -> State:
     return State(taken_on(decision["prompt"], *golds), golds, decision)
 
 
-@dataclass(frozen=True)
-class Corrected:
+class Corrected(NamedTuple):
     """untouched: rows of no question that decisions are about. changed: the others, those first that a decision holds
     for. applied: APPLIED. left_out: (row, reason). refused: (decision, reason)."""
 
@@ -97,6 +96,8 @@ class Corrected:
 def corrected(rows: pl.DataFrame, corrections: pl.DataFrame) -> Corrected:
     """rows: with file, prompt, answer, also, rejected and row_id. corrections: COLUMNS and file, in any order."""
     taken = in_order(corrections.drop_nulls("row"))
+    if taken.is_empty():
+        return Corrected(rows, rows.clear(), pl.DataFrame(schema=dict.fromkeys(APPLIED, pl.String)), [], [])
     taken = taken.with_columns(pl.Series("row_id", row_ids(taken["prompt"]), dtype=pl.String))
     by_question = taken.rows_by_key("row_id", named=True, include_key=True)
     about = pl.col("row_id").is_in(list(by_question))

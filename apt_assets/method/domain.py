@@ -51,11 +51,11 @@ def build_domain(
         rejects.append(pl.DataFrame(refused, schema=rejects[0].schema))
     rows = pl.concat(found).sort("file", "record")
     del found
-    by_people = corrected(rows, pl.concat(decisions))
-    gradable, refused = graded_by(by_people.changed, ungradable)
-    rows = pl.concat([by_people.untouched, gradable])
-    refused += [reject(row, "answer", reason) for row, reason in by_people.left_out]
-    refused += [not_applied(one, reason) for one, reason in by_people.refused]
+    rows, changed, applied, left_out, idle = corrected(rows, pl.concat(decisions))
+    gradable, refused = graded_by(changed, ungradable)
+    rows = pl.concat([rows, gradable])
+    refused += [reject(row, "answer", reason) for row, reason in left_out]
+    refused += [not_applied(one, reason) for one, reason in idle]
     rejects.append(pl.DataFrame(refused, schema=rejects[0].schema))
     given = rows.drop_nulls("rejected").select("row_id", "answer", "also", "rejected")
     # Two steps: a window inside a window would be worked out once for each question.
@@ -76,7 +76,7 @@ def build_domain(
     rejected = pl.concat([*rejects, pl.DataFrame([*disputed, *others, *leaks], schema=rejects[0].schema)])
     return {
         **as_tables(rows, rejected),
-        "corrections": by_people.applied.join(rows, on="row_id", how="semi").sort("row_id"),
+        "corrections": applied.join(rows, on="row_id", how="semi").sort("row_id"),
         "rejected_answers": of_training(given, rows),
     }
 

@@ -68,6 +68,7 @@ def item_page(desk: Desk, kind: str, number: int, nonce: str) -> str:
         prompt=item.prompt[:LONGEST],
         golds=[gold[:LONGEST] for gold in item.golds] if isinstance(item, Case) else [],
         prediction=item.prediction[:LONGEST],
+        answered=bool(item.prediction.strip()),
         case=case,
         decided=None if found is None else decided(found),
         grade=desk.journal.grades.get(item.row) if isinstance(item, Case) else None,

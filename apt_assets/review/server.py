@@ -69,8 +69,7 @@ class Guarded:
         self._app, self._token = app, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise RuntimeError(f"nothing but http is served, and {scope['type']} was asked for")
+        assert scope["type"] == "http", "the server was told to pass on nothing else"
         reason = refusal(Request(scope), self._token)
         app = self._app if reason is None else PlainTextResponse(f"refused: {reason}\n", 403, HEADERS)
         await app(scope, receive, send)
