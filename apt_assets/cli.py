@@ -384,6 +384,30 @@ def show(
 
 
 @app.command()
+def review(
+    number: Annotated[
+        str | None, typer.Argument(metavar="[N]", help="Iteration; default: the last with bad cases.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Who decides; default: your name on this machine.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0: any that is free.")] = 3100,
+    to: Annotated[Path | None, typer.Option("--export", help="Only write what is open to this file.")] = None,
+    tool: Annotated[Literal["label-studio", "argilla"], typer.Option("--as", help="For whom.")] = "label-studio",
+    imported: Annotated[Path | None, typer.Option("--import", help="Only take decisions over from this file.")] = None,
+    experiment: ExperimentOption = None,
+) -> None:
+    """Let people decide: a page on this machine shows bad cases, the most doubtful golds first, and asked questions.
+
+    A decision lands at once, as a correction: the next iteration computes what it touches, and no file is edited.
+    --export and --import pass by Label Studio's JSON or Argilla's records. Ends with Ctrl-C.
+    """
+    project = open_project(experiment)
+    from apt_assets.review.command import review as do
+
+    export_to = None if to is None else (file_to_write(to), tool)
+    do(project, number, by=by, port=port, export_to=export_to, imported=imported)
+
+
+@app.command()
 def report(
     file: Annotated[Path, typer.Argument(help="The page to write.")] = Path("report.html"),
     experiment: ExperimentOption = None,

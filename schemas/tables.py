@@ -58,6 +58,21 @@ class Provenance(Table):
     metadata: str = pa.Field(nullable=True, description="JSON object of all other fields")
 
 
+class Corrections(Table):
+    """What people decided about rows that are in the data set (apt_assets/landing/corrections.py), the last decision of
+    each, sorted by row_id."""
+
+    row_id: str = row_id(unique=True)
+    decision: str = pa.Field(
+        isin=["gold_is_right", "answer_is_right_too", "both_wrong", "new_row"], description="what was decided"
+    )
+    landed_answer: str = pa.Field(description="gold answer before any decision")
+    landed_also: str = pa.Field(nullable=True, description=ALSO)
+    by: str = pa.Field(description="who decided")
+    at: str = pa.Field(description="when, ISO 8601 in UTC")
+    file: str = pa.Field(description="name of the landed file of corrections")
+
+
 class Quarantine(Table):
     """Rows that were not accepted. Nothing is dropped without a row here."""
 
@@ -262,6 +277,7 @@ TABLES: dict[str, type[Table]] = {
     "test": Examples,
     "rejected_answers": RejectedAnswers,
     "provenance": Provenance,
+    "corrections": Corrections,
     "quarantine": Quarantine,
     "pool": Pool,
     "eval_predictions": Predictions,

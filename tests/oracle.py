@@ -60,7 +60,8 @@ def domain_dataset(inputs, settings, outside, code, fill):
     parts = split(inputs["rows"], settings)
     given = [[prompt, (gold + 2) % 4] for prompt, gold in parts["train"] if small(["came with it", prompt], 3) == 0]
     tables = {f"{name}.parquet": part for name, part in parts.items()}
-    return {**tables, "rejected_answers.parquet": given, "provenance.parquet": sorted(inputs["rows"])}
+    origins = sorted(inputs["rows"])
+    return {**tables, "rejected_answers.parquet": given, "provenance.parquet": origins, "corrections.parquet": []}
 
 
 def heldout_rows(inputs, settings, outside, code, fill):

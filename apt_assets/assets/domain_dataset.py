@@ -49,6 +49,7 @@ def domain_of(settings: Any, paths: Iterable[Path]) -> "tuple[dict[str, pl.DataF
         "test.parquet",
         "rejected_answers.parquet",
         "provenance.parquet",
+        "corrections.parquet",
         "quarantine.parquet",
     ],
     main_table="train",
@@ -59,7 +60,8 @@ def domain_dataset(step: Step) -> None:
     """The iteration's questions with gold answers: train (mining and pool), validation (the gate)
     and test (reported only), split by content hash of the prompt. Wrong answers that came with training rows are in
     rejected_answers.parquet. Rows that are not usable, among them those whose answer the assessor cannot grade, and
-    training rows that are near duplicates of held-out ones, are in quarantine.parquet with file, field and reason.
+    training rows that are near duplicates of held-out ones, are in quarantine.parquet with file, field and reason. What
+    people decided about the rows that are here is in corrections.parquet.
     """
     from apt_assets.method.left_out import in_words
 

@@ -20,10 +20,12 @@ NEAR = [*of_cases("prompt", "answer", "also"), "retrieval_index.check", "domain_
 
 
 def wrong(view: View) -> "pl.DataFrame":
-    """What the policy answered wrong, mined or as a similar case."""
+    """What the policy answered wrong, mined or as a similar case, and whose gold nobody has confirmed or corrected."""
     from apt_assets.method.doubt import answered_wrong
 
-    return answered_wrong(view.read("bad_cases"), view.read("similar_predictions"), view.settings.assessor.bad_below)
+    found = answered_wrong(view.read("bad_cases"), view.read("similar_predictions"), view.settings.assessor.bad_below)
+    decided = view.read("domain_dataset", "corrections")
+    return found.join(decided, on="row_id", how="anti", maintain_order="left")
 
 
 def work(view: View) -> dict[str, int]:
@@ -34,7 +36,14 @@ def work(view: View) -> dict[str, int]:
 
 
 @stage(
-    inputs=["bad_cases", "similar_predictions", "policy", "retrieval_index", "domain_dataset/train.parquet"],
+    inputs=[
+        "bad_cases",
+        "similar_predictions",
+        "policy",
+        "retrieval_index",
+        "domain_dataset/train.parquet",
+        "domain_dataset/corrections.parquet",
+    ],
     rows=[LIKELIHOODS],
     settings=["assessor.bad_below"],
     libraries=["lancedb", "polars", "numpy"],
@@ -55,7 +64,8 @@ def work(view: View) -> dict[str, int]:
 def doubtful_golds(step: Step) -> None:
     """How doubtful the gold of each bad case is, and of each similar case that was answered wrong, most doubtful first:
     what the training rows nearest to it have for gold, and how much likelier the policy finds its own answer. Above
-    `pairs.max_doubt` they are left out of the pairs, or count less.
+    `pairs.max_doubt` they are left out of the pairs, or count less. What people decided on (`apt-assets review`) is not
+    doubtful.
     """
     import polars as pl
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from apt_assets.landing.corrections import is_corrections
 from apt_assets.landing.dataset_folder import write_parquet
 from apt_assets.landing.folder import UNSHOWN
 from apt_assets.landing.opening import check_encoding, recode
@@ -49,6 +50,8 @@ def check(path: Path, encoding: str | None) -> None:
         raise UsageError(f"{path}: no such file or folder")
     if not path.is_file() and not path.is_dir():
         raise UsageError(f"{path}: is a pipe or a device; write what comes of it to a file, and land that")
+    if is_corrections(path.name):
+        raise UsageError(f"{path}: holds decisions of a review: `apt-assets review --import {path}` takes them over")
     if path.is_file() and not format_of(path.name):
         known = f"{', '.join(READERS)}, or one of these packed ({', '.join(PACKED)})"
         raise UsageError(f"{path}: unknown format {suffixes_of(path.name)!r}; use one of {known}")

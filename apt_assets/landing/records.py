@@ -8,7 +8,7 @@ import json
 import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
 from types import NoneType
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from apt_assets.landing.chunks import BadField, Chunk, printable
+from apt_assets.landing.corrections import COLUMNS, NEW_ROW, check_decision, is_corrections, standing
 from apt_assets.landing.fields import SHORT_TEXT, Fields, normal
 from apt_assets.landing.formats import read_record
 from apt_assets.landing.readers import read_chunks
@@ -65,19 +66,29 @@ class Landed:
     rows: the accepted records, as ROWS: the line on which each stands, its Content, and in `record` 16 hex digits of
         what the row says, wherever it stands.
     unknown_splits: words in `split` that we do not know.
+    corrections: of a file of decisions these, as COLUMNS; its rows are those that decisions made.
     """
 
     file: str
     rows: pl.DataFrame
     rejects: list[Reject]
     unknown_splits: frozenset[str] = frozenset()
+    corrections: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=COLUMNS))
+
+    @property
+    def texts(self) -> pl.DataFrame:
+        """The rows, and the questions with the golds that decisions give them: all that may be asked and trained on."""
+        if self.corrections.is_empty():
+            return self.rows
+        given = self.corrections.drop_nulls("answer").select("line", "prompt", "answer")
+        return pl.concat([self.rows, given], how="diagonal")
 
 
 @dataclass(frozen=True)
 class Contents:
     """What a landed file says. digest: 64 hex digits, whatever the order of its rows and the form of its lines.
-    rows: how many are accepted. remarks: what to know of accepted rows, told once for the file. widest: no prompt has
-    more tokens with its answer, whatever the tokenizer."""
+    rows: how many are accepted, or how many decisions say something. remarks: what to know of accepted rows, told once
+    for the file. widest: no prompt has more tokens with its answer, whatever the tokenizer."""
 
     digest: str
     rows: int
@@ -97,24 +108,30 @@ def read_landed(path: Path) -> Iterator[Landed]:
 
     Never raises for the content of the file: what cannot be read is a Reject.
     """
+    sorted_out = decisions_of if is_corrections(path.name) else sort_out
     for chunk in read_chunks(path):
-        yield sort_out(path.name, chunk)
+        yield sorted_out(path.name, chunk)
 
 
 def contents_of(path: Path) -> Contents:
     """What a landed file says, in one pass over it."""
     records: list[pl.Series] = []
     rejects: list[Reject] = []
-    widest = 0
+    decisions = [pl.DataFrame(schema=COLUMNS)]
+    widest = rows = 0
     unknown: set[str] = set()
     for part in read_landed(path):
-        widest = max(widest, part.rows.select(width().max()).item() or 0)
-        records += [part.rows["record"], pl.Series(records_of(part.rejects), dtype=pl.String)]
+        widest = max(widest, part.texts.select(width().max()).item() or 0)
+        found = part.rows["record"] if part.corrections.is_empty() else part.corrections["record"]
+        records += [found, pl.Series(records_of(part.rejects), dtype=pl.String)]
+        rows += part.rows.height
+        decisions.append(part.corrections)
         rejects += part.rejects
         unknown |= part.unknown_splits
     found = pl.concat(records) if records else pl.Series(dtype=pl.String)
     remarks = [unknown_in_words(unknown)] if unknown else []
-    return Contents(digest_json(found.sort().to_list()), len(found) - len(rejects), rejects, remarks, widest)
+    rows = standing(pl.concat(decisions)) if is_corrections(path.name) else rows
+    return Contents(digest_json(found.sort().to_list()), rows, rejects, remarks, widest)
 
 
 def width() -> pl.Expr:
@@ -221,6 +238,26 @@ def columns_of(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
             for record in records
         ],
     }
+
+
+def decisions_of(file: str, chunk: Chunk) -> Landed:
+    """The records of a chunk of corrections."""
+    found: list[tuple[Any, ...]] = []
+    rejects = []
+    for line, raw, record in zip(chunk.lines, chunk.raws, chunk.records, strict=True):
+        try:
+            found.append((line, *check_decision(record)))
+        except BadField as bad:
+            rejects.append(Reject(file, line, bad.field, bad.reason, printable(raw)))
+    columns = list(zip(*found, strict=True)) if found else [()] * (len(COLUMNS) - 1)
+    records = digest_rows(*columns[1:], digits=16)
+    decisions = pl.DataFrame(dict(zip(COLUMNS, [*columns, records], strict=True)), schema=COLUMNS)
+    made = decisions.filter(pl.col("decision") == NEW_ROW)
+    empty = dict.fromkeys(Content._fields, [None] * made.height)
+    rows = as_rows(
+        {"line": made["line"].to_list(), **empty, **made.select("prompt", "answer").to_dict(as_series=False)}
+    )
+    return Landed(file, rows, rejects, corrections=decisions)
 
 
 # -- one record ----------------------------------------------------------------------------------------

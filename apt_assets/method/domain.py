@@ -1,11 +1,14 @@
 """Rows of the landed files -> the iteration's data set: three splits, provenance, quarantine, given wrong answers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import polars as pl
 
+from apt_assets.landing.corrections import COLUMNS
 from apt_assets.landing.records import ROWS, Landed, records_of
 from apt_assets.landing.side_fields import SPLITS
+from apt_assets.method.corrections import corrected
 from apt_assets.method.golds import by_gold, golds_of
 from apt_assets.method.left_out import OF_A_QUESTION, as_note, differing_fields
 from apt_assets.method.near import near_held_out
@@ -24,19 +27,22 @@ def build_domain(
     near_duplicate_words: int | None,
     ungradable: Callable[[str], str | None] | None = None,
 ) -> dict[str, pl.DataFrame]:
-    """The tables train, validation, test, rejected_answers, provenance and quarantine.
+    """The tables train, validation, test, rejected_answers, provenance, corrections and quarantine.
 
     The same question twice with the same right answers is one row. With others there is no gold:
     one row is kept, the other quarantined. A question declared for training that equals, after
     normalisation, a held-out one is held out, and the training row quarantined. So is a training row that
     is a near duplicate of a held-out one (method/near.py; None: it stays). Before all that a row leaves whose
-    answer cannot be graded; ungradable: (answer) -> why, or None.
+    answer cannot be graded; ungradable: (answer) -> why, or None. What people decided about rows holds before rows
+    are compared (method/corrections.py).
 
     The order of rows in a file decides nothing: files go by name and the rows of a file by what they
     say, and where a row stands is looked up when someone asks (`apt_assets.report.show`).
     """
     found, rejects = [pl.DataFrame(schema=FOUND)], [pl.DataFrame(schema=tables.Quarantine.empty().schema)]
+    decisions = [pl.DataFrame(schema={**COLUMNS, "file": pl.String})]
     for part in parts:
+        decisions.append(part.corrections.with_columns(file=pl.lit(part.file)))
         gradable, refused = graded_by(with_identity(part, validation, test), ungradable)
         found.append(gradable)
         records = records_of(part.rejects)
@@ -45,6 +51,12 @@ def build_domain(
         rejects.append(pl.DataFrame(refused, schema=rejects[0].schema))
     rows = pl.concat(found).sort("file", "record")
     del found
+    rows, changed, applied, left_out, idle = corrected(rows, pl.concat(decisions))
+    gradable, refused = graded_by(changed, ungradable)
+    rows = pl.concat([rows, gradable])
+    refused += [reject(row, "answer", reason) for row, reason in left_out]
+    refused += [not_applied(one, reason) for one, reason in idle]
+    rejects.append(pl.DataFrame(refused, schema=rejects[0].schema))
     given = rows.drop_nulls("rejected").select("row_id", "answer", "also", "rejected")
     # Two steps: a window inside a window would be worked out once for each question.
     rows = rows.with_columns(pl.col("answer", "also", "its_split").first().over("row_id").name.prefix("first_"))
@@ -62,7 +74,11 @@ def build_domain(
     if near_duplicate_words is not None:
         rows, leaks = without_near(rows, near_duplicate_words)
     rejected = pl.concat([*rejects, pl.DataFrame([*disputed, *others, *leaks], schema=rejects[0].schema)])
-    return {**as_tables(rows, rejected), "rejected_answers": of_training(given, rows)}
+    return {
+        **as_tables(rows, rejected),
+        "corrections": applied.join(rows, on="row_id", how="semi").sort("row_id"),
+        "rejected_answers": of_training(given, rows),
+    }
 
 
 def with_identity(part: Landed, validation: float, test: float) -> pl.DataFrame:
@@ -157,6 +173,12 @@ def of_training(given: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
 def reject(row: Row, field: str, reason: str) -> Row:
     raw = f"{row['prompt']} -> {' or '.join(golds_of(row))}"
     values = (row["file"], row["record"], field, reason[:500], raw[:500])
+    return dict(zip(QUARANTINE, values, strict=True))
+
+
+def not_applied(decision: Mapping[str, Any], reason: str) -> Row:
+    raw = f"{decision['prompt']} -> {decision['answer']}" if decision["answer"] else decision["prompt"]
+    values = (decision["file"], decision["record"], "decision", reason[:500], raw[:500])
     return dict(zip(QUARANTINE, values, strict=True))
 
 

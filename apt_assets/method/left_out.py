@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
+from apt_assets.method.corrections import NOT_APPLIED
+
 # What a reason in quarantine begins with -> what such rows have in common. Other reasons are those of landing.
 REASONS = {
     "contradicts ": "the same question as another row, and another answer",
@@ -14,6 +16,8 @@ REASONS = {
     "is within a word of ": "a near duplicate of a held-out row",
     "cannot be graded by ": "an answer that the assessor cannot grade",
     "asks the same as ": "the same question and answer as another row",
+    "left out by ": "left out in review",
+    NOT_APPLIED: "its row is gone or has other golds by now",
 }
 BAD, AGAIN = "no question and answer that can be read", REASONS["asks the same as "]
 DIFFERS = "differs and is no part of the question"
@@ -45,7 +49,7 @@ def as_note(fields: Sequence[str]) -> str:
 def left_out(quarantine: pl.DataFrame, accepted: int, kept: int) -> dict[str, int]:
     """Why rows are left out -> how many. accepted: rows that landing takes; kept: those in the data set."""
     counts = Counter(kind_of(reason) for reason in quarantine["reason"])
-    again = accepted - kept - sum(count for kind, count in counts.items() if kind != BAD)
+    again = accepted - kept - sum(count for kind, count in counts.items() if kind not in (BAD, REASONS[NOT_APPLIED]))
     return dict(counts.most_common()) | ({AGAIN: again} if again else {})
 
 
@@ -58,4 +62,5 @@ def kind_of(reason: str) -> str:
 def in_words(counts: Mapping[str, int]) -> Iterator[str]:
     """A line for each reason, the most frequent first."""
     for kind, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])):
-        yield f"{count} row{'s' if count > 1 else ''} left out: {kind}"
+        what, outcome = ("decision", "not applied") if kind == REASONS[NOT_APPLIED] else ("row", "left out")
+        yield f"{count} {what}{'s' if count > 1 else ''} {outcome}: {kind}"

@@ -118,7 +118,8 @@ def with_lines(project: Project, rows: "pl.DataFrame") -> "pl.DataFrame":
         path = project.landing / file
         for part in read_landed(path) if path.is_file() else ():
             bad = list(zip(records_of(part.rejects), (reject.line for reject in part.rejects), strict=True))
-            for here in (part.rows.select(*standing), pl.DataFrame(bad, standing, orient="row")):
+            rejects = pl.DataFrame(bad, standing, orient="row")
+            for here in (part.rows.select(*standing), part.corrections.select(*standing), rejects):
                 found.append(here.with_columns(file=pl.lit(file)))
     lines = pl.concat(found).group_by("file", "record").agg(pl.col("line").min())
     place = rows.columns.index("record")

@@ -66,7 +66,7 @@ def look_at(path: Path, count: Callable[[Sequence[str]], list[int]]) -> tuple[di
     prompts: Counter[int] = Counter()
     longest, rows, a_byte = ("", ""), 0, 0.0
     for part in read_landed(path):
-        texts = part.rows.select("prompt", "answer")
+        texts = part.texts.select("prompt", "answer")
         if texts.is_empty():
             continue
         if not rows:

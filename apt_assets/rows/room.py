@@ -118,7 +118,7 @@ def too_long(parts: Iterable[Landed], reading: Reading, limit: int, room: int, d
     count = 0
     first: list[list[int]] = []
     for part in parts:
-        rows = part.rows.filter(width() > room)
+        rows = part.texts.filter(width() > room)
         if reading.train_only:
             by_content = pl.Series(splits_of(row_ids(rows["prompt"]), data.validation, data.test), dtype=pl.String)
             rows = rows.filter(pl.coalesce("split", by_content) == "train")

@@ -1,0 +1,111 @@
+"""What one person does at the page: a decision or a grade of an item, undo, and which item comes next."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from apt_assets.landing.chunks import BadField
+from apt_assets.landing.corrections import (
+    ANSWER_IS_RIGHT_TOO,
+    BOTH_WRONG,
+    GOLD_IS_RIGHT,
+    LEAVE_OUT,
+    NEW_ROW,
+    NO_ROW,
+    UNDO,
+    check_decision,
+)
+from apt_assets.review.journal import Journal, as_new_row, now
+from apt_assets.review.queue import Asked, Case, Queue
+
+# What may be decided, by kind of item.
+CHOICES = {"cases": (GOLD_IS_RIGHT, ANSWER_IS_RIGHT_TOO, BOTH_WRONG, LEAVE_OUT), "asked": (NEW_ROW, BOTH_WRONG, NO_ROW)}
+
+
+class Gone(Exception):
+    """There is no such item."""
+
+
+class Wrong(Exception):
+    """What was sent cannot be done."""
+
+
+class Desk:
+    """A queue, and the journal that its decisions go to."""
+
+    def __init__(self, queue: Queue, journal: Journal):
+        self.queue, self.journal = queue, journal
+        self._done: list[tuple[str, int]] = []  # what was decided here, for undo
+        self._lock = threading.Lock()
+
+    def items(self, kind: str) -> Sequence[Case | Asked]:
+        return self.queue.cases if kind == "cases" else self.queue.asked
+
+    def item(self, kind: str, number: int) -> Case | Asked:
+        """The item at a place, from 1. Raises Gone."""
+        items = self.items(kind)
+        if not 1 <= number <= len(items):
+            raise Gone(f"there is no item {number}: there are {len(items)}")
+        return items[number - 1]
+
+    def decision(self, item: Case | Asked) -> Mapping[str, Any] | None:
+        """What was decided about it; None: nothing."""
+        if isinstance(item, Case):
+            return self.journal.decided.get(item.row)
+        return self.journal.of_asked.get(item.row_id)
+
+    def open_items(self, kind: str) -> int:
+        return sum(self.decision(item) is None for item in self.items(kind))
+
+    def following(self, kind: str, number: int) -> int | None:
+        """The next item behind a place that nothing is decided about, else the first such; None: there is none."""
+        items = self.items(kind)
+        places = [*range(number + 1, len(items) + 1), *range(1, number + 1)]
+        return next((place for place in places if self.decision(items[place - 1]) is None), None)
+
+    def act(self, kind: str, number: int, form: Mapping[str, str]) -> int | None:
+        """Do what a form says with an item: {decision, answer} or {grade}. Returns the item to be shown next; None:
+        all are decided. Raises Gone, Wrong, OSError."""
+        item = self.item(kind, number)
+        if "grade" in form:
+            self._grade(item, form["grade"])
+            return number
+        with self._lock:
+            self._decide(kind, item, form.get("decision", ""), form.get("answer", ""))
+            self._done.append((kind, number))
+        return self.following(kind, number)
+
+    def undo(self) -> tuple[str, int] | None:
+        """Take the last decision of this desk back. Returns (kind, place) of its item; None: there is none."""
+        with self._lock:
+            if not self._done:
+                return None
+            kind, number = self._done[-1]
+            item = self.item(kind, number)
+            before = self.decision(item)
+            if before is not None:
+                self.journal.decide(before["prompt"], UNDO, row=before["row"])
+            return self._done.pop()
+
+    def _grade(self, item: Case | Asked, grade: str) -> None:
+        if not isinstance(item, Case) or grade not in ("1", "2", "3", "4", "5"):
+            raise Wrong("a grade is 1 to 5, of the answer to a question with a gold")
+        self.journal.grade(item.prompt, item.prediction, item.golds[0], item.row, int(grade))
+
+    def _decide(self, kind: str, item: Case | Asked, decision: str, typed: str) -> None:
+        if decision not in CHOICES[kind]:
+            raise Wrong(f"a decision is one of {', '.join(CHOICES[kind])}")
+        answer = typed.replace("\r\n", "\n").strip() if decision == BOTH_WRONG else item.prediction
+        row: str | None
+        if isinstance(item, Case):
+            row = item.row
+        else:
+            # Of an asked question there is no gold that could be wrong: the typed answer makes the row.
+            decision = NO_ROW if decision == NO_ROW else NEW_ROW
+            row = None if decision == NO_ROW else as_new_row(item.prompt, answer)
+        line = {"prompt": item.prompt, "decision": decision, "answer": answer, "row": row}
+        try:
+            check_decision({**line, "by": self.journal.by, "at": now()})
+        except BadField as bad:
+            raise Wrong(f"{bad.field}: {bad.reason}") from None
+        self.journal.decide(**line)  # type: ignore[arg-type]

@@ -1,0 +1,152 @@
+"""What people decide, kept at once: decisions as files of corrections in the landing folder, grades in `human-grades/`.
+
+A line is written whole and is on the disk before the page says so. A file that an iteration has taken up is left as it
+is, and the next decision begins another: what was computed stays fresh, and the next iteration sees all.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from apt_assets.landing.corrections import NEW_ROW, NO_ROW, UNDO, is_corrections, new_name
+from apt_assets.landing.records import read_landed
+from apt_assets.method.corrections import taken_on
+from apt_assets.method.splits import row_id
+from apt_assets.project import Project
+from resources.store.digest import sync
+
+
+class Journal:
+    """The decisions of all people so far, and those that `by` adds.
+
+    decided: digest of what a decision was taken on -> the decision that holds, as a line of corrections. of_asked:
+    row_id of an asked question -> what became of it. grades: the same digest -> the grade that `by` gave. written: how
+    many decisions this journal has kept.
+    """
+
+    def __init__(self, project: Project, by: str):
+        self.by, self._project = by, project
+        self.grades: dict[str, int] = {}
+        self.written = 0
+        self._file: Path | None = None
+        self._grades: Path | None = None
+        self._lock = threading.Lock()
+        self._recall(decisions_in(project.landing))
+
+    def decide(self, prompt: str, decision: str, answer: str | None = None, row: str | None = None) -> None:
+        """Keep a decision. Raises OSError if it could not be written: then nothing of it is there."""
+        self.add([{"prompt": prompt, "decision": decision, "answer": answer, "row": row, "by": self.by, "at": now()}])
+
+    def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Keep decisions, those of others too: whole lines of corrections."""
+        lines = sorted(lines, key=lambda line: line["at"])
+        # An iteration is opened under this lock: it takes up a whole file, or none.
+        with self._lock, self._project.store.locks.take(f"open-{self._project.experiment.name}"):
+            if self._file is None or self._taken_up(self._file.name):
+                self._file = begin(self._project.landing)
+            append(self._file, lines)
+            self.written += len(lines)
+            if lines and lines[0]["at"] < self._last:
+                self._recall(decisions_in(self._project.landing))  # what was taken over may be older than what is here
+            else:
+                for line in lines:
+                    self._remember(line)
+
+    def knows(self, line: Mapping[str, Any]) -> bool:
+        """Whether a decision of elsewhere says nothing new: it is here, or what holds now is the same."""
+        asked = self.of_asked.get(row_id(line["prompt"])) if line["decision"] in (NEW_ROW, NO_ROW) else None
+        holds = asked or self.decided.get(line["row"] or "")
+        same = holds is not None and all(holds[name] == line[name] for name in ("decision", "answer", "row"))
+        return same or said(line) in self._known
+
+    def grade(self, prompt: str, answer: str, gold: str, row: str, grade: int) -> None:
+        """Keep a person's grade of an answer, 1-5."""
+        line = {"prompt": prompt, "answer": answer, "gold": gold, "grade": grade, "by": self.by, "at": now()}
+        with self._lock:
+            if self._grades is None:
+                name = f"review-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.jsonl"
+                self._grades = self._project.home / "human-grades" / name
+                self._grades.parent.mkdir(parents=True, exist_ok=True)
+            append(self._grades, [line])
+            self.grades[row] = grade
+
+    def _taken_up(self, name: str) -> bool:
+        store, experiment = self._project.store, self._project.experiment.name
+        opened = store.iterations(experiment)
+        return bool(opened) and name in (store.snapshot(experiment, opened[-1]) or [])
+
+    def _recall(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Begin anew with these decisions, in their order."""
+        self.decided: dict[str, Mapping[str, Any]] = {}
+        self.of_asked: dict[str, Mapping[str, Any]] = {}
+        self._known: set[tuple[Any, ...]] = set()
+        self._last = ""
+        for line in lines:
+            self._remember(line)
+
+    def _remember(self, line: Mapping[str, Any]) -> None:
+        decision, row, asked = line["decision"], line["row"], row_id(line["prompt"])
+        self._known.add(said(line))
+        self._last = line["at"]
+        if decision == UNDO:
+            self.decided.pop(row or "", None)
+            if asked in self.of_asked and self.of_asked[asked]["row"] == row:
+                del self.of_asked[asked]
+            return
+        if row is not None:
+            self.decided[row] = line
+        if decision in (NEW_ROW, NO_ROW):
+            self.of_asked[asked] = line
+
+
+def said(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(line[name] for name in ("prompt", "decision", "answer", "row", "at"))
+
+
+def as_new_row(prompt: str, answer: str) -> str:
+    """The digest of a row that a decision makes."""
+    return taken_on(prompt, answer, None)
+
+
+def decisions_in(folder: Path) -> list[dict[str, Any]]:
+    """The decisions of all files of corrections in a landing folder, in the order in which they were taken."""
+    files = sorted(path for path in folder.glob("corrections-*.jsonl") if is_corrections(path.name))
+    lines = [line for path in files for part in read_landed(path) for line in part.corrections.rows(named=True)]
+    return sorted(lines, key=lambda line: (line["at"], line["record"]))
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def begin(folder: Path) -> Path:
+    """A new file of corrections."""
+    folder.mkdir(parents=True, exist_ok=True)
+    started, number = datetime.now(UTC), 1
+    while True:
+        path = folder / new_name(started, number)
+        try:
+            path.open("x").close()
+        except FileExistsError:
+            number += 1
+            continue
+        sync(folder)
+        return path
+
+
+def append(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Write lines to the end of a file and to the disk, all of them or none. Raises OSError."""
+    content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode("utf-8")
+    with path.open("ab", buffering=0) as file:
+        before = os.fstat(file.fileno()).st_size
+        try:
+            if file.write(content) != len(content):
+                raise OSError(f"{path}: not all of it could be written")
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(before)
+            raise
