@@ -405,7 +405,9 @@ def serve(
     log_bytes: Annotated[int, typer.Option(min=1, help="Of the log; the oldest days go first.")] = 100_000_000,
     vllm: Annotated[
         str | None,
-        typer.Option(metavar="COMMAND", help="Serve by this vLLM, which needs a GPU; default: by ourselves."),
+        typer.Option(
+            metavar="COMMAND", help="Serve by this vLLM, with options for it, in quotes; default: by ourselves."
+        ),
     ] = None,
     experiment: ExperimentOption = None,
 ) -> None:

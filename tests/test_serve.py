@@ -1,16 +1,25 @@
 """What was promoted is what answers: on a real port, asked by OpenAI's own client, while adapters change."""
 
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from itertools import count
 
+import dagster as dg
 import polars as pl
 import pytest
+import requests
 
+from apt_assets.orchestration.definitions import build_definitions
 from apt_assets.serve import app
 from apt_assets.serve.live import share_of
-from resources.model.policy import load_policy
+from resources.model.openai_server import Served, generate_served
+from resources.model.policy import Reader, load_policy, load_tokenizer
+from resources.store.rows import collect
 from tests import tiny, waiting
+from tests.postgres import free_port
 from tests.serving import promote, serving
 
 pytestmark = pytest.mark.slow("model")
@@ -180,3 +189,79 @@ def test_canary_answers_its_share_of_users_each_by_one_adapter(project, adapters
     assert given == {user: {newest if share_of(user) < 0.5 else before} for user in users}
     assert {before} < set().union(*given.values()) == {before, newest}
     assert asked == before, "a model that is named answers, whoever asks"
+
+
+def test_first_promotion_shares_with_what_the_loop_starts_from(project, adapters):
+    newest = promote(project, 1, adapters(1))
+    with serving(project, canary=0.0) as served:
+        assert [one["adapter"] for one in served.health()["live"]] == [newest, "none"]
+        reply = served.ask(QUESTIONS[0])
+    assert reply.headers["x-apt-adapter"] == "none"
+    assert text_of(reply) == said_by(project, None, QUESTIONS[:1])[0]
+
+
+def test_loop_of_the_back_end_openai_gets_its_answers_from_this_server(project, adapters):
+    promote(project, 1, adapters(2))
+    with serving(project) as served:
+        name = served.health()["live"][0]["model"]
+        asked = Served(f"{served.url}/v1", name, name, project.models.base_model, None, concurrency=4, timeout=30)
+        reader = Reader(load_tokenizer(project.models.base_model), project.experiment.policy.system_prompt)
+        said = collect(len(QUESTIONS), generate_served(reader, asked, QUESTIONS, max_new_tokens=24))
+    assert said == said_by(project, adapters(2))
+
+
+def test_served_adapter_in_dagster_is_what_is_live_from_when_on(tiny_folder, make_experiment, adapters, tmp_path):
+    make_experiment()
+    without = tiny.open_project(tmp_path, tiny_folder)
+    assert "served_adapter" not in assets_of(without)
+    project = tiny.open_project(tmp_path, tiny_folder, serve={"dagster": True})
+    assert assets_of(project)["served_adapter"] == ["promoted_adapter"]
+    digests = [promote(project, 1, adapters(1))]
+    with serving(project) as served:
+        digests.append(promote(project, 2, adapters(2)))
+        waiting.until(lambda: served.live() == digests[1], 30)
+    with dg.DagsterInstance.from_config(str(project.dagster_home)) as instance:
+        found = instance.fetch_materializations(dg.AssetKey("served_adapter"), limit=9).records
+    told = [one.asset_materialization.metadata for one in reversed(found)]
+    assert [one["adapter"].value for one in told] == digests
+    assert [one["iteration"].value for one in told] == ["0001", "0002"]
+
+
+def assets_of(project):
+    """Asset -> the assets that it is below of."""
+    graph = build_definitions(project).resolve_asset_graph()
+    return {
+        key.to_user_string(): [one.to_user_string() for one in graph.get(key).parent_keys]
+        for key in graph.get_all_asset_keys()
+    }
+
+
+def test_command_serves_until_sigterm_lets_the_answer_under_way_end_and_leaves_no_copy(project, adapters, tmp_path):
+    digest, port = promote(project, 1, adapters(1)), free_port()
+    (tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    command = [sys.executable, "-m", "apt_assets.cli", "serve", "-e", project.experiment_file, "--port", port]
+    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            waiting.until(lambda: is_up(url) or process.poll() is not None, 120, 0.1)
+            body = {"model": "tiny", "messages": user(QUESTIONS[0]), "stream": True}
+            with requests.post(f"{url}/v1/chat/completions", json=body, stream=True, timeout=30) as reply:
+                process.terminate()
+                assert "[DONE]" in reply.text
+            assert reply.headers["x-apt-adapter"] == digest
+            assert process.wait(30) == 0
+            said = process.stderr.read()
+        finally:
+            process.kill()
+    assert "live: adapter " in said
+    assert f"tiny at {url}/v1" in said
+    assert "Traceback" not in said
+    assert list((tmp_path / "temporary").glob("apt-serve-*")) == []
+
+
+def is_up(url):
+    try:
+        return requests.get(f"{url}/health", timeout=5).ok
+    except requests.RequestException:
+        return False

@@ -5,6 +5,7 @@ begin with one adapter and end with another (docs/adr/0009-generation-back-ends.
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import time
@@ -24,10 +25,10 @@ PATIENCE = 30.0  # seconds that vLLM has to end
 
 @dataclass(frozen=True)
 class VLLM:
-    """command: vLLM's own. base: the name under which it has the base model."""
+    """command: vLLM's own, and options for it. base: the name under which it has the base model."""
 
     project: Project
-    command: str
+    command: list[str]
     base: str
     host: str
     port: int
@@ -42,7 +43,8 @@ class VLLM:
         environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
         if key := os.environ.get(client.KEY_VARIABLE):
             environment["VLLM_API_KEY"] = key
-        command = [self.command, "serve", str(self.project.models.base_model), *named, *adapters]
+        program, *options = self.command
+        command = [program, "serve", str(self.project.models.base_model), *named, *adapters, *options]
         return subprocess.Popen(command, env=environment, process_group=0)  # a group: Ctrl-C is ours to pass on
 
     def is_up(self) -> bool:
@@ -74,11 +76,12 @@ class VLLM:
 
 
 def serve_by_vllm(project: Project, command: str, host: str, port: int, live: Live, display: Display) -> int:
-    """Run vLLM until it ends, whose exit code is returned, or Ctrl-C. Raises UsageError if there is no such command, or
-    an adapter cannot be loaded."""
-    if shutil.which(command) is None:
+    """Run vLLM until it ends, whose exit code is returned, or Ctrl-C. command: as one types it, options included.
+    Raises UsageError if there is no such command, or an adapter cannot be loaded."""
+    words = shlex.split(command)
+    if not words or shutil.which(words[0]) is None:
         raise UsageError(f"--vllm: there is no command {command!r}; name vLLM's own, such as vllm-env/bin/vllm")
-    vllm = VLLM(project, command, client.served_name(project.models.identity("base_model"), None), host, port)
+    vllm = VLLM(project, words, client.served_name(project.models.identity("base_model"), None), host, port)
     ranks = [client.rank_of(one.folder) for one in live.specialists if one.folder]
     loaded: list[Specialist] = []  # none of them is let go: vLLM may read a folder again
     process = vllm.start(max(project.experiment.training.lora_rank, *ranks, 0))

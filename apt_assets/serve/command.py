@@ -1,7 +1,10 @@
 """`apt-assets serve`: the promoted adapter on a port, by this package's own server or by vLLM."""
 
 import os
+import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,7 +106,8 @@ def serve(project: Project, address: Address, live: Live, most: Most, logging: L
             access_log=False,
             timeout_graceful_shutdown=PATIENCE,
         )
-        uvicorn.Server(config).run(sockets=[open_socket])
+        with until_interrupted():
+            uvicorn.Server(config).run(sockets=[open_socket])
 
 
 def prepared(
@@ -155,4 +159,15 @@ def serve_by_vllm(
         raise UsageError("--vllm answers by itself: it has neither --log nor --canary")
     from apt_assets.serve.by_vllm import serve_by_vllm as serve
 
-    return serve(project, command, address.host, address.port, live, display)
+    with until_interrupted():
+        return serve(project, command, address.host, address.port, live, display)
+    return 0
+
+
+@contextmanager
+def until_interrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM are how a server ends: no failure, and what it made goes with it."""
+    signal.set_wakeup_fd(-1)  # the program's own watcher would end it before the last answer is out
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        yield

@@ -151,9 +151,9 @@ def parsed(kind: Any, content: Any) -> Any:
     try:
         return kind.model_validate({key: value for key, value in content.items() if key not in neutral})
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        # Of a value that may have two forms, the form that it comes nearer to.
+        first = max(error.errors(include_url=False, include_input=False), key=lambda one: len(one["loc"]))
         unknown = first["type"] == "extra_forbidden"
-        # A value of two forms is told of with the form that was tried: `messages.0.content.str`.
         known = first["loc"] if unknown else [part for part in first["loc"] if isinstance(part, int) or part in FIELDS]
         field = ".".join(map(str, known))
         said = "is not known here" if unknown else first["msg"].removeprefix("Value error, ")
