@@ -15,8 +15,9 @@ import requests
 from apt_assets.orchestration.definitions import build_definitions
 from apt_assets.serve import app
 from apt_assets.serve.live import share_of
+from resources.model.held import BaseModel, open_held
 from resources.model.openai_server import Served, generate_served
-from resources.model.policy import Reader, load_policy, load_tokenizer
+from resources.model.policy import Reader, load_tokenizer
 from resources.store.rows import collect
 from tests import tiny, waiting
 from tests.postgres import free_port
@@ -54,10 +55,9 @@ def project(tiny_folder, make_experiment, tmp_path):
 
 def said_by(project, adapter, prompts=QUESTIONS):
     """The loop's own answers with this adapter."""
-    policy = load_policy(
-        project.models.base_model, adapter, dtype="float32", path="packed",
-        system_prompt=project.experiment.policy.system_prompt,
-    )  # fmt: skip
+    base = BaseModel(project.models.base_model, "float32")
+    policy = open_held("policy", base, True, adapter, adapter and str(adapter))
+    policy.system_prompt = project.experiment.policy.system_prompt
     return tiny.answers(policy, prompts, max_new_tokens=24, batch_tokens=1024)
 
 

@@ -62,7 +62,7 @@ def test_bad_request_is_refused_with_the_field_named_and_the_next_one_is_answere
         (chat, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type"),
         (chat, {"messages": [*ASKED["messages"], {"role": "assistant", "content": "Red"}]}, "messages"),
         (chat, {"messages": [{"role": "user", "content": long}]}, "messages"),
-        (chat, {"model": None}, "model"),
+        (chat, {"model": 5}, "model"),
         (chat, {"temperature": 3}, "temperature"),
         (chat, {"temperature": "hot"}, "temperature"),
         (chat, {"n": 2}, "n"),

@@ -93,8 +93,9 @@ class Server:
             raise Refused(400, "the body is no JSON") from None
 
     def specialist(self, question: Question) -> Specialist:
-        """Who answers: by the experiment's name whoever is live, by a name of `/v1/models` that one. Raises Refused."""
-        asked = question.body.model
+        """Who answers: by the experiment's name or none whoever is live, by another name of `/v1/models` that one.
+        Raises Refused."""
+        asked = question.body.model or self.name
         found = self.live.choose(question.body.user) if asked == self.name else self.live.named(asked)
         if found is None:
             raise Refused(404, f"model: there is no {asked!r} here; see /v1/models", "model", "model_not_found")

@@ -63,7 +63,7 @@ class StreamOptions(Strict):
 
 
 class Body(Strict):
-    model: StrictStr
+    model: StrictStr | None = None
     stream: StrictBool = False
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(None, ge=0, le=2, strict=True)
