@@ -1,6 +1,7 @@
 """Who may ask the server, how much, and what it says to those whom it does not answer."""
 
 import json
+import shutil
 import socket
 import threading
 
@@ -85,6 +86,8 @@ def test_bad_request_is_refused_with_the_field_named_and_the_next_one_is_answere
         assert error_of(requests.post(url, data="{", headers=headers))[0] == 400
         assert error_of(requests.post(url, data="[" * 9000, headers=headers))[0] == 400
         assert error_of(requests.post(url, data="[1]", headers=headers))[0] == 400
+        half = json.dumps({"messages": [{"role": "user", "content": "\ud800"}]})
+        assert error_of(requests.post(url, data=half, headers=headers))[0] == 400
         assert error_of(requests.post(url, data=json.dumps(ASKED)))[0] == 415
         assert error_of(requests.post(url, json={**ASKED, "user": "u" * 20_000}))[0] == 413
         assert (
@@ -180,6 +183,18 @@ def test_model_that_fails_is_an_error_of_the_request_and_not_of_the_next_one(pro
         status, _, message = error_of(served.ask(QUESTION))
         assert (status, "no such kernel" in message) == (500, True)
         assert served.ask(QUESTION).status_code == 200
+
+
+def test_base_model_that_is_written_over_while_it_is_served_answers_nothing_under_the_old_name(project, tmp_path):
+    folder = shutil.copytree(project.models.base_model, tmp_path / "base")
+    project = tiny.open_project(tmp_path, tmp_path, policy={"model": str(folder)})
+    promote(project, 2, tiny.make_adapter(tmp_path / "other", folder, 2))
+    with serving(project, canary=0.5) as served:
+        newest, before = (one["model"] for one in served.health()["live"])
+        tiny.make_policy(folder, seed=5)
+        assert served.ask(QUESTION, model=newest).status_code == 200  # of the model that is in memory
+        status, _, message = error_of(served.ask(QUESTION, model=before))
+    assert (status, "start the server anew" in message) == (500, True)
 
 
 def test_model_of_the_plain_path_answers_as_the_loop_does(project, monkeypatch, tmp_path):

@@ -86,7 +86,9 @@ class Server:
                     body += piece
                     if len(body) > self.body:
                         raise Refused(413, f"a request has at most {self.body} bytes here")
-            return json.loads(body)
+            content = json.loads(body)
+            json.dumps(content, ensure_ascii=False).encode()  # half of a surrogate pair is no text to anyone
+            return content
         except TimeoutError:
             raise Refused(408, f"the body did not come in {BODY_SECONDS:g} seconds") from None
         except (ValueError, RecursionError):

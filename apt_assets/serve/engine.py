@@ -166,8 +166,11 @@ def opener(project: Project) -> "Callable[[Specialist], tuple[Policy, list[int],
 
     settings, execution = project.experiment.policy, project.outside("execution")
     base = BaseModel(project.models.base_model, settings.dtype, settings.quantization, settings.device, execution.path)
+    files = base.files
 
     def put_on(specialist: Specialist) -> "tuple[Policy, list[int], set[int]]":
+        if base.files != files:  # it would be read anew, and answer under the name of the former one
+            raise RuntimeError("the base model's files changed while it was served: start the server anew")
         name = None if specialist.folder is None else specialist.name
         policy = open_held("policy", base, execution.shape_free, specialist.folder, name)
         policy.system_prompt = settings.system_prompt
