@@ -261,9 +261,13 @@ def status(experiment: ExperimentOption = None, as_json: JsonOption = False) -> 
 @app.command()
 def land(
     files: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(help="JSON, CSV or Parquet files, packed or not, or folders of data sets.", metavar="FILE..."),
-    ],
+    ] = None,
+    from_log: Annotated[
+        Path | None,
+        typer.Option(help="Land nothing: queue the questions of this log of `serve` for review.", metavar="FOLDER"),
+    ] = None,
     encoding: Annotated[
         str | None,
         typer.Option(help="Of text that is neither UTF-8 nor begins with a mark: cp1252, gbk, ... It lands as UTF-8."),
@@ -289,6 +293,13 @@ def land(
     """
     found = find_experiment(experiment)
     project = open_project(found)
+    if from_log is not None:
+        from apt_assets.serve.review_queue import queue_for_review
+
+        queue_for_review(project, files, expanded(from_log, "--from-log"), as_json=as_json)
+        return
+    if not files:
+        raise UsageError("name the files to land, or --from-log FOLDER")
     folder = project.landing
     if experiment is None and found == DEFAULT_EXPERIMENT:
         folder = project.home / "landing"
@@ -447,6 +458,55 @@ def export(
 
     exported = write(project, path_of(folder, "export"), iteration, what)
     print(f"wrote {what} of iteration {exported} to {folder}")
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Others than this machine need a key: $APT_SERVER_KEY.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    previous: Annotated[
+        bool, typer.Option("--previous", help="Go back to the adapter promoted before the last one, and stay there.")
+    ] = False,
+    canary: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of requests that the last promoted adapter answers; the others go to the one before it.",
+        ),
+    ] = None,
+    requests: Annotated[int, typer.Option(min=1, help="Requests under way at once; more are told to wait.")] = 64,
+    body_bytes: Annotated[int, typer.Option(min=1024, help="Of one request, at most.")] = 262_144,
+    log: Annotated[Path | None, typer.Option(help="Folder that keeps questions and answers; default: none.")] = None,
+    log_redact: Annotated[
+        str | None, typer.Option(metavar="MODULE:FUNCTION", help="Gets each line's fields, returns what is kept.")
+    ] = None,
+    log_days: Annotated[int, typer.Option(min=1, help="For which the log keeps a line.")] = 30,
+    log_bytes: Annotated[int, typer.Option(min=1, help="Of the log; the oldest days go first.")] = 100_000_000,
+    vllm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND", help="Serve by this vLLM, with options for it, in quotes; default: by ourselves."
+        ),
+    ] = None,
+    experiment: ExperimentOption = None,
+) -> None:
+    """Serve the adapter that was promoted last, with OpenAI's interface. Ends with Ctrl-C.
+
+    A promotion goes live by itself: requests under way end with the adapter that they began with, whose digest is in
+    the header x-apt-adapter. /health and /metrics (Prometheus) tell how it goes. `land --from-log` makes a queue to
+    review of what the log has.
+    """
+    project = open_project(experiment)
+    from apt_assets.engine.display import Lines
+    from apt_assets.serve import command
+
+    shown, address = Lines(), command.address_of(host, port)
+    live = command.live_of(project, shown, previous=previous, canary=canary)
+    logging = command.Logging(log, log_redact, log_bytes, log_days)
+    if vllm is not None:
+        raise typer.Exit(command.serve_by_vllm(project, vllm, address, live, logging, shown))
+    command.serve(project, address, live, command.Most(requests, body_bytes), logging, shown)
 
 
 @app.command()

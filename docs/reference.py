@@ -124,7 +124,7 @@ def words_for(kind: Any) -> str:
         return f"mapping of {words_for(inner[0])} to {words_for(inner[1])}"
     if hasattr(kind, "__metadata__"):
         return words_for(inner[0])
-    return {str: "text", int: "whole number", float: "number", type(None): "null"}[kind]
+    return {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null"}[kind]
 
 
 # -- command line --------------------------------------------------------------------------------------

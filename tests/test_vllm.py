@@ -9,17 +9,21 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import requests
 
+from apt_assets.project import Project
+from apt_assets.serve.live import Live
 from apt_assets.settings.experiment import REPOSITORY
 from resources.model.openai_server import Served, ServerError, generate_served, obstacles, served_name
 from resources.model.policy import Reader, load_policy, load_tokenizer
 from resources.store.rows import collect
 from tests import tiny, waiting
 from tests.postgres import free_port
+from tests.serving import promote
 
 COMMAND = os.environ.get("APT_VLLM", "")
 SYSTEM_PROMPT = "Name the ICD-10 chapter in one word."
@@ -96,3 +100,37 @@ def test_adapter_with_a_rank_that_the_server_has_no_room_for_is_told_with_the_fl
     reader = Reader(load_tokenizer(folder), SYSTEM_PROMPT)
     with pytest.raises(ServerError, match=r"did not load the adapter .*max_lora_rank.*--max-lora-rank 32"):
         collect(24, generate_served(reader, served(url, folder, adapter), PROMPTS, max_new_tokens=8))
+
+
+def test_serve_starts_it_loads_each_promoted_adapter_and_ends_it(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("APT_HOME", str(tmp_path))
+    file, port = tmp_path / "served.yaml", free_port()
+    url = f"http://127.0.0.1:{port}"
+    file.write_text(f"name: served\npolicy: {{model: {folder}, dtype: float32}}\n")
+    project = Project.open(file)
+    promote(project, 1, tiny.make_adapter(tmp_path / "a1", folder, 1, spread=0.05))
+    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    vllm = f"{COMMAND} --dtype float32 --max-model-len 256 --enforce-eager"
+    command = [sys.executable, "-m", "apt_assets.cli", "serve", "-e", file, "--port", port, "--vllm", vllm]
+    with (tmp_path / "log").open("wb") as said:
+        process = subprocess.Popen(list(map(str, command)), stdout=said, stderr=said, env={**os.environ, **settings})
+    try:
+        for number in (1, 2):
+            if number == 2:
+                promote(project, 2, tiny.make_adapter(tmp_path / "a2", folder, 2, spread=0.05))
+            newest = Live(project).specialists[0]
+            waiting.until(lambda n=newest.name: n in names_at(url), MINUTES * 60, 1.0, (tmp_path / "log").read_text)
+            asked = {"model": newest.name, "prompt": "Which chapter has code A1?", "max_tokens": 4}
+            assert requests.post(f"{url}/v1/completions", json=asked, timeout=300).json()["model"] == newest.name
+        process.terminate()
+        assert process.wait(60) == 0
+        assert not up(port)
+    finally:
+        process.kill()
+
+
+def names_at(url: str) -> list[str]:
+    try:
+        return [model["id"] for model in requests.get(f"{url}/v1/models", timeout=5).json()["data"]]
+    except requests.RequestException:
+        return []

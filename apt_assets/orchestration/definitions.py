@@ -6,6 +6,7 @@ from apt_assets.engine.display import Display
 from apt_assets.engine.stage import STAGES
 from apt_assets.orchestration.assets import gate_checks, source_assets, stage_asset
 from apt_assets.orchestration.sensors import build_sensors
+from apt_assets.orchestration.served import served_adapter
 from apt_assets.project import Project
 
 
@@ -24,7 +25,7 @@ def build_definitions(project: Project, display: Display | None = None) -> dg.De
         ),
     }
     return dg.Definitions(
-        assets=[*source_assets(project), *stages],
+        assets=[*source_assets(project), *stages, *([served_adapter()] if project.experiment.serve.dagster else [])],
         asset_checks=[gate_checks(project, display)],
         jobs=list(jobs.values()),
         sensors=build_sensors(project, jobs),

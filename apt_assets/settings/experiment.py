@@ -459,6 +459,14 @@ class Compute(Section):
     )
 
 
+class Serve(Section):
+    """How `apt-assets serve` tells of what it does; what it answers decides nothing here."""
+
+    dagster: bool = Field(
+        False, description="Whether Dagster has an asset `served_adapter`, with what is live and since when (choice)."
+    )
+
+
 class Experiment(Section):
     """One experiment file. Every section may be left out; `name` may not."""
 
@@ -479,6 +487,7 @@ class Experiment(Section):
     promotion: Promotion = Promotion()
     loop: Loop = Loop()
     compute: Compute = Compute()
+    serve: Serve = Serve()
 
     @field_validator("pairs")
     @classmethod

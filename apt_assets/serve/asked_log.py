@@ -1,0 +1,114 @@
+"""The log of what was asked and answered: one line of JSON each, a file a day, as much and as long as is allowed.
+
+It holds what people wrote: only this user may read it, and a function of one's own may change each line before it is
+written, or leave it out. A line that this function fails on is not written.
+"""
+
+import importlib
+import json
+import os
+import re
+import threading
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from apt_assets.settings.experiment import UsageError
+
+Redact = Callable[[dict[str, Any]], dict[str, Any] | None]
+NAME = re.compile(r"asked-(\d{4}-\d\d-\d\d)\.jsonl")
+
+
+class AskedLog:
+    """folder: made if it is not there; other files in it are left alone. redact: gets each line's fields and returns
+    those to write; None: the line is left out. most_bytes: of all days; the oldest go first, and once today's fill it
+    up alone nothing is written. most_days: that a file is kept.
+
+    Raises UsageError if the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, redact: Redact | None, most_bytes: int, most_days: int):
+        self.folder, self.redact, self.most_bytes, self.most_days = folder, redact, most_bytes, most_days
+        self.problem: str | None = None  # why the last line was not written
+        self._lock = threading.Lock()
+        self._day: date | None = None
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._clean(today())
+        except OSError as error:
+            raise UsageError(f"--log: {folder}: {error.strerror}") from None
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UsageError(f"--log: this user may not write to {folder}")
+
+    def write(self, fields: dict[str, Any]) -> bool:
+        """Append a line; whether it was written. Never raises: `problem` says why it was not."""
+        with self._lock:
+            try:
+                kept = fields if self.redact is None else self.redact(fields)
+                if kept is None:
+                    return False
+                line = (json.dumps(kept, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+                self._append(today(), line)
+            except Exception as error:  # of whatever the function does, or the disk
+                self.problem = f"log: a line was not written: {type(error).__name__}: {error}"
+                return False
+            self.problem = None
+            return True
+
+    def _append(self, day: date, line: bytes) -> None:
+        if day != self._day:
+            self._clean(day)
+        while self._bytes + len(line) > self.most_bytes and (oldest := min(self._files(), default=day)) < day:
+            self._remove(oldest)
+        if self._bytes + len(line) > self.most_bytes:
+            raise OSError(f"today's lines fill all of the {self.most_bytes} bytes that the log may have")
+        file = os.open(self._path(day), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(file, line)  # one call, so that lines of two servers do not mix
+        finally:
+            os.close(file)
+        self._bytes += len(line)
+
+    def _clean(self, day: date) -> None:
+        """Remove what is too old, and count what is left."""
+        self._day = day
+        for other in self._files():
+            if other <= day - timedelta(days=self.most_days):
+                self._path(other).unlink(missing_ok=True)
+        self._bytes = sum(self._path(other).stat().st_size for other in self._files())
+
+    def _remove(self, day: date) -> None:
+        self._bytes -= self._path(day).stat().st_size
+        self._path(day).unlink()
+
+    def _files(self) -> list[date]:
+        return days_in(self.folder)
+
+    def _path(self, day: date) -> Path:
+        return self.folder / f"asked-{day}.jsonl"
+
+
+def today() -> date:
+    """In UTC."""
+    return datetime.now(UTC).date()
+
+
+def days_in(folder: Path) -> list[date]:
+    """The days of which a folder has a file, in order."""
+    found = (NAME.fullmatch(path.name) for path in folder.iterdir())
+    return sorted(date.fromisoformat(match[1]) for match in found if match)
+
+
+def function_named(named: str) -> Redact:
+    """What MODULE:FUNCTION names. Raises UsageError."""
+    module, _, name = named.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"--log-redact: {named}: {error}; name MODULE:FUNCTION of a module that Python finds (PYTHONPATH)"
+        ) from None
+    if not callable(found):
+        raise UsageError(f"--log-redact: {named} is no function")
+    return found
