@@ -123,11 +123,10 @@ def upload(folder: Path, files: list[str], wanted: Wanted, message: str) -> str:
 def refusals(api: "HfApi", repo: str) -> Iterator[None]:
     """What the hub or the way to it is the reason of, as a UsageError."""
     from httpx2 import HTTPError
-    from huggingface_hub.errors import HFValidationError
 
     try:
         yield
-    except (HTTPError, HFValidationError, OSError) as error:
+    except (HTTPError, ValueError, OSError) as error:
         said = " ".join(str(error).split())
         raise UsageError(f"{repo}: {api.endpoint} did not take it: {said}; nothing was committed") from None
 

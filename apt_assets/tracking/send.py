@@ -1,5 +1,6 @@
 """`apt-assets track`: send to the experiment's trackers what they have not got yet."""
 
+import re
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
@@ -101,6 +102,6 @@ def send(desk: Desk, tracker: Tracker, sent: dict[str, str]) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """The last line of what an error says, which of nested ones is the cause."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1]}" if lines and not isinstance(error, UsageError) else str(error)
+    """What an error says, in one line and without the password that an address may hold."""
+    said = re.sub(r"//[^/@\s]+@", "//", " ".join(str(error).split()))
+    return said if isinstance(error, UsageError) else f"{type(error).__name__}: {said}"

@@ -44,4 +44,4 @@ def send(project: "Project", record: Record) -> str:
     run.log({"report": wandb.Html(record.report.read_text(encoding="utf-8"), inject=False)})
     run.summary.update(record.scores)
     run.finish()
-    return str(run.url or f"offline, id {run.id}")
+    return f"offline, id {run.id}" if run.offline else str(run.url)
