@@ -405,7 +405,8 @@ def push(
     ] = None,
     pairs: Annotated[bool, typer.Option(help="The preference pairs too, which hold rows of your data.")] = True,
     private: Annotated[
-        bool, typer.Option("--private/--public", help="A new repository's; a public one takes nothing without --public.")
+        bool,
+        typer.Option("--private/--public", help="A new repository's; a public one takes nothing without --public."),
     ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go; needs no network.")] = False,
     experiment: ExperimentOption = None,

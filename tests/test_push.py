@@ -89,7 +89,7 @@ def test_what_may_not_go_is_refused_before_anything_is_uploaded(project, hub, mo
         push(project, replace(WANTED, iteration=7), dry_run=False)
     with pytest.raises(UsageError, match="a folder of this machine"):
         push(project, replace(WANTED, base=str(project.models.base_model)), dry_run=False)
-    with pytest.raises(UsageError, match="did not take it: .*[Rr]epo id"):
+    with pytest.raises(UsageError, match=r"did not take it: .*[Rr]epo id"):
         push(project, replace(WANTED, repo="a/b/c"), dry_run=False)
     assert hub.repos == {}
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from apt_assets.project import Project
 
 ENVIRONMENT = ("WANDB_BASE_URL", "WANDB_ENTITY", "WANDB_PROJECT", "WANDB_MODE", "WANDB_DIR")
-PATIENCE = 60  # seconds for a server to answer, and then to take it all
+PATIENCE = 30  # seconds for a server to answer, and then to take it all
 
 
 def send(project: "Project", record: Record) -> str:
