@@ -91,8 +91,8 @@ def names_of(project: Project, wanted: Wanted) -> Names:
 
 def require_no_paths(project: Project, folder: Path) -> None:
     """Raise UsageError if the card or a configuration names a folder of this machine."""
-    ours = {str(project.home), str(project.models.base_model), str(Path.home())} - {"/"}
-    for file in (folder / CARD, *folder.glob("*.json")):
+    ours = {str(project.home), str(project.models.base_model), f"{Path.home()}/"} - {"//"}
+    for file in (folder / CARD, *folder.glob("*config.json")):  # a vocabulary may have such words
         text = file.read_text(encoding="utf-8")
         if (found := next((path for path in sorted(ours) if path in text), None)) is not None:
             raise UsageError(f"{file.name} would tell of {found}, a folder of this machine: nothing was uploaded")

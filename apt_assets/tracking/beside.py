@@ -48,8 +48,8 @@ def is_up_to_date(project: Project) -> bool:
 
 
 def answer_of(project: Project) -> str:
-    """What `apt-assets track --json` prints. Raises ValueError with its last words if it prints nothing, and
-    TimeoutExpired, when none of its processes is left."""
+    """What `apt-assets track --json` prints. Raises ChildProcessError with its last words if it prints nothing, and
+    TimeoutExpired after PATIENCE; none of its processes is left then."""
     command = [sys.executable, "-m", "apt_assets.cli", "track", "--json", "--experiment", str(project.experiment_file)]
     environment = {**os.environ, "APT_HOME": str(project.home)}
     with subprocess.Popen(
@@ -68,5 +68,5 @@ def answer_of(project: Project) -> str:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     if not printed.strip():
-        raise ValueError((said.strip().splitlines() or [f"exit code {process.returncode}"])[-1])
+        raise ChildProcessError((said.strip().splitlines() or [f"exit code {process.returncode}"])[-1])
     return printed
