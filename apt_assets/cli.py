@@ -510,6 +510,66 @@ def serve(
 
 
 @app.command()
+def track(experiment: ExperimentOption = None, as_json: JsonOption = False) -> None:
+    """Send to the trackers that `tracking` names what they have not got yet: each iteration whose gate has decided is
+    one run, with settings, scores and their intervals, training curves and the report.
+
+    `run` does it by itself after each iteration. This is for what could not be sent then, or was computed before
+    `tracking` was set. What was sent once, to this place, is not sent again.
+    Exit code 1 if a tracker failed; the others go on.
+    """
+    project = open_project(experiment)
+    from apt_assets.tracking.send import send_all
+
+    found = send_all(project)
+    if as_json:
+        terminal.print_json(asdict(found))
+    else:
+        for name, runs in found.sent.items():
+            for key, where in runs.items():
+                print(f"{name}: iteration {key}, {where}")
+            if not runs and name not in found.failed:
+                print(f"{name}: nothing to send")
+        for name, reason in found.failed.items():
+            terminal.say(f"error: {name}: {reason}")
+    raise typer.Exit(1 if found.failed else 0)
+
+
+@app.command()
+def push(
+    repo: Annotated[str, typer.Argument(help="A repository of the Hugging Face hub: NAME or OWNER/NAME.")],
+    merged: Annotated[bool, typer.Option("--merged", help="The merged model in place of the adapter.")] = False,
+    iteration: Annotated[int | None, typer.Option(min=1, help="Default: the last promoted iteration.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Id of the base model on the hub, where policy.model is a folder.")
+    ] = None,
+    pairs: Annotated[bool, typer.Option(help="The preference pairs too, which hold rows of your data.")] = True,
+    private: Annotated[
+        bool,
+        typer.Option("--private/--public", help="A new repository's; a public one takes nothing without --public."),
+    ] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go; needs no network.")] = False,
+    experiment: ExperimentOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Upload the promoted adapter, or the merged model, to the Hugging Face hub: with its model card, the scores as
+    evaluation results, and the preference pairs as data/train.jsonl, in one commit.
+
+    The token is the one that `hf auth login` kept, or $HF_TOKEN. Only what the gate promoted goes, its digest is
+    checked, and no path of this machine stands in the card.
+    """
+    project = open_project(experiment)
+    from apt_assets.report import push as pushing
+
+    wanted = pushing.Wanted(repo, merged=merged, iteration=iteration, base=base, pairs=pairs, private=private)
+    found = pushing.push(project, wanted, dry_run=dry_run)
+    if as_json:
+        terminal.print_json(asdict(found))
+    else:
+        print(pushing.as_text(found))
+
+
+@app.command()
 def study(
     file: Annotated[Path, typer.Argument(help="The study file.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default: studies/NAME.")] = None,

@@ -79,15 +79,25 @@ def settings() -> str:
         "arXiv 2404.19733, *measured* is the [lab log](../lab-log.md), *choice* is ours.",
         "",
     ]
+    alone = {
+        name: one
+        for name, one in experiment.Experiment.model_fields.items()
+        if name not in ("name", "owners") and not experiment.is_section(one.annotation)
+    }
+    lines += [table(["key", "type", "default", "meaning"], rows_of(alone)), ""]
     for name, section in sections(experiment.Experiment):
         lines += [f"## {name}", "", paragraphs(section), ""]
-        rows = [
-            [f"`{name}.{key}`", kind_of(one), f"`{json.dumps(one.default)}`", one.description or ""]
-            for key, one in section.model_fields.items()
-            if not experiment.is_section(one.annotation)
-        ]
-        lines += [table(["key", "type", "default", "meaning"], rows), ""]
+        fields = {key: one for key, one in section.model_fields.items() if not experiment.is_section(one.annotation)}
+        lines += [table(["key", "type", "default", "meaning"], rows_of(fields, f"{name}.")), ""]
     return "\n".join(lines)
+
+
+def rows_of(fields: dict[str, Any], prefix: str = "") -> list[list[str]]:
+    """key, type, default, meaning of settings."""
+    return [
+        [f"`{prefix}{key}`", kind_of(one), f"`{json.dumps(one.default)}`", one.description or ""]
+        for key, one in fields.items()
+    ]
 
 
 def sections(model: type, prefix: str = "") -> Iterator[tuple[str, type]]:

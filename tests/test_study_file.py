@@ -152,6 +152,14 @@ def test_equal_settings_are_one_experiment_whatever_the_arm_is_called(write_stud
     assert names["same"] != names["sft"]
 
 
+def test_runs_of_a_study_are_not_tracked_and_are_the_same_without_trackers(write_study, tmp_path):
+    cell = Cell("colours", "apt", 0, 1)
+    without = load_study(write_study()).content(cell)
+    domain = tmp_path / "tiny.yaml"
+    domain.write_text(domain.read_text() + "tracking: [mlflow]\n")
+    assert load_study(write_study()).content(cell) == without
+
+
 def test_landed_data_that_changed_makes_other_runs(write_study):
     study = load_study(write_study())
     before, after = (replace(study, landed={"colours": names}) for names in ({"a.jsonl": "1"}, {"a.jsonl": "2"}))

@@ -21,6 +21,7 @@ from apt_assets.project import Project
 from apt_assets.report.ending import of_the_machine
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE, is_key, key_of, number_of
+from apt_assets.tracking.beside import send_beside
 from resources.model.lm_eval_tasks import TaskError
 from resources.store import locks
 
@@ -92,7 +93,7 @@ def stage_asset(project: Project, stage: Stage, display: Display) -> dg.AssetsDe
             display.line(f"{nothing}: the loop ends here")
             return
         if stage.name == "promoted_adapter":
-            announce(project, iteration, context)
+            announce(project, iteration, context, display)
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(outcome.manifest.data_version),
             metadata=metadata(project, project.planner(), iteration, outcome.status, outcome.manifest, outcome.seconds),
@@ -128,7 +129,7 @@ def gate_checks(project: Project, display: Display) -> dg.AssetChecksDefinition:
         verdict = project.planner().verdict(iteration)
         assert verdict is not None, "the gate was computed just now"
         if not verdict["passed"]:
-            announce(project, iteration, context)
+            announce(project, iteration, context, display)
         found = {f"{check['name']}_gate": check for check in verdict["checks"]}
         for spec in specs:
             check = found.get(spec.name)
@@ -175,9 +176,15 @@ def run(project: Project, iteration: str, name: str, context: Any, display: Disp
         raise
 
 
-def announce(project: Project, iteration: str, context: Any) -> None:
-    """Log what the next iteration starts from and is compared with: the loop edges."""
+def announce(project: Project, iteration: str, context: Any, display: Display) -> None:
+    """Log what the next iteration starts from and is compared with: the loop edges. And tell the trackers."""
     following = key_of(number_of(iteration) + 1)
     Ledger(project, context.instance).observe(
         following, [source.name for source in SOURCES.values() if source.producer is not None]
     )
+
+    def tell(line: str) -> None:
+        context.log.info(line)
+        display.line(line)
+
+    send_beside(project, tell)

@@ -14,6 +14,7 @@ from apt_assets.project import Project
 from apt_assets.report.show import stage_at
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE, number_of
+from apt_assets.tracking.beside import send_beside
 from resources.store.digest import digest_json
 from resources.store.sealed import Damaged, read_sealed, write_sealed
 from resources.threads import set_threads
@@ -56,6 +57,7 @@ def run_loop(project: Project, iterations: int | None, display: Display) -> Loop
     for step in in_turn(project, iterations, display.line):
         if isinstance(step, End):
             result.passed, result.reason = step.passed, step.reason
+            send_beside(project, display.line)  # what is reused, and what no tracker could be told of before
             break
         dagster = dagster or Dagster(project, display)
         if step.opens:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from apt_assets.engine.plan import Planner
 from apt_assets.project import Project
 from apt_assets.promotion import LoopPlanner
-from apt_assets.report.model_card import model_card
+from apt_assets.report.model_card import Names, model_card
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import key_of
 from resources.yaml_file import read_yaml
@@ -34,7 +34,7 @@ def export(project: Project, target: Path, iteration: int | None, what: What) ->
     planner = project.planner()
     key = key_of(iteration) if iteration else last_promoted(project, planner)
     try:
-        write(project, planner, key, what, target)
+        write(project, planner, key, what, target, Names.here(project))
     except BaseException:
         if target.is_dir():
             for path in target.iterdir():  # it was new or empty, and half of an export looks like one
@@ -43,7 +43,7 @@ def export(project: Project, target: Path, iteration: int | None, what: What) ->
     return key
 
 
-def write(project: Project, planner: LoopPlanner, key: str, what: What, target: Path) -> None:
+def write(project: Project, planner: LoopPlanner, key: str, what: What, target: Path, names: Names) -> None:
     match what:
         case "pairs":
             source = fresh(project, planner, key, "preference_pairs")
@@ -53,8 +53,11 @@ def write(project: Project, planner: LoopPlanner, key: str, what: What, target: 
             write_results(project, key, source, target)
         case "adapter" | "merged":
             source = fresh(project, planner, key, planner.adapter_of(key))
-            (write_merged if what == "merged" else write_adapter)(project, source, target)
-            card = model_card(project, planner, key, merged=what == "merged")
+            if what == "merged":
+                write_merged(project, source, target)
+            else:
+                write_adapter(source, target, names)
+            card = model_card(project, planner, key, names, merged=what == "merged")
             (target / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -69,12 +72,12 @@ def fresh(project: Project, planner: Planner, key: str, stage: str) -> Path:
     return project.artifact(plan.manifest)
 
 
-def write_adapter(project: Project, source: Path, target: Path) -> None:
+def write_adapter(source: Path, target: Path, names: Names) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for file in source.glob("adapter_*"):
         shutil.copyfile(file, target / file.name)
     config = target / "adapter_config.json"
-    named = {**json.loads(config.read_text()), "base_model_name_or_path": str(project.models.base_model)}
+    named = {**json.loads(config.read_text()), "base_model_name_or_path": names.base}
     config.write_text(json.dumps(named, indent=1))
 
 

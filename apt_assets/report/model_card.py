@@ -1,11 +1,12 @@
 """The model card of an exported adapter or model: what it is, from what, how good, and how to load it."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-
-import yaml
 
 from apt_assets.project import Project
 from apt_assets.promotion import LoopPlanner, undecided
+from apt_assets.report.evaluation import eval_results
 from apt_assets.report.judge import sentence
 from apt_assets.report.markdown import table
 from apt_assets.report.results import SPLITS, by_people, facts, judged, passages_of, start_of
@@ -13,25 +14,53 @@ from apt_assets.report.tables import interval
 from apt_assets.settings.iterations import BASE
 
 
-def model_card(project: Project, planner: LoopPlanner, key: str, *, merged: bool) -> str:
-    """README.md of an exported folder, with the front matter of the Hugging Face hub.
+@dataclass(frozen=True)
+class Names:
+    """What a card calls the base model, and what it is the card of: folders here, or repositories of a hub.
+
+    hub: the base model on the hub, if it is there by a name that is known.
+    """
+
+    base: str
+    itself: str
+    hub: str | None
+
+    @classmethod
+    def here(cls, project: Project) -> "Names":
+        return cls(str(project.models.base_model), "this folder", hub_id(project))
+
+
+def hub_id(project: Project) -> str | None:
+    """The base model's id on the hub; None of a folder, and of the embedded one: others do not have these."""
+    named = project.experiment.policy.model
+    is_here = named == "embedded" or (project.home / Path(named).expanduser()).exists()
+    return None if is_here else named
+
+
+def model_card(project: Project, planner: LoopPlanner, key: str, names: Names, *, merged: bool) -> str:
+    """README.md of an exported folder, with the front matter of the Hugging Face hub: scores also as its
+    `model-index`.
 
     Everything in it is read from manifests: scores with 95 % intervals, data and pairs by count and
     digest, settings, library versions, and the gate's verdict.
     """
+    from huggingface_hub import ModelCardData
+
     experiment = project.experiment
-    front = {
-        "base_model": experiment.policy.model,
-        "library_name": "transformers" if merged else "peft",
-        "pipeline_tag": "text-generation",
-        "tags": ["apt-assets", "dpo", "trl", *([] if merged else ["lora"])],
-    }
+    front = ModelCardData(
+        base_model=names.hub,
+        library_name="transformers" if merged else "peft",
+        pipeline_tag="text-generation",
+        tags=["apt-assets", "dpo", "trl", *([] if merged else ["lora"])],
+        model_name=f"{experiment.name}, iteration {key}",
+        eval_results=eval_results(experiment.name, facts(planner, key, planner.scored_by(key))),
+    )
     parts = [
-        f"---\n{yaml.safe_dump(front, sort_keys=True)}---",
+        f"---\n{front.to_yaml()}\n---",
         f"# {experiment.name}, iteration {key}",
         f"{'The merged model' if merged else 'The LoRA adapter'} after preference training (DPO + NLL) on what the "
         f"policy of iteration {key} got wrong in the domain `{experiment.name}`. {verdict(planner, key)}",
-        f"## Load it\n\n{how_to_load(project, merged)}",
+        f"## Load it\n\n{how_to_load(project, names, merged)}",
         f"## Scores\n\n{scores(planner, key)}",
         f"## Data\n\n{data(planner, key)}",
         f"## Training\n\n{training(planner, key)}",
@@ -54,17 +83,17 @@ def verdict(planner: LoopPlanner, key: str) -> str:
     return f"The gate {promoted if found['passed'] or approval else 'REFUSED'} it.{decided}"
 
 
-def how_to_load(project: Project, merged: bool) -> str:
+def how_to_load(project: Project, names: Names, merged: bool) -> str:
     policy = project.experiment.policy
     lines = ["from transformers import AutoModelForCausalLM, AutoTokenizer", ""]
     if merged:
-        lines += ['model = AutoModelForCausalLM.from_pretrained("this folder")']
-        lines += ['tokenizer = AutoTokenizer.from_pretrained("this folder")']
+        lines += [f'model = AutoModelForCausalLM.from_pretrained("{names.itself}")']
+        lines += [f'tokenizer = AutoTokenizer.from_pretrained("{names.itself}")']
     else:
         lines[0:0] = ["from peft import PeftModel"]
-        lines += [f"base = AutoModelForCausalLM.from_pretrained({str(project.models.base_model)!r})"]
-        lines += ['model = PeftModel.from_pretrained(base, "this folder")']
-        lines += [f"tokenizer = AutoTokenizer.from_pretrained({str(project.models.base_model)!r})"]
+        lines += [f"base = AutoModelForCausalLM.from_pretrained({names.base!r})"]
+        lines += [f'model = PeftModel.from_pretrained(base, "{names.itself}")']
+        lines += [f"tokenizer = AutoTokenizer.from_pretrained({names.base!r})"]
     system = (
         f"It was trained and scored with the system prompt {policy.system_prompt!r}. " if policy.system_prompt else ""
     )

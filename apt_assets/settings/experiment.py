@@ -474,6 +474,11 @@ class Experiment(Section):
     owners: list[Annotated[str, Field(pattern=r"^(team:[\w-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$")]] = Field(
         [], description="Shown in Dagster as the owners of all assets: an e-mail address or team:NAME."
     )
+    tracking: list[Literal["mlflow", "wandb", "trackio", "tensorboard"]] = Field(
+        [],
+        description="Where each iteration is reported as a run; the extra of the same name installs it. It makes "
+        "nothing stale (choice).",
+    )
     data: Data = Data()
     policy: PolicySettings = PolicySettings()
     mining: Mining = Mining()

@@ -27,7 +27,7 @@ FEW = 1  # items of each general task that a training run scores: every task has
 SEEDED = ("training.seed", "mining.seed")
 # Arms differ in how they train. What they are measured by is the domain's, but for how the frozen weights are held.
 THEIRS = ("policy.device", "policy.dtype", "policy.quantization", "assessor.bad_below")
-OF_THE_DOMAIN = ("owners", "data", "policy", "assessor", "benchmarks", "gate", "promotion")
+OF_THE_DOMAIN = ("owners", "tracking", "data", "policy", "assessor", "benchmarks", "gate", "promotion")
 
 
 # Of a study file that works on an experiment file.
@@ -190,6 +190,7 @@ class Study:
         for key, value in changes.items():
             put(content, key, value)
         content.pop("name", None)
+        content.pop("tracking", None)  # its many runs are for the study's own page, and none is to be served
         decides = {"landed": self.landed[run.domain], **content} if run.domain in self.landed else content
         return {"name": f"study-{digest_json(decides)[:16]}", **content}
 
