@@ -167,6 +167,7 @@ def plan(
     iterations = asked(number, iterations)
     project = open_project(experiment)
     from apt_assets.loop.memory import Outlook
+    from apt_assets.loop.money import quote_of
     from apt_assets.loop.next_run import End, next_run
     from apt_assets.loop.work import work_of
 
@@ -176,16 +177,15 @@ def plan(
     if any(one.status != "fresh" for one in plans) and not project.models.to_download():
         project.model_checks.files()
     works = [work_of(project, planner, one) for one in plans]
-    memory = Outlook(project, plans)
+    memory, quote = Outlook(project, plans), quote_of(project, planner, plans, works)
     if as_json:
         found = zip(plans, works, memory.peaks, strict=True)
-        terminal.print_json(
-            [{**p.as_json(), "work": w.amounts, "work_exact": w.exact, "memory": peak} for p, w, peak in found]
-        )
+        entries = [{**p.as_json(), "work": w.amounts, "work_exact": w.exact, "memory": peak} for p, w, peak in found]
+        terminal.print_json(quote.added_to(entries) if quote else entries)
         for line in memory.warnings():
             terminal.say(line)
         return
-    terminal.print_plan(plans, works, memory)
+    terminal.print_plan(plans, works, memory, quote)
     step = next_run(project, planner, iterations)
     print(f"the loop is at its end: {step.reason}" if isinstance(step, End) else f"next: {step.key}, {step.reason}")
     terminal.print_downloads(project)

@@ -421,6 +421,12 @@ class Loop(Section):
     """When the loop ends by itself."""
 
     max_iterations: int = Field(2, ge=1, le=9999, description="Most iterations on the same landed files (choice).")
+    budget: float | None = Field(
+        None,
+        gt=0,
+        description="In the currency of `costs`: no iteration begins with which more than that would be spent in all on "
+        "this experiment; null: none is set.",
+    )
 
 
 class Compute(Section):
@@ -433,6 +439,27 @@ class Compute(Section):
         None,
         description="Of the cluster: ray://HOST:10001, HOST:6379, or auto on a node of it; null: this machine is one.",
     )
+
+
+class Costs(Section):
+    """What computing costs. With a price here, `plan`, `run`, the report and Dagster tell amounts of money. It makes
+    nothing stale."""
+
+    device_hour: float | None = Field(
+        None,
+        ge=0,
+        description="An hour in which a stage computes, all machines that do so together; null: not counted.",
+    )
+    grader_per_million_tokens: float | None = Field(
+        None,
+        ge=0,
+        description="A million tokens at assessor.rubric.endpoint, of prompts and replies alike; null: not counted.",
+    )
+    currency: str = Field("EUR", pattern=r"^[^\W\d_]{1,8}$|^[$\u20ac\u00a3\u00a5]$", description="Of all of these.")
+
+    @property
+    def given(self) -> bool:
+        return self.device_hour is not None or self.grader_per_million_tokens is not None
 
 
 class Experiment(Section):
@@ -455,6 +482,13 @@ class Experiment(Section):
     promotion: Promotion = Promotion()
     loop: Loop = Loop()
     compute: Compute = Compute()
+    costs: Costs = Costs()
+
+    @model_validator(mode="after")
+    def can_tell_what_is_spent(self) -> Self:
+        if self.loop.budget is not None and not self.costs.given:
+            raise ValueError("loop.budget needs a price: set costs.device_hour or costs.grader_per_million_tokens")
+        return self
 
     @field_validator("pairs")
     @classmethod

@@ -25,7 +25,8 @@ FEW = 1  # items of each general task that a training run scores: every task has
 SEEDED = ("training.seed", "mining.seed")
 # Arms differ in how they train. What they are measured by is the domain's, but for how the frozen weights are held.
 THEIRS = ("policy.device", "policy.dtype", "policy.quantization", "assessor.bad_below")
-OF_THE_DOMAIN = ("owners", "data", "policy", "assessor", "benchmarks", "gate", "promotion")
+OF_THE_DOMAIN = ("owners", "data", "policy", "assessor", "benchmarks", "gate", "promotion", "costs")
+OF_THE_OWNER = ("costs",)  # no part of a recipe
 
 
 # Of a study file that works on an experiment file.
@@ -92,6 +93,8 @@ def misplaced(key: str) -> str | None:
         return "is set by the study itself"
     if key == "loop.max_iterations":
         return "say `iterations`, of the arm or of the study"
+    if key == "loop.budget":
+        return "a study is held to no budget"
     if key == "policy.initial_adapter":
         return "name an arm in starts_from, or set it in the domain's experiment file, for all arms"
     if key not in keys:
@@ -187,7 +190,10 @@ class Study:
             changes |= {**dict(run.policy), "anchor.weight": 0.0}  # nothing is trained
         for key, value in changes.items():
             put(content, key, value)
-        content.pop("name", None)
+        for section in ("name", *OF_THE_OWNER):
+            content.pop(section, None)
+        if "budget" in (loop := content.get("loop") or {}):
+            content["loop"] = {key: value for key, value in loop.items() if key != "budget"}
         decides = {"landed": self.landed[run.domain], **content} if run.domain in self.landed else content
         return {"name": f"study-{digest_json(decides)[:16]}", **content}
 
