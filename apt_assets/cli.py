@@ -120,6 +120,7 @@ def run(
     set_threads(project.experiment.policy.threads)
     from apt_assets.engine.display import display
     from apt_assets.orchestration.run import run_loop
+    from apt_assets.report.money import Bill
     from apt_assets.report.show import stage_at
 
     shown = display(as_json=as_json)
@@ -128,6 +129,7 @@ def run(
         where = f" --experiment {project.experiment_file}"
         raise UsageError(f"no data in {project.landing}: land some with `apt-assets land FILE{where}`")
     project.forced |= {stage_at(project, named) for named in force or ()}
+    bill = Bill(project)
     try:
         result = run_loop(project, iterations, shown)
     finally:
@@ -137,12 +139,12 @@ def run(
 
     found = results(project)
     if as_json:
-        terminal.print_json({**asdict(result), **found})
+        terminal.print_json({**asdict(result), **found, **bill.as_json()})
     else:
         terminal.print_results(found)
         print(f"{len(result.computed)} stages computed, {len(result.reused)} reused")
         terminal.print_unused(project)
-        for line in lines_of_run(project):
+        for line in [*lines_of_run(project), *bill.lines()]:
             print(line)
         print(f"{'ended' if result.passed else 'STOPPED'}: {result.reason}")
     raise typer.Exit(0 if result.passed else 1)

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from apt_assets.cli import app
 from apt_assets.engine.execute import run_stage
-from apt_assets.engine.plan import StagePlan
+from apt_assets.engine.plan import StagePlan, stages_of
 from apt_assets.engine.stage import STAGES
 from apt_assets.loop.money import Measured, Money, Use, in_words
 from apt_assets.loop.next_run import End, Run, next_run
@@ -36,7 +36,7 @@ def here(*arguments):
 
 
 def computed(stage, seconds, work, row_seconds, tokens=0, iteration="0001"):
-    nothing = dict.fromkeys(("inputs", "settings", "identities", "libraries", "code", "files", "facts"), {})
+    nothing: dict = {name: {} for name in ("inputs", "settings", "identities", "libraries", "code", "files", "facts")}
     return Manifest(
         stage=stage, fingerprint=f"{stage} {seconds} {work}", data_version="v", **nothing, work=work, row_tables=[],
         iteration=iteration, seconds=seconds, run_id="r", created="now", row_seconds=row_seconds, tokens=tokens,
@@ -219,6 +219,37 @@ def test_tokens_are_those_that_the_endpoint_says_each_reply_took_unusable_ones_i
     money = Money(project, project.planner())
     assert money.spent().tokens == 130
     assert money.measured.of_rows({"grades": 12}).tokens == pytest.approx(130)
+
+
+def test_report_and_dagster_tell_what_results_cost_and_what_reuse_saved(ran, tmp_path):
+    from apt_assets.orchestration.metadata import metadata
+
+    path = ran(2, costs={**BOTH, "currency": "USD"})
+    found = json.loads(here("report", "-e", path, "--json"))["money"]
+    project = Project.open(path)
+    planner = project.planner()
+    cost = saved = 0.0
+    for name in stages_of("0002"):
+        manifest = planner.stage("0002", name).manifest
+        mine = manifest.iteration == "0002"
+        cost, saved = cost + manifest.seconds * mine / 1000, saved + manifest.seconds * (not mine) / 1000
+        shown = metadata(project, planner, "0002", "computed", manifest, 1.0)
+        assert shown["cost_USD"] == pytest.approx(manifest.seconds / 1000, abs=2e-6)
+        again = metadata(project, planner, "0002", "hit", manifest, 0.0)
+        assert (again["cost_USD"], again["saved_USD"]) == (0, shown["cost_USD"])
+    assert found["iterations"]["0002"]["cost"] == pytest.approx(cost)
+    assert found["iterations"]["0002"]["saved"] >= saved
+    here("report", tmp_path / "r.html", "-e", path)
+    page = (tmp_path / "r.html").read_text()
+    assert "saved by reuse, USD" in page
+    assert found["in_words"] in page
+
+
+def test_run_tells_what_it_cost_and_one_that_reuses_all_costs_nothing(ran):
+    path = ran(1, costs=BOTH, loop={"budget": 50.0})
+    end = here("run", "1", "-e", path).splitlines()
+    assert [line.partition(". ")[0] for line in end if line.startswith("this run cost")] == ["this run cost 0.00 EUR"]
+    assert json.loads(here("run", "1", "-e", path, "--force", "bad_cases", "--json"))["money"]["seconds"] > 0
 
 
 def test_budget_without_a_price_is_refused():

@@ -223,7 +223,11 @@ def in_words(use: Use, costs: Costs, *, about: bool = False) -> str:
 
 
 def in_currency(amount: float, costs: Costs) -> str:
+    return f"{amount_of(amount)} {costs.currency}"
+
+
+def amount_of(amount: float) -> str:
     """With two digits after the point, or four of a small amount."""
     if 0 < amount < 0.0001:
-        return f"under 0.0001 {costs.currency}"
-    return f"{amount:.4f} {costs.currency}" if 0 < amount < 0.1 else f"{amount:.2f} {costs.currency}"
+        return "under 0.0001"
+    return f"{amount:.4f}" if 0 < amount < 0.1 else f"{amount:.2f}"

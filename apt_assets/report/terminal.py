@@ -11,8 +11,8 @@ from apt_assets.landing.folder import UNSHOWN
 
 if TYPE_CHECKING:
     from apt_assets.engine.plan import StagePlan
-    from apt_assets.loop.money import Quote
     from apt_assets.loop.memory import Outlook
+    from apt_assets.loop.money import Quote
     from apt_assets.loop.work import Work
     from apt_assets.project import Project
 

@@ -424,8 +424,8 @@ class Loop(Section):
     budget: float | None = Field(
         None,
         gt=0,
-        description="In the currency of `costs`: no iteration begins with which more than that would be spent in all on "
-        "this experiment; null: none is set.",
+        description="In the currency of `costs`: no iteration begins with which more than that would be spent on this "
+        "experiment in all; null: none is set.",
     )
 
 
