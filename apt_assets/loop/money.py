@@ -5,7 +5,7 @@ took, at `costs.grader_per_million_tokens`. What a row, a step or the rest of a 
 in this experiment before; what was never measured is said to be unknown, and not to be nothing.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,24 +73,14 @@ class Measured:
     def __init__(self, manifests: Iterable[Manifest], experiment: Experiment):
         self._pays_for_grades = pays_for_grades(experiment)
         self._pays_for_time = experiment.costs.device_hour is not None
-        self.last: dict[str, Manifest] = {}  # by stage
-        seconds, rows, rest, times = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
-        tokens, graded, whole = 0, 0, Counter[str]()
-        for manifest in {(one.stage, one.fingerprint): one for one in manifests}.values():
-            computed = counts(manifest, "computed")
-            spent, left = in_parts(manifest, computed)
-            seconds.update(spent)
-            rows.update({kind: computed[kind] for kind in spent})
-            rest[manifest.stage] += left
-            whole[manifest.stage] += manifest.seconds
-            times[manifest.stage] += 1
-            if manifest.tokens:
-                tokens, graded = tokens + manifest.tokens, graded + computed.get("grades", 0)
-            self.last[manifest.stage] = manifest
-        self._rates = {kind: seconds[kind] / n for kind, n in rows.items() if n}
-        self._rest = {stage: rest[stage] / n for stage, n in times.items()}
-        self._whole = {stage: whole[stage] / n for stage, n in times.items()}
-        self._tokens = tokens / graded if graded else None
+        once = {(one.stage, one.fingerprint): one for one in manifests}.values()
+        self.last = {manifest.stage: manifest for manifest in once}
+        parts = [(one, its := counts(one, "computed"), *in_parts(one, its)) for one in once]
+        self._rates = means((kind, spent[kind], its[kind]) for _, its, spent, _ in parts for kind in spent)
+        self._rest = means((one.stage, left, 1) for one, _, _, left in parts)
+        self._whole = means((one.stage, one.seconds, 1) for one in once)
+        tokens = means(("grades", one.tokens, its.get("grades", 0)) for one, its, _, _ in parts if one.tokens)
+        self._tokens = tokens.get("grades")
 
     def of_rows(self, amounts: dict[str, int]) -> Use:
         """What so many rows and steps take, by kind."""
@@ -116,6 +106,15 @@ class Measured:
     def saved(self, manifest: Manifest) -> Use:
         """What the rows would have taken that were there when this was computed."""
         return self.of_rows(counts(manifest, "reused"))
+
+
+def means(found: Iterable[tuple[str, float, int]]) -> dict[str, float]:
+    """Name -> what there is of it in all, by its number. found: (name, amount, number)."""
+    amounts, numbers = defaultdict[str, float](float), defaultdict[str, int](int)
+    for name, amount, number in found:
+        amounts[name] += amount
+        numbers[name] += number
+    return {name: amounts[name] / number for name, number in numbers.items() if number}
 
 
 def counts(manifest: Manifest, *which: str) -> dict[str, int]:
