@@ -7,7 +7,7 @@ us know it).
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
@@ -441,6 +441,33 @@ class Compute(Section):
     )
 
 
+Event = Literal["promoted", "refused", "failed", "ended", "quarantined"]
+
+
+class Alerts(Section):
+    """Who is told what a run came to (docs/guide/automation.md). Addresses of servers are secrets and stand in the
+    environment: $APT_ALERT_WEBHOOK, $APT_SMTP_URL. It makes nothing stale."""
+
+    webhook: Literal["slack", "json"] | None = Field(
+        None, description="What $APT_ALERT_WEBHOOK takes: Slack's form, or all fields as JSON; null: none is told."
+    )
+    email: list[Annotated[str, Field(pattern=r"^[^@\s,<>]+@[^@\s,<>]+$")]] = Field(
+        [], description="Addresses that the server of $APT_SMTP_URL sends to."
+    )
+    on: list[Event] = Field(
+        list(get_args(Event)),
+        description="promoted, refused: by the gate; failed: a run; ended: the loop; quarantined: rows of new files.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def read_on(cls, values: Any) -> Any:
+        """YAML 1.1 reads a key `on` as true."""
+        if isinstance(values, dict) and True in values and "on" not in values:
+            return {"on" if key is True else key: value for key, value in values.items()}
+        return values
+
+
 class Costs(Section):
     """What computing costs. With a price here, `plan`, `run`, the report and Dagster tell amounts of money. It makes
     nothing stale."""
@@ -483,6 +510,7 @@ class Experiment(Section):
     loop: Loop = Loop()
     compute: Compute = Compute()
     costs: Costs = Costs()
+    alerts: Alerts = Alerts()
 
     @model_validator(mode="after")
     def can_tell_what_is_spent(self) -> Self:

@@ -25,8 +25,8 @@ FEW = 1  # items of each general task that a training run scores: every task has
 SEEDED = ("training.seed", "mining.seed")
 # Arms differ in how they train. What they are measured by is the domain's, but for how the frozen weights are held.
 THEIRS = ("policy.device", "policy.dtype", "policy.quantization", "assessor.bad_below")
-OF_THE_DOMAIN = ("owners", "data", "policy", "assessor", "benchmarks", "gate", "promotion", "costs")
-OF_THE_OWNER = ("costs",)  # no part of a recipe
+OF_THE_DOMAIN = ("owners", "data", "policy", "assessor", "benchmarks", "gate", "promotion", "costs", "alerts")
+OF_THE_OWNER = ("costs", "alerts")  # no part of a recipe
 
 
 # Of a study file that works on an experiment file.
