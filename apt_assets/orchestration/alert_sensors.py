@@ -4,7 +4,7 @@ import dagster as dg
 
 from apt_assets.orchestration.alerts import Alerts
 from apt_assets.orchestration.delivery import channels
-from apt_assets.orchestration.instance import what_failed
+from apt_assets.orchestration.failures import what_failed
 from apt_assets.project import Project
 from apt_assets.settings.iterations import BASE, is_key
 
@@ -18,11 +18,10 @@ def build_alert_sensors(project: Project) -> list[dg.SensorDefinition]:
         dg.get_dagster_logger().warning(line)
 
     def tell(context: dg.RunStatusSensorContext, failure: str | None) -> None:
-        run = context.dagster_run
-        key = run.tags.get("dagster/partition", BASE)
+        key = context.partition_key or BASE
         if key == BASE or is_key(key):
             with Alerts(project, context.log.warning) as alerts:
-                alerts.of_run(key, run.run_id, failure)
+                alerts.of_run(key, context.dagster_run.run_id, failure)
 
     @dg.run_status_sensor(
         name="alert_of_success",

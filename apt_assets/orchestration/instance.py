@@ -5,19 +5,16 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from apt_assets.engine.display import Display
 from apt_assets.orchestration import postgres
+from apt_assets.orchestration.failures import what_failed
 from apt_assets.project import Project
 from apt_assets.report import interrupts
 from apt_assets.settings.experiment import REPOSITORY, UsageError
 from apt_assets.settings.iterations import BASE
 from resources.store import locks
 from resources.store.digest import write_atomically
-
-if TYPE_CHECKING:
-    from dagster import DagsterEvent
 
 
 def prepare_dagster_home(project: Project) -> None:
@@ -145,11 +142,3 @@ class Dagster:
         if data.user_failure_data and MACHINE in data.user_failure_data.metadata:
             raise UsageError(data.user_failure_data.description)
         return result.run_id, what_failed(failures[0])
-
-
-def what_failed(event: "DagsterEvent") -> str:
-    """`STAGE: reason`, of the failure of a step."""
-    data = event.step_failure_data
-    error = data.user_failure_data.description if data.user_failure_data else None
-    cause = data.error.cause or data.error if data.error else None
-    return f"{event.step_key}: {error or (cause.message.strip() if cause else 'failed')}"
