@@ -118,8 +118,9 @@ def run(
     project = open_project(experiment, fetch=True)
     from apt_assets.engine.display import display
     from apt_assets.orchestration.run import run_project
+    from apt_assets.report.money import Bill
 
-    shown = display(as_json=as_json)
+    shown, bill = display(as_json=as_json), Bill(project)
     try:
         result = run_project(project, iterations, force or (), shown)
     finally:
@@ -129,12 +130,12 @@ def run(
 
     found = results(project)
     if as_json:
-        terminal.print_json({**asdict(result), **found})
+        terminal.print_json({**asdict(result), **found, **bill.as_json()})
     else:
         terminal.print_results(found)
         print(f"{len(result.computed)} stages computed, {len(result.reused)} reused")
         terminal.print_unused(project)
-        for line in lines_of_run(project):
+        for line in [*lines_of_run(project), *bill.lines()]:
             print(line)
         print(f"{'ended' if result.passed else 'STOPPED'}: {result.reason}")
     raise typer.Exit(0 if result.passed else 1)
@@ -163,13 +164,12 @@ def plan(
     found = planned(project, iterations)
     if as_json:
         stages = zip(found.plans, found.works, found.memory.peaks, strict=True)
-        terminal.print_json(
-            [{**p.as_json(), "work": w.amounts, "work_exact": w.exact, "memory": peak} for p, w, peak in stages]
-        )
+        entries = [{**p.as_json(), "work": w.amounts, "work_exact": w.exact, "memory": peak} for p, w, peak in stages]
+        terminal.print_json(found.quote.added_to(entries) if found.quote else entries)
         for line in found.memory.warnings():
             terminal.say(line)
         return
-    terminal.print_plan(found.plans, found.works, found.memory)
+    terminal.print_plan(found)
     print(found.next_in_words)
     terminal.print_downloads(project)
     terminal.print_unused(project)

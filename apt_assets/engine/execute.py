@@ -1,6 +1,7 @@
 """Doing one stage: reuse the verified artifact of its fingerprint, or compute and commit it."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +13,7 @@ from apt_assets.engine.step import Log, StageBlocked, Step
 from apt_assets.engine.view import identities_of
 from apt_assets.settings.iterations import BASE
 from resources import cluster, workers
+from resources.assessors import endpoint
 from resources.store.manifest import CorruptArtifact, Manifest, now
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def run_stage(
     through. Nothing is committed then.
     """
     store = project.store
-    where = {"iteration": iteration, "stage": name, "run_id": run_id}
+    where = {"experiment": project.experiment.name, "iteration": iteration, "stage": name, "run_id": run_id}
     with store.locks.take(f"{project.experiment.name}-{iteration}-{name}"):
         planner = project.planner()
         plan = planner.stage(iteration, name)
@@ -94,7 +96,7 @@ def run_stage(
         store.point(project.experiment.name, iteration, manifest)
         store.journal(
             "computed", **where, fingerprint=plan.fingerprint, data_version=manifest.data_version,
-            seconds=round(seconds, 3), work=manifest.work,
+            seconds=round(seconds, 3), tokens=manifest.tokens, work=manifest.work,
         )  # fmt: skip
         log(f"{name} of {iteration}: done in {seconds:.1f} s{describe(manifest.work)}")
         return Outcome("computed", manifest, seconds)
@@ -109,19 +111,29 @@ def blocked(plan: StagePlan) -> StageBlocked:
 def compute(
     project: "World", planner: "Planner", plan: StagePlan, run_id: str, log: Log, show: Show
 ) -> tuple[Manifest, float]:
-    """Run the stage's function and commit what it wrote: (manifest, seconds)."""
-    started, used = time.monotonic(), cpu_seconds()
+    """Run the stage's function and commit what it wrote: (manifest, seconds). The journal is told what was spent on
+    one that fails."""
+    started, used, tokens = time.monotonic(), cpu_seconds(), endpoint.USED.total
     anew = (plan.iteration, plan.stage) in planner.forced
     with project.store.workspace() as folder:
         step = Step(project, plan, planner, out=folder, log=log, show=show, anew=anew)
         step.check()
         stage = STAGES[plan.stage]
-        stage.compute(step)
+        try:
+            stage.compute(step)
+        except BaseException as error:
+            with suppress(Exception):  # what went wrong is what is to be told
+                project.store.journal(
+                    "failed", experiment=project.experiment.name, iteration=plan.iteration, stage=plan.stage,
+                    run_id=run_id, reason=[type(error).__name__], seconds=round(time.monotonic() - started, 3),
+                    tokens=endpoint.USED.total - tokens,
+                )  # fmt: skip
+            raise
         if undeclared := sorted(path.name for path in folder.iterdir() if path.name not in stage.outputs):
             raise UndeclaredRead(f"{stage.name} writes {', '.join(undeclared)}, which it does not declare")
         seconds, cpu = time.monotonic() - started, cpu_seconds() - used
         step.check()
-        return commit(step, seconds, cpu, run_id), seconds
+        return commit(step, seconds, cpu, endpoint.USED.total - tokens, run_id), seconds
 
 
 def cpu_seconds() -> float:
@@ -182,7 +194,7 @@ def reusable(project: "World", manifest: Manifest) -> bool:
     return True
 
 
-def commit(step: Step, seconds: float, cpu_seconds: float, run_id: str) -> Manifest:
+def commit(step: Step, seconds: float, cpu_seconds: float, tokens: int, run_id: str) -> Manifest:
     """Make what the step wrote the artifact of the fingerprint that was planned."""
     plan = step.plan
     assert plan.fingerprint is not None
@@ -198,6 +210,8 @@ def commit(step: Step, seconds: float, cpu_seconds: float, run_id: str) -> Manif
         iteration=plan.iteration,
         seconds=round(seconds, 3),
         cpu_seconds=round(cpu_seconds, 3),
+        row_seconds={kind: round(spent, 3) for kind, spent in step.row_seconds.items()},
+        tokens=tokens,
         run_id=run_id,
         created=now(),
         not_repeatable=not_repeatable(plan.facts["settings"]),

@@ -35,7 +35,8 @@ class Step(View):
 
     Nothing is kept, neither an artifact nor a row, once what the plan found outside the store has changed.
 
-    out: the folder. log, show: for people. facts: counts and scores for people. work: what was done (see Manifest).
+    out: the folder. log, show: for people. facts: counts and scores for people. work, row_seconds: what was done (see
+    Manifest).
     anew: whether rows that are there are computed once more, too.
     """
 
@@ -46,6 +47,7 @@ class Step(View):
         self.out, self.log, self.show, self.anew = out, log, show, anew
         self.facts: dict[str, Any] = {}
         self.work: dict[str, Any] = {}
+        self.row_seconds: dict[str, float] = {}
 
     def check(self) -> None:
         """Raise StageBlocked if what the stage reads from outside the store is not what was planned.
@@ -74,7 +76,11 @@ class Step(View):
         def watched(missing: list[int]) -> Batches[Any]:
             return self.shown(self.checked(compute(scope, missing)), len(missing), what, unit)
 
+        started = time.monotonic()
         filled = table.fill(keys, watched, anew=self.anew)
+        if filled.computed:
+            spent = time.monotonic() - started
+            self.row_seconds[table.kind] = self.row_seconds.get(table.kind, 0.0) + spent
         if filled.damaged:
             where = {"iteration": self.plan.iteration, "stage": self.plan.stage}
             reason = [f"{filled.damaged} damaged lines of {table.kind}/{table.digest[:8]}.jsonl were computed again"]

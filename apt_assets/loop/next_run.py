@@ -6,7 +6,8 @@ one is opened, unless the loop is at its end:
 - the gate refused the last one, or it found no bad case (and does not train on every row), and no new data has landed;
 - the last one gained nothing on the validation split;
 - `loop.max_iterations` have used the same landed files;
-- a person has to approve what the gate passed (`gate.approval`), and has not decided yet.
+- a person has to approve what the gate passed (`gate.approval`), and has not decided yet;
+- with the next one more than `loop.budget` would be spent (also where one that is opened is out of date).
 
 New data always opens a new iteration, which goes on from the last promoted adapter.
 """
@@ -14,6 +15,7 @@ New data always opens a new iteration, which goes on from the last promoted adap
 from dataclasses import dataclass, replace
 
 from apt_assets.engine.plan import StagePlan
+from apt_assets.loop.money import Money
 from apt_assets.project import Project
 from apt_assets.promotion import LoopPlanner
 from apt_assets.settings.iterations import BASE, key_of, number_of
@@ -46,6 +48,15 @@ class End:
 
 def next_run(project: Project, planner: LoopPlanner, iterations: int | None = None) -> Run | End:
     """The next run, or why there is none; `iterations`: only bring 1..n up to date."""
+    step = wanted(project, planner, iterations)
+    if isinstance(step, Run) and (spent := Money(project, planner).overspends(step.key)):
+        # What would be opened only because the loop goes on was not asked for.
+        return End(f"loop.budget: {spent}", passed=step.opens and iterations is None)
+    return step
+
+
+def wanted(project: Project, planner: LoopPlanner, iterations: int | None) -> Run | End:
+    """The same, whatever it costs."""
     landed = project.landed()
     if not any(project.usable_rows(name) for name in landed):
         what = "no usable row is in the files" if landed else "no data has landed"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from apt_assets.engine.plan import StagePlan
 from apt_assets.loop.memory import Outlook
+from apt_assets.loop.money import Quote, quote_of
 from apt_assets.loop.next_run import End, Run, next_run
 from apt_assets.loop.work import Work, work_of
 from apt_assets.project import Project
@@ -11,11 +12,13 @@ from apt_assets.project import Project
 
 @dataclass(frozen=True)
 class Planned:
-    """plans, works: of each stage, in the order in which they would run. memory: of the same; see Outlook."""
+    """plans, works: of each stage, in the order in which they would run. memory: of the same; see Outlook.
+    quote: what they cost in money; None: there are no prices."""
 
     plans: list[StagePlan]
     works: list[Work]
     memory: Outlook
+    quote: Quote | None
     next: Run | End
 
     @property
@@ -33,4 +36,5 @@ def planned(project: Project, iterations: int | None) -> Planned:
     if any(one.status != "fresh" for one in plans) and not project.models.to_download():
         project.model_checks.files()
     works = [work_of(project, planner, one) for one in plans]
-    return Planned(plans, works, Outlook(project, plans), next_run(project, planner, iterations))
+    quote = quote_of(project, planner, plans, works)
+    return Planned(plans, works, Outlook(project, plans), quote, next_run(project, planner, iterations))

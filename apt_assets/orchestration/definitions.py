@@ -4,6 +4,7 @@ import dagster as dg
 
 from apt_assets.engine.display import Display
 from apt_assets.engine.stage import STAGES
+from apt_assets.orchestration.alert_sensors import build_alert_sensors
 from apt_assets.orchestration.assets import gate_checks, source_assets, stage_asset
 from apt_assets.orchestration.sensors import build_sensors
 from apt_assets.orchestration.served import served_adapter
@@ -28,6 +29,6 @@ def build_definitions(project: Project, display: Display | None = None) -> dg.De
         assets=[*source_assets(project), *stages, *([served_adapter()] if project.experiment.serve.dagster else [])],
         asset_checks=[gate_checks(project, display)],
         jobs=list(jobs.values()),
-        sensors=build_sensors(project, jobs),
+        sensors=[*build_sensors(project, jobs), *build_alert_sensors(project)],
         executor=dg.in_process_executor,
     )

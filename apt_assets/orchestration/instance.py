@@ -8,6 +8,7 @@ from pathlib import Path
 
 from apt_assets.engine.display import Display
 from apt_assets.orchestration import postgres
+from apt_assets.orchestration.failures import what_failed
 from apt_assets.project import Project
 from apt_assets.report import interrupts
 from apt_assets.settings.experiment import REPOSITORY, UsageError
@@ -140,6 +141,4 @@ class Dagster:
             raise KeyboardInterrupt
         if data.user_failure_data and MACHINE in data.user_failure_data.metadata:
             raise UsageError(data.user_failure_data.description)
-        error = data.user_failure_data.description if data.user_failure_data else None
-        cause = data.error.cause or data.error if data.error else None
-        return result.run_id, f"{failures[0].step_key}: {error or (cause.message.strip() if cause else 'failed')}"
+        return result.run_id, what_failed(failures[0])

@@ -16,6 +16,7 @@ from apt_assets.promotion import LoopPlanner, undecided
 from apt_assets.report import markdown
 from apt_assets.report.findings import with_cases
 from apt_assets.report.look import ProjectLook
+from apt_assets.report.money import shown_in_dagster
 from apt_assets.report.results import passages_of, start_of
 from apt_assets.report.tables import interval
 from apt_assets.settings.iterations import BASE, number_of
@@ -63,6 +64,7 @@ def metadata(
         **facts(manifest),
         "seconds_to_compute": manifest.seconds,
         "seconds_now": round(seconds, 3),
+        **shown_in_dagster(project, planner, status, manifest),
         "computed_for": manifest.iteration,
         "fingerprint": manifest.fingerprint,
         "inputs": manifest.inputs,

@@ -8,6 +8,7 @@ from typing import Any
 from apt_assets.engine.display import Display
 from apt_assets.loop.next_run import End
 from apt_assets.loop.turns import in_turn, plans_of_opened, point_at_fresh
+from apt_assets.orchestration.alerts import Alerts
 from apt_assets.orchestration.event_log import event_log
 from apt_assets.orchestration.instance import Dagster
 from apt_assets.project import Project
@@ -51,12 +52,21 @@ def run_loop(project: Project, iterations: int | None, display: Display) -> Loop
 
     Stops at the first failure, and where `loop.next_run` says that the loop ends.
     """
+    with Alerts(project, display.line) as alerts:
+        for line in alerts.lacking:
+            display.line(line)
+        return bring_up_to_date(project, iterations, display, alerts)
+
+
+def bring_up_to_date(project: Project, iterations: int | None, display: Display, alerts: Alerts) -> LoopResult:
+    """The same, while somebody is told of it."""
     result = LoopResult()
     runs: set[str] = set()
     dagster: Dagster | None = None
     for step in in_turn(project, iterations, display.line):
         if isinstance(step, End):
             result.passed, result.reason = step.passed, step.reason
+            alerts.ended(step)
             send_beside(project, display.line)  # what is reused, and what no tracker could be told of before
             break
         dagster = dagster or Dagster(project, display)
@@ -65,6 +75,7 @@ def run_loop(project: Project, iterations: int | None, display: Display) -> Loop
         dagster.settle()
         run_id, failure = dagster.materialize(step.key)
         runs.add(run_id)
+        alerts.of_run(step.key, run_id, failure)
         verdict = None if step.key == BASE else project.planner().verdict(step.key)
         if failure and (verdict is None or verdict["passed"]):
             result.passed, result.reason = False, f"iteration {step.key}: {failure}"

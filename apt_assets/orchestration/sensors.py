@@ -17,6 +17,7 @@ from dagster import DagsterEventType, DagsterRunStatus
 from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stage import STAGES
 from apt_assets.loop.next_run import End, Run, next_run, unused
+from apt_assets.orchestration.alerts import Alerts
 from apt_assets.orchestration.ledger import FOR_EVERY_ITERATION, Ledger, settle
 from apt_assets.project import Project
 from apt_assets.settings.iterations import BASE, key_of, number_of
@@ -147,6 +148,8 @@ def drive(project: Project, instance: dg.DagsterInstance, waiting: list[str]) ->
     opened = project.store.iterations(project.experiment.name)
     settle(project, instance, opened)
     if isinstance(step, End):
+        with Alerts(project, dg.get_dagster_logger().warning) as alerts:
+            alerts.ended(step)
         return f"the loop is at its end: {step.reason}"
     return request(project, instance, step)
 

@@ -10,6 +10,7 @@ from apt_assets.method.grades import is_bad
 from apt_assets.project import Project
 from apt_assets.report.doubtful import doubtful_golds
 from apt_assets.report.look import ProjectLook
+from apt_assets.report.money import costs_of
 from apt_assets.report.results import passages_of, results, start_of
 from apt_assets.settings.experiment import Experiment, Section
 from apt_assets.settings.iterations import BASE
@@ -53,6 +54,7 @@ def findings(project: Project) -> dict[str, Any]:
         "doubtful": {key: ranked for key in keys if (ranked := doubtful_golds(look, key))},
         "pairs": {key: pairs for key in keys if (pairs := pair_origins(look, key))},
         "work": work_done(look, keys),
+        **({"money": costs_of(look, keys)} if project.experiment.costs.given else {}),
         "settings": settings_of(project.experiment),
         **identities(look, keys, served),
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 from apt_assets.engine.plan import in_order
 from apt_assets.engine.stage import STAGES
+from apt_assets.loop.money import amount_of
 from apt_assets.project import Project
 from apt_assets.report import doubtful, judge
 from apt_assets.report.findings import findings
@@ -216,7 +217,8 @@ def pairs(found: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def costs(found: dict[str, Any]) -> dict[str, Table]:
+def costs(found: dict[str, Any]) -> dict[str, Any]:
+    """money: None where the experiment has no prices."""
     rows = []
     for key, stages in found["work"].items():
         for stage, work in stages.items():
@@ -226,7 +228,16 @@ def costs(found: dict[str, Any]) -> dict[str, Table]:
     return {
         "seconds": Table(*second_rows(found), numbers=range(1, 99)),
         "work": Table(("iteration", "stage", "what", "computed", "reused"), rows, numbers=(3, 4)),
+        "money": in_money(found) if "money" in found else None,
     }
+
+
+def in_money(found: dict[str, Any]) -> dict[str, Any]:
+    money, names = found["money"], ("cost", "device", "grader", "saved")
+    shown = [entry["iteration"] for entry in found["iterations"]]
+    rows = [[key, *(amount_of(money["iterations"][key][name]) for name in names)] for key in shown]
+    columns = ("iteration", *(f"{name}, {money['currency']}" for name in (*names[:3], "saved by reuse")))
+    return {"by_iteration": Table(columns, rows, numbers=range(1, 5)), "spent": money["in_words"]}
 
 
 def settings(found: dict[str, Any]) -> dict[str, Table]:

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from apt_assets.landing.folder import UNSHOWN
 
 if TYPE_CHECKING:
-    from apt_assets.engine.plan import StagePlan
-    from apt_assets.loop.memory import Outlook
-    from apt_assets.loop.work import Work
+    from apt_assets.loop.outlook import Planned
     from apt_assets.project import Project
 
 
@@ -92,13 +90,14 @@ def print_judge(found: dict[str, Any]) -> None:
         print_table(COLUMNS, rows)
 
 
-def print_plan(plans: "Sequence[StagePlan]", works: "list[Work]", memory: "Outlook") -> None:
+def print_plan(found: "Planned") -> None:
     """What is fresh of each stage, what computing it costs and needs; of iterations in which all is fresh only the
     last."""
     from apt_assets.loop.work import total
     from apt_assets.report.tables import recent, why
     from apt_assets.rows.memory import in_words
 
+    plans, works, memory, quote = found.plans, found.works, found.memory, found.quote
     shown = {p.iteration for p in plans if p.status != "fresh"}
     shown |= set(recent(list(dict.fromkeys(p.iteration for p in plans))))
     rows = [
@@ -113,11 +112,18 @@ def print_plan(plans: "Sequence[StagePlan]", works: "list[Work]", memory: "Outlo
         for p, w, peak in zip(plans, works, memory.peaks, strict=True)
         if p.iteration in shown
     ]
-    print_table(("iteration", "stage", "status", "cost", "memory", "why"), rows)
+    columns = ["iteration", "stage", "status", "cost", "memory", "why"]
+    if quote:
+        columns.insert(4, "money")
+        amounts = [amount for plan, amount in zip(plans, quote.amounts, strict=True) if plan.iteration in shown]
+        rows = [[*row[:4], amount, *row[4:]] for row, amount in zip(rows, amounts, strict=True)]
+    print_table(columns, rows)
     if hidden := len({p.iteration for p in plans} - shown):
         print(f"{hidden} earlier iterations, in which all is fresh, are not shown: --json has all")
     fresh = sum(p.status == "fresh" for p in plans)
     print(f"{fresh} of {len(plans)} stages are fresh; to compute: {total(works)}")
+    if quote:
+        print(f"that costs {quote.total}")
     for line in memory.warnings():
         print(line)
 

@@ -7,7 +7,7 @@ us know it).
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
@@ -445,6 +445,12 @@ class Loop(Section):
     """When the loop ends by itself."""
 
     max_iterations: int = Field(2, ge=1, le=9999, description="Most iterations on the same landed files (choice).")
+    budget: float | None = Field(
+        None,
+        gt=0,
+        description="In the currency of `costs`: no iteration begins with which more than that would be spent on this "
+        "experiment in all; null: none is set.",
+    )
 
 
 class Compute(Section):
@@ -465,6 +471,54 @@ class Serve(Section):
     dagster: bool = Field(
         False, description="Whether Dagster has an asset `served_adapter`, with what is live and since when (choice)."
     )
+
+
+Event = Literal["promoted", "refused", "failed", "ended", "quarantined"]
+
+
+class Alerts(Section):
+    """Who is told what a run came to (docs/guide/automation.md). Addresses of servers are secrets and stand in the
+    environment: $APT_ALERT_WEBHOOK, $APT_SMTP_URL. It makes nothing stale."""
+
+    webhook: Literal["slack", "json"] | None = Field(
+        None, description="What $APT_ALERT_WEBHOOK takes: Slack's form, or all fields as JSON; null: none is told."
+    )
+    email: list[Annotated[str, Field(pattern=r"^[^@\s,<>]+@[^@\s,<>]+$")]] = Field(
+        [], description="Addresses that the server of $APT_SMTP_URL sends to."
+    )
+    on: list[Event] = Field(
+        list(get_args(Event)),
+        description="promoted, refused: by the gate; failed: a run; ended: the loop; quarantined: rows of new files.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def read_on(cls, values: Any) -> Any:
+        """YAML 1.1 reads a key `on` as true."""
+        if isinstance(values, dict) and True in values and "on" not in values:
+            return {"on" if key is True else key: value for key, value in values.items()}
+        return values
+
+
+class Costs(Section):
+    """What computing costs. With a price here, `plan`, `run`, the report and Dagster tell amounts of money. It makes
+    nothing stale."""
+
+    device_hour: float | None = Field(
+        None,
+        ge=0,
+        description="An hour in which a stage computes, all machines that do so together; null: not counted.",
+    )
+    grader_per_million_tokens: float | None = Field(
+        None,
+        ge=0,
+        description="A million tokens at assessor.rubric.endpoint, of prompts and replies alike; null: not counted.",
+    )
+    currency: str = Field("EUR", pattern=r"^[^\W\d_]{1,8}$|^[$\u20ac\u00a3\u00a5]$", description="Of all of these.")
+
+    @property
+    def given(self) -> bool:
+        return self.device_hour is not None or self.grader_per_million_tokens is not None
 
 
 class Experiment(Section):
@@ -493,6 +547,14 @@ class Experiment(Section):
     loop: Loop = Loop()
     compute: Compute = Compute()
     serve: Serve = Serve()
+    costs: Costs = Costs()
+    alerts: Alerts = Alerts()
+
+    @model_validator(mode="after")
+    def can_tell_what_is_spent(self) -> Self:
+        if self.loop.budget is not None and not self.costs.given:
+            raise ValueError("loop.budget needs a price: set costs.device_hour or costs.grader_per_million_tokens")
+        return self
 
     @field_validator("pairs")
     @classmethod

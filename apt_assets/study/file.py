@@ -27,7 +27,8 @@ FEW = 1  # items of each general task that a training run scores: every task has
 SEEDED = ("training.seed", "mining.seed")
 # Arms differ in how they train. What they are measured by is the domain's, but for how the frozen weights are held.
 THEIRS = ("policy.device", "policy.dtype", "policy.quantization", "assessor.bad_below")
-OF_THE_DOMAIN = ("owners", "tracking", "data", "policy", "assessor", "benchmarks", "gate", "promotion")
+OF_THE_OWNER = ("tracking", "serve", "costs", "alerts")  # no part of a recipe
+OF_THE_DOMAIN = ("owners", "data", "policy", "assessor", "benchmarks", "gate", "promotion", *OF_THE_OWNER)
 
 
 # Of a study file that works on an experiment file.
@@ -94,6 +95,8 @@ def misplaced(key: str) -> str | None:
         return "is set by the study itself"
     if key == "loop.max_iterations":
         return "say `iterations`, of the arm or of the study"
+    if key == "loop.budget":
+        return "a study is held to no budget"
     if key == "policy.initial_adapter":
         return "name an arm in starts_from, or set it in the domain's experiment file, for all arms"
     if key not in keys:
@@ -189,8 +192,10 @@ class Study:
             changes |= {**dict(run.policy), "anchor.weight": 0.0}  # nothing is trained
         for key, value in changes.items():
             put(content, key, value)
-        content.pop("name", None)
-        content.pop("tracking", None)  # its many runs are for the study's own page, and none is to be served
+        for section in ("name", *OF_THE_OWNER):
+            content.pop(section, None)
+        if "budget" in (loop := content.get("loop") or {}):
+            content["loop"] = {key: value for key, value in loop.items() if key != "budget"}
         decides = {"landed": self.landed[run.domain], **content} if run.domain in self.landed else content
         return {"name": f"study-{digest_json(decides)[:16]}", **content}
 

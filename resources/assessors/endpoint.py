@@ -4,6 +4,7 @@ Requests overlap, within a rate limit. A reply that does not hold one grade in t
 are failures that may pass (resources/model/http.py).
 """
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +15,24 @@ from resources.assessors import Grade, Row, Ungradable, Variant
 from resources.assessors.rubric import Prompt, build_prompt, is_exact, read_grade
 from resources.model.http import Client, Failure, Refused, Unreadable, key_in
 from resources.store.kinds import RowKind
+
+
+class Tokens:
+    """Counts tokens, for several threads."""
+
+    def __init__(self) -> None:
+        self._lock, self.total = threading.Lock(), 0
+
+    def add(self, reply: Any) -> None:
+        """Those that a reply says it took, of its prompt and of itself; a server need not say so."""
+        usage = reply.get("usage") if isinstance(reply, dict) else None
+        total = usage.get("total_tokens") if isinstance(usage, dict) else None
+        if isinstance(total, int):
+            with self._lock:
+                self.total += total
+
+
+USED = Tokens()  # by this process, of all endpoints
 
 
 @dataclass
@@ -85,6 +104,7 @@ class EndpointRubric:
             "max_tokens": self.reply_tokens,
         }
         content = self._client.send("POST", "/chat/completions", body)
+        USED.add(content)  # whether or not there is a grade in it: it is paid for
         try:
             reply = content["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):

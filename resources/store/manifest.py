@@ -25,6 +25,8 @@ class Manifest:
     not_repeatable: settings because of which another cold run need not give the same data version, such as
         "policy.device: cuda"; empty: it does.
     seconds, cpu_seconds: wall-clock and processor time, of all threads, of the computation that made it.
+    row_seconds: kind of row -> those of `seconds` in which rows of it were computed.
+    tokens: that a grading endpoint says it took, of prompts and replies, those that were no use included.
     """
 
     stage: str
@@ -47,6 +49,8 @@ class Manifest:
     not_repeatable: list[str] = field(default_factory=list)
     cpu_seconds: float = 0.0  # 0: made before it was measured
     engine: int = 1  # version of the engine that made it; the first one did not write it down
+    row_seconds: dict[str, float] = field(default_factory=dict)  # empty: made before they were measured
+    tokens: int = 0  # likewise
 
 
 def now() -> str:
