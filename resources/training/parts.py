@@ -2,7 +2,7 @@
 
 The pairs of a batch are one pass if that fits, and else several, whose gradients add up to that of the batch: each
 term of the loss is a mean over the batch, of pairs or of tokens, so that of a part counts by the part's share of them.
-Of several processes (resources/training/together.py) each makes passes of its share of the pairs, as many as the others.
+Of several processes (resources/training/together.py) each makes passes of its share of the pairs, as many as the rest.
 How many pairs a pass may have is found by trial: half as many after one that ran out of memory, and the step is begun
 anew. Up to rounding that changes nothing.
 """

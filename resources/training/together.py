@@ -34,7 +34,7 @@ class Together:
         return self.size > 1 and self.strategy == "fsdp2"
 
     def share_of(self, number: int) -> range:
-        """Which of so many pairs are this process's; parts differ by one at most, and those with one more come first."""
+        """Which of so many pairs are this process's; shares differ by one at most, the larger ones come first."""
         least, more = divmod(number, self.size)
         first = self.rank * least + min(self.rank, more)
         return range(first, first + least + (self.rank < more))
@@ -91,6 +91,6 @@ def share_weights_out(model: Any) -> None:
             if not weight.is_contiguous():
                 weight.data = weight.data.contiguous()
         fully_shard(layer, mesh=mesh, ignored_params={its for its in layer.parameters() if its.requires_grad})
-    # What is above the layers stays whole. It is named all the same, so that a layer comes while one before it computes.
+    # What is above the layers stays whole. Named all the same, it lets a layer come while one before it computes.
     decoder = model.get_decoder()
     fully_shard(decoder, mesh=mesh, ignored_params=set(decoder.parameters()))
