@@ -112,8 +112,13 @@ def in_words(node: Mapping[str, float]) -> str:
 
 
 def cpu_seconds() -> float:
-    """Processor time of all tasks of this process so far, with what they loaded."""
+    """Processor time of all tasks and trainings of this process so far, with what they loaded."""
     return sum(_spent.values())
+
+
+def count(worker: str, seconds: float) -> None:
+    """Add what a worker has spent by now that is no task's."""
+    _spent[worker] = seconds
 
 
 def node_name() -> str:

@@ -1,40 +1,29 @@
-"""Training by workers of a Ray cluster: the steps of one process, whatever is killed."""
+"""Training by two workers of a Ray cluster, of which one is killed, and what is said where they cannot train."""
 
-from dataclasses import replace
-
+import polars as pl
+import psutil
 import pytest
-from safetensors.torch import load, load_file
+from safetensors.torch import load_file
 
+from apt_assets.engine.display import Display
 from apt_assets.engine.nodes import package_folders
+from apt_assets.orchestration.run import run_loop
+from apt_assets.project import Project
 from resources import cluster
-from resources.store.rows import collect
-from resources.training import by_workers
-from resources.training.anchor import Anchor
-from resources.training.by_workers import Group, Work
-from resources.training.trainer import train_adapter
-from tests import test_anchor
+from resources.training import checkpoints
+from resources.training.checkpoints import Checkpoints
 from tests.test_anchor import close
-from tests.test_parts import rows, same
-from tests.test_trainer import RECIPE
+from tests.test_parts import same
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.cluster
 
-tiny_folder, texts = test_anchor.tiny_folder, test_anchor.texts  # fixtures
-
-# Sixteen pairs: batches of eight, or of five and a last one of one, which one worker alone has.
-CASES = {
-    "dpo": ("ddp", {}),
-    "sft, a batch that cannot be halved": ("ddp", {"objective": "sft", "batch_size": 5}),
-    "dpo in shares of the weights": ("fsdp2", {"batch_size": 5}),
-    "sft plainly in shares of the weights": ("fsdp2", {"objective": "sft", "path": "plain"}),
-    "unanchored": ("ddp", {"anchored": False, "loss": "sigmoid_norm", "beta": 3.0}),
-}
+EPOCHS = 6  # of a few steps each: long enough for a worker to be killed on the way
 
 
-@pytest.fixture(scope="module")
-def connected():
-    """This process drives a cluster of its own machine with two places."""
+@pytest.fixture(scope="module", autouse=True)
+def two_places():
+    """This process drives a cluster of this machine with two places, however many cores there are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster, "cores", lambda: 2)
         cluster.connect(None, [*package_folders().values()])
@@ -42,65 +31,68 @@ def connected():
     ray.shutdown()
 
 
-def admitted():
-    return ""
+class Told(Display):
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def line(self, text):
+        self.lines.append(text)
 
 
-def held_by(texts):
-    return Anchor(texts, 0.5, "kl", 3, 5)
+def trained(experiment):
+    """(manifest, log, adapter's tensors, lines for people) of the first iteration of a project that is computed now."""
+    display, project = Told(), Project.open(experiment)
+    result = run_loop(project, 1, display)
+    assert result.passed, result.reason
+    manifest = project.planner().stage("0001", "adapter_checkpoint").manifest
+    folder = project.store.open(manifest)
+    log, adapter = pl.read_parquet(folder / "training_log.parquet"), load_file(folder / "adapter_model.safetensors")
+    return manifest, log, adapter, display.lines
 
 
-def alone(tiny_folder, out, anchor, **changes):
-    """(the log, the adapter's tensors, what the reference model said of each pair) of one process."""
-    said, pairs = [], rows()
+def test_loop_whose_training_loses_a_worker_goes_on_at_its_checkpoint_to_the_adapter_of_one_process(
+    ran, make_experiment, monkeypatch
+):
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    taken, take = [], Checkpoints.take
 
-    def references(compute):
-        said.extend(collect(pairs.height, compute(list(range(pairs.height)))))
-        return said
+    def take_and_kill(kept, name, files):
+        take(kept, name, files)
+        taken.append(int(name.removeprefix("step-")))
+        if len(taken) == 2:
+            workers = [its for its in psutil.process_iter(["cmdline"]) if is_worker(its)]
+            assert len(workers) == 2
+            workers[1].kill()
 
-    out.mkdir()
-    log = train_adapter(
-        tiny_folder / "policy", None, pairs, "Be brief.", replace(RECIPE, **changes), out,
-        fill_reference=references, anchor=anchor,
-    )  # fmt: skip
-    return log, load_file(out / "adapter_model.safetensors"), said or [[0.0, 0.0]] * pairs.height
-
-
-def train_each(config):
-    """In a worker: one case after another, in the same processes."""
-    for work in config["works"]:
-        by_workers.train_share({"work": work, "said": config["said"]})
-
-
-def fit(works, said):
-    from ray.train import ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    scaling = ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1})
-    TorchTrainer(
-        train_each, train_loop_config={"works": works, "said": said}, scaling_config=scaling,
-        torch_config=TorchConfig(backend="gloo"),
-    ).fit()  # fmt: skip
+    monkeypatch.setattr(Checkpoints, "take", take_and_kill)
+    manifest, log, adapter, lines = trained(ran(1, training={"epochs": EPOCHS, "workers": 2}))
+    assert taken == list(range(1, log.height + 1)), "no step that was kept is made again"
+    assert sum("a worker of the training was lost" in line for line in lines) == 1
+    alone, log_alone, adapter_alone, _ = trained(make_experiment(training={"epochs": EPOCHS}))
+    same(log, log_alone)
+    assert close(adapter, adapter_alone, 1e-5)
+    assert manifest.fingerprint != alone.fingerprint, "they round otherwise"
+    assert manifest.files.keys() == alone.files.keys()
+    assert ray.available_resources()["CPU"] == 2, "workers that are done give their places back"
 
 
-def test_two_workers_make_the_steps_of_one_process_up_to_rounding(connected, tiny_folder, texts, tmp_path):
-    from ray.util.queue import Queue
+def is_worker(process):
+    return any("RayTrainWorker" in part for part in process.info["cmdline"] or ())
 
-    changes = {name: {"batch_size": 8, **its} for name, (_, its) in CASES.items()}
-    anchors = {name: held_by(texts) if its.pop("anchored", True) else None for name, its in changes.items()}
-    straight = {name: alone(tiny_folder, tmp_path / name, anchors[name], **its) for name, its in changes.items()}
-    works = [
-        Work(
-            Group(2, strategy, {"CPU": 1}, admitted), tiny_folder / "policy", None, rows(), "Be brief.",
-            replace(RECIPE, **changes[name]), straight[name][2], anchors[name], 1e9,
-        )
-        for name, (strategy, _) in CASES.items()
-    ]  # fmt: skip
-    said = Queue(actor_options={"num_cpus": 0})
-    ray.get(ray.remote(num_cpus=0)(fit).remote(works, said))
-    found = [content for kind, *content in said.get_nowait_batch(said.size()) if kind == "done"]
-    for name, (log, files) in zip(CASES, found, strict=True):
-        whole, adapter, _ = straight[name]
-        same(log, whole)
-        assert close(load(files["adapter_model.safetensors"]), adapter, 2e-5), name
-        assert files["adapter_config.json"] == (tmp_path / name / "adapter_config.json").read_bytes()
+
+def test_cluster_with_too_few_places_says_how_many_workers_want_what(two_places):
+    assert cluster.lacks({"CPU": 1}, 2) == ""
+    assert cluster.lacks({"CPU": 1}, 3) == (
+        "the cluster has only 2 times 1 CPU, which each of 3 workers wants; its 1 nodes have 2 CPU, 0 GPU"
+    )
+
+
+def test_workers_without_ray_are_told_what_to_install(ran, monkeypatch):
+    def absent(*arguments):
+        raise ModuleNotFoundError("No module named 'ray'")
+
+    monkeypatch.setattr(cluster, "connect", absent)
+    result = run_loop(Project.open(ran(1, training={"workers": 2})), 1, Told())
+    assert not result.passed
+    assert "training.workers needs Ray: pip install 'apt-assets[cluster]'" in result.reason

@@ -78,7 +78,7 @@ def by_workers(step: Step, *arguments: Any) -> "pl.DataFrame":
     wants = wants_of(step.settings.policy.device, step.settings.policy.threads or 1)
     admit = check_of(step.scope(REFERENCES, adapter=reference_adapter(step)))
     try:
-        return train_by_workers(*arguments, Group(settings.workers, settings.strategy, wants, admit))
+        return train_by_workers(Group(settings.workers, settings.strategy, wants, admit), *arguments)
     except WorkerLost as error:
         raise UsageError(f"training: {error}") from error
 

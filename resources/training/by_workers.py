@@ -26,7 +26,7 @@ from resources.training.checkpoints import Checkpoints
 from resources.training.examples import Fit
 from resources.training.recipe import TrainingRecipe
 from resources.training.together import Strategy, Together
-from resources.workers import WorkerLost
+from resources.workers import WorkerLost, spent
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 TRIES = 3  # without a checkpoint between them, until a training that loses workers is given up
 LOOK = 1.0  # seconds between two looks at whether it has ended
+END_SECONDS = 20.0  # that workers get to end when they are told to
 # By which accelerate would take a worker for one of several processes, and share out batches and gradients itself.
 OF_SEVERAL = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
@@ -74,6 +75,7 @@ class GroupBroken(WorkerLost):
 
 
 def train_by_workers(
+    group: Group,
     model_dir: Path,
     previous_adapter: Path | None,
     pairs: "pl.DataFrame",
@@ -86,10 +88,9 @@ def train_by_workers(
     fitted: Callable[[Fit], None],
     anchor: Anchor | None,
     tell: Tell,
-    group: Group,
 ) -> "pl.DataFrame":
-    """What `train_adapter` does with these arguments, by the workers of a cluster that this process is connected to.
-    The reference model is asked here.
+    """What `train_adapter` does with the other arguments, by workers of the cluster that this process is connected
+    to. The reference model is asked here.
 
     Raises what it raises, WorkerLost if the cluster has not what workers want, a node is refused, or workers are lost
     TRIES times at one place."""
@@ -162,19 +163,30 @@ def run_group(
                     checkpoints.take(*content)
                 case "done":
                     done = content
+                case "spent":
+                    cluster.count(*content)
                 case "failed":
                     failed.setdefault(*content)
         missing = ray.get(fit)
     except ray.exceptions.RayError as error:
         raise GroupBroken(f"what keeps the workers together was lost ({first_line(error)})") from error
     finally:
-        ray.cancel(fit, force=True)
+        end(fit)
         said.shutdown(force=True)
     if done is not None:
         return done[0], done[1]
     if silent := {rank: why for rank, why in missing.items() if rank not in failed}:
         raise GroupBroken(f"a worker of the training was lost ({next(iter(silent.values()))})")
     raise next(iter(failed.values()))
+
+
+def end(fit: Any) -> None:
+    """End the group of workers, if it has not ended. Ray Train, interrupted, ends them and gives their places back."""
+    import ray
+
+    ray.cancel(fit)
+    if not ray.wait([fit], timeout=END_SECONDS)[0]:
+        ray.cancel(fit, force=True)
 
 
 def files_of(folder: Path) -> Files:
@@ -237,6 +249,7 @@ def train_share(config: dict[str, Any]) -> None:
         set_threads(int(work.group.wants["CPU"]))
         with tempfile.TemporaryDirectory() as folder:
             train_in(Path(folder), work, together, said.put if together.rank == 0 else lambda message: None)
+        said.put(("spent", *spent()))
     except Exception as error:
         said.put(("failed", together.rank, as_sent(error)))
         raise
