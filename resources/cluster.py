@@ -92,15 +92,17 @@ def places(wants: Mapping[str, float]) -> int:
     return max(1, *(int(there.get(name, 0) // number) for name, number in wants.items()))
 
 
-def lacks(wants: Mapping[str, float]) -> str:
-    """What a task wants that no node has; "" if there is one that has all of it."""
+def lacks(wants: Mapping[str, float], tasks: int = 1) -> str:
+    """What so many tasks at once want that the nodes do not have; "" if they have it."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(all(node.get(name, 0) >= number for name, number in wants.items()) for node in nodes):
+    room = sum(min(int(node.get(name, 0) // number) for name, number in wants.items()) for node in nodes)
+    if room >= tasks:
         return ""
     wanted = " and ".join(f"{number:g} {name}" for name, number in wants.items())
-    return f"no node of the cluster has {wanted}, which each task wants; " + (
+    few = f"only {room} times {wanted}, which each of {tasks} workers wants"
+    return (f"the cluster has {few}; " if room else f"no node of the cluster has {wanted}, which each task wants; ") + (
         f"its {len(nodes)} nodes have {'; '.join(in_words(node) for node in nodes)}" if nodes else "it has no node"
     )
 
@@ -110,8 +112,13 @@ def in_words(node: Mapping[str, float]) -> str:
 
 
 def cpu_seconds() -> float:
-    """Processor time of all tasks of this process so far, with what they loaded."""
+    """Processor time of all tasks and trainings of this process so far, with what they loaded."""
     return sum(_spent.values())
+
+
+def count(worker: str, seconds: float) -> None:
+    """Add what a worker has spent by now that is no task's."""
+    _spent[worker] = seconds
 
 
 def node_name() -> str:

@@ -140,5 +140,9 @@ def end_with(parent: Connection) -> None:
 
 def timed(job: bytes, part: bytes) -> tuple[Any, str, float]:
     """(result, a name of this process, processor seconds that it has taken by now)."""
-    result = pickle.loads(job)(pickle.loads(part))
-    return result, f"{platform.node()} {os.getpid()}", time.process_time()
+    return pickle.loads(job)(pickle.loads(part)), *spent()
+
+
+def spent() -> tuple[str, float]:
+    """(a name of this process, processor seconds that it has taken by now)."""
+    return f"{platform.node()} {os.getpid()}", time.process_time()

@@ -40,6 +40,12 @@ def load(tmp_path: Path, text: str):
         ("name: x\npolicy: {server: {urll: 'x'}}", "policy.server.urll: .*nearest valid key is policy.server.url"),
         ("name: x\ntraining: {lora_targets: q_proj}", "training.lora_targets: "),
         ("name: x\ntraining: {objective: sft, beta: high}", "training.beta: Input should be a valid number.*'high'"),
+        ("name: x\ntraining: {workers: 9}", "training: .*workers: 9 would share a batch of 8 pairs"),
+        (
+            "name: x\npolicy: {quantization: nf4, device: cuda, dtype: bfloat16}\n"
+            "training: {workers: 2, strategy: fsdp2}",
+            "training: .*set policy.quantization to none",
+        ),
         ("name: A name", "name: .*pattern"),
         ("training: {}", "name: Field required"),
         ("- a\n- b", "must be a mapping"),
@@ -53,6 +59,14 @@ def test_wrong_setting_names_the_file_the_key_and_what_to_change(tmp_path, text,
 
 def test_learning_rate_may_be_written_without_a_dot(tmp_path):
     assert load(tmp_path, "name: x\ntraining: {learning_rate: 1e-3}").training.learning_rate == 0.001
+
+
+def test_strategy_of_a_single_worker_decides_nothing(tmp_path):
+    def leaves(training):
+        return load(tmp_path, f"name: x\ntraining: {{{training}}}").leaves("training")
+
+    assert leaves("strategy: fsdp2") == leaves("")
+    assert leaves("workers: 2, strategy: fsdp2") != leaves("workers: 2")
 
 
 def test_every_experiment_in_the_repository_loads():

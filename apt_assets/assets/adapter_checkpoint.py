@@ -4,15 +4,28 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.drawing import plots
+from apt_assets.engine.nodes import check_of
+from apt_assets.engine.spread import connect, wants_of
 from apt_assets.engine.stage import Look, Plot, stage
 from apt_assets.engine.step import Step
 from apt_assets.engine.view import View
 from apt_assets.rows.policy import adapter_of
-from apt_assets.rows.references import REFERENCES, pair_keys, recipe_of, reference_rows, references_of
+from apt_assets.rows.references import (
+    REFERENCES,
+    pair_keys,
+    recipe_of,
+    reference_adapter,
+    reference_rows,
+    references_of,
+)
+from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import ADAPTER_PARTS
 from resources.store.rows import Compute
+from resources.workers import WorkerLost
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from resources.training.anchor import Anchor
     from resources.training.examples import Fit
 
@@ -56,6 +69,20 @@ def anchor_of(view: View, seed: int) -> "Anchor | None":
     return Anchor(chosen, settings.weight, settings.form, settings.texts_per_step, seed)
 
 
+def by_workers(step: Step, *arguments: Any) -> "pl.DataFrame":
+    """What train_adapter makes of these arguments, by several workers. Raises UsageError if they cannot go on."""
+    from resources.training.by_workers import Group, train_by_workers
+
+    settings, compute = step.settings.training, step.settings.compute
+    connect(compute.address if compute.engine == "ray" else None, "training.workers")
+    wants = wants_of(step.settings.policy.device, step.settings.policy.threads or 1)
+    admit = check_of(step.scope(REFERENCES, adapter=reference_adapter(step)))
+    try:
+        return train_by_workers(Group(settings.workers, settings.strategy, wants, admit), *arguments)
+    except WorkerLost as error:
+        raise UsageError(f"training: {error}") from error
+
+
 def curves(look: Look) -> dict[str, Any]:
     return {key: log.to_dicts() for key, log in look.tables("adapter_checkpoint", "training_log").items()}
 
@@ -70,7 +97,7 @@ def curves(look: Look) -> dict[str, Any]:
     ],
     rows=[REFERENCES],
     settings=["training", "anchor.weight", "anchor.form", "anchor.texts_per_step"],
-    free=["training.gradient_checkpointing"],
+    free=["training.gradient_checkpointing", "compute.engine", "compute.address", "policy.threads"],
     outputs=[*ADAPTER_PARTS, "training_log.parquet"],
     main_table="training_log",
     lineage=dict.fromkeys(("loss", "margin", "reward_accuracy", "grad_norm"), FROM_PAIRS),
@@ -107,7 +134,7 @@ def adapter_checkpoint(step: Step) -> None:
         return references_of(step, pairs, recipe, made_of, compute)
 
     previous = adapter_of(step, "policy")
-    log = train_adapter(
+    arguments = (
         made_of[0],
         None if previous is None else previous.folder,
         pairs,
@@ -121,6 +148,7 @@ def adapter_checkpoint(step: Step) -> None:
         anchor_of(step, settings.seed),
         step.tell,
     )
+    log = train_adapter(*arguments) if settings.workers == 1 else by_workers(step, *arguments)
     step.write(log, "training_log")
     step.work["steps"] = log.height
     step.facts.update(steps=log.height, learning_rate=rate, last_loss=round(log["loss"][-1], 4))

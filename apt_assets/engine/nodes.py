@@ -46,6 +46,20 @@ class NodeJob(Job):
         return Job(self.compute, _admitted[key])(items)
 
 
+@dataclass(frozen=True)
+class NodeCheck:
+    """Asked on a node, whether that may compute something that the rows of a kind say: as NodeJob asks."""
+
+    sent: SentScope
+    code: str
+    context: dict[str, Any]
+
+    def __call__(self) -> str:
+        """Why the node is refused; "" if it is not."""
+        problem = next(differences(self), None)
+        return f"node {node_name()} is refused: {problem}" if problem else ""
+
+
 _admitted: dict[str, SentScope] = {}  # of this worker: digest of a context -> what computes its rows may see
 
 
@@ -58,7 +72,14 @@ def for_nodes(compute: Callable[[RowScope, Sequence[Any]], Batches[Any]], scope:
     return NodeJob(compute, sent, own_code(), scope.context(), adapters)
 
 
-def differences(job: NodeJob) -> Iterator[str]:
+def check_of(scope: RowScope) -> NodeCheck:
+    """Where models do not give the same bits in another process, a node need not give them either."""
+    sent = scope.sent()
+    found = {name: its for name, its in sent.found.items() if not isinstance(its, Execution) or its.alone}
+    return NodeCheck(replace(sent, found=found, given={}), own_code(), scope.context())
+
+
+def differences(job: NodeJob | NodeCheck) -> Iterator[str]:
     """How this node differs from the machine that keeps the rows."""
     if own_code() != job.code:
         # Ray looks first where the driver was started, in a folder of that name on the node.

@@ -5,7 +5,7 @@ values, which do not depend on which worker computed them, or among which others
 trial of their model found that (world/execution.py).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -43,8 +43,9 @@ def spread(
     sent, each = scope.sent(), None
     if sent.experiment.compute.engine == "ray" and executions(sent):
         if same_elsewhere(sent):
-            wants = {"CPU": 1, "GPU": 1} if sent.experiment.policy.device == "cuda" else {"CPU": 1}
-            number = cluster_places(sent, wants)
+            wants = wants_of(sent.experiment.policy.device)
+            connect(sent.experiment.compute.address, "compute.engine: ray")
+            number = cluster.places(wants)
             each = partial(cluster.each, for_nodes(compute, scope, sent), wants=wants)
         else:
             scope.tell(f"{scope.kind.name}: on this machine, since another process may round a row otherwise")
@@ -79,16 +80,19 @@ def same_elsewhere(sent: SentScope) -> bool:
     return bool(found) and all(its.alone for its in found)
 
 
-def cluster_places(sent: SentScope, wants: Mapping[str, float]) -> int:
-    """How many tasks the cluster has room for. Raises UsageError if there is none to be had."""
-    address = sent.experiment.compute.address
+def wants_of(device: str, threads: int = 1) -> dict[str, float]:
+    """What a task of so many threads takes up of a cluster."""
+    return {"CPU": threads, "GPU": 1} if device == "cuda" else {"CPU": threads}
+
+
+def connect(address: str | None, setting: str) -> None:
+    """Be a driver of the cluster. setting: by which it is wanted. Raises UsageError if there is none to be had."""
     try:
         cluster.connect(address, [*package_folders().values()])
     except ModuleNotFoundError:
-        raise UsageError("compute.engine: ray needs Ray: pip install 'apt-assets[cluster]'") from None
+        raise UsageError(f"{setting} needs Ray: pip install 'apt-assets[cluster]'") from None
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UsageError(f"compute.address: no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
-    return cluster.places(wants)
 
 
 def workers_for(scope: RowScope, sent: SentScope, rows: int) -> int:

@@ -132,6 +132,7 @@ class Needs:
 
     @property
     def training(self) -> Need:
+        """Of one worker, if there are several; with fsdp2 it is less, by weights of the others."""
         training, anchor = self.experiment.training, self.experiment.anchor
         prompt, answer = self.lengths.longest
         pair = min(prompt + answer, training.max_length) + (answer if training.objective == "dpo" else 0)
@@ -148,9 +149,10 @@ class Needs:
 
         setting, free = training.gradient_checkpointing, self.free
         may = setting != "off"
-        at_once = step(training.batch_size, setting == "on")
+        share = -(-training.batch_size // training.workers)
+        at_once = step(share, setting == "on")
         if setting == "auto" and free is not None and at_once > free - LIBRARIES[self.held.device]:
-            at_once = step(training.batch_size, True)
+            at_once = step(share, True)
         return Need(
             peak=at_once,
             least=step(1, may),

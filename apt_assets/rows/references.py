@@ -70,7 +70,7 @@ def recipe_of(training: Any, policy: Any, learning_rate: float, execution: Any) 
     from resources.training.trainer import TrainingRecipe
 
     return TrainingRecipe(
-        **training.model_dump(exclude={"learning_rate", "learning_rate_decay"}),
+        **training.model_dump(exclude={"learning_rate", "learning_rate_decay", "workers", "strategy"}),
         learning_rate=learning_rate,
         batch_tokens=policy.batch_tokens,
         dtype=policy.dtype,

@@ -338,6 +338,17 @@ class Training(Section):
     epochs: int = Field(
         1, ge=1, description="Passes over the pairs; of a few hundred rows four gained more (docs/evidence.md)."
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        description="Processes that train together, each on its share of every batch, by Ray, with the extra cluster; "
+        "1: this one alone. It rounds otherwise (choice).",
+    )
+    strategy: Literal["ddp", "fsdp2"] = Field(
+        "ddp",
+        description="Of several workers. ddp: each holds the whole model; fsdp2: each holds a part of the frozen "
+        "weights while it trains, which leaves room for longer pairs or more of them (choice).",
+    )
     warmup_steps: int = Field(5, ge=0, description="Linear warm-up; then linear decay to 0.")
     max_length: int = Field(
         512,
@@ -353,12 +364,20 @@ class Training(Section):
     seed: int = Field(17, description="Of initialisation and order.")
 
     @model_validator(mode="after")
-    def forget_what_sft_does_not_use(self) -> Self:
+    def forget_what_is_not_used(self) -> Self:
         """The fingerprint must hold what decides the adapter, and only that."""
-        if self.objective == "dpo":
-            return self
-        fields = type(self).model_fields
-        return self.model_copy(update={name: fields[name].default for name in UNUSED_BY_SFT})
+        unused = [*(UNUSED_BY_SFT if self.objective == "sft" else ()), *(["strategy"] if self.workers == 1 else [])]
+        defaults = {name: type(self).model_fields[name].default for name in unused}
+        changed = {name: default for name, default in defaults.items() if getattr(self, name) != default}
+        return self.model_copy(update=changed) if changed else self
+
+    @model_validator(mode="after")
+    def has_a_pair_for_each_worker(self) -> Self:
+        if self.workers > self.batch_size:
+            raise ValueError(
+                f"workers: {self.workers} would share a batch of {self.batch_size} pairs: some would have none"
+            )
+        return self
 
 
 class Anchor(Section):
@@ -565,6 +584,14 @@ class Experiment(Section):
                 "pairs.counterfactual: sampled needs policy.backend: transformers, which seeds each answer"
             )
         return pairs
+
+    @field_validator("training")
+    @classmethod
+    def can_be_shared_out(cls, training: Training, info: ValidationInfo) -> Training:
+        policy = info.data.get("policy")
+        if policy is not None and training.strategy == "fsdp2" and policy.quantization != "none":
+            raise ValueError("training.strategy: fsdp2 shares out weights as they are: set policy.quantization to none")
+        return training
 
     def leaves(self, path: str) -> dict[str, Any]:
         """The values at a dotted path, by full key: one for a value, all of them for a section."""

@@ -36,6 +36,7 @@ BOUNDARY = (
     "resources.retrieval.vector_folder",
     "resources.retrieval.shared_vectors",
     "resources.cluster",
+    "resources.training.by_workers",
 )
 # What only declares: a section of settings, and a kind of row. Their values count by themselves.
 DECLARING = ("Section", "RowKind")

@@ -73,15 +73,16 @@ def add_anchor(trainer: Any, anchor: Anchor, along: Along | None, parts: Parts) 
 
     def with_anchor(model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
         texts = anchor.of_step(trainer.state.global_step)
-        here, tokens = texts[parts.number :: parts.count], sum(text.said for text in texts)
+        here, counts = parts.of_texts(texts)
         if along is not None:
             along.texts = [text.ids for text in here]
         loss = compute_loss(model, inputs, *arguments, **named)
+        logged = 0.0
         if here:
-            found = term(said_logits(trainer.model.get_base_model(), here, along), here, anchor.form) / tokens
-            logged = trainer._metrics["train"]["anchor"]
-            logged[:] = [sum(logged) + float(found.detach())]
-            loss = loss + anchor.weight * found
+            tokens = sum(text.said for text in texts)
+            found = counts * term(said_logits(trainer.model.get_base_model(), here, along), here, anchor.form) / tokens
+            logged, loss = float(found.detach()), loss + anchor.weight * found
+        trainer._metrics["train"]["anchor"].append(logged)
         return loss
 
     trainer.compute_loss = with_anchor

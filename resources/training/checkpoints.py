@@ -12,7 +12,8 @@ passing over the batches that were trained on, stays its own.
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,25 @@ from resources.training.parts import Parts
 
 SECONDS = 60.0  # between two checkpoints: what a kill costs at most
 DONE = "checkpoint.json"
+PARTIAL = "partial-"
 
 
 class Checkpoints:
     """The checkpoints of one training, of which the newest is kept.
 
     folder: for what decides the training, and nothing else; need not be there. check: called before one is
-    kept, may raise.
+    kept, may raise. kept: called with the folder of each. seconds: between two, at least.
     """
 
-    def __init__(self, folder: Path, check: Callable[[], None] = lambda: None):
-        self.folder, self._check = folder, check
+    def __init__(
+        self,
+        folder: Path,
+        check: Callable[[], None] = lambda: None,
+        kept: Callable[[Path], None] = lambda folder: None,
+        seconds: float | None = None,
+    ):
+        self.folder, self._check, self._kept = folder, check, kept
+        self.seconds = SECONDS if seconds is None else seconds
         self._last = time.monotonic()
 
     def newest(self) -> Path | None:
@@ -52,24 +61,35 @@ class Checkpoints:
 
     def after_step(self, trainer: Any, parts: Parts) -> None:
         """Keep a checkpoint if the last one is old enough. Call it when the step has been logged."""
-        if time.monotonic() - self._last < SECONDS:
+        if time.monotonic() - self._last < self.seconds:
             return
+        with self._written(f"step-{trainer.state.global_step:09d}") as partial:
+            save(trainer, partial)
+            (partial / "parts.json").write_text(json.dumps({"pairs": parts.pairs}))
+            files = {path.name: digest_file(path) for path in list_files(partial)}
+            write_sealed(partial / DONE, partial.name.removeprefix(PARTIAL), {"files": files})
+        self._last = time.monotonic()
+
+    def take(self, name: str, files: Mapping[str, bytes]) -> None:
+        """Keep the checkpoint that another process made of this training, by its files."""
+        with self._written(name) as partial:
+            for file, content in files.items():
+                (partial / file).write_bytes(content)
+
+    @contextmanager
+    def _written(self, name: str) -> Iterator[Path]:
+        """A folder for the checkpoint of that name, which takes the place of all others once it is full."""
         self._check()
-        older = list(self.folder.glob("*"))
-        name = f"step-{trainer.state.global_step:09d}"
-        partial = self.folder / f"partial-{name}"
+        older, partial = list(self.folder.glob("*")), self.folder / f"{PARTIAL}{name}"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        save(trainer, partial)
-        (partial / "parts.json").write_text(json.dumps({"pairs": parts.pairs}))
-        files = list_files(partial)
-        for path in files:
+        yield partial
+        for path in list_files(partial):
             sync(path)
-        write_sealed(partial / DONE, name, {"files": {path.name: digest_file(path) for path in files}})
         partial.replace(self.folder / name)
         for path in older:
             shutil.rmtree(path, ignore_errors=True)
-        self._last = time.monotonic()
+        self._kept(self.folder / name)
 
 
 def is_whole(folder: Path) -> bool:

@@ -36,6 +36,7 @@ from resources.training.parts import Parts
 from resources.training.recipe import TrainingRecipe
 from resources.training.room import in_parts
 from resources.training.shared_prompts import Along, completion_positions_only, give_reference, share_prompts
+from resources.training.together import ALONE, Together, share_weights_out
 from resources.training.weights import weigh_pairs
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def train_adapter(
     fitted: Callable[[Fit], None] = lambda fit: None,
     anchor: Anchor | None = None,
     tell: Tell = lambda line: None,
+    together: Together = ALONE,
 ) -> "pl.DataFrame":
     """Train on `pairs` (prompt, chosen, rejected) from `previous_adapter`, or from a fresh LoRA if None. A column
     `weight`, 0 to 1, says how much each counts (resources/training/weights.py); without it all count alike.
@@ -70,19 +72,15 @@ def train_adapter(
     none. `checkpoints`: where it keeps how far it is, and goes on from. `fitted` gets what of the pairs is trained,
     before anything is. `anchor`: what is added to the loss (resources/training/anchor.py); None: nothing. `tell` gets a
     line for people when a pass does not fit into memory and is split. Raises TooLittleMemory if it cannot be.
+    `together`: the processes that do this with the same arguments, each with a folder and checkpoints of its own, and
+    what they say is the same; resources/training/by_workers.py starts them.
     """
     from resources.training.fused_lora import fuse_lora
 
-    trainer = make_trainer(model_dir, previous_adapter, pairs, system_prompt, recipe, out, progress)
-    set_tell(trainer.model, tell)
-    fitted(fit_of(trainer.train_dataset, pairs.height, recipe.max_length))
-    if recipe.objective == "sft":
-        known = [[0.0, 0.0]] * len(trainer.train_dataset)  # TRL computes log-ratios all the same
-    else:
-        compute = partial(reference_log_probs, trainer, system_prompt, recipe)
-        all_pairs = list(range(pairs.height))
-        values = fill_reference(compute) if fill_reference else collect(pairs.height, compute(all_pairs))
-        known = [values[row] for row in trainer.train_dataset["row"]]
+    trainer, known = with_references(
+        model_dir, previous_adapter, pairs, system_prompt, recipe, out, progress, fill_reference, fitted, tell
+    )
+    known = [known[row] for row in trainer.train_dataset["row"]]
     give_reference(trainer, [chosen for chosen, _ in known], [rejected for _, rejected in known])
     along = Along() if recipe.path == "packed" else None
     if along is not None:
@@ -92,9 +90,11 @@ def train_adapter(
         score_by_logits(trainer.model.get_base_model())
     if "weight" in pairs.columns:
         weigh_pairs(trainer, pairs["weight"].gather(trainer.train_dataset["row"]).to_list())
-    parts = in_parts(trainer, model_dir, recipe, anchor, tell)
+    parts = in_parts(trainer, model_dir, recipe, anchor, tell, together)
     if anchor is not None:
         add_anchor(trainer, anchor, along, parts)
+    if together.in_step:
+        share_weights_out(trainer.model.get_base_model())
     with completion_positions_only():
         trainer.train(resume_from_checkpoint=checkpoints and keep_checkpoints(trainer, checkpoints, parts))
     # Not trainer.save_model: that also writes training_args.bin, which is a pickle.
@@ -103,6 +103,30 @@ def train_adapter(
     shutil.rmtree(out / "trainer")  # its output_dir, in which it keeps nothing
     forget_base_path(out / "adapter_config.json")
     return training_log(trainer.state.log_history, recipe.objective)
+
+
+def with_references(
+    model_dir: Path,
+    previous_adapter: Path | None,
+    pairs: "pl.DataFrame",
+    system_prompt: str | None,
+    recipe: TrainingRecipe,
+    out: Path,
+    progress: Callable[[int, int], None],
+    fill_reference: Fill | None,
+    fitted: Callable[[Fit], None],
+    tell: Tell,
+) -> tuple[Any, Sequence[Any]]:
+    """(`make_trainer`'s, log-probabilities of the reference model of every pair); arguments as train_adapter's."""
+    trainer = make_trainer(model_dir, previous_adapter, pairs, system_prompt, recipe, out, progress)
+    set_tell(trainer.model, tell)
+    fitted(fit_of(trainer.train_dataset, pairs.height, recipe.max_length))
+    if recipe.objective == "sft":
+        return trainer, [[0.0, 0.0]] * pairs.height  # TRL computes log-ratios all the same
+    compute = partial(reference_log_probs, trainer, system_prompt, recipe)
+    if fill_reference is not None:
+        return trainer, fill_reference(compute)
+    return trainer, collect(pairs.height, compute(list(range(pairs.height))))
 
 
 def make_trainer(
