@@ -4,8 +4,8 @@
 
 Rows that cost nothing are computed and kept, 10, 1,000 and 100,000 of them, in tasks of at most 128; then greedy
 answers of the embedded model, at most 6 tokens, by one and by two workers of one thread. A cluster of this machine's
-own, a fresh one and a fresh process each, in turn. `start` is until the first row of each worker is there, libraries and
-weights included. What follows for eight GPUs stands below the table; it is a projection, and no GPU was measured.
+own, a fresh one and a fresh process each, in turn. `start` is until the first row of each worker is there, libraries
+and weights included. What follows for eight GPUs stands below the table; it is a projection, and no GPU was measured.
 """
 
 import statistics
@@ -96,8 +96,8 @@ def projection(runs: dict[str, dict[str, list[dict[str, Any]]]]) -> list[str]:
     start = statistics.median(run["start"] for run in runs[ANSWERS]["two workers"])
     scaling = ratio(runs[ANSWERS], "two workers", "one worker")
     lines = [
-        f"Two workers answer {scaling:.2f} times as fast as one. A driver takes at most {1 / a_row:,.0f} rows a second, "
-        f"and workers begin after {start:.0f} s. Projected for {ROWS:,} rows on {GPUS} GPUs, if that were all:",
+        f"Two workers answer {scaling:.2f} times as fast as one. A driver takes at most {1 / a_row:,.0f} rows a "
+        f"second, and workers begin after {start:.0f} s. Projected for {ROWS:,} rows on {GPUS} GPUs, if that were all:",
         "",
         "| rows a second of one GPU | hours on one | hours on all | lost to Ray and the driver |",
         "|---|---|---|---|",
