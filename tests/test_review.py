@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from apt_assets.review.server import listening, make_app
 from apt_assets.settings.experiment import REPOSITORY, UsageError
 from apt_assets.settings.reader import load_experiment
 from schemas.tables import BadCases, DoubtfulGolds
-from tests import tiny
+from tests import browsing, tiny
 from tests.waiting import until
 
 TOKEN = "t0ken"
@@ -457,14 +456,10 @@ def test_corrections_of_another_machine_are_taken_over_with_who_and_when(exchang
 
 @pytest.fixture(scope="module")
 def browser():
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("no Chromium is installed; with one, `pip install -e '.[browser]'` and run this file again")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra browser: pip install -e '.[browser]'")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+    if reason := browsing.lacking():
+        pytest.skip(reason)
+    with browsing.chromium() as started:
         yield started
-        started.close()
 
 
 def test_whole_review_with_a_keyboard_alone(browser, desk_of, page_of, project):
