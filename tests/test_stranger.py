@@ -152,12 +152,9 @@ class Shell:
 
     def __init__(self, folder):
         self.folder = folder
-        home = {
-            "APT_HOME": str(folder),
-            "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path]),
-            "OMP_NUM_THREADS": "1",
-        }
-        self.environment = {key: value for key, value in os.environ.items() if key != "APT_EXPERIMENT"} | home
+        path = os.pathsep.join([str(REPOSITORY), *sys.path])
+        self.environment = {**os.environ, "APT_HOME": str(folder), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        self.environment.pop("APT_EXPERIMENT", None)
 
     def command(self, arguments):
         return [sys.executable, "-m", "apt_assets.cli", *arguments]
