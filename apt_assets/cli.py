@@ -415,7 +415,8 @@ def review(
     from apt_assets.review.command import review as do
 
     export_to = None if to is None else (file_to_write(to), tool)
-    do(project, number, by=by, port=port, export_to=export_to, imported=imported)
+    import_from = None if imported is None else expanded(imported, "--import")
+    do(project, number, by=by, port=port, export_to=export_to, imported=import_from)
 
 
 @app.command()

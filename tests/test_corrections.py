@@ -70,7 +70,7 @@ def test_decisions_change_their_rows_and_no_others(domain):
     )
     assert rows_in(tables) == [("Cherry?", "red", None), ("Plum?", "red", '["purple"]'), ("Sky?", "blue", None)]
     assert tables["quarantine"].select("file", "field", "reason", "raw").rows() == [
-        ("rows.jsonl", "answer", "left out by Anna on 2026-11-29", "Coal? -> red")
+        ("rows.jsonl", None, "left out by Anna on 2026-11-29", "Coal? -> red")
     ]
     found = tables["corrections"].select("decision", "landed_answer", "by", "at", "file").rows()
     at = "2026-11-29T12:00:00.000000+00:00"

@@ -16,7 +16,9 @@ import requests
 import uvicorn
 
 from apt_assets.assets.domain_dataset import domain_of
+from apt_assets.engine.execute import run_stage
 from apt_assets.landing.corrections import is_corrections
+from apt_assets.loop.next_run import next_run, unused
 from apt_assets.method.corrections import taken_on
 from apt_assets.method.splits import row_id
 from apt_assets.project import Project
@@ -27,6 +29,7 @@ from apt_assets.review.journal import Journal, decisions_in
 from apt_assets.review.queue import Asked, Case, Queue, asked_of, queue_of, ranked
 from apt_assets.review.server import listening, make_app
 from apt_assets.settings.experiment import REPOSITORY, UsageError
+from apt_assets.settings.iterations import BASE
 from apt_assets.settings.reader import load_experiment
 from schemas.tables import BadCases, DoubtfulGolds
 from tests import browsing, tiny
@@ -342,6 +345,19 @@ def test_queue_is_of_the_last_iteration_that_has_bad_cases_with_their_similar_on
     assert all({"prompt", "answer", "prediction", "grade"} <= row.keys() for row in near)
     with pytest.raises(UsageError, match="iteration 0007 has no bad cases"):
         queue_of(project, "0007")
+
+
+def test_decision_is_new_data_for_the_next_iteration_and_leaves_the_last_one_and_the_base_scores_fresh(ran):
+    project = Project.open(ran(1))
+    assert unused(project, ["0001"]) == []
+    desk = Desk(queue_of(project, None), Journal(project, "Anna"))
+    desk.act("cases", 1, {"decision": "leave_out"})
+    assert project.planner().out_of_date(BASE)[0].stage == "heldout_rows", "it looks at all that has landed"
+    run_stage(project, BASE, "heldout_rows", run_id="r", log=lambda line: None)
+    planner = project.planner()
+    assert planner.out_of_date(BASE) + planner.out_of_date("0001") == [], "a training row is none of the held-out ones"
+    assert [is_corrections(name) for name in unused(project, ["0001"])] == [True]
+    assert next_run(project, project.planner()).key == "0002"
 
 
 # -- the command -----------------------------------------------------------------------------------------

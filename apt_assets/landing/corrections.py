@@ -54,7 +54,7 @@ def check_decision(record: Any) -> Decision:
         raise BadField(None, f"must be an object with prompt and decision, got {type(record).__name__}")
     decision, row = record.get("decision"), record.get("row")
     if decision not in DECISIONS:
-        raise BadField("decision", f"must be one of {', '.join(DECISIONS)}")
+        raise BadField("decision", f"is none of what can be decided: {', '.join(DECISIONS)}")
     prompt = checked(record, "prompt")
     answer = checked(record, "answer") if decision in WITH_ANSWER else None
     if decision == NO_ROW or (decision == UNDO and row is None):
@@ -74,11 +74,11 @@ def time_of(value: Any) -> str:
     """A time as ISO 8601 in UTC with microseconds, which sorts as text. Raises BadField."""
     try:
         found = datetime.fromisoformat(value)
-        if found.tzinfo is None:
-            raise ValueError("no time zone")
-        return found.astimezone(UTC).isoformat(timespec="microseconds")
+        if found.tzinfo is not None:
+            return found.astimezone(UTC).isoformat(timespec="microseconds")
     except (TypeError, ValueError, OverflowError):
-        raise BadField("at", "must be a time as ISO 8601 has it, with its time zone") from None
+        pass
+    raise BadField("at", "must be a time as ISO 8601 has it, with its time zone")
 
 
 def in_order(corrections: pl.DataFrame) -> pl.DataFrame:

@@ -134,10 +134,9 @@ def decided(
         return [], list(rows)
     last, meant = states[-1], [digest == states[0].row for digest in digests]
     if last.decision is None:  # all is undone: as it landed, but for rows that a decision alone had made
-        undone = [made and is_corrections(row["file"]) for row, made in zip(rows, meant, strict=True)]
-        return [(row, by_whom(decisions[-1])) for row in compress(rows, undone)], list(
-            compress(rows, map(not_, undone))
-        )
+        made = [its and is_corrections(row["file"]) for row, its in zip(rows, meant, strict=True)]
+        undone = [(row, by_whom(decisions[-1])) for row in compress(rows, made)]
+        return undone, list(compress(rows, map(not_, made)))
     if last.golds is None:
         return [(row, by_whom(last.decision)) for row in rows], []
     held = [with_golds(row, last.golds) for row in compress(rows, meant)]

@@ -54,7 +54,7 @@ def build_domain(
     rows, changed, applied, left_out, idle = corrected(rows, pl.concat(decisions))
     gradable, refused = graded_by(changed, ungradable)
     rows = pl.concat([rows, gradable])
-    refused += [reject(row, "answer", reason) for row, reason in left_out]
+    refused += [reject(row, None, reason) for row, reason in left_out]
     refused += [not_applied(one, reason) for one, reason in idle]
     rejects.append(pl.DataFrame(refused, schema=rejects[0].schema))
     given = rows.drop_nulls("rejected").select("row_id", "answer", "also", "rejected")
@@ -170,7 +170,7 @@ def of_training(given: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     return kept.unique("row_id", keep="first", maintain_order=True).select("row_id", "rejected").sort("row_id")
 
 
-def reject(row: Row, field: str, reason: str) -> Row:
+def reject(row: Row, field: str | None, reason: str) -> Row:
     raw = f"{row['prompt']} -> {' or '.join(golds_of(row))}"
     values = (row["file"], row["record"], field, reason[:500], raw[:500])
     return dict(zip(QUARANTINE, values, strict=True))

@@ -191,7 +191,7 @@ def decision_on(data: Any, values: Mapping[str, Any], by: str, at: Any) -> Any:
     """A record of corrections, or the BadField that it is; values: {decision, right_answer}."""
     decision, typed = values.get("decision"), values.get("right_answer")
     if decision not in CHOICES:
-        return BadField("decision", f"must be one of {', '.join(CHOICES)}")
+        return BadField("decision", f"is none of what can be decided: {', '.join(CHOICES)}")
     prompt, answer = (data.get(name) for name in ("prompt", "answer")) if isinstance(data, dict) else (None, None)
     answer = typed if decision == BOTH_WRONG else answer
     row = data.get("row") if isinstance(data, dict) else None
