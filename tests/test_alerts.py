@@ -377,3 +377,17 @@ def test_end_of_a_run_does_not_wait_for_ever(monkeypatch):
 def test_what_is_no_single_address_is_refused(address):
     with pytest.raises(ValueError, match=r"alerts\.email"):
         Experiment(name="e", alerts={"email": [address]})
+
+
+def test_full_disk_is_told_though_it_cannot_be_noted(ended, hook, monkeypatch):
+    ended.set(alerts={"webhook": "json"})
+
+    def full(*arguments, **fields):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(ended.project.store), "journal", full)
+    with pytest.raises(OSError, match="No space"), Alerts(ended.project, print):
+        full()
+    (body,) = hook.bodies
+    assert (body["event"], body["title"]) == ("failed", "made-up: the run failed")
+    assert "No space left on device" in body["detail"]

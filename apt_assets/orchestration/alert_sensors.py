@@ -5,6 +5,7 @@ import dagster as dg
 from apt_assets.orchestration.alerts import Alerts
 from apt_assets.orchestration.delivery import channels
 from apt_assets.orchestration.failures import what_failed
+from apt_assets.orchestration.sensors import INTERVAL
 from apt_assets.project import Project
 from apt_assets.settings.iterations import BASE, is_key
 
@@ -26,6 +27,7 @@ def build_alert_sensors(project: Project) -> list[dg.SensorDefinition]:
     @dg.run_status_sensor(
         name="alert_of_success",
         run_status=dg.DagsterRunStatus.SUCCESS,
+        minimum_interval_seconds=INTERVAL,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Tells by alerts.webhook and alerts.email what a run that was started in Dagster came to.",
     )
@@ -34,6 +36,7 @@ def build_alert_sensors(project: Project) -> list[dg.SensorDefinition]:
 
     @dg.run_failure_sensor(
         name="alert_of_failure",
+        minimum_interval_seconds=INTERVAL,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Tells of a run that was started in Dagster and failed, or of which the gate refused the adapter.",
     )

@@ -16,6 +16,7 @@ from apt_assets.promotion import LoopPlanner
 from apt_assets.settings.iterations import BASE, key_of, number_of
 from resources.store.digest import digest_json
 from resources.store.manifest import now
+from resources.store.store import StoreError
 
 LONGEST = 600  # characters of a detail
 KEYS = ("APT_SERVER_KEY", "AWS_SECRET_ACCESS_KEY")  # variables that may hold a secret
@@ -39,7 +40,8 @@ class Alerts:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if isinstance(error, Exception):
-            self._failed(BASE, f"{type(error).__name__}: {error}", self._command("plan"), about=now())
+            reason = f"{type(error).__name__}: {error}"
+            self._say("failed", BASE, "the run failed", reason, self._command("plan"), about=now())
         if error is None or isinstance(error, Exception):
             self._outbox.close()
 
@@ -58,7 +60,8 @@ class Alerts:
             look = self._command(f"show gate {key}")
             self._say("refused", key, f"iteration {key} is refused", verdict["reason"], look, run_id)
         if failure and (verdict is None or verdict["passed"]):
-            self._failed(key, failure, f"/runs/{run_id} in Dagster", about=run_id)
+            title = f"a run of {'base' if key == BASE else f'iteration {key}'} failed"
+            self._say("failed", key, title, failure, f"/runs/{run_id} in Dagster", about=run_id)
 
     def ended(self, end: End) -> None:
         """The loop is at its end. A refusal is told as such, and a project without an iteration has no loop."""
@@ -85,26 +88,31 @@ class Alerts:
             title = f"iteration {key}: new data in quarantine"
             self._say("quarantined", key, title, detail, look, data.files["quarantine.parquet"])
 
-    def _failed(self, key: str, reason: str, look: str, about: str) -> None:
-        where = "base" if key == BASE else f"iteration {key}"
-        self._say("failed", key, f"a run of {where} failed", reason, look, about)
-
     def _command(self, what: str) -> str:
         file = self._project.experiment_file
         return f"apt-assets {what}" + ("" if file is None else f" --experiment {file}")
 
     def _say(self, event: str, key: str, title: str, detail: str, look: str, about: str) -> None:
         """Send it, unless it was sent before. about: what the event is of, besides its iteration."""
-        store, name = self._project.store, self._project.experiment.name
-        told = {"experiment": name, "what": event, "about": digest_json([key, about])}
+        name = self._project.experiment.name
         if not self._on or event not in self._settings.on:
             return
-        if any({field: one.get(field) for field in told} == told for one in store.events("alerted")):
+        if not self._is_news(experiment=name, what=event, about=digest_json([key, about])):
             return
-        store.journal("alerted", **told)
         keys = (*KEYS, self._project.experiment.assessor.rubric.key_variable)
         detail = without_secrets(" ".join(detail.split()), keys)[:LONGEST]
         self._outbox.send(Message(event, name, key, f"{name}: {title}", detail, look, now()))
+
+    def _is_news(self, **told: str) -> bool:
+        """Whether the journal does not have it yet; it is noted there."""
+        store = self._project.store
+        try:
+            if any({field: one.get(field) for field in told} == told for one in store.events("alerted")):
+                return False
+            store.journal("alerted", **told)
+        except (OSError, StoreError):
+            pass  # a full disk is what may have to be told: better twice than not at all
+        return True
 
 
 def computed_by(planner: LoopPlanner, key: str, stage: str, run_id: str) -> Any:

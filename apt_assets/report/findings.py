@@ -214,7 +214,7 @@ def single_settings(section: Section, usual: Section, prefix: str = "") -> Itera
         value, default = getattr(section, name), getattr(usual, name)
         if isinstance(value, Section):
             yield from single_settings(value, default, f"{prefix}{name}.")
-        elif prefix:  # name and owners decide nothing
+        elif prefix and prefix != "alerts.":  # name, owners and who is told of runs decide nothing
             its = {"key": prefix + name, "value": value, "default": default, "changed": value != default}
             yield {**its, "meaning": declared.description or ""}
 
