@@ -310,14 +310,12 @@ def init(
 
     Where nobody can be asked, or with --yes, what is not given by an option is taken as it is proposed.
     """
-    from apt_assets.start.init import Given, next_commands
+    from apt_assets.start.init import Given
     from apt_assets.start.init import init as write
 
     given = Given(data, name, model, assessor, system_prompt, encoding)
     ask = None if yes or not sys.stdin.isatty() else lambda question, proposed: typer.prompt(question, proposed)
-    written = write(file, given, ask, print)
-    for line in next_commands(file, written, given):
-        print(line)
+    write(file, given, ask, print)
 
 
 @app.command()
