@@ -45,9 +45,11 @@ def init(file: Path, given: Given, ask: Ask | None, tell: Tell) -> Path:
     target = file_to_write(file)
     if target.exists():
         raise UsageError(f"{target}: is there already, and init writes over nothing: name another file")
-    if given.data is None and ask is None:
-        raise UsageError("init: name your rows with --data FILE; there is no terminal in which to ask for it")
-    data = expanded(given.data or (ask or no_one)("Your rows, a file or a folder", None), "--data")
+    if (named := given.data) is None:
+        if ask is None:
+            raise UsageError("init: name your rows with --data FILE; there is no terminal in which to ask for it")
+        named = Path(ask("Your rows, a file or a folder", None))
+    data = expanded(named, "--data")
 
     def answer(said: str | None, question: str, proposed: str) -> str:
         return said if said is not None else proposed if ask is None else ask(question, proposed)
@@ -80,10 +82,6 @@ def next_command(file: Path, written: Path, data: Path, encoding: str | None) ->
     option = "" if written == Path("experiment.yaml").resolve() else f" -e {quote(str(file))}"
     coded = f" --encoding {quote(encoding)}" if encoding else ""
     return f"wrote {file}; next: apt-assets land{option}{coded} {quote(str(data))}, then apt-assets doctor{option}"
-
-
-def no_one(question: str, proposed: str | None) -> str:
-    raise AssertionError("somebody is there to be asked")
 
 
 def about(sample: Sample) -> Iterator[str]:
