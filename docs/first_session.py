@@ -29,12 +29,12 @@ ASKS = re.compile(r"(\]|folder): ?$")
 
 @dataclass(frozen=True)
 class Shown:
-    """A command, and how many of its first and last lines are shown; None: all. answers: to what it asks."""
+    """A command. answers: to what it asks. left_out: pairs of regular expressions; the lines from one that the first
+    finds to before one that the second finds are not drawn."""
 
     command: str
-    first: int | None = None
-    last: int = 0
     answers: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 def session(model: str) -> list[Shown]:
@@ -42,8 +42,11 @@ def session(model: str) -> list[Shown]:
         Shown("apt-assets init", answers=("messages.csv", "bank", model, "", "")),
         Shown("apt-assets land messages.csv"),
         Shown("apt-assets doctor"),
-        Shown("apt-assets plan 1", first=6, last=4),
-        Shown("apt-assets run 1", first=5, last=14),
+        Shown("apt-assets plan 1", left_out=((" policy ", " gate "),)),
+        Shown(
+            "apt-assets run 1",
+            left_out=(("heldout_rows of base: computing", "^gate of 0001: computing"), ("^ *seconds ", "computed, ")),
+        ),
     ]
 
 
@@ -98,10 +101,12 @@ def read(where: int, said: list[bytes]) -> None:
 
 def cut(lines: list[str], shown: Shown) -> list[str]:
     lines = [line for line in lines if line.strip()]
-    if shown.first is None or len(lines) <= shown.first + shown.last:
-        return lines
-    left_out = len(lines) - shown.first - shown.last
-    return [*lines[: shown.first], f"  ... {left_out} lines more ...", *lines[len(lines) - shown.last :]]
+    for first, last in shown.left_out:
+        start = next((n for n, line in enumerate(lines) if re.search(first, line)), len(lines))
+        end = next((n for n, line in enumerate(lines) if n > start and re.search(last, line)), start)
+        if end > start:
+            lines[start:end] = [f"  ... {end - start} more lines ..."]
+    return lines
 
 
 def main() -> None:
