@@ -52,14 +52,16 @@ class RunResult:
 
 
 class Project:
-    """An experiment and all that was computed for it."""
+    """An experiment and all that was computed for it.
+
+    experiment: a file, or its content as a dict; None: $APT_EXPERIMENT, else ./experiment.yaml, else the embedded
+        default.
+    home: the folder in which everything is kept; None: $APT_HOME, else the repository.
+
+    Opening raises UsageError for a setting or a folder that cannot be used.
+    """
 
     def __init__(self, experiment: Named | Mapping[str, Any] | None = None, *, home: Named | None = None):
-        """experiment: a file, or its content as a dict; None: $APT_EXPERIMENT, else ./experiment.yaml, else the
-        embedded default. home: the folder in which everything is kept; None: $APT_HOME, else the repository.
-
-        Raises UsageError for a setting or a folder that cannot be used.
-        """
         below = None if home is None else Path(home)
         if isinstance(experiment, Mapping):
             self._content = dict(experiment)

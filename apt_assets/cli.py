@@ -42,9 +42,9 @@ app = typer.Typer(
     help="""
     Make a language model better at one domain by training on what it gets wrong (APT).
 
-    A first session: `land` your data, `run` the loop, look at `status`, `show` rows of a stage, and
-    `export` the adapter. `plan` tells beforehand what would be computed and why. Nothing is computed
-    twice: a stage runs again only if its inputs, settings or code changed.
+    A first session: `init` an experiment file for your data, `land` the data, ask the `doctor`, `run` the loop, look
+    at `status`, `show` rows of a stage, and `export` the adapter. `plan` tells beforehand what would be computed and
+    why. Nothing is computed twice: a stage runs again only if its inputs, settings or code changed.
 
     Exit codes: 0 done; 1 a stage or the gate failed; 2 bad usage or bad input, or a disk, file or port that cannot be
     used; 130 interrupted; 141 nobody reads the output.
@@ -342,14 +342,12 @@ def init(
 
     Where nobody can be asked, or with --yes, what is not given by an option is taken as it is proposed.
     """
-    from apt_assets.start.init import Given, next_commands
+    from apt_assets.start.init import Given
     from apt_assets.start.init import init as write
 
     given = Given(data, name, model, assessor, system_prompt, encoding)
     ask = None if yes or not sys.stdin.isatty() else lambda question, proposed: typer.prompt(question, proposed)
-    written = write(file, given, ask, print)
-    for line in next_commands(file, written, given):
-        print(line)
+    write(file, given, ask, print)
 
 
 @app.command()

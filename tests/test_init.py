@@ -13,6 +13,7 @@ from apt_assets.settings.reader import load_experiment
 from apt_assets.start.answers import kind_of
 from apt_assets.start.init import Given, init
 from apt_assets.start.proposal import smallest_loss
+from docs import first_session
 from tests import tiny
 
 draw = random.Random(3)
@@ -207,3 +208,12 @@ def test_loss_that_so_many_items_show_is_the_gates_own():
     seen = smallest_visible(pl.Series(turned), Tolerances(0, 0.01, None, None, 0.95, 100))
     assert smallest_loss(1000) == pytest.approx(seen, rel=0.01)
     assert smallest_loss(1833) == pytest.approx(0.01, abs=0.0002)
+
+
+def test_commands_of_the_recording_are_ones_that_there_are_and_it_loads_nothing_from_elsewhere():
+    recorded = first_session.PICTURE.read_text(encoding="utf-8")
+    assert "http" not in recorded.replace("http://www.w3.org", "").replace("Rich https://www.textualize.io", "")
+    for shown in first_session.session("embedded"):
+        name = shown.command.split()[1]
+        assert name in [one.name or one.callback.__name__ for one in app.registered_commands]
+        assert shown.command.replace(" ", "&#160;") in recorded

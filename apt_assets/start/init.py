@@ -40,14 +40,16 @@ class Given:
 
 
 def init(file: Path, given: Given, ask: Ask | None, tell: Tell) -> Path:
-    """Look at the data, ask what was not given, and write the experiment file; returns where. ask: None: nobody is
-    there to be asked. Never writes over a file. Raises UsageError."""
+    """Look at the data, ask what was not given, write the experiment file, and tell what to type next; returns where
+    it is. ask: None: nobody is there to be asked. Never writes over a file. Raises UsageError."""
     target = file_to_write(file)
     if target.exists():
         raise UsageError(f"{target}: is there already, and init writes over nothing: name another file")
-    if given.data is None and ask is None:
-        raise UsageError("init: name your rows with --data FILE; there is no terminal in which to ask for it")
-    data = expanded(given.data or (ask or no_one)("Your rows, a file or a folder", None), "--data")
+    if (named := given.data) is None:
+        if ask is None:
+            raise UsageError("init: name your rows with --data FILE; there is no terminal in which to ask for it")
+        named = Path(ask("Your rows, a file or a folder", None))
+    data = expanded(named, "--data")
 
     def answer(said: str | None, question: str, proposed: str) -> str:
         return said if said is not None else proposed if ask is None else ask(question, proposed)
@@ -71,19 +73,15 @@ def init(file: Path, given: Given, ask: Ask | None, tell: Tell) -> Path:
     checked(made.content(), target)
     with target.open("x", encoding="utf-8") as written:  # nobody made it meanwhile
         written.write(text)
+    tell(next_command(file, target, data, given.encoding))
     return target
 
 
-def next_commands(file: Path, written: Path, given: Given) -> Iterator[str]:
-    """What to type next. file: as it was named; written: where it is."""
+def next_command(file: Path, written: Path, data: Path, encoding: str | None) -> str:
+    """file: as it was named; written: where it is."""
     option = "" if written == Path("experiment.yaml").resolve() else f" -e {quote(str(file))}"
-    coded = f" --encoding {quote(given.encoding)}" if given.encoding else ""
-    rows = quote(str(given.data)) if given.data else "FILE"
-    yield f"wrote {file}; next: apt-assets land{option}{coded} {rows}, then apt-assets doctor{option}"
-
-
-def no_one(question: str, proposed: str | None) -> str:
-    raise AssertionError("somebody is there to be asked")
+    coded = f" --encoding {quote(encoding)}" if encoding else ""
+    return f"wrote {file}; next: apt-assets land{option}{coded} {quote(str(data))}, then apt-assets doctor{option}"
 
 
 def about(sample: Sample) -> Iterator[str]:
