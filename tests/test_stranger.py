@@ -15,6 +15,7 @@ import requests
 import yaml
 
 from tests import browsing, tiny
+from tests.postgres import free_port
 from tests.waiting import until
 
 WRONG, RIGHT = "gray", "white"  # what the CSV says of snow, and what is so
@@ -54,7 +55,7 @@ def test_from_a_csv_to_a_served_adapter_that_a_review_made_better(here):
     assert "bad" not in apt("doctor").split()
     apt("run", "--iterations", "1")
 
-    with apt.serving("serve", "--port", "0", "--log", "log") as serve:
+    with apt.serving("serve", "--port", str(free_port()), "--log", "log") as serve:
         url = serve.address(r"at (http\S+)/v1")
         first = ask(url, 1)
         assert first[0] == WRONG
