@@ -101,10 +101,11 @@ def lacks(wants: Mapping[str, float], tasks: int = 1) -> str:
     if room >= tasks:
         return ""
     wanted = " and ".join(f"{number:g} {name}" for name, number in wants.items())
-    few = f"only {room} times {wanted}, which each of {tasks} workers wants"
-    return (f"the cluster has {few}; " if room else f"no node of the cluster has {wanted}, which each task wants; ") + (
-        f"its {len(nodes)} nodes have {'; '.join(in_words(node) for node in nodes)}" if nodes else "it has no node"
-    )
+    has = "; ".join(in_words(node) for node in nodes)
+    there = f"its {len(nodes)} nodes have {has}" if nodes else "it has no node"
+    if room:
+        return f"the cluster has only {room} times {wanted}, which each of {tasks} workers wants; {there}"
+    return f"no node of the cluster has {wanted}, which each task wants; {there}"
 
 
 def in_words(node: Mapping[str, float]) -> str:

@@ -80,7 +80,7 @@ def by_workers(step: Step, *arguments: Any) -> "pl.DataFrame":
     try:
         return train_by_workers(Group(settings.workers, settings.strategy, wants, admit), *arguments)
     except WorkerLost as error:
-        raise UsageError(f"training: {error}") from error
+        raise UsageError(str(error)) from error
 
 
 def curves(look: Look) -> dict[str, Any]:
