@@ -19,6 +19,7 @@ PUBLIC = {
     "apt_assets.settings.reader": ("load_experiment", "find_experiment"),
     "apt_assets.project": ("Project.open", "Project.planner", "Project.artifact"),
     "apt_assets.landing.land": ("land_files",),
+    "apt_assets.loop.approval": ("decide",),
     "apt_assets.orchestration.run": ("run_loop", "LoopResult"),
     "apt_assets.engine.display": ("Display", "Lines", "display"),
     "apt_assets.engine.plan": ("Planner.plan",),
