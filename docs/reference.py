@@ -36,6 +36,7 @@ PUBLIC = {
         "NothingLanded",
         "UsageError",
     ),
+    "apt_assets.loop.approval": ("decide",),
     "apt_assets.engine.display": ("Display", "Lines", "display"),
     "resources.store.tables": ("read_table", "TableError"),
 }

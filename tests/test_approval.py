@@ -10,8 +10,8 @@ from apt_assets.orchestration.metadata import check_metadata
 from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from apt_assets.report.explain import as_text, explain
+from apt_assets.report.findings import findings
 from apt_assets.report.model_card import model_card
-from apt_assets.report.results import results
 from apt_assets.report.tables import score_rows
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE
@@ -139,7 +139,9 @@ def test_loop_ends_with_waiting_and_the_command_lets_it_go_on(ran):
     ended = run_loop(Project.open(path), 1, Display())
     assert not ended.passed
     assert "waits for the approval of a person: `apt-assets approve 1 --by NAME --reason TEXT`" in ended.reason
-    found = results(Project.open(path))
+    found = findings(Project.open(path))
+    assert found["verdict"].startswith("No adapter is promoted yet")
+    assert "iteration 0001 passed its gate and waits for the approval of a person" in found["verdict"]
     assert score_rows(found)[-1][-1] == "waits for approval"
     assert found["iterations"][-1]["stages"]["promoted_adapter"]["status"] == "held"
     project = Project.open(path)

@@ -262,6 +262,7 @@ PASSED_ON = {
     "errors.read().decode('utf-8', 'replace').strip()[-500:]": "parquet.send, or pyarrow's own words",
     "step.reason": "loop.in_turn",
     "waits": "LoopPlanner.waits",
+    "reason": "resources.assessors.golds: rows in quarantine",
     "self._problem": "resources.model.capabilities.lacking",
     "self._unknown_target": "training.lora_targets",
     "…: …: …": "what is wrong with a model: resources.model.files and checks",

@@ -174,6 +174,7 @@ def test_overwritten_in_place_makes_stale_what_starts_from_it_and_put_back_all_i
     }
     assert set(statuses(project)) - set(changed) == {
         (BASE, "heldout_rows"),
+        (BASE, "judge_calibration"),
         ("0001", "domain_dataset"),
         ("0001", "retrieval_index"),
     }

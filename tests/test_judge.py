@@ -27,6 +27,7 @@ from apt_assets.report.findings import findings
 from apt_assets.report.model_card import model_card
 from apt_assets.report.page import page
 from apt_assets.report.terminal import print_results
+from resources.assessors.golds import ungradable
 from resources.store.tables import read_table
 from tests import tiny
 from tests.fake_endpoint import naive, serve
@@ -169,6 +170,16 @@ def test_line_that_is_no_grade_is_put_aside_with_file_line_field_and_reason(tmp_
     assert rows.height == 2
     assert (reject.file, reject.line, reject.field) == ("ann.jsonl", 2, field)
     assert reason in reject.reason
+
+
+def test_gold_that_the_assessor_cannot_grade_against_is_put_aside(tmp_path):
+    path = tiny.write_jsonl(
+        tmp_path / "ann.jsonl", [human("Dose?", "5 mg", "none", 1), human("Dose?", "5 mg", "5 mg", 5)]
+    )
+    rows, (reject,) = read_human_grades([path], ungradable({"numeric": None}))
+    assert rows["gold"].to_list() == ["5 mg"]
+    assert (reject.line, reject.field) == (1, "gold")
+    assert "cannot be graded by numeric" in reject.reason
 
 
 def test_broken_json_costs_its_line_alone(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 import requests
 import yaml
 
+from apt_assets.settings.experiment import REPOSITORY
 from tests import browsing, tiny
 from tests.postgres import free_port
 from tests.waiting import until
@@ -67,7 +68,7 @@ def test_from_a_csv_to_a_served_adapter_that_a_review_made_better(here):
         # The same server swaps what it answers with.
         second = until(lambda: (found := ask(url, 2))[1] != first[1] and found, 60, 0.2)
         assert second[0] == RIGHT
-    before, after = (entry["scores"]["test"]["exact"][0] for entry in scored(apt))
+    before, after = (entry["scores"]["domain"]["test"]["exact"]["mean"] for entry in scored(apt))
     assert after > before
 
     assert "2 questions" in apt("land", "--from-log", "log")

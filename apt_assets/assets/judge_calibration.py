@@ -18,8 +18,10 @@ def graded_by_people(view: View) -> "tuple[pl.DataFrame, list[Reject]]":
 
     from apt_assets.landing.human_grades import read_human_grades
     from apt_assets.method.judge import one_grade_each
+    from resources.assessors.golds import ungradable
 
-    found, rejects = read_human_grades(view.outside("human_grades"))
+    checks = ungradable(view.settings.assessor.gold_checks)
+    found, rejects = read_human_grades(view.outside("human_grades"), checks)
     names = {"answer": "prediction", "gold": "answer", "grade": "human"}
     return one_grade_each(found).rename(names).with_columns(also=pl.lit(None, pl.String)), rejects
 
@@ -39,7 +41,7 @@ def work(view: View) -> dict[str, int]:
 @stage(
     inputs=["heldout_rows/labels.json"],
     rows=grades.KINDS,
-    settings=["assessor.calibration.folder", *grades.SETTINGS],
+    settings=["assessor.calibration.folder", "assessor.gold_checks", *grades.SETTINGS],
     identities=[*grades.IDENTITIES, "human_grades"],
     libraries=["polars", "numpy", "scipy"],
     outputs=["confusion.json", "calibration.json", "judged_answers.parquet", "refused_grades.parquet"],

@@ -3,7 +3,7 @@
 {"prompt": ..., "answer": the answer that was graded, "gold": ..., "grade": 1-5, "by": who, "at": ISO 8601}
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,14 +30,22 @@ class HumanGrade(NamedTuple):
     grade: int
 
 
-def read_human_grades(paths: Iterable[Path]) -> tuple[pl.DataFrame, list[Reject]]:
-    """(COLUMNS of the lines that can be used, those that cannot). Never raises for the content of a file."""
+def read_human_grades(
+    paths: Iterable[Path], ungradable: Callable[[str], str | None] | None = None
+) -> tuple[pl.DataFrame, list[Reject]]:
+    """(COLUMNS of the lines that can be used, those that cannot). Never raises for the content of a file.
+
+    ungradable: a gold -> why the assessor cannot grade against it, or None; None: it can against any.
+    """
     rows: list[HumanGrade] = []
     rejects = []
     for path in paths:
         for line, raw, record in lines_of(path):
             try:
-                rows.append(check(record))
+                found = check(record)
+                if ungradable is not None and (reason := ungradable(found.gold)):
+                    raise BadField("gold", reason)
+                rows.append(found)
             except BadField as bad:
                 rejects.append(Reject(path.name, line, bad.field, bad.reason, printable(raw)))
     return pl.DataFrame(rows, schema={name: COLUMNS[name] for name in HumanGrade._fields}, orient="row"), rejects

@@ -21,7 +21,7 @@ from resources.store.manifest import Manifest
 from resources.store.store import Collected, Kept
 
 # What the chain of promotions is read from, and what belongs to no iteration.
-ALWAYS = ("gate", "base_scores", "heldout_rows", "anchor_texts")
+ALWAYS = ("gate", "base_scores", "judge_calibration", "heldout_rows", "anchor_texts")
 
 
 def collect_garbage(project: Project, keep: int, *, dry_run: bool) -> Collected:
