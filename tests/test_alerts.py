@@ -351,7 +351,7 @@ def test_server_that_is_not_there_or_says_nothing_is_one_line_and_fails_nothing(
             alerts.ended(End("it is at its end", passed=True))
         assert silent.connections == 3
     assert sorted(lines) == [
-        "an alert was not sent, e-mail: ended: the server does not answer, or closed the connection",
+        "an alert was not sent, e-mail: ended: no answer, or closed by the server, as on a wrong password",
         "an alert was not sent, webhook: ended: ConnectionError",
     ]
 

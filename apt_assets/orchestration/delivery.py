@@ -158,7 +158,7 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         return "the server refused all addresses"
     if isinstance(error, smtplib.SMTPServerDisconnected):
-        return "the server does not answer, or closed the connection"
+        return "no answer, or closed by the server, as on a wrong password"
     return type(error).__name__
 
 
