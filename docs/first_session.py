@@ -24,6 +24,7 @@ PICTURE = Path(__file__).parent / "first-session.svg"
 QUEUES = {"card": "Cards", "transfer": "Payments", "statement": "Online", "joint account": "Accounts"}
 SAID = ["Where is my {}?", "I cannot see my {}.", "My {} is wrong.", "Who may change a {}?", "I want a new {}."]
 PLACES = ["Leeds", "York", "Hull", "Derby", "Bath", "Truro", "Ely", "Wells", "Ripon", "Oban", "Perth", "Cardiff"]
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 ASKS = re.compile(r"(\]|folder): ?$")
 
 
@@ -101,11 +102,13 @@ def read(where: int, said: list[bytes]) -> None:
 
 def cut(lines: list[str], shown: Shown) -> list[str]:
     lines = [line for line in lines if line.strip()]
+    plain = [COLOUR.sub("", line) for line in lines]
     for first, last in shown.left_out:
-        start = next((n for n, line in enumerate(lines) if re.search(first, line)), len(lines))
-        end = next((n for n, line in enumerate(lines) if n > start and re.search(last, line)), start)
+        start = next((n for n, line in enumerate(plain) if re.search(first, line)), len(plain))
+        end = next((n for n, line in enumerate(plain) if n > start and re.search(last, line)), start)
         if end > start:
-            lines[start:end] = [f"  ... {end - start} more lines ..."]
+            for either in (lines, plain):
+                either[start:end] = [f"  ... {end - start} more lines ..."]
     return lines
 
 
