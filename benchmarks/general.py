@@ -39,7 +39,8 @@ from apt_assets.method.splits import normalised
 from apt_assets.report.markdown import table
 from apt_assets.report.tables import interval
 from apt_assets.rows.benchmark import as_tables
-from apt_assets.settings.experiment import REPOSITORY, Experiment, native_dtype
+from apt_assets.settings.asking import native_dtype
+from apt_assets.settings.experiment import REPOSITORY, Experiment
 from apt_assets.settings.reader import DEFAULT_EXPERIMENT, load_experiment
 from apt_assets.study.measured_on import machine
 from benchmarks.evidence import ROWS, SEED

@@ -15,7 +15,8 @@ from apt_assets.report.export import export
 from apt_assets.report.results import results
 from apt_assets.report.tables import score_rows
 from apt_assets.rows.anchors import origins
-from apt_assets.settings.experiment import Anchor, Experiment, UsageError
+from apt_assets.settings.experiment import Experiment, UsageError
+from apt_assets.settings.training import Anchor
 from resources.model.own_texts import pieces
 from resources.model.policy import load_policy, load_tokenizer
 from resources.model.unprompted import document_start, headers, say

@@ -19,7 +19,8 @@ from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from apt_assets.rows import by_transformers, scores
 from apt_assets.rows.policy import Adapter
-from apt_assets.settings.experiment import Compute, UsageError
+from apt_assets.settings.around import Compute
+from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import ADAPTER_PARTS
 from resources import cluster
 from resources.store.digest import digest_file

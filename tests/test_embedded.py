@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from apt_assets.method.splits import row_id
-from apt_assets.settings.experiment import REPOSITORY, native_dtype
+from apt_assets.settings.asking import native_dtype
+from apt_assets.settings.experiment import REPOSITORY
 from resources.demo.downloads import CHAPTERS, prepare
 from resources.model import generation
 from resources.model.policy import load_policy

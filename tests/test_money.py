@@ -14,7 +14,8 @@ from apt_assets.loop.money import Measured, Money, Use, in_words
 from apt_assets.loop.next_run import End, Run, next_run
 from apt_assets.loop.work import Work
 from apt_assets.project import Project
-from apt_assets.settings.experiment import Costs, Experiment
+from apt_assets.settings.around import Costs
+from apt_assets.settings.experiment import Experiment
 from resources.assessors.endpoint import USED
 from resources.store.manifest import Manifest
 from tests import tiny

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-from apt_assets.settings.experiment import Section
+from resources.section import Section
 from resources.store.kinds import Declaration, RowKind
 
 if TYPE_CHECKING:

@@ -16,7 +16,9 @@ from apt_assets.engine.stage import STAGES
 from apt_assets.loop.work import KINDS, Work, work_of
 from apt_assets.project import Project
 from apt_assets.promotion import LoopPlanner
-from apt_assets.settings.experiment import Costs, Experiment, kinds_of
+from apt_assets.settings.around import Costs
+from apt_assets.settings.experiment import Experiment
+from apt_assets.settings.grading import kinds_of
 from apt_assets.settings.iterations import BASE
 from resources.store.manifest import Manifest
 

@@ -20,7 +20,7 @@ from email.utils import formatdate
 from typing import Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from apt_assets.settings.experiment import Alerts
+from apt_assets.settings.around import Alerts
 from resources.model import http
 
 WEBHOOK, SMTP = "APT_ALERT_WEBHOOK", "APT_SMTP_URL"

@@ -12,8 +12,9 @@ from apt_assets.report.doubtful import doubtful_golds
 from apt_assets.report.look import ProjectLook
 from apt_assets.report.money import costs_of
 from apt_assets.report.results import passages_of, results, start_of
-from apt_assets.settings.experiment import Experiment, Section
+from apt_assets.settings.experiment import Experiment
 from apt_assets.settings.iterations import BASE
+from resources.section import Section
 from resources.store.manifest import CorruptArtifact
 
 if TYPE_CHECKING:

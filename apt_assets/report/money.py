@@ -7,7 +7,7 @@ from apt_assets.loop.money import NOTHING, Measured, Money, Use, in_currency, in
 from apt_assets.project import Project
 from apt_assets.promotion import LoopPlanner
 from apt_assets.report.look import ProjectLook
-from apt_assets.settings.experiment import Costs
+from apt_assets.settings.around import Costs
 from apt_assets.settings.iterations import BASE
 from resources.store.manifest import Manifest
 

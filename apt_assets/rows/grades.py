@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from apt_assets.engine.scope import RowScope
 from apt_assets.engine.spread import spread
 from apt_assets.engine.view import View
-from apt_assets.settings.experiment import UsageError, kinds_of
+from apt_assets.settings.experiment import UsageError
+from apt_assets.settings.grading import kinds_of
 from resources.assessors import Row, Ungradable, Variant, in_parts
 from resources.assessors.kinds import ASSESSORS
 from resources.store.digest import digest_rows

@@ -16,7 +16,8 @@ import polars as pl
 from apt_assets.landing.folder import LandingFolder
 from apt_assets.landing.records import Landed, read_landed, width
 from apt_assets.method.splits import row_ids, splits_of
-from apt_assets.settings.experiment import Data, Experiment, UsageError
+from apt_assets.settings.asking import Data
+from apt_assets.settings.experiment import Experiment, UsageError
 from apt_assets.world.models import Models
 from resources.assessors import Row
 from resources.assessors.rubric import build_prompt

@@ -21,7 +21,8 @@ from apt_assets.rows.answers import beyond_reach
 from apt_assets.rows.lengths import lengths_of
 from apt_assets.rows.memory import in_words
 from apt_assets.rows.room import check_lengths
-from apt_assets.settings.experiment import UsageError, native_dtype
+from apt_assets.settings.asking import native_dtype
+from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.reader import find_store
 from apt_assets.start.proposal import TURNING, smallest_loss, weights_in_words
 from apt_assets.world.execution import MODEL, SETTING

@@ -95,7 +95,7 @@ def head(sample: Sample, left_out: list[str]) -> list[str]:
     lines = [f"{sample.rows:,} rows", *left_out]
     return [
         f"Written by `apt-assets init` for {UNSHOWN.sub(' ', sample.file)}: {'; '.join(lines)}.",
-        "Settings that are left out have the defaults in the reference (docs, or apt_assets/settings/experiment.py).",
+        "Settings that are left out have the defaults in the reference (docs, or apt_assets/settings/).",
     ]
 
 

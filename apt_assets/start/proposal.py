@@ -10,7 +10,9 @@ from typing import Any
 from apt_assets.method.gate import POWER
 from apt_assets.method.left_out import REASONS
 from apt_assets.rows.lengths import TEMPLATE
-from apt_assets.settings.experiment import Benchmarks, Experiment, Gate, Training
+from apt_assets.settings.deciding import Benchmarks, Gate
+from apt_assets.settings.experiment import Experiment
+from apt_assets.settings.training import Training
 from apt_assets.start.sample import Sample
 
 HELD_OUT = 400  # rows that are wanted in a split: an accuracy is known to 5 points there

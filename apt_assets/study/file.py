@@ -8,8 +8,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from apt_assets.settings.experiment import Experiment, Section, UsageError
+from apt_assets.settings.experiment import Experiment, UsageError
 from apt_assets.settings.reader import OF_A_STUDY, explain, load_experiment, path_of, read_mapping, unknown, valid_keys
+from resources.section import Section
 from resources.store.digest import digest_json
 from resources.yaml_file import read_yaml
 

@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from subprocess import CalledProcessError
 
-from apt_assets.settings.experiment import Experiment, UsageError, kinds_of
+from apt_assets.settings.experiment import Experiment, UsageError
+from apt_assets.settings.grading import kinds_of
 from apt_assets.settings.iterations import ADAPTER_PARTS
 from resources.store.digest import digest_json, list_files
 from resources.store.file_digests import FileDigests

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apt_assets.settings.experiment import Anchor as Settings
+from apt_assets.settings.training import Anchor as Settings
 from benchmarks.speed.contest import add_cases, child, hold, ratio, save, spread
 from benchmarks.speed.training import BATCH, SEED, middle, recipe
 from benchmarks.speed.workload import CACHE, pairs, terms

@@ -17,7 +17,7 @@ from apt_assets.landing.records import Landed, sort_out
 from apt_assets.method.domain import build_domain
 from apt_assets.method.pairing import build_pairs
 from apt_assets.method.splits import normalise
-from apt_assets.settings.experiment import Data
+from apt_assets.settings.asking import Data
 from resources.retrieval.retriever import make_pool, similar_cases
 from resources.retrieval.vector_folder import VectorFolder
 from resources.store.file_digests import FileDigests
