@@ -20,17 +20,11 @@ def s3_server() -> Iterator[str]:
     """The address of an S3 server with the bucket BUCKET."""
     pytest.importorskip("obstore", reason="the extra `cluster` is not installed")
     pytest.importorskip("moto", reason="moto is not installed")
-    import werkzeug.serving
+    from moto.moto_server.werkzeug_app import MotoRequestHandler
     from moto.server import ThreadedMotoServer
 
-    class Quiet(werkzeug.serving.WSGIRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_request(self, *args: object) -> None:
-            """Say nothing."""
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(werkzeug.serving, "WSGIRequestHandler", Quiet)
+        patch.setattr(MotoRequestHandler, "log_request", lambda *arguments: None)  # a line for each request
         server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         server.start()
         host, port = server.get_host_and_port()

@@ -21,7 +21,7 @@ from apt_assets.study.measured_on import machine
 from tests.torture.part import Part
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PARTS = ("faults", "corruption", "kills", "writers", "hostile", "leaks", "long_life")
+PARTS = ("faults", "corruption", "kills", "writers", "nodes", "shared", "hostile", "leaks", "long_life")
 RESULTS = REPOSITORY / "benchmarks" / "results" / "reliability.json"
 PAGE = REPOSITORY / "docs" / "reliability.md"
 REAL_INPUTS = Path(__file__).with_name("real_inputs.md")  # written by hand: what was tried, and is not counted
