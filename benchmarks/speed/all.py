@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from apt_assets.settings.experiment import REPOSITORY
-from benchmarks import busy, data_path, retrieval, workers
+from benchmarks import busy, cluster, data_path, retrieval, workers
 from benchmarks.speed import anchor, engine, exact, generation, scoring, training, whole_loop
 from benchmarks.speed.contest import RESULTS, say
 
@@ -36,6 +36,7 @@ PARTS = (
     Part("Exact products", exact, [], "exact", lambda found: exact.report(found["runs"])),
     Part("A busy machine", busy, [], "busy", lambda found: busy.report(found["runs"])),
     Part("Workers", workers, [], "workers", lambda found: workers.report(found["runs"])),
+    Part("A Ray cluster", cluster, [], "cluster", cluster.report),
     Part("Answers", generation, [], "generation", lambda found: generation.report(found["runs"])),
     Part("Benchmark items", scoring, [], "scoring", scoring.report),
     Part("Similar cases", retrieval, [], "retrieval", retrieval.report),
