@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from apt_assets.project import Project as Opened
 from apt_assets.report.landed import Landed, NothingLanded, land
 from apt_assets.settings.experiment import Experiment, UsageError
+from apt_assets.settings.iterations import key_of
 from apt_assets.settings.reader import checked, find_experiment, find_home, path_of, read_experiment
 
 if TYPE_CHECKING:
@@ -121,10 +122,11 @@ class Project:
     def plan(self, iterations: int | None = None) -> "pl.DataFrame":
         """What is fresh, what `run` would compute, and why: a row for each stage, in the order in which they run.
 
-        Columns: iteration, stage, status (fresh, stale, missing, waiting, refused, stopped), why (null when fresh),
-        rows (to answer, grade, embed or score) and steps (of the optimiser) that are missing, exact (whether these are
-        known, or what a stage that waits took the last time; null: not known yet), memory (bytes that it needs of the
-        device), seconds (what it took the last time; null: never computed). Computes nothing, downloads nothing.
+        Columns: iteration, stage, status (fresh, stale, missing, waiting, held, refused, stopped), why (null when
+        fresh), rows (to answer, grade, embed or score) and steps (of the optimiser) that are missing, exact (whether
+        these are known, or what a stage that waits took the last time; null: not known yet), memory (bytes that it
+        needs of the device), seconds (what it took the last time; null: never computed). Computes nothing, downloads
+        nothing.
         """
         from apt_assets.loop.outlook import planned
         from apt_assets.report.frames import of_plan
@@ -160,6 +162,13 @@ class Project:
         found = self.results()
         computed, reused = of_stages(result.computed, found), of_stages(result.reused, found)
         return RunResult(result.passed, result.reason, computed, reused)
+
+    def approve(self, iteration: int, *, by: str, reason: str, refuse: bool = False) -> None:
+        """Decide, in a person's name, on an iteration that its gate passed, where `gate.approval` asks for that; the
+        next run promotes it. refuse: it is as if the gate had refused it. Raises UsageError if nothing waits for it."""
+        from apt_assets.loop.approval import decide
+
+        decide(self._project, key_of(iteration), by=by, reason=reason, approves=not refuse)
 
     # -- what came of it -------------------------------------------------------------------------
 

@@ -179,8 +179,9 @@ class LoopPlanner(Planner):
 
     @cached_property
     def _approvals(self) -> dict[str, dict[str, Any]]:
-        """What people decided last, by what they decided on."""
-        return {event["of"]: event for event in self.store.events(APPROVED, DISAPPROVED) if "of" in event}
+        """What people decided last in this experiment, by what they decided on."""
+        decided = self.store.events(APPROVED, DISAPPROVED)
+        return {event["of"]: event for event in decided if event.get("experiment") == self.experiment.name}
 
     def _promoted_until(self, iteration: str) -> str | None:
         """As `promoted_before`, this iteration included."""

@@ -20,6 +20,7 @@ PUBLIC = {
         "Project.land",
         "Project.plan",
         "Project.run",
+        "Project.approve",
         "Project.scores",
         "Project.rows",
         "Project.bad_cases",
@@ -36,7 +37,6 @@ PUBLIC = {
         "NothingLanded",
         "UsageError",
     ),
-    "apt_assets.loop.approval": ("decide",),
     "apt_assets.engine.display": ("Display", "Lines", "display"),
     "resources.store.tables": ("read_table", "TableError"),
 }

@@ -46,6 +46,29 @@ def test_driver_waits_for_the_owners_and_goes_on_once_one_approves(waiting):
     assert asked(waiting.drive()) == ("iterate", "0002")
 
 
+def test_spent_budget_does_not_keep_back_what_a_person_approved_of(bench):
+    prices = {"costs": {"device_hour": 2.0}, "loop": {"max_iterations": 3, "budget": 3.0}}
+    bench.set(gate=REQUIRED, **prices)
+    bench.land("a.jsonl")
+    bench.notice()
+    bench.compute()
+    name = bench.project.experiment.name
+    bench.project.store.journal("computed", experiment=name, seconds=7200.0, fingerprint="of another stage")
+    approve(bench)
+    assert asked(bench.drive()) == ("iterate", "0001")
+
+
+def test_approval_in_one_experiment_promotes_in_no_other(bench):
+    bench.set(gate=REQUIRED)
+    bench.land("a.jsonl")
+    bench.notice()
+    bench.compute()
+    approve(bench)
+    other = bench.project.experiment.model_copy(update={"name": "another"})
+    project = Project(other, bench.project.home)
+    assert project.planner()._approvals == {}
+
+
 def test_what_was_never_promoted_runs_after_the_approval(bench):
     bench.set(gate=REQUIRED)
     bench.land("a.jsonl")

@@ -117,7 +117,7 @@ def at_smaller_scales(
     passed = [factor for factor, verdict in verdicts.items() if verdict["passed"]]
     if not passed:
         return {**whole, "scales": curve}
-    best = max(passed, key=lambda factor: (verdicts[factor]["checks"][0]["candidate"], factor))
+    best = max(passed, key=lambda factor: (verdicts[factor]["checks"][0]["difference"], factor))
     write_scores(step, scores_at(step, adapter, best, heldout, labels))
     step.tell(f"the adapter is promoted at {best:g} of its scale")
     reason = f"at {best:g} of its scale {verdicts[best]['reason']}; as it was trained: {whole['reason']}"

@@ -121,6 +121,11 @@ def compute(
         stage = STAGES[plan.stage]
         try:
             stage.compute(step)
+            if undeclared := sorted(path.name for path in folder.iterdir() if path.name not in stage.outputs):
+                raise UndeclaredRead(f"{stage.name} writes {', '.join(undeclared)}, which it does not declare")
+            seconds, cpu = time.monotonic() - started, cpu_seconds() - used
+            step.check()
+            return commit(step, seconds, cpu, endpoint.USED.total - tokens, run_id), seconds
         except BaseException as error:
             with suppress(Exception):  # what went wrong is what is to be told
                 project.store.journal(
@@ -129,11 +134,6 @@ def compute(
                     tokens=endpoint.USED.total - tokens,
                 )  # fmt: skip
             raise
-        if undeclared := sorted(path.name for path in folder.iterdir() if path.name not in stage.outputs):
-            raise UndeclaredRead(f"{stage.name} writes {', '.join(undeclared)}, which it does not declare")
-        seconds, cpu = time.monotonic() - started, cpu_seconds() - used
-        step.check()
-        return commit(step, seconds, cpu, endpoint.USED.total - tokens, run_id), seconds
 
 
 def cpu_seconds() -> float:

@@ -168,9 +168,15 @@ class Money:
 
     def spent(self) -> Use:
         """What this experiment's stages took in all, by the journal; of one that failed until it did."""
+        return total(Use(event["seconds"], event.get("tokens", 0)) for event in self._events("computed", "failed"))
+
+    def computed(self) -> set[str]:
+        """Fingerprints of the results that this experiment computed itself, by the journal."""
+        return {event["fingerprint"] for event in self._events("computed")}
+
+    def _events(self, *names: str) -> Iterator[dict[str, Any]]:
         name = self._project.experiment.name
-        events = self._project.store.events("computed", "failed")
-        return total(Use(e["seconds"], e.get("tokens", 0)) for e in events if e.get("experiment") == name)
+        return (event for event in self._project.store.events(*names) if event.get("experiment") == name)
 
     def overspends(self, key: str) -> str | None:
         """Why the budget does not allow an iteration to begin; None: it does, or none is set. What is unknown of its

@@ -7,7 +7,8 @@ one is opened, unless the loop is at its end:
 - the last one gained nothing on the validation split;
 - `loop.max_iterations` have used the same landed files;
 - a person has to approve what the gate passed (`gate.approval`), and has not decided yet;
-- with the next one more than `loop.budget` would be spent (also where one that is opened is out of date).
+- with the next one more than `loop.budget` would be spent (also where one that is opened is out of date, by more than a
+  decision or a promotion).
 
 New data always opens a new iteration, which goes on from the last promoted adapter.
 """
@@ -15,6 +16,7 @@ New data always opens a new iteration, which goes on from the last promoted adap
 from dataclasses import dataclass, replace
 
 from apt_assets.engine.plan import StagePlan
+from apt_assets.engine.stage import STAGES
 from apt_assets.loop.money import Money
 from apt_assets.project import Project
 from apt_assets.promotion import LoopPlanner
@@ -28,6 +30,11 @@ class Run:
     key: str
     stages: tuple[StagePlan, ...]
     opens: bool = False
+
+    @property
+    def works(self) -> bool:
+        """Whether it computes more than what follows from rows that are there, as a promotion does."""
+        return self.opens or any(STAGES[plan.stage].work is not None for plan in self.stages)
 
     @property
     def reason(self) -> str:
@@ -49,7 +56,7 @@ class End:
 def next_run(project: Project, planner: LoopPlanner, iterations: int | None = None) -> Run | End:
     """The next run, or why there is none; `iterations`: only bring 1..n up to date."""
     step = wanted(project, planner, iterations)
-    if isinstance(step, Run) and (spent := Money(project, planner).overspends(step.key)):
+    if isinstance(step, Run) and step.works and (spent := Money(project, planner).overspends(step.key)):
         # What would be opened only because the loop goes on was not asked for.
         return End(f"loop.budget: {spent}", passed=step.opens and iterations is None)
     return step

@@ -22,13 +22,14 @@ def costs_of(look: ProjectLook, keys: list[str]) -> dict[str, Any]:
     """{currency, iterations: {key: {cost, device, grader, saved}}, spent, budget, in_words}, amounts in the currency;
     base first. Of results that are shown; `spent` is by the journal, with what is not shown any more."""
     project = look.project
-    money, seen, iterations = Money(project, look.planner), set[str](), {}
+    money, iterations = Money(project, look.planner), {}
+    own = money.computed()
     for key in [BASE, *keys]:
         parts = []
         for name in stages_of(key):
             if manifest := look.manifest(key, name):
-                parts.append(cost_and_saving(money.measured, manifest, reused=manifest.fingerprint in seen))
-                seen.add(manifest.fingerprint)
+                parts.append(cost_and_saving(money.measured, manifest, reused=manifest.fingerprint not in own))
+                own.discard(manifest.fingerprint)  # an iteration that has the same result reuses it
         cost, saved = total(cost for cost, _ in parts), total(saved for _, saved in parts)
         iterations[key] = {
             "cost": cost.amount(money.costs),

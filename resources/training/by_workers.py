@@ -5,7 +5,6 @@ far they are, checkpoints, the adapter) comes to this process alone, which keeps
 anew at the newest checkpoint, as a training does that was killed.
 """
 
-import gc
 import math
 import os
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resources import cluster
-from resources.model.no_room import Tell
+from resources.model.no_room import Tell, release
 from resources.store.digest import list_files
 from resources.threads import set_threads
 from resources.training.anchor import Anchor
@@ -100,7 +99,7 @@ def train_by_workers(
         model_dir, previous_adapter, pairs, system_prompt, recipe, out, progress, fill_reference, fitted, tell
     )
     del trainer
-    gc.collect()  # the workers may want its memory
+    release()  # the workers may want its memory
     shutil.rmtree(out / "trainer", ignore_errors=True)
     work = Work(
         group,

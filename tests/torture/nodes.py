@@ -86,7 +86,8 @@ class Nodes:
 
 
 class Chain:
-    """One table, and what is done to those that compute it. kills: (rows that were computed until then, what dies), unless all are there before. died: what did."""
+    """One table, and what is done to those that compute it. kills: (rows that were computed until then, what dies),
+    unless all are there before; died: what did."""
 
     def __init__(self, folder: Path, nodes: Nodes, dice: random.Random):
         folder.mkdir()
@@ -100,7 +101,7 @@ class Chain:
         driver = self.start()
         kept: dict[str, Any] = {}
         for moment, kind in self.kills:
-            within(PATIENCE, lambda moment=moment: len(self.computed()) >= moment or not driver.is_alive())
+            within(PATIENCE, partial(self.has_come_to, moment, driver))
             if not driver.is_alive():
                 break
             kept |= self.table().read(keys())
@@ -111,6 +112,9 @@ class Chain:
             driver.kill()
             return [f"the driver ended with {driver.exitcode}: {last_lines(self.folder / 'log.txt')}"]
         return [*self.wrong(kept)]
+
+    def has_come_to(self, rows: int, driver: Any) -> bool:
+        return len(self.computed()) >= rows or not driver.is_alive()
 
     def start(self) -> Any:
         given = (self.nodes.address, self.folder)
@@ -176,8 +180,7 @@ def drive(address: str, folder: Path) -> None:
 
 def compute(log: str, missing: list[int]) -> Iterator[tuple[list[int], list[int]]]:
     parts = [missing[start : start + TASK_ROWS] for start in range(0, len(missing), TASK_ROWS)]
-    for part, values in renumber(in_parts(partial(note_each, log), parts), missing):
-        yield part, values
+    yield from renumber(in_parts(partial(note_each, log), parts), missing)
 
 
 def in_parts(job: Callable[[list[int]], list[int]], parts: list[list[int]]) -> Iterator[tuple[list[int], list[int]]]:

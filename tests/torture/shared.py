@@ -47,8 +47,8 @@ def run(short: bool) -> Part:
             "Two drivers, each in a home of its own, run the same loop over one store in a bucket (a real S3 server on "
             "loopback, locks by a real PostgreSQL). At requests that a seed chooses, SIGKILL goes to a driver or to "
             "PostgreSQL, which is started again, or up to thirty requests in a row are answered by 500 or 503, cut, or "
-            "left waiting. A failure is an end that is not what a loop from scratch gives, a driver that hangs, or that "
-            "ends with anything but a line that names the server."
+            "left waiting. A failure is an end that is not what a loop from scratch gives, a driver that hangs, or one "
+            "that ends with anything but a line that names the server."
         ),
         figures={
             "kills": sum(done[kind] for kind in KILLS),
