@@ -67,7 +67,7 @@ def test_asked_logged_reviewed_and_landed_a_question_becomes_a_training_row(tiny
 
     told = land("--from-log", tmp_path / "asked")
     assert (told["queued"], told["known"], told["others"]) == (2, 0, 1)
-    queue = lines_in(tmp_path / "review" / "queue")
+    queue = lines_in(tmp_path / "review" / "queue" / "tiny")
     assert queue == [
         {
             "prompt": one["messages"][0]["content"],
@@ -82,7 +82,7 @@ def test_asked_logged_reviewed_and_landed_a_question_becomes_a_training_row(tiny
     (tmp_path / "review" / "queue").rename(tmp_path / "reviewed")
     told = land("--from-log", tmp_path / "asked")
     assert (told["queued"], told["known"]) == (1, 1), "the question that has landed is not asked for again"
-    assert lines_in(tmp_path / "review" / "queue")[0]["prompt"] == "Colour of the moon?"
+    assert lines_in(tmp_path / "review" / "queue" / "tiny")[0]["prompt"] == "Colour of the moon?"
 
 
 def test_queue_has_each_question_once_with_its_last_answer_and_passes_over_torn_lines(make_experiment, tmp_path):
@@ -108,9 +108,9 @@ def test_queue_has_each_question_once_with_its_last_answer_and_passes_over_torn_
     said = queue()
     assert "2 questions to review" in said
     assert "1 that are in the data or the queue already, 1 asked again, 4 that are not one question alone" in said
-    found = {one["prompt"]: one["answer"] for one in lines_in(tmp_path / "review" / "queue")}
+    found = {one["prompt"]: one["answer"] for one in lines_in(tmp_path / "review" / "queue" / "tiny")}
     assert found == {"colour of THE sky, number 0": "Blue", "Is it new?": "Blue"}
-    assert "0 questions to review; left out: 4 that are in the data" in queue()
+    assert "0 questions to review; left out: 3 that are in the data or the queue already, 1 asked again" in queue()
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ def test_what_the_users_function_takes_out_is_in_no_line_and_no_line_is_written_
     log = AskedLog(tmp_path / "asked", redact, 10**6, 30)
     assert log.write({**logged("My number is 555-1234"), "user": "someone"})
     assert not log.write(logged("A secret"))
-    assert log.problem is None
+    assert log.problem.text is None
     assert not log.write({"text": "no messages: the function fails on it", "answer": "a"})
-    assert "KeyError" in log.problem
+    assert "KeyError" in log.problem.text
     (line,) = lines_in(tmp_path / "asked")
     assert (line["messages"], line["user"]) == (user("My number is ###-####"), None)
     (file,) = (tmp_path / "asked").iterdir()
@@ -163,7 +163,7 @@ def test_log_keeps_so_many_days_and_bytes_the_oldest_go_first_and_other_files_st
     on("2026-11-29")
     log = AskedLog(folder, None, 5 * size, 3)
     assert not log.write(logged("Colour 9?"))
-    assert "fill all of the" in log.problem
+    assert "fill all of the" in log.problem.text
     on("2026-11-30")
     assert log.write(logged("Colour 9?"))
-    assert log.problem is None
+    assert log.problem.text is None

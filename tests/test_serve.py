@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from apt_assets.orchestration.definitions import build_definitions
-from apt_assets.serve import app
+from apt_assets.serve import app, engine
 from apt_assets.serve.live import share_of
 from resources.model.held import BaseModel, open_held
 from resources.model.openai_server import Served, generate_served
@@ -31,6 +31,7 @@ QUESTIONS = [f"Colour of thing {n}?" for n in range(4)]
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch):
     monkeypatch.setattr(app, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(engine, "PATIENCE", 0.1)  # before a new adapter is tried under load
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +173,9 @@ def test_damaged_adapter_does_not_go_live_and_the_one_before_answers_on(project,
     first = promote(project, 1, adapters(1))
     with serving(project) as served:
         promote(project, 2, adapters(2), damaged=True)
-        problem = waiting.until(lambda: served.health()["problems"], 10)
-        assert "adapter_model.safetensors" in problem[0]
+        (problem,) = waiting.until(lambda: served.health()["problems"], 10)
+        assert "what was promoted last is not live (CorruptArtifact)" in problem
+        assert "adapter_model.safetensors" in served.server.live.problem.text
         assert served.ask(QUESTIONS[0]).headers["x-apt-adapter"] == served.live() == first
 
 
