@@ -113,6 +113,43 @@ def test_queue_has_each_question_once_with_its_last_answer_and_passes_over_torn_
     assert "0 questions to review; left out: 3 that are in the data or the queue already, 1 asked again" in queue()
 
 
+def test_open_question_is_queued_again_with_another_answer_and_one_that_somebody_decided_on_is_not(
+    make_experiment, tmp_path
+):
+    experiment, log, queue = make_experiment(), tmp_path / "asked", tmp_path / "review" / "queue" / "tiny"
+
+    def asked(day, *lines):
+        tiny.write_jsonl(log / f"asked-{day}.jsonl", list(lines))
+        before = lines_in(queue)
+        done = CliRunner().invoke(cli, ["land", "--from-log", str(log), "-e", str(experiment), "--json"])
+        assert done.exit_code == 0, done.exception
+        told = json.loads(done.stdout)
+        after = lines_in(queue)
+        assert told["queued"] == len(after) - len(before)
+        return [(one["prompt"], one["answer"]) for one in after if one not in before]
+
+    assert sorted(asked("2026-11-01", *(logged(name, at="2026-11-01T10:00:00Z") for name in "abc"))) == [
+        ("a", "Blue"), ("b", "Blue"), ("c", "Blue"),
+    ]  # fmt: skip
+    decided = {"prompt": "b", "decision": "no_row", "row": None, "by": "ann", "at": "2026-11-01T11:00:00+00:00"}
+    tiny.write_jsonl(tmp_path / "landing" / "corrections-20261101T110000Z.jsonl", [decided])
+    later = "2026-11-02T10:00:00Z"
+    assert asked("2026-11-02", logged("A", "", later), logged("b", "", later), logged("c", at=later)) == [("A", "")]
+    again = {**logged("a", "", "2026-11-03T10:00:00Z"), "adapter": "another"}
+    assert asked("2026-11-03", again) == [("a", "")]
+    assert asked("2026-11-03", again) == []
+
+
+def test_experiments_of_one_home_have_each_a_queue_of_its_own(make_experiment, tmp_path):
+    experiment = make_experiment()
+    experiment.write_text(experiment.read_text().replace("name: tiny", "name: dogs"))
+    tiny.write_jsonl(tmp_path / "asked" / "asked-2026-11-01.jsonl", [logged("Colour of a dog?")])
+    done = CliRunner().invoke(cli, ["land", "--from-log", str(tmp_path / "asked"), "-e", str(experiment)])
+    assert done.exit_code == 0, done.exception
+    (file,) = (tmp_path / "review" / "queue").rglob("*.jsonl")
+    assert file.parent.name == "dogs"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

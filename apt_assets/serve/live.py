@@ -164,8 +164,8 @@ class Live:
             raise self._failed[name].with_traceback(None)
         if iteration is not None and manifest is not None and base_of(self.project, iteration, manifest) != self._base:
             raise UsageError(
-                f"the adapter that iteration {iteration} promoted is not known to be of the base model that policy.model "
-                "names now: `apt-assets run` decides anew"
+                f"the adapter that iteration {iteration} promoted is not known to be of the base model that "
+                "policy.model names now: `apt-assets run` decides anew"
             )
         specialist = self._copied(name, iteration, manifest, digests)
         if self.specialists:  # those of the start are put on by it

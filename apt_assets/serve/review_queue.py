@@ -38,8 +38,8 @@ class Queued:
 
 
 def queue_asked(project: Project, folder: Path) -> Queued:
-    """Write the questions of a log that are new to review/queue/EXPERIMENT/, and again those on which nobody decided and
-    that were answered otherwise since. Raises UsageError if the folder has no log."""
+    """Write the questions of a log that are new to review/queue/EXPERIMENT/, and again those on which nobody decided
+    and that were answered otherwise since. Raises UsageError if the folder has no log."""
     if not folder.is_dir() or not days_in(folder):
         raise UsageError(f"--from-log: no asked-YYYY-MM-DD.jsonl in {folder}; `apt-assets serve --log` writes them")
     queue = project.home.joinpath(*QUEUE, project.experiment.name)
