@@ -14,6 +14,7 @@ from apt_assets.engine.stage import Stage
 from apt_assets.settings.iterations import ADAPTER_PARTS, BASE, key_of, number_of
 from resources.store.digest import digest_json
 from resources.store.manifest import CorruptArtifact
+from resources.store.store import Store
 
 APPROVED, DISAPPROVED = "approved", "disapproved"  # events of the journal
 
@@ -21,6 +22,14 @@ APPROVED, DISAPPROVED = "approved", "disapproved"  # events of the journal
 def undecided(verdict: dict[str, Any]) -> bool:
     """Whether a person has to approve of what the gate passed, and nobody has decided."""
     return verdict["passed"] and "approval" in verdict and verdict["approval"] is None
+
+
+def refused_by_people(store: Store) -> set[str]:
+    """The adapters, as they were trained and by sha256 of their weights, on which the last decision was a refusal:
+    of whatever verdict, so that one that is decided on anew is not in use until somebody approves."""
+    events = store.events(APPROVED, DISAPPROVED)
+    last = {event["adapter"]: event["event"] for event in events if "adapter" in event}
+    return {adapter for adapter, event in last.items() if event == DISAPPROVED}
 
 
 @dataclass

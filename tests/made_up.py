@@ -91,9 +91,10 @@ class Bench:
                 # What the loop starts from, how it does in general, and its judge do not depend on what has landed.
                 same = name in ("base_scores", "judge_calibration") and "domain" not in file
                 (folder / file).write_text("the same" if same else content)
+            facts = {"rows": self.bad_cases.get(key, 3)} if name == "bad_cases" else {}
             if name == "gate":
                 (folder / "verdict.json").write_text(json.dumps(self.verdict(key)))
-            facts = {"rows": self.bad_cases.get(key, 3)} if name == "bad_cases" else {}
+                facts = {"passed": self.verdict(key)["passed"]}
             manifest = self.project.store.commit(
                 folder, stage=name, fingerprint=plan.fingerprint, **plan.facts, facts=facts, work={}, row_tables=[],
                 iteration=key, seconds=0.0, run_id="", created="now", engine=ENGINE_VERSION,

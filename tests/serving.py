@@ -58,26 +58,33 @@ def serving(project, *, previous=False, canary=None, key=None, requests=64, body
             thread.join()
 
 
-def promote(project, number: int, adapter: Path, *, passed: bool = True, damaged: bool = False) -> str:
+def promote(project, number: int, adapter: Path, *, passed=True, damaged=False, base: str | None = None) -> str:
     """As if iteration `number` had promoted the adapter, or its gate had refused it; returns the digest of its
-    weights. damaged: as if its file in the store had been written over since."""
+    weights. damaged: as if its file in the store had been written over since. base: digest of the base model that it
+    was trained on; None: the project's."""
     store, name, key = project.store, project.experiment.name, key_of(number)
     if store.snapshot(name, key) is None:
         store.take_snapshot(name, key, [])
     files = {part: (adapter / part).read_bytes() for part in ADAPTER_PARTS}
-    promoted = committed(project, key, "promoted_adapter", {}, files)
+    models = {"base_model": base or project.models.identity("base_model")}
+    policy = committed(project, key, "policy", {}, {"policy.json": models["base_model"].encode()}, identities=models)
+    trained = committed(project, key, "adapter_checkpoint", {}, files, inputs={"policy": policy.data_version})
+    made_of = {f"adapter_checkpoint/{part}": trained.files[part] for part in ADAPTER_PARTS}
+    promoted = committed(project, key, "promoted_adapter", {}, files, inputs=made_of)
     if damaged:
         weights = store.open(promoted) / ADAPTER_PARTS[1]
         weights.chmod(0o644)
         weights.write_bytes(b"something else")
+    store.point(name, key, policy)
+    store.point(name, key, trained)
     if passed:
         store.point(name, key, promoted)
     store.point(name, key, committed(project, key, "gate", {"passed": passed}, {"verdict.json": b"{}"}))
     return promoted.files[ADAPTER_PARTS[1]]
 
 
-def committed(project, key, stage, facts, files):
-    nothing = {name: {} for name in ("inputs", "settings", "identities", "libraries", "code", "work")}
+def committed(project, key, stage, facts, files, **known):
+    nothing = {name: known.get(name, {}) for name in ("inputs", "settings", "identities", "libraries", "code", "work")}
     with project.store.workspace() as folder:
         for name, content in files.items():
             (folder / name).write_bytes(content)

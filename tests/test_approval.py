@@ -13,6 +13,7 @@ from apt_assets.report.explain import as_text, explain
 from apt_assets.report.findings import findings
 from apt_assets.report.model_card import Names, model_card
 from apt_assets.report.tables import score_rows
+from apt_assets.serve.live import promotions
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE
 from tests import tiny
@@ -118,6 +119,22 @@ def test_gate_that_decides_anew_to_the_same_keeps_its_approval_and_another_verdi
     waiting.set(gate={**REQUIRED, "domain_tolerance": 0.2}, owners=OWNERS)
     waiting.compute("0001")
     assert status(waiting) == "held"
+
+
+def test_adapter_that_a_person_refused_is_served_only_once_one_approves_of_it_whatever_its_gate_says_anew(waiting):
+    def served():
+        return [key for key, _ in promotions(waiting.project)]
+
+    assert served() == ["0001"]
+    approve(waiting, approves=False)
+    assert served() == []
+    waiting.gain["0001"] = 0.2
+    waiting.set(gate={**REQUIRED, "domain_tolerance": 0.2}, owners=OWNERS)
+    waiting.compute("0001")
+    assert status(waiting) == "held"
+    assert served() == []
+    approve(waiting, by="bob", reason="I asked them")
+    assert served() == ["0001"]
 
 
 def test_other_adapter_with_the_same_verdict_needs_an_approval_of_its_own(waiting):

@@ -67,7 +67,7 @@ def test_asked_logged_reviewed_and_landed_a_question_becomes_a_training_row(tiny
 
     told = land("--from-log", tmp_path / "asked")
     assert (told["queued"], told["known"], told["others"]) == (2, 0, 1)
-    queue = lines_in(tmp_path / "review" / "queue")
+    queue = lines_in(tmp_path / "review" / "queue" / "tiny")
     assert queue == [
         {
             "prompt": one["messages"][0]["content"],
@@ -82,7 +82,7 @@ def test_asked_logged_reviewed_and_landed_a_question_becomes_a_training_row(tiny
     (tmp_path / "review" / "queue").rename(tmp_path / "reviewed")
     told = land("--from-log", tmp_path / "asked")
     assert (told["queued"], told["known"]) == (1, 1), "the question that has landed is not asked for again"
-    assert lines_in(tmp_path / "review" / "queue")[0]["prompt"] == "Colour of the moon?"
+    assert lines_in(tmp_path / "review" / "queue" / "tiny")[0]["prompt"] == "Colour of the moon?"
 
 
 def test_queue_has_each_question_once_with_its_last_answer_and_passes_over_torn_lines(make_experiment, tmp_path):
@@ -108,9 +108,46 @@ def test_queue_has_each_question_once_with_its_last_answer_and_passes_over_torn_
     said = queue()
     assert "2 questions to review" in said
     assert "1 that are in the data or the queue already, 1 asked again, 4 that are not one question alone" in said
-    found = {one["prompt"]: one["answer"] for one in lines_in(tmp_path / "review" / "queue")}
+    found = {one["prompt"]: one["answer"] for one in lines_in(tmp_path / "review" / "queue" / "tiny")}
     assert found == {"colour of THE sky, number 0": "Blue", "Is it new?": "Blue"}
-    assert "0 questions to review; left out: 4 that are in the data" in queue()
+    assert "0 questions to review; left out: 3 that are in the data or the queue already, 1 asked again" in queue()
+
+
+def test_open_question_is_queued_again_with_another_answer_and_one_that_somebody_decided_on_is_not(
+    make_experiment, tmp_path
+):
+    experiment, log, queue = make_experiment(), tmp_path / "asked", tmp_path / "review" / "queue" / "tiny"
+
+    def asked(day, *lines):
+        tiny.write_jsonl(log / f"asked-{day}.jsonl", list(lines))
+        before = lines_in(queue)
+        done = CliRunner().invoke(cli, ["land", "--from-log", str(log), "-e", str(experiment), "--json"])
+        assert done.exit_code == 0, done.exception
+        told = json.loads(done.stdout)
+        after = lines_in(queue)
+        assert told["queued"] == len(after) - len(before)
+        return [(one["prompt"], one["answer"]) for one in after if one not in before]
+
+    assert sorted(asked("2026-11-01", *(logged(name, at="2026-11-01T10:00:00Z") for name in "abc"))) == [
+        ("a", "Blue"), ("b", "Blue"), ("c", "Blue"),
+    ]  # fmt: skip
+    decided = {"prompt": "b", "decision": "no_row", "row": None, "by": "ann", "at": "2026-11-01T11:00:00+00:00"}
+    tiny.write_jsonl(tmp_path / "landing" / "corrections-20261101T110000Z.jsonl", [decided])
+    later = "2026-11-02T10:00:00Z"
+    assert asked("2026-11-02", logged("A", "", later), logged("b", "", later), logged("c", at=later)) == [("A", "")]
+    again = {**logged("a", "", "2026-11-03T10:00:00Z"), "adapter": "another"}
+    assert asked("2026-11-03", again) == [("a", "")]
+    assert asked("2026-11-03", again) == []
+
+
+def test_experiments_of_one_home_have_each_a_queue_of_its_own(make_experiment, tmp_path):
+    experiment = make_experiment()
+    experiment.write_text(experiment.read_text().replace("name: tiny", "name: dogs"))
+    tiny.write_jsonl(tmp_path / "asked" / "asked-2026-11-01.jsonl", [logged("Colour of a dog?")])
+    done = CliRunner().invoke(cli, ["land", "--from-log", str(tmp_path / "asked"), "-e", str(experiment)])
+    assert done.exit_code == 0, done.exception
+    (file,) = (tmp_path / "review" / "queue").rglob("*.jsonl")
+    assert file.parent.name == "dogs"
 
 
 @pytest.mark.parametrize(
@@ -133,9 +170,9 @@ def test_what_the_users_function_takes_out_is_in_no_line_and_no_line_is_written_
     log = AskedLog(tmp_path / "asked", redact, 10**6, 30)
     assert log.write({**logged("My number is 555-1234"), "user": "someone"})
     assert not log.write(logged("A secret"))
-    assert log.problem is None
+    assert log.problem.text is None
     assert not log.write({"text": "no messages: the function fails on it", "answer": "a"})
-    assert "KeyError" in log.problem
+    assert "KeyError" in log.problem.text
     (line,) = lines_in(tmp_path / "asked")
     assert (line["messages"], line["user"]) == (user("My number is ###-####"), None)
     (file,) = (tmp_path / "asked").iterdir()
@@ -163,7 +200,7 @@ def test_log_keeps_so_many_days_and_bytes_the_oldest_go_first_and_other_files_st
     on("2026-11-29")
     log = AskedLog(folder, None, 5 * size, 3)
     assert not log.write(logged("Colour 9?"))
-    assert "fill all of the" in log.problem
+    assert "fill all of the" in log.problem.text
     on("2026-11-30")
     assert log.write(logged("Colour 9?"))
-    assert log.problem is None
+    assert log.problem.text is None

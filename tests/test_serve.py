@@ -12,16 +12,18 @@ import polars as pl
 import pytest
 import requests
 
+from apt_assets.engine.display import Display
 from apt_assets.orchestration.definitions import build_definitions
-from apt_assets.serve import app
+from apt_assets.serve import app, command, engine
 from apt_assets.serve.live import share_of
+from apt_assets.settings.experiment import UsageError
 from resources.model.held import BaseModel, open_held
 from resources.model.openai_server import Served, generate_served
 from resources.model.policy import Reader, load_tokenizer
 from resources.store.rows import collect
 from tests import tiny, waiting
 from tests.postgres import free_port
-from tests.serving import promote, serving
+from tests.serving import committed, promote, serving
 
 pytestmark = pytest.mark.slow("model")
 
@@ -31,6 +33,7 @@ QUESTIONS = [f"Colour of thing {n}?" for n in range(4)]
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch):
     monkeypatch.setattr(app, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(engine, "PATIENCE", 0.1)  # before a new adapter is tried under load
 
 
 @pytest.fixture(scope="module")
@@ -172,9 +175,63 @@ def test_damaged_adapter_does_not_go_live_and_the_one_before_answers_on(project,
     first = promote(project, 1, adapters(1))
     with serving(project) as served:
         promote(project, 2, adapters(2), damaged=True)
-        problem = waiting.until(lambda: served.health()["problems"], 10)
-        assert "adapter_model.safetensors" in problem[0]
+        (problem,) = waiting.until(lambda: served.health()["problems"], 10)
+        assert "what was promoted last is not live (CorruptArtifact)" in problem
+        assert "adapter_model.safetensors" in served.server.live.problem.text
         assert served.ask(QUESTIONS[0]).headers["x-apt-adapter"] == served.live() == first
+
+
+def test_adapter_that_cannot_be_put_on_does_not_go_live_and_no_request_fails_by_it(project, adapters, tmp_path):
+    first = promote(project, 1, adapters(1))
+    broken = shutil.copytree(adapters(2), tmp_path / "broken")
+    (broken / "adapter_config.json").write_text('{"peft_type": "LORA", "r": "four"}')
+    with serving(project) as served:
+        promote(project, 2, broken)
+        replies = []
+
+        def told():
+            replies.append(served.ask(QUESTIONS[0]))
+            return served.health()["problems"]
+
+        (problem,) = waiting.until(told, 10)
+        assert "what was promoted last is not live" in problem
+        third = promote(project, 3, adapters(3))
+        waiting.until(lambda: served.live() == third, 10)
+        assert served.health()["problems"] == []
+        assert text_of(served.ask(QUESTIONS[0])) == said_by(project, adapters(3), QUESTIONS[:1])[0]
+    assert [(reply.status_code, reply.headers["x-apt-adapter"]) for reply in replies] == [(200, first)] * len(replies)
+
+
+def test_nothing_is_taken_once_the_settings_are_not_those_that_the_server_began_with(project, adapters):
+    first = promote(project, 1, adapters(1))
+    with serving(project) as served:
+        path = project.experiment_file
+        path.write_text(path.read_text().replace("colour", "shade"))
+        promote(project, 2, adapters(2))
+        assert waiting.until(lambda: served.health()["problems"], 10)
+        assert "tiny.yaml changed since the server started: start it anew" in served.server.live.problem.text
+        assert served.ask(QUESTIONS[0]).headers["x-apt-adapter"] == served.live() == first
+
+
+def test_adapter_of_another_base_model_is_not_put_on_this_one_also_while_its_iteration_is_computed_anew(
+    project, adapters
+):
+    def start():
+        return command.live_of(project, Display(), previous=False, canary=None).specialists[0].iteration
+
+    promote(project, 1, adapters(1), base="of another model")
+    with pytest.raises(UsageError, match="is not known to be of the base model that"):
+        start()
+    own = {"base_model": project.models.identity("base_model")}
+    project.store.point("tiny", "0001", committed(project, "0001", "policy", {}, {"policy.json": b""}, identities=own))
+    with pytest.raises(UsageError, match="not known to be of the base model"):
+        start()  # of a run that has come as far as the policy
+    promote(project, 1, adapters(1))
+    before = project.store.pointed("tiny", "0001", "policy")
+    project.store.journal("computed", stage="policy", fingerprint=before.fingerprint)
+    assert start() == "0001"
+    project.store.point("tiny", "0001", committed(project, "0001", "policy", {}, {"policy.json": b""}, identities=own))
+    assert start() == "0001", "what its adapter was trained on is known yet"
 
 
 def test_canary_answers_its_share_of_users_each_by_one_adapter(project, adapters):

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from apt_assets.cli import app as cli
 from apt_assets.serve import engine
+from apt_assets.serve.asked_log import AskedLog
 from apt_assets.serve.batch import Batch
 from apt_assets.serve.questions import Limits, Refused, read_chat
 from resources.model.policy import Reader, load_policy, load_tokenizer
@@ -124,6 +125,25 @@ def test_server_with_a_key_answers_nobody_without_it_but_for_its_health(project)
         right = {"Authorization": "Bearer secret-key-1"}
         assert requests.post(url, json=ASKED, headers=right).status_code == 200
         assert served.health()["status"] == "ok"
+
+
+def test_health_tells_anyone_that_something_fails_and_only_the_servers_own_output_what_somebody_wrote(
+    project, tmp_path
+):
+    def redact(fields):
+        raise ValueError(f"no name in {fields['messages']}")
+
+    told = []
+    log = AskedLog(tmp_path / "asked", redact, 10**6, 30, told.append)
+    with serving(project, key="secret-key-1", log=log) as served:
+        right = {"Authorization": "Bearer secret-key-1"}
+        for _ in range(2):
+            requests.post(f"{served.url}/v1/chat/completions", json=ASKED, headers=right)
+        reply = requests.get(f"{served.url}/health", headers={"Host": "evil.example"})
+    (problem,) = reply.json()["problems"]
+    assert "log: a line was not written (ValueError)" in problem
+    assert QUESTION not in reply.text
+    assert [QUESTION in line for line in told] == [True], "once"
 
 
 def test_page_of_the_web_that_calls_this_machine_by_a_name_of_its_own_is_not_answered(project):

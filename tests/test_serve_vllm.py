@@ -3,6 +3,7 @@
 import json
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import requests
@@ -15,14 +16,15 @@ from tests.postgres import free_port
 from tests.serving import promote
 
 STAND_IN = """#!{python}
-import json, os, sys
+import json, os, subprocess, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 words = sys.argv[1:]
 option = lambda name: words[words.index(name) + 1]
 names, told = [option("--served-model-name")], Path({told!r})
-told.write_text(json.dumps({{"words": words, "environment": dict(os.environ), "loaded": []}}))
+worker = subprocess.Popen(["sleep", "600"]).pid
+told.write_text(json.dumps({{"words": words, "environment": dict(os.environ), "loaded": [], "worker": worker}}))
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
@@ -32,15 +34,17 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/quit":
             os._exit(3)
+        if Path({told!r} + ".full").exists():
+            return self.reply({{"error": "no room"}}, 400)
         names.append(body["lora_name"])
         found = json.loads(told.read_text())
         found["loaded"].append([body["lora_name"], sorted(os.listdir(body["lora_path"]))])
         told.write_text(json.dumps(found))
         self.reply({{}})
 
-    def reply(self, content):
+    def reply(self, content, status=200):
         data = json.dumps(content).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -65,16 +69,19 @@ def test_vllm_gets_the_base_model_and_each_promoted_adapter_under_its_digest(
     program.write_text(STAND_IN.format(python=sys.executable, told=str(told)))
     program.chmod(0o755)
     live = command.live_of(project, Display(), previous=False, canary=None)
-    codes = []
+    codes, said, full = [], Said(), tmp_path / "told.json.full"
     thread = threading.Thread(
         target=lambda: codes.append(
-            by_vllm.serve_by_vllm(project, f"{program} --max-model-len 256", "127.0.0.1", port, live, Display())
+            by_vllm.serve_by_vllm(project, f"{program} --max-model-len 256", "127.0.0.1", port, live, said)
         )
     )
     thread.start()
     try:
         waiting.until(lambda: told.exists() and loaded(told), 30)
+        full.touch()
         promote(project, 2, adapters[0])
+        waiting.until(lambda: said.lines[1:], 30)
+        full.unlink()
         waiting.until(lambda: len(loaded(told)) == 2, 30)
     finally:
         with pytest.raises(requests.ConnectionError):
@@ -90,6 +97,26 @@ def test_vllm_gets_the_base_model_and_each_promoted_adapter_under_its_digest(
     assert [name for name, _ in loaded(told)][1] == live.specialists[0].name
     assert loaded(told)[0][1] == ["adapter_config.json", "adapter_model.safetensors"]
     assert codes == [3], "its own exit code"
+    assert "vLLM did not take what was promoted" in said.lines[1]
+    assert "no room" in said.lines[1]
+    assert "vLLM has adapter" in said.lines[2], "tried again, and the failure told once"
+    assert not runs(found["worker"]), "what it left behind ends with it"
+
+
+class Said(Display):
+    def __init__(self):
+        self.lines = []
+
+    def line(self, text):
+        self.lines.append(text)
+
+
+def runs(process):
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
 
 
 def loaded(told):

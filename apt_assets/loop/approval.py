@@ -9,6 +9,7 @@ from typing import Any
 from apt_assets.project import Project
 from apt_assets.promotion import APPROVED, DISAPPROVED
 from apt_assets.settings.experiment import UsageError
+from apt_assets.settings.iterations import ADAPTER_PARTS
 
 
 def decide(project: Project, iteration: str, by: str, reason: str, *, approves: bool) -> str:
@@ -25,9 +26,10 @@ def decide(project: Project, iteration: str, by: str, reason: str, *, approves: 
         )
     planner = project.planner()
     require_passed(iteration, planner.verdict(iteration))
+    weights = planner.fresh(iteration, "adapter_checkpoint").files[ADAPTER_PARTS[1]]
     project.store.journal(
         APPROVED if approves else DISAPPROVED, experiment=project.experiment.name, iteration=iteration, stage="gate",
-        of=planner.to_approve(iteration), by=by, reason=reason,
+        of=planner.to_approve(iteration), adapter=weights, by=by, reason=reason,
     )  # fmt: skip
     if approves:
         return f"iteration {iteration} is approved: `apt-assets run` promotes it"

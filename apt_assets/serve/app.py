@@ -171,8 +171,9 @@ class Server:
         live = [{"model": one.name, "adapter": one.digest, "iteration": one.iteration} for one in self.live.specialists]
         well = self.answerer.alive
         found = {"status": "ok" if well else "the thread that answers has ended", "live": live}
-        problems = [one for one in (self.live.problem, self.log and self.log.problem) if one]
-        return JSONResponse({**found, "problems": problems}, status_code=200 if well else 503)
+        problems = [self.live.problem, *([self.log.problem] if self.log else [])]
+        known = [one.public for one in problems if one.public]  # anyone may ask
+        return JSONResponse({**found, "problems": known}, status_code=200 if well else 503)
 
     async def prometheus(self, request: Request) -> Response:
         now = [

@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from apt_assets.serve.problem import Problem
 from apt_assets.settings.experiment import UsageError
 
 Redact = Callable[[dict[str, Any]], dict[str, Any] | None]
@@ -23,14 +24,21 @@ NAME = re.compile(r"asked-(\d{4}-\d\d-\d\d)\.jsonl")
 class AskedLog:
     """folder: made if it is not there; other files in it are left alone. redact: gets each line's fields and returns
     those to write; None: the line is left out. most_bytes: of all days; the oldest go first, and once today's fill it
-    up alone nothing is written. most_days: that a file is kept.
+    up alone nothing is written. most_days: that a file is kept. tell: gets why a line was not written.
 
     Raises UsageError if the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path, redact: Redact | None, most_bytes: int, most_days: int):
+    def __init__(
+        self,
+        folder: Path,
+        redact: Redact | None,
+        most_bytes: int,
+        most_days: int,
+        tell: Callable[[str], None] = lambda text: None,
+    ):
         self.folder, self.redact, self.most_bytes, self.most_days = folder, redact, most_bytes, most_days
-        self.problem: str | None = None  # why the last line was not written
+        self.problem = Problem("log: a line was not written", tell)  # why the last one was not
         self._lock = threading.Lock()
         self._day: date | None = None
         try:
@@ -51,9 +59,9 @@ class AskedLog:
                 line = (json.dumps(kept, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
                 self._append(today(), line)
             except Exception as error:  # of whatever the function does, or the disk
-                self.problem = f"log: a line was not written: {type(error).__name__}: {error}"
+                self.problem.set(error)
                 return False
-            self.problem = None
+            self.problem.clear()
             return True
 
     def _append(self, day: date, line: bytes) -> None:

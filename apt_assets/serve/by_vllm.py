@@ -7,6 +7,7 @@ begin with one adapter and end with another (docs/adr/0009-generation-back-ends.
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from contextlib import suppress
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from apt_assets.engine.display import Display
 from apt_assets.project import Project
 from apt_assets.serve.live import Live, Specialist
+from apt_assets.serve.problem import Problem
 from apt_assets.settings.experiment import UsageError
 from resources.model import openai_server as client
 
@@ -77,26 +79,36 @@ class VLLM:
 
 def serve_by_vllm(project: Project, command: str, host: str, port: int, live: Live, display: Display) -> int:
     """Run vLLM until it ends, whose exit code is returned, or Ctrl-C. command: as one types it, options included.
-    Raises UsageError if there is no such command, or an adapter cannot be loaded."""
+    Raises UsageError if there is no such command, or the adapters of the start cannot be loaded. One that comes later
+    and is not taken is told, and tried again; what vLLM has answers on."""
     words = shlex.split(command)
     if not words or shutil.which(words[0]) is None:
         raise UsageError(f"--vllm: there is no command {command!r}; name vLLM's own, such as vllm-env/bin/vllm")
     vllm = VLLM(project, words, client.served_name(project.models.identity("base_model"), None), host, port)
     ranks = [client.rank_of(one.folder) for one in live.specialists if one.folder]
     loaded: list[Specialist] = []  # none of them is let go: vLLM may read a folder again
+    problem = Problem("vLLM did not take what was promoted", display.line)
     process = vllm.start(max(project.experiment.training.lora_rank, *ranks, 0))
     try:
         while process.poll() is None:
             if loaded or vllm.is_up():
                 live.look()
-                for one in [one for one in live.specialists if one not in loaded]:
-                    vllm.load(one)
-                    loaded.append(one)
-                    display.line(f"vLLM has {one}: ask for the model {one.name}")
+                try:
+                    for one in [one for one in live.specialists if one not in loaded]:
+                        vllm.load(one)
+                        loaded.append(one)
+                        display.line(f"vLLM has {one}: ask for the model {one.name}")
+                    problem.clear()
+                except UsageError as error:
+                    if not loaded:
+                        raise
+                    problem.set(error)
             time.sleep(LOOK_SECONDS)
         return process.returncode
     finally:
         with suppress(subprocess.TimeoutExpired):
             process.terminate()
             process.wait(PATIENCE)
-        process.kill()
+        with suppress(ProcessLookupError):  # its workers, of which it leaves some where it fails
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -54,14 +54,14 @@ class Logging:
     most_bytes: int
     most_days: int
 
-    def open(self) -> AskedLog | None:
+    def open(self, display: Display) -> AskedLog | None:
         """Raises UsageError."""
         if self.folder is None:
             if self.redact is not None:
                 raise UsageError("--log-redact changes what --log writes: name a folder with --log")
             return None
         redact = None if self.redact is None else function_named(self.redact)
-        return AskedLog(self.folder, redact, self.most_bytes, self.most_days)
+        return AskedLog(self.folder, redact, self.most_bytes, self.most_days, display.line)
 
 
 def address_of(host: str, port: int) -> Address:
@@ -88,14 +88,14 @@ def live_of(project: Project, display: Display, *, previous: bool, canary: float
 
             record(project, display, specialist)
 
-    return Live(project, previous, canary, tell)
+    return Live(project, previous, canary, tell, tell=display.line)
 
 
 def serve(project: Project, address: Address, live: Live, most: Most, logging: Logging, display: Display) -> None:
     """Answer until Ctrl-C or SIGTERM, which let the answers under way end. Raises UsageError."""
     import uvicorn
 
-    log = logging.open()
+    log = logging.open(display)
     with listening(address) as open_socket:
         server = prepared(project, address, live, most, log, display)
         display.line(f"{project.experiment.name} at {address}/v1 (Ctrl-C ends it)")
@@ -125,6 +125,7 @@ def prepared(
         display.line(line)
     answerer = Answerer(project, most.requests)
     answerer.start(live.specialists[0])
+    live.try_on = answerer.try_on
     settings, folder = project.experiment.policy, project.models.base_model
     return Server(
         live=live,

@@ -8,7 +8,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, Queue
 from typing import TYPE_CHECKING
 
 from apt_assets.project import Project
@@ -60,6 +62,21 @@ class Answerer:
             self._jobs.append(job)
             self._waiting.append(Waiting(job, time.monotonic()))
             self._changed.notify()
+
+    def try_on(self, specialist: Specialist) -> None:
+        """Put an adapter on and say one token with it, among the questions that wait and beyond their limit. Raises
+        what that raises."""
+        told: Queue[int | Exception] = Queue()
+        job = Job(specialist, [*self._beginning, min(self._end)], most=1, temperature=0.0, seed="", tell=told.put)
+        with self._changed:
+            self._waiting.append(Waiting(job, time.monotonic()))
+            self._changed.notify()
+        while self.alive:
+            with suppress(Empty):
+                if isinstance(found := told.get(timeout=0.1), Exception):
+                    raise found
+                return
+        raise RuntimeError("the thread that answers has ended")
 
     def cancel(self, job: Job) -> None:
         """Nobody waits for the answer any more: its place is free, and nothing is computed of it after this pass."""

@@ -14,12 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from apt_assets.project import Project
+from apt_assets.promotion import refused_by_people
+from apt_assets.serve.problem import Problem
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import ADAPTER_PARTS
 from resources.model.openai_server import served_name
 from resources.store.manifest import Manifest
 
 NO_ADAPTER = "none"
+TRAINED = f"adapter_checkpoint/{ADAPTER_PARTS[1]}"  # the weights that a promoted adapter was made of, at any scale
 # (iteration, what it promoted); (None, None): what the loop starts from.
 Origin = tuple[str | None, Manifest | None]
 HASHED = 8  # bytes of a user's hash that are read as a number
@@ -43,13 +46,39 @@ class Specialist:
 
 
 def promotions(project: Project) -> Iterator[tuple[str, Manifest]]:
-    """(iteration, what it promoted), the latest first, of those whose gate did not refuse since. Of what `gc` removed
-    the manifest is there and not the files."""
+    """(iteration, what it promoted), the latest first, of those that neither their gate nor a person refused since. Of
+    what `gc` removed the manifest is there and not the files."""
     store, name = project.store, project.experiment.name
+    asks_people = project.experiment.gate.approval != "none"
+    refused = refused_by_people(store) if asks_people else set()
     for key in reversed(store.iterations(name)):
         verdict, promoted = store.pointed(name, key, "gate"), store.pointed(name, key, "promoted_adapter")
-        if verdict is not None and promoted is not None and verdict.facts["passed"]:
+        if verdict is None or promoted is None or not verdict.facts["passed"]:
+            continue
+        if promoted.inputs[TRAINED] not in refused:
             yield key, promoted
+
+
+def base_of(project: Project, iteration: str, promoted: Manifest) -> str | None:
+    """Digest of the base model that a promoted adapter was trained on; None: nothing in the store tells it any more.
+    While its iteration is computed anew, and the pointers are of something else, the journal leads there."""
+    for trained in made(project, iteration, "adapter_checkpoint"):
+        if trained.files[ADAPTER_PARTS[1]] == promoted.inputs[TRAINED]:
+            policies = made(project, iteration, "policy")
+            found = (one for one in policies if one.data_version == trained.inputs["policy"])
+            return next((policy.identities["base_model"] for policy in found), None)
+    return None
+
+
+def made(project: Project, iteration: str, stage: str) -> Iterator[Manifest]:
+    """What a stage is in this iteration now, and then all that it was anywhere, as far as it is kept."""
+    store = project.store
+    now = store.pointed(project.experiment.name, iteration, stage)
+    if now is not None:
+        yield now
+    for event in store.events("computed"):
+        if event["stage"] == stage and (before := store.lookup(stage, event["fingerprint"])) is not None:
+            yield before
 
 
 @dataclass
@@ -57,20 +86,26 @@ class Live:
     """The adapters that answer. previous: the one before the last promotion answers, and stays. canary: the share of
     requests that the newest one answers, the others being the previous one's; None: all.
 
-    on_change: called with the Specialist that is new. Raises UsageError if nothing is promoted, CorruptArtifact if it
-    is damaged.
+    on_change: called with the Specialist that is new. try_on: called with it before it goes live; raises if it cannot
+    answer. tell: gets what people should know.
+
+    Raises UsageError if nothing is promoted or it is of another base model, CorruptArtifact if it is damaged.
     """
 
     project: Project
     previous: bool = False
     canary: float | None = None
     on_change: Callable[[Specialist], None] = lambda specialist: None
+    try_on: Callable[[Specialist], None] = lambda specialist: None
+    tell: Callable[[str], None] = lambda text: None
     specialists: list[Specialist] = field(default_factory=list)  # the newest; with a canary also the one before it
     changes: int = 0
-    problem: str | None = None  # why the last look found what it could not use
+    problem: Problem = field(init=False)  # why the last look found what it could not use
 
     def __post_init__(self) -> None:
+        self.problem = Problem("what was promoted last is not live", self.tell)
         self._base = self.project.models.identity("base_model")
+        self._failed: dict[str, Exception] = {}  # name of an adapter that cannot be put on -> why
         self._take(self._wanted())
         if not self.specialists:
             raise UsageError(f"{self.project.experiment.name} has promoted no adapter yet: run `apt-assets run` first")
@@ -81,10 +116,12 @@ class Live:
         if self.previous:
             return
         try:
+            if changed := self.project.changed_since_start():
+                raise UsageError(f"{changed} changed since the server started: start it anew")
             self._take(self._wanted())
-            self.problem = None
+            self.problem.clear()
         except Exception as error:  # a damaged file, a store that does not answer: what is live stays so
-            self.problem = f"{type(error).__name__}: {error}"
+            self.problem.set(error)
 
     def choose(self, user: str | None) -> Specialist:
         """The adapter that answers a request; of one user always the same one, while none is promoted."""
@@ -112,12 +149,32 @@ class Live:
         for iteration, manifest in wanted:
             digests = self._digests(manifest)
             name = served_name(self._base, digests)
-            taken.append(known.get(name) or self._copied(name, iteration, manifest, digests))
+            taken.append(known.get(name) or self._new(name, iteration, manifest, digests))
         if taken and taken != self.specialists:
             newest, self.specialists = taken[0] not in self.specialists[:1], taken
             if newest:
                 self.changes += 1
                 self.on_change(taken[0])
+
+    def _new(
+        self, name: str, iteration: str | None, manifest: Manifest | None, digests: dict[str, str] | None
+    ) -> Specialist:
+        """One that did not answer yet, tried. What failed once is not tried again: that costs a change of adapters."""
+        if name in self._failed:
+            raise self._failed[name].with_traceback(None)
+        if iteration is not None and manifest is not None and base_of(self.project, iteration, manifest) != self._base:
+            raise UsageError(
+                f"the adapter that iteration {iteration} promoted is not known to be of the base model that "
+                "policy.model names now: `apt-assets run` decides anew"
+            )
+        specialist = self._copied(name, iteration, manifest, digests)
+        if self.specialists:  # those of the start are put on by it
+            try:
+                self.try_on(specialist)
+            except Exception as error:
+                self._failed[name] = error
+                raise
+        return specialist
 
     def _digests(self, manifest: Manifest | None) -> dict[str, str] | None:
         if manifest is not None:

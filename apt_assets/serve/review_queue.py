@@ -13,15 +13,15 @@ from apt_assets.serve.asked_log import days_in
 from apt_assets.settings.experiment import UsageError
 from resources.store.digest import digest_json, write_atomically
 
-QUEUE = ("review", "queue")  # below the project's folder
+QUEUE = ("review", "queue")  # below the project's folder; in it a folder for each experiment
 FIELDS = ("prompt", "answer", "adapter", "asked_at")
 
 
 @dataclass
 class Queued:
-    """What became of the lines of a log. queued: questions to review, in `file` if there are any. known: in the data
-    already, or in the queue. repeated: asked more than once; the last answer counts. others: lines that are not one
-    question alone, or cannot be read."""
+    """What became of the lines of a log. queued: questions to review, in `file` if there are any. known: somebody
+    decided on it, or it is queued with this answer of this adapter, or a later one. repeated: asked more than once; the
+    last answer counts. others: lines that are not one question alone, or cannot be read."""
 
     queued: int = 0
     known: int = 0
@@ -38,39 +38,61 @@ class Queued:
 
 
 def queue_asked(project: Project, folder: Path) -> Queued:
-    """Write the questions of a log that are new to review/queue/. Raises UsageError if the folder has no log."""
+    """Write the questions of a log that are new to review/queue/EXPERIMENT/, and again those on which nobody decided
+    and that were answered otherwise since. Raises UsageError if the folder has no log."""
     if not folder.is_dir() or not days_in(folder):
         raise UsageError(f"--from-log: no asked-YYYY-MM-DD.jsonl in {folder}; `apt-assets serve --log` writes them")
-    queue = project.home.joinpath(*QUEUE)
-    known = known_questions(project, queue)
-    found, new = Queued(), {}
+    queue = project.home.joinpath(*QUEUE, project.experiment.name)
+    decided, queued = decided_questions(project), queued_questions(queue)
+    found, last = Queued(), {}
     for line in lines_of(folder):
         asked = asked_once(line)
         if asked is None:
             found.others += 1
-        elif (row := row_id(asked["prompt"])) in known:
+        elif (row := row_id(asked["prompt"])) in decided:
             found.known += 1
         else:
-            found.repeated += row in new
-            new[row] = asked
+            found.repeated += row in last
+            last[row] = asked
+    new = {row: asked for row, asked in last.items() if row not in queued or is_news(asked, queued[row])}
+    found.known += len(last) - len(new)
     if new:
         text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in new.values())
-        target = queue / f"asked-{digest_json(sorted(new))[:12]}.jsonl"
+        target = queue / f"asked-{digest_json(list(new.values()))[:12]}.jsonl"
         queue.mkdir(parents=True, exist_ok=True)
         write_atomically(target, text)
         found.queued, found.file = len(new), str(target)
     return found
 
 
-def known_questions(project: Project, queue: Path) -> set[str]:
-    """The questions, by row_id, that have landed or are queued."""
+def decided_questions(project: Project) -> set[str]:
+    """The questions, by row_id, that have landed, or on which somebody decided that they do not."""
     from apt_assets.landing.records import read_landed
     from apt_assets.method.splits import row_ids
 
     files = [project.landing / name for name in project.landed()]
-    known = {row for file in files for part in read_landed(file) for row in row_ids(part.rows["prompt"])}
-    queued = (asked for file in sorted(queue.glob("*.jsonl")) for asked in read_lines(file))
-    return known | {row_id(asked["prompt"]) for asked in queued if asked and isinstance(asked.get("prompt"), str)}
+    parts = (part for file in files for part in read_landed(file))
+    return {row for part in parts for said in (part.rows, part.corrections) for row in row_ids(said["prompt"])}
+
+
+def queued_questions(queue: Path) -> dict[str, dict[str, Any]]:
+    """row_id -> the last line of the question that is queued."""
+    found: dict[str, dict[str, Any]] = {}
+    for asked in (asked for file in sorted(queue.glob("*.jsonl")) for asked in read_lines(file)):
+        if asked and isinstance(asked.get("prompt"), str):
+            row = row_id(asked["prompt"])
+            found[row] = max(found.get(row, asked), asked, key=when)
+    return found
+
+
+def is_news(asked: dict[str, str], queued: dict[str, Any]) -> bool:
+    """Whether a question of the queue was answered otherwise, or by another adapter, and later."""
+    otherwise = any(asked[field] != queued.get(field) for field in ("answer", "adapter"))
+    return otherwise and when(asked) > when(queued)
+
+
+def when(asked: dict[str, Any]) -> str:
+    return str(asked.get("asked_at"))
 
 
 def lines_of(folder: Path) -> Iterator[dict[str, Any] | None]:
