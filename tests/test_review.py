@@ -247,6 +247,68 @@ def test_asked_question_lands_as_a_row_with_the_answer_that_people_gave(desk_of,
     assert tables["quarantine"].is_empty()
 
 
+def test_asked_question_that_landed_and_then_is_not_to_land_leaves_the_data(desk_of, project):
+    tiny.write_jsonl(project.landing / "colours.jsonl", tiny.domain_rows(5))
+    desk = desk_of([], [asked("Moon?", "white"), asked("Night?", "white")])
+    desk.act("asked", 1, {"decision": "new_row"})
+    desk.act("asked", 2, {"decision": "both_wrong", "answer": "black"})
+    project.open_iteration("0001")
+    desk.act("asked", 1, {"decision": "no_row"})
+    desk.act("asked", 2, {"decision": "no_row"})
+    assert desk.open_items("asked") == 0
+    made = [name for name in project.landed() if is_corrections(name)]
+    assert [project.usable_rows(name) for name in made] == [2, 2], "an iteration is opened to take them out"
+    tables, _ = domain_of(project.experiment, [project.landing / name for name in project.landed()])
+    rows = pl.concat([tables[split] for split in ("train", "validation", "test")])
+    assert not {"Moon?", "Night?"} & set(rows["prompt"])
+    assert desk.undo() == ("asked", 2)
+    tables, _ = domain_of(project.experiment, [project.landing / name for name in project.landed()])
+    rows = pl.concat([tables[split] for split in ("train", "validation", "test")])
+    assert rows.filter(prompt="Night?")["answer"].to_list() == ["black"], "what held before holds again"
+    assert "Moon?" not in set(rows["prompt"])
+
+
+def test_undo_gives_back_the_earlier_decision_of_another_person_and_of_ones_own(desk_of, page_of, project):
+    items = queue([case("A?"), case("B?")])
+    Desk(items, Journal(project, "Ben")).act("cases", 1, {"decision": "both_wrong", "answer": "green"})
+    page = page_of(Desk(items, Journal(project, "Anna")))
+    page.post("cases/1", decision="leave_out")
+    page.post("cases/2", decision="gold_is_right")
+    page.post("cases/2", decision="answer_is_right_too")
+    assert [page.post("undo") for _ in range(2)] == ["cases/2", "cases/2"]
+    assert page.post("undo") == "cases/1"
+    for desk in (page.desk, Desk(items, Journal(project, "Carl"))):
+        held = desk.decision(items.cases[0])
+        assert (held["decision"], held["answer"], held["by"]) == ("both_wrong", "green", "Ben")
+        assert desk.open_items("cases") == 1
+
+
+def test_question_that_was_answered_with_nothing_is_shown_and_can_only_be_typed(desk_of, page_of, project, tmp_path):
+    line = {"prompt": "Moon?", "answer": " ", "adapter": "a", "asked_at": "2026-11-28T10:00:00Z"}
+    tiny.write_jsonl(tmp_path / "log" / "asked.jsonl", [line, {**line, "prompt": "Sea?", "answer": None}])
+    found, unreadable = asked_of(tmp_path / "log")
+    assert ([one.prompt for one in found], unreadable) == (["Moon?"], 1)
+    desk = desk_of([], found)
+    page = page_of(desk)
+    assert 'data-key="a"' not in page.ask(f"/{TOKEN}/asked/1")[2]
+    assert page.ask(f"/{TOKEN}/asked/1", {"decision": "new_row"})[0] == 400
+    (tasks, _) = write_tasks(desk, tmp_path / "tasks.json", "label-studio")
+    assert json.loads(tasks.read_text()) == []
+    page.post("asked/1", decision="both_wrong", answer="white")
+    assert kept(project) == [("Moon?", "new_row", "white", taken_on("Moon?", "white", None), "Anna")]
+
+
+def test_file_that_another_experiment_on_the_same_landing_folder_took_up_is_left_as_it_is(desk_of, project):
+    tiny.write_jsonl(project.landing / "colours.jsonl", tiny.domain_rows(5))
+    desk = desk_of([case("A?"), case("B?")])
+    desk.act("cases", 1, {"decision": "gold_is_right"})
+    other = Project(project.experiment.model_copy(update={"name": "other"}), project.home)
+    assert other.landing == project.landing
+    other.open_iteration("0001")
+    desk.act("cases", 2, {"decision": "gold_is_right"})
+    assert sum(map(is_corrections, project.landed())) == 2
+
+
 def test_grade_keys_keep_a_persons_grade_of_the_shown_answer_and_stay_there(desk_of, page_of, project):
     page = page_of(desk_of([case("Sky?", "blue", "azure", also=["cyan"])]))
     assert page.post("cases/1", grade="4") == "cases/1"
@@ -366,7 +428,7 @@ def test_decision_is_new_data_for_the_next_iteration_and_leaves_the_last_one_and
 @pytest.mark.slow("processes")
 def test_command_serves_asked_questions_before_any_iteration_until_ctrl_c(tmp_path):
     line = {"prompt": "Moon?", "answer": "white", "adapter": "a", "asked_at": "2026-11-28T10:00:00Z"}
-    tiny.write_jsonl(tmp_path / "review" / "queue" / "log.jsonl", [line])
+    tiny.write_jsonl(tmp_path / "review" / "queue" / "icd10" / "log.jsonl", [line])
     command = [sys.executable, "-m", "apt_assets.cli", "review", "--port", "0", "--by", "Ben"]
     environment = {**os.environ, "APT_HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
     environment.pop("APT_EXPERIMENT", None)
@@ -432,6 +494,17 @@ def test_open_items_are_written_as_the_tool_took_them_and_decided_ones_are_not(e
     exchanged.act("cases", 1, {"decision": "leave_out"})
     write_tasks(exchanged, tmp_path / "tasks.json", tool)
     assert len(json.loads(tasks.read_text())) == len(written) - 1
+
+
+def test_same_file_of_argilla_again_overrides_no_decision_that_is_newer(exchanged, project):
+    journal = exchanged.journal
+    journal.add(decisions_of(DATA / EXPORTED[1], journal).lines)
+    exchanged.act("cases", 3, {"decision": "gold_is_right"})
+    exchanged.act("asked", 2, {"decision": "new_row"})
+    for other in (journal, Journal(project, "Ben")):
+        again = decisions_of(DATA / EXPORTED[1], other)
+        assert again.lines == []
+        assert again.known > 0
 
 
 def test_decision_of_another_tool_that_lacks_something_is_told_and_the_others_are_taken_over(exchanged, tmp_path):

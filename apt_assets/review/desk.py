@@ -20,6 +20,7 @@ from apt_assets.review.queue import Asked, Case, Queue
 
 # What may be decided, by kind of item.
 CHOICES = {"cases": (GOLD_IS_RIGHT, ANSWER_IS_RIGHT_TOO, BOTH_WRONG, LEAVE_OUT), "asked": (NEW_ROW, BOTH_WRONG, NO_ROW)}
+LINE = ("prompt", "decision", "answer", "row", "by")  # of a line of corrections, what stays when it is written again
 
 
 class Gone(Exception):
@@ -35,7 +36,8 @@ class Desk:
 
     def __init__(self, queue: Queue, journal: Journal):
         self.queue, self.journal = queue, journal
-        self._done: list[tuple[str, int]] = []  # what was decided here, for undo
+        # What was decided here, for undo: kind and place of the item, and what held before.
+        self._done: list[tuple[str, int, Mapping[str, Any] | None]] = []
         self._lock = threading.Lock()
 
     def items(self, kind: str) -> Sequence[Case | Asked]:
@@ -71,21 +73,25 @@ class Desk:
             self._grade(item, form["grade"])
             return number
         with self._lock:
+            before = self.decision(item)
             self._decide(kind, item, form.get("decision", ""), form.get("answer", ""))
-            self._done.append((kind, number))
+            self._done.append((kind, number, before))
         return self.following(kind, number)
 
     def undo(self) -> tuple[str, int] | None:
-        """Take the last decision of this desk back. Returns (kind, place) of its item; None: there is none."""
+        """Take the last decision of this desk back: what held before holds again, as the decision of whoever took it.
+        Returns (kind, place) of its item; None: there is none. Raises OSError."""
         with self._lock:
             if not self._done:
                 return None
-            kind, number = self._done[-1]
-            item = self.item(kind, number)
-            before = self.decision(item)
+            kind, number, before = self._done[-1]
+            last = self.decision(self.item(kind, number))
             if before is not None:
-                self.journal.decide(before["prompt"], UNDO, row=before["row"])
-            return self._done.pop()
+                self.journal.add([{**{name: before[name] for name in LINE}, "at": now()}])
+            elif last is not None:
+                self.journal.decide(last["prompt"], UNDO, row=last["row"])
+            self._done.pop()
+            return kind, number
 
     def _grade(self, item: Case | Asked, grade: str) -> None:
         if not isinstance(item, Case) or grade not in ("1", "2", "3", "4", "5"):

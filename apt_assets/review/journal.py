@@ -7,7 +7,7 @@ is, and the next decision begins another: what was computed stays fresh, and the
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from apt_assets.method.corrections import taken_on
 from apt_assets.method.splits import row_id
 from apt_assets.project import Project
 from resources.store.digest import sync
+
+ARGILLA = "argilla:"  # what a name of there begins with
 
 
 class Journal:
@@ -42,19 +44,31 @@ class Journal:
         self.add([{"prompt": prompt, "decision": decision, "answer": answer, "row": row, "by": self.by, "at": now()}])
 
     def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Keep decisions, those of others too: whole lines of corrections."""
+        """Keep decisions, those of others too: whole lines of corrections. Raises OSError."""
         lines = sorted(lines, key=lambda line: line["at"])
         # An iteration is opened under this lock: it takes up a whole file, or none.
         with self._lock, self._project.store.locks.take(f"open-{self._project.experiment.name}"):
             if self._file is None or self._taken_up(self._file.name):
                 self._file = begin(self._project.landing)
-            append(self._file, lines)
+            append(self._file, self._with_undos(lines))
             self.written += len(lines)
             if lines and lines[0]["at"] < self._last:
                 self._recall(decisions_in(self._project.landing))  # what was taken over may be older than what is here
             else:
                 for line in lines:
                     self._remember(line)
+
+    def _with_undos(self, lines: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """Lines to be written: before a `no_row` the undo of the row that was made, for which an iteration opens."""
+        holds = dict(self.of_asked)
+        for line in lines:
+            asked = row_id(line["prompt"])
+            before = holds.get(asked)
+            if line["decision"] == NO_ROW and before is not None and before["row"] and before["at"] <= line["at"]:
+                yield {**line, "decision": UNDO, "row": before["row"]}
+            if line["decision"] in (NEW_ROW, NO_ROW):
+                holds[asked] = line
+            yield line
 
     def knows(self, line: Mapping[str, Any]) -> bool:
         """Whether a decision of elsewhere says nothing new: it is here, or what holds now is the same."""
@@ -75,9 +89,12 @@ class Journal:
             self.grades[row] = grade
 
     def _taken_up(self, name: str) -> bool:
-        store, experiment = self._project.store, self._project.experiment.name
-        opened = store.iterations(experiment)
-        return bool(opened) and name in (store.snapshot(experiment, opened[-1]) or [])
+        """By an iteration of any experiment: several may use one landing folder."""
+        store = self._project.store
+        last = [
+            (experiment, opened[-1]) for experiment in store.experiments() if (opened := store.iterations(experiment))
+        ]
+        return any(name in (store.snapshot(*one) or []) for one in last)
 
     def _recall(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Begin anew with these decisions, in their order."""
@@ -104,7 +121,9 @@ class Journal:
 
 
 def said(line: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(line[name] for name in ("prompt", "decision", "answer", "row", "at"))
+    """What a decision is known by. Argilla tells no time: what one person decided there once is known for good."""
+    when = "by" if line["by"].startswith(ARGILLA) else "at"
+    return tuple(line[name] for name in ("prompt", "decision", "answer", "row", when))
 
 
 def as_new_row(prompt: str, answer: str) -> str:

@@ -31,7 +31,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question that people asked, and what was answered the last time. adapter: who answered."""
+    """A question that people asked, and what was answered the last time, "" where that was nothing. adapter: who
+    answered."""
 
     row_id: str
     prompt: str
@@ -57,7 +58,7 @@ class Queue:
 def queue_of(project: Project, key: str | None) -> Queue:
     """The queue of an iteration; key None: the last one whose bad cases are there. Raises UsageError if there is
     nothing to review."""
-    asked, unreadable = asked_of(project.home / "review" / "queue")
+    asked, unreadable = asked_of(project.home / "review" / "queue" / project.experiment.name)
     look = ProjectLook(project, project.planner(), (), "")
     opened = project.store.iterations(project.experiment.name)
     for one in reversed(opened) if key is None else [key]:
@@ -143,7 +144,9 @@ def as_asked(record: Any, identity: Any) -> Asked | None:
     if isinstance(record, BadField) or not isinstance(record, dict):
         return None
     try:
-        prompt, answer = checked(record, "prompt"), checked(record, "answer")
+        prompt, answer = checked(record, "prompt"), record["answer"]
+        said_nothing = isinstance(answer, str) and not answer.strip()
+        answer = "" if said_nothing else checked(record, "answer")
         return Asked(identity(prompt), prompt, answer, str(record.get("adapter") or ""), time_of(record["asked_at"]), 1)
     except (BadField, KeyError):
         return None
