@@ -17,13 +17,13 @@ from apt_assets.engine.execute import run_stage
 from apt_assets.engine.stage import STAGES
 from apt_assets.loop.next_run import End
 from apt_assets.method import gate
+from apt_assets.method.corrections import taken_on
 from apt_assets.orchestration import delivery
 from apt_assets.orchestration.alerts import Alerts
 from apt_assets.orchestration.definitions import build_definitions
 from apt_assets.orchestration.delivery import Mail, Message, NotSent, Outbox, Webhook
 from apt_assets.orchestration.instance import Dagster
 from apt_assets.orchestration.run import run_loop
-from apt_assets.method.corrections import taken_on
 from apt_assets.project import Project
 from apt_assets.settings.experiment import Experiment
 from apt_assets.settings.reader import load_experiment

@@ -18,20 +18,22 @@ import uvicorn
 from apt_assets.assets.domain_dataset import domain_of
 from apt_assets.engine.execute import run_stage
 from apt_assets.landing.corrections import is_corrections
+from apt_assets.landing.human_grades import read_human_grades
 from apt_assets.loop.next_run import next_run, unused
 from apt_assets.method.corrections import taken_on
+from apt_assets.method.judge import one_grade_each
 from apt_assets.method.splits import row_id
 from apt_assets.project import Project
 from apt_assets.review import journal as journals
 from apt_assets.review.desk import Desk
 from apt_assets.review.exchange import decisions_of, write_tasks
 from apt_assets.review.journal import Journal, decisions_in
-from apt_assets.review.queue import Asked, Case, Queue, asked_of, queue_of, ranked
+from apt_assets.review.queue import Answer, Asked, Case, Queue, asked_of, drawn, queue_of, ranked
 from apt_assets.review.server import listening, make_app
 from apt_assets.settings.experiment import REPOSITORY, UsageError
 from apt_assets.settings.iterations import BASE
 from apt_assets.settings.reader import load_experiment
-from schemas.tables import BadCases, DoubtfulGolds
+from schemas.tables import BadCases, DoubtfulGolds, Predictions
 from tests import browsing, tiny
 from tests.waiting import until
 
@@ -49,8 +51,12 @@ def asked(prompt, answer, at="2026-11-28T10:00:00+00:00"):
     return Asked(row_id(prompt), prompt, answer, "colours-0001", at, 1)
 
 
-def queue(cases, questions=(), similar=None):
-    return Queue("0001", list(cases), similar or {}, list(questions), 0, [])
+def answer(prompt, gold, prediction, *, also=()):
+    return Answer(row_id(prompt), prompt, (gold, *also), prediction)
+
+
+def queue(cases, questions=(), similar=None, answers=()):
+    return Queue("0001", list(cases), similar or {}, list(questions), list(answers), 0, [])
 
 
 @pytest.fixture
@@ -168,9 +174,11 @@ def test_page_behind_a_tunnel_has_another_port_and_is_served(desk_of, page_of):
 def test_text_of_a_row_or_a_model_is_never_markup(desk_of, page_of):
     hostile = tiny.HOSTILE
     similar = {row_id(hostile): [{"prompt": hostile, "answer": hostile, "similarity": 0.5}]}
-    desk = desk_of([case(hostile, hostile, hostile, also=[hostile + "!"])], [asked(hostile, hostile)], similar=similar)
+    answers = [answer(hostile, hostile, hostile, also=[hostile + "!"])]
+    cases = [case(hostile, hostile, hostile, also=[hostile + "!"])]
+    desk = desk_of(cases, [asked(hostile, hostile)], similar=similar, answers=answers)
     page = page_of(desk)
-    for path in ("cases", "cases/1", "asked", "asked/1"):
+    for path in ("cases", "cases/1", "asked", "asked/1", "grades", "grades/1"):
         status, headers, text = page.ask(f"/{TOKEN}/{path}")
         assert status == 200
         assert "&lt;script&gt;alert(" in text
@@ -190,12 +198,15 @@ def test_text_of_a_row_or_a_model_is_never_markup(desk_of, page_of):
         ("cases/1", {"decision": "drop_table"}, 400),
         ("cases/1", {}, 400),
         ("cases/1", {"decision": "both_wrong", "answer": "  "}, 400),
-        ("cases/1", {"grade": "6"}, 400),
+        ("grades/1", {"grade": "6"}, 400),
+        ("grades/1", {"decision": "leave_out"}, 400),
         ("cases/1", {"decision": "both_wrong", "answer": "x" * (5 << 20)}, 413),
     ],
 )
 def test_form_that_says_nothing_we_know_is_refused_in_a_line(desk_of, page_of, project, path, form, status):
-    found, _, text = page_of(desk_of([case("Sky?")])).ask(f"/{TOKEN}/{path}", form)
+    found, _, text = page_of(desk_of([case("Sky?")], answers=[answer("Sea?", "blue", "red")])).ask(
+        f"/{TOKEN}/{path}", form
+    )
     assert found == status
     assert "Traceback" not in text
     assert kept(project) == []
@@ -309,15 +320,43 @@ def test_file_that_another_experiment_on_the_same_landing_folder_took_up_is_left
     assert sum(map(is_corrections, project.landed())) == 2
 
 
-def test_grade_keys_keep_a_persons_grade_of_the_shown_answer_and_stay_there(desk_of, page_of, project):
-    page = page_of(desk_of([case("Sky?", "blue", "azure", also=["cyan"])]))
-    assert page.post("cases/1", grade="4") == "cases/1"
-    assert 'data-key="4" aria-pressed="true"' in page.ask(f"/{TOKEN}/cases/1")[2]
-    (path,) = (project.home / "human-grades").glob("*.jsonl")
-    (line,) = map(json.loads, path.read_text().splitlines())
-    assert line.pop("at").endswith("+00:00")
-    assert line == {"prompt": "Sky?", "answer": "azure", "gold": "blue", "grade": 4, "by": "Anna"}
+def test_grades_of_drawn_answers_are_kept_with_all_golds_and_lead_to_the_next_open_one(desk_of, page_of, project):
+    answers = [answer("Sky?", "blue", "azure", also=["cyan"]), answer("Coal?", "black", "")]
+    page = page_of(desk_of([case("Plum?", grade=2)], answers=answers))
+    shown = page.ask(f"/{TOKEN}/grades/1")[2]
+    assert all(text in shown for text in ("Sky?", "blue", "cyan", "azure", 'data-key="5"'))
+    assert 'name="decision"' not in shown
+    assert page.post("grades/1", grade="4") == "grades/2"
+    assert page.post("grades/2", grade="1") == "grades"
+    assert page.post("grades/1", grade="5") == "grades"
+    assert 'data-key="5" aria-pressed="true"' in page.ask(f"/{TOKEN}/grades/1")[2]
+    (path,) = (project.home / "human-grades" / "icd10").glob("*.jsonl")
+    rows, rejects = read_human_grades([path])
+    assert rejects == []
+    graded = one_grade_each(rows).select("prompt", "answer", "gold", "also", "grade", "by").rows()
+    assert graded == [("Sky?", "azure", "blue", '["cyan"]', 5, "Anna"), ("Coal?", "", "black", None, 1, "Anna")]
+    assert Desk(page.desk.queue, Journal(project, "Anna")).open_items("grades") == 0, "Anna goes on where she ended"
+    assert Desk(page.desk.queue, Journal(project, "Ben")).open_items("grades") == 2, "each person grades alone"
     assert kept(project) == []
+
+
+def test_bad_case_takes_no_grade_since_grades_of_bad_cases_alone_say_nothing_of_a_judge(desk_of, page_of, project):
+    page = page_of(desk_of([case("Sky?")]))
+    assert 'name="grade"' not in page.ask(f"/{TOKEN}/cases/1")[2]
+    assert page.ask(f"/{TOKEN}/cases/1", {"grade": "4"})[0] == 400
+    assert not (project.home / "human-grades").exists()
+
+
+def test_answers_to_grade_are_drawn_among_right_and_wrong_ones_and_the_same_again():
+    rows = [(row_id(f"q {n}"), f"q {n}", "red", None, "blue", 1 + n % 5, False) for n in range(1000)]
+    answered = pl.DataFrame(rows, schema=Predictions.empty().schema, orient="row")
+    found = drawn(answered)
+    assert len({one.row_id for one in found}) == 200
+    grades = dict(answered.select("row_id", "grade").rows())
+    right = sum(grades[one.row_id] >= 4 for one in found)
+    assert 50 < right < 110, "400 of 1000 are right"
+    assert drawn(answered.reverse()) == found
+    assert drawn(None) == []
 
 
 def test_decision_that_the_disk_does_not_take_is_not_shown_as_taken(desk_of, page_of, project, monkeypatch):
@@ -405,6 +444,7 @@ def test_queue_is_of_the_last_iteration_that_has_bad_cases_with_their_similar_on
     assert near
     assert set(found.similar) <= {one.row_id for one in found.cases}
     assert all({"prompt", "answer", "prediction", "grade"} <= row.keys() for row in near)
+    assert {one.prompt for one in found.answers} >= {one.prompt for one in found.cases}
     with pytest.raises(UsageError, match="iteration 0007 has no bad cases"):
         queue_of(project, "0007")
 
@@ -567,8 +607,6 @@ def test_whole_review_with_a_keyboard_alone(browser, desk_of, page_of, project):
     press("Enter", to="cases/1")
     press("g", to="cases/2")
     press("w", *"xgu", "Enter", to="cases/3")
-    press("4", to="cases/3")
-    shown.wait_for_selector('button[data-key="4"][aria-pressed="true"]')
     press("a", to="cases/4")
     press("u", to="cases/3")
     assert shown.query_selector("#decided") is None

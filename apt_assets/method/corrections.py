@@ -8,7 +8,7 @@ question the last one counts, and none after `no_row`.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from operator import not_
@@ -101,7 +101,8 @@ def corrected(rows: pl.DataFrame, corrections: pl.DataFrame) -> Corrected:
     taken = in_order(corrections.filter(pl.col("row").is_not_null() | (pl.col("decision") == NO_ROW)))
     taken = taken.with_columns(pl.Series("row_id", row_ids(taken["prompt"]), dtype=pl.String))
     found = taken.rows_by_key("row_id", named=True, include_key=True)
-    by_question = {question: its for question, all_its in found.items() if (its := list(on_rows(all_its)))}
+    by_question = {question: on_rows(decisions) for question, decisions in found.items()}
+    by_question = {question: decisions for question, decisions in by_question.items() if decisions}
     if not by_question:
         return Corrected(rows, rows.clear(), pl.DataFrame(schema=dict.fromkeys(APPLIED, pl.String)), [], [])
     about = pl.col("row_id").is_in(list(by_question))
@@ -140,25 +141,23 @@ def decided(
     back = [is_corrections(row["file"]) and its not in made for row, its in zip(rows, digests, strict=True)]
     out = [(row, by_whom(decisions[-1])) for row in compress(rows, back)]
     stay = list(map(not_, back))
-    rows, digests = list(compress(rows, stay)), list(compress(digests, stay))
-    last, meant = states[-1], [digest == states[0].row for digest in digests]
+    kept, last = list(compress(rows, stay)), states[-1]
     if last.decision is None:  # all is undone
-        return out, rows
+        return out, kept
     if last.golds is None:
-        return [*out, *((row, by_whom(last.decision)) for row in rows)], []
-    held = [with_golds(row, last.golds) for row in compress(rows, meant)]
-    return out, [*held, *compress(rows, map(not_, meant))]
+        return [*out, *((row, by_whom(last.decision)) for row in kept)], []
+    meant = [digest == states[0].row for digest in compress(digests, stay)]
+    held = [with_golds(row, last.golds) for row in compress(kept, meant)]
+    return out, [*held, *compress(kept, map(not_, meant))]
 
 
-def on_rows(decisions: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+def on_rows(decisions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Decisions on a question, in their order, each on a row: `no_row` as the undo of what was made before it."""
-    before: list[Mapping[str, Any]] = []
+    found: list[Mapping[str, Any]] = []
     for one in decisions:
-        found = [one]
-        if one["decision"] == NO_ROW:
-            found = [{**one, "decision": UNDO, "row": row} for row in rows_made(before)]
-        before += found
-        yield from found
+        back = [{**one, "decision": UNDO, "row": row} for row in rows_made(found)]
+        found += back if one["decision"] == NO_ROW else [one]
+    return found
 
 
 def rows_made(decisions: Iterable[Mapping[str, Any]]) -> set[str]:

@@ -69,8 +69,8 @@ def write_tasks(desk: Desk, file: Path, tool: str) -> list[Path]:
 
 def tasks_of(desk: Desk) -> Iterator[Task]:
     """The open items, but for asked questions that were answered with nothing: the page alone has those."""
-    for kind in ("cases", "asked"):
-        for item in desk.items(kind):
+    for kind, items in (("cases", desk.queue.cases), ("asked", desk.queue.asked)):
+        for item in items:
             if desk.decision(item) is not None:
                 continue
             task = {"kind": kind, "prompt": item.prompt, "answer": item.prediction, "row": None}

@@ -1,4 +1,5 @@
-"""What people decide, kept at once: decisions as files of corrections in the landing folder, grades in `human-grades/`.
+"""What people decide, kept at once: decisions as files of corrections in the landing folder, grades in
+`human-grades/EXPERIMENT/`.
 
 A line is written whole and is on the disk before the page says so. A file that an iteration has taken up is left as it
 is, and the next decision begins another: what was computed stays fresh, and the next iteration sees all.
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from apt_assets.landing.corrections import NEW_ROW, NO_ROW, UNDO, is_corrections, new_name
+from apt_assets.landing.human_grades import read_human_grades
 from apt_assets.landing.records import read_landed
 from apt_assets.method.corrections import taken_on
 from apt_assets.method.splits import row_id
@@ -26,16 +28,16 @@ class Journal:
     """The decisions of all people so far, and those that `by` adds.
 
     decided: digest of what a decision was taken on -> the decision that holds, as a line of corrections. of_asked:
-    row_id of an asked question -> what became of it. grades: the same digest -> the grade that `by` gave. written: how
-    many decisions this journal has kept.
+    row_id of an asked question -> what became of it. written: how many decisions this journal has kept.
     """
 
     def __init__(self, project: Project, by: str):
         self.by, self._project = by, project
-        self.grades: dict[str, int] = {}
         self.written = 0
         self._file: Path | None = None
-        self._grades: Path | None = None
+        self._grades_folder = project.home / "human-grades" / project.experiment.name
+        self._grades_file: Path | None = None
+        self._grades = grades_in(self._grades_folder, by)
         self._lock = threading.Lock()
         self._recall(decisions_in(project.landing))
 
@@ -77,16 +79,29 @@ class Journal:
         same = holds is not None and all(holds[name] == line[name] for name in ("decision", "answer", "row"))
         return same or said(line) in self._known
 
-    def grade(self, prompt: str, answer: str, gold: str, row: str, grade: int) -> None:
-        """Keep a person's grade of an answer, 1-5."""
-        line = {"prompt": prompt, "answer": answer, "gold": gold, "grade": grade, "by": self.by, "at": now()}
+    def grade(self, prompt: str, answer: str, golds: Sequence[str], grade: int) -> None:
+        """Keep a person's grade of an answer, 1-5. Raises OSError."""
+        also = {"also": golds[1:]} if len(golds) > 1 else {}
+        line = {
+            "prompt": prompt,
+            "answer": answer,
+            "gold": golds[0],
+            **also,
+            "grade": grade,
+            "by": self.by,
+            "at": now(),
+        }
         with self._lock:
-            if self._grades is None:
+            if self._grades_file is None:
                 name = f"review-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.jsonl"
-                self._grades = self._project.home / "human-grades" / name
-                self._grades.parent.mkdir(parents=True, exist_ok=True)
-            append(self._grades, [line])
-            self.grades[row] = grade
+                self._grades_folder.mkdir(parents=True, exist_ok=True)
+                self._grades_file = self._grades_folder / name
+            append(self._grades_file, [line])
+            self._grades[prompt.strip(), answer.strip()] = grade
+
+    def graded(self, prompt: str, answer: str) -> int | None:
+        """The last grade that `by` gave an answer; None: none."""
+        return self._grades.get((prompt.strip(), answer.strip()))
 
     def _taken_up(self, name: str) -> bool:
         """By an iteration of any experiment: several may use one landing folder."""
@@ -136,6 +151,13 @@ def decisions_in(folder: Path) -> list[dict[str, Any]]:
     files = sorted(path for path in folder.glob("corrections-*.jsonl") if is_corrections(path.name))
     lines = [line for path in files for part in read_landed(path) for line in part.corrections.rows(named=True)]
     return sorted(lines, key=lambda line: (line["at"], line["record"]))
+
+
+def grades_in(folder: Path, by: str) -> dict[tuple[str, str], int]:
+    """(prompt, answer) -> the last grade that a person gave, of the files of human grades in a folder."""
+    found, _ = read_human_grades(sorted(folder.glob("*.jsonl")))
+    mine = found.filter(by=by).sort("at", maintain_order=True)
+    return {(line["prompt"], line["answer"]): line["grade"] for line in mine.rows(named=True)}
 
 
 def now() -> str:
