@@ -17,6 +17,7 @@ from apt_assets.engine.execute import run_stage
 from apt_assets.engine.stage import STAGES
 from apt_assets.loop.next_run import End
 from apt_assets.method import gate
+from apt_assets.method.corrections import taken_on
 from apt_assets.orchestration import delivery
 from apt_assets.orchestration.alerts import Alerts
 from apt_assets.orchestration.definitions import build_definitions
@@ -193,6 +194,26 @@ def test_new_rows_in_quarantine_are_told_with_their_number(make_experiment, tmp_
     (body,) = hook.bodies
     assert (body["event"], body["detail"][:7]) == ("quarantined", "2 rows ")
     assert body["look"].startswith("apt-assets show quarantine 0001")
+
+
+def test_what_people_left_out_and_decisions_that_do_not_apply_are_no_bad_rows_of_new_files(
+    make_experiment, tmp_path, hook
+):
+    tiny.write_jsonl(tmp_path / "landing" / "colours.jsonl", [*tiny.domain_rows(40), {"prompt": "no answer"}])
+    asked, gold = (tiny.domain_rows(40)[0][name] for name in ("prompt", "answer"))
+    line = {"decision": "leave_out", "by": "Ann", "at": "2026-11-29T12:00:00Z"}
+    decisions = [
+        {**line, "prompt": asked, "row": taken_on(asked, gold, None)},
+        {**line, "prompt": "Gone?", "row": taken_on("Gone?", "red", None)},
+    ]
+    tiny.write_jsonl(tmp_path / "landing" / "corrections-20261129T120000Z.jsonl", decisions)
+    project = Project.open(make_experiment(alerts={"webhook": "json"}))
+    project.open_iteration("0001")
+    run_stage(project, "0001", "domain_dataset", run_id="r")
+    with Alerts(project, print) as alerts:
+        alerts.of_run("0001", "r", None)
+    (body,) = hook.bodies
+    assert body["detail"][:7] == "1 rows "
 
 
 def test_only_events_that_are_chosen_are_told(ended, hook):

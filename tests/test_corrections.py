@@ -98,6 +98,31 @@ def test_decision_on_what_an_earlier_one_made_goes_on_from_there_and_falls_with_
     assert tables["quarantine"].is_empty()
 
 
+def made(prompt, answer, *, after, by="Anna"):
+    return decision(prompt, "new_row", answer, on=(answer, None), after=after, by=by)
+
+
+def test_asked_question_that_is_not_to_land_after_all_leaves_no_row_whatever_was_typed_before(domain):
+    white, grey = made("Moon?", "white", after=0), made("Moon?", "grey", after=1)
+    none = decision("Moon?", "no_row", on=None, after=2, by="Ben")
+    tables = domain(ROWS, white, grey)
+    assert ("Moon?", "grey", None) in rows_in(tables)
+    assert ("Moon?", "white", None) not in rows_in(tables)
+    for lines in ([white, grey, none], [none, white, grey]):
+        tables = domain(ROWS, *lines)
+        assert rows_in(tables) == [("Cherry?", "red", None), ("Sky?", "red", None)]
+        assert tables["corrections"].is_empty()
+        assert set(tables["quarantine"]["reason"]) == {"left out by Ben on 2026-11-29"}
+    assert ("Moon?", "white", None) in rows_in(domain(ROWS, white, none, made("Moon?", "white", after=3)))
+
+
+def test_no_row_of_an_asked_question_leaves_rows_of_other_files_as_they_are(domain):
+    none = decision("sky", "no_row", on=None, after=2)
+    assert rows_in(domain(ROWS, none)) == [("Cherry?", "red", None), ("Sky?", "red", None)]
+    also_made = domain(ROWS, made("Sky?", "red", after=0), none)
+    assert rows_in(also_made) == [("Cherry?", "red", None), ("Sky?", "red", None)]
+
+
 def test_decision_whose_row_is_gone_or_has_another_gold_is_reported_and_not_applied(domain):
     tables = domain(ROWS, decision("Moon?", "leave_out"), decision("Sky?", "both_wrong", "blue", on=("grey", None)))
     assert rows_in(tables) == [("Cherry?", "red", None), ("Sky?", "red", None)]

@@ -318,6 +318,23 @@ def test_bad_lines_are_listed_and_the_others_count(ran):
     assert manifest.facts["refused"] == 1
 
 
+def test_answer_that_says_a_further_gold_is_graded_against_all_golds_of_its_line(ran):
+    project = Project.open(ran(1, assessor=CALIBRATED))
+    row = human("Colour of salmon?", "pink", "red", 5)
+    write_grades(project, [*graded(10), row, {**row, "prompt": "Colour of trout?", "also": ["pink"]}])
+    manifest = bring(project, "judge_calibration")
+    judged = read_table(project.store.open(manifest) / "judged_answers.parquet")
+    assert dict(judged.filter(prediction="pink", human=5).select("prompt", "judge").rows())["Colour of trout?"] == 5
+    assert dict(judged.select("prompt", "judge").rows())["Colour of salmon?"] < 4
+
+
+@pytest.mark.parametrize("also", ["pink", [1, {}], [""]])
+def test_further_golds_that_are_no_list_of_texts_are_named(tmp_path, also):
+    line = {**human("Sky?", "blue", "blue", 5), "also": also}
+    _, (reject,) = read_human_grades([tiny.write_jsonl(tmp_path / "all.jsonl", [line])])
+    assert reject.field == "also"
+
+
 def test_calibration_is_stale_by_another_rubric_or_grade_and_grades_only_what_is_new(ran, make_experiment):
     ran(1)
     with serve(naive) as server:

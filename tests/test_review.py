@@ -18,20 +18,22 @@ import uvicorn
 from apt_assets.assets.domain_dataset import domain_of
 from apt_assets.engine.execute import run_stage
 from apt_assets.landing.corrections import is_corrections
+from apt_assets.landing.human_grades import read_human_grades
 from apt_assets.loop.next_run import next_run, unused
 from apt_assets.method.corrections import taken_on
+from apt_assets.method.judge import one_grade_each
 from apt_assets.method.splits import row_id
 from apt_assets.project import Project
 from apt_assets.review import journal as journals
 from apt_assets.review.desk import Desk
 from apt_assets.review.exchange import decisions_of, write_tasks
 from apt_assets.review.journal import Journal, decisions_in
-from apt_assets.review.queue import Asked, Case, Queue, asked_of, queue_of, ranked
+from apt_assets.review.queue import Answer, Asked, Case, Queue, asked_of, drawn, queue_of, ranked
 from apt_assets.review.server import listening, make_app
 from apt_assets.settings.experiment import REPOSITORY, UsageError
 from apt_assets.settings.iterations import BASE
 from apt_assets.settings.reader import load_experiment
-from schemas.tables import BadCases, DoubtfulGolds
+from schemas.tables import BadCases, DoubtfulGolds, Predictions
 from tests import browsing, tiny
 from tests.waiting import until
 
@@ -49,8 +51,12 @@ def asked(prompt, answer, at="2026-11-28T10:00:00+00:00"):
     return Asked(row_id(prompt), prompt, answer, "colours-0001", at, 1)
 
 
-def queue(cases, questions=(), similar=None):
-    return Queue("0001", list(cases), similar or {}, list(questions), 0, [])
+def answer(prompt, gold, prediction, *, also=()):
+    return Answer(row_id(prompt), prompt, (gold, *also), prediction)
+
+
+def queue(cases, questions=(), similar=None, answers=()):
+    return Queue("0001", list(cases), similar or {}, list(questions), list(answers), 0, [])
 
 
 @pytest.fixture
@@ -168,9 +174,11 @@ def test_page_behind_a_tunnel_has_another_port_and_is_served(desk_of, page_of):
 def test_text_of_a_row_or_a_model_is_never_markup(desk_of, page_of):
     hostile = tiny.HOSTILE
     similar = {row_id(hostile): [{"prompt": hostile, "answer": hostile, "similarity": 0.5}]}
-    desk = desk_of([case(hostile, hostile, hostile, also=[hostile + "!"])], [asked(hostile, hostile)], similar=similar)
+    answers = [answer(hostile, hostile, hostile, also=[hostile + "!"])]
+    cases = [case(hostile, hostile, hostile, also=[hostile + "!"])]
+    desk = desk_of(cases, [asked(hostile, hostile)], similar=similar, answers=answers)
     page = page_of(desk)
-    for path in ("cases", "cases/1", "asked", "asked/1"):
+    for path in ("cases", "cases/1", "asked", "asked/1", "grades", "grades/1"):
         status, headers, text = page.ask(f"/{TOKEN}/{path}")
         assert status == 200
         assert "&lt;script&gt;alert(" in text
@@ -190,12 +198,15 @@ def test_text_of_a_row_or_a_model_is_never_markup(desk_of, page_of):
         ("cases/1", {"decision": "drop_table"}, 400),
         ("cases/1", {}, 400),
         ("cases/1", {"decision": "both_wrong", "answer": "  "}, 400),
-        ("cases/1", {"grade": "6"}, 400),
+        ("grades/1", {"grade": "6"}, 400),
+        ("grades/1", {"decision": "leave_out"}, 400),
         ("cases/1", {"decision": "both_wrong", "answer": "x" * (5 << 20)}, 413),
     ],
 )
 def test_form_that_says_nothing_we_know_is_refused_in_a_line(desk_of, page_of, project, path, form, status):
-    found, _, text = page_of(desk_of([case("Sky?")])).ask(f"/{TOKEN}/{path}", form)
+    found, _, text = page_of(desk_of([case("Sky?")], answers=[answer("Sea?", "blue", "red")])).ask(
+        f"/{TOKEN}/{path}", form
+    )
     assert found == status
     assert "Traceback" not in text
     assert kept(project) == []
@@ -247,15 +258,105 @@ def test_asked_question_lands_as_a_row_with_the_answer_that_people_gave(desk_of,
     assert tables["quarantine"].is_empty()
 
 
-def test_grade_keys_keep_a_persons_grade_of_the_shown_answer_and_stay_there(desk_of, page_of, project):
-    page = page_of(desk_of([case("Sky?", "blue", "azure", also=["cyan"])]))
-    assert page.post("cases/1", grade="4") == "cases/1"
-    assert 'data-key="4" aria-pressed="true"' in page.ask(f"/{TOKEN}/cases/1")[2]
-    (path,) = (project.home / "human-grades").glob("*.jsonl")
-    (line,) = map(json.loads, path.read_text().splitlines())
-    assert line.pop("at").endswith("+00:00")
-    assert line == {"prompt": "Sky?", "answer": "azure", "gold": "blue", "grade": 4, "by": "Anna"}
+def test_asked_question_that_landed_and_then_is_not_to_land_leaves_the_data(desk_of, project):
+    tiny.write_jsonl(project.landing / "colours.jsonl", tiny.domain_rows(5))
+    desk = desk_of([], [asked("Moon?", "white"), asked("Night?", "white")])
+    desk.act("asked", 1, {"decision": "new_row"})
+    desk.act("asked", 2, {"decision": "both_wrong", "answer": "black"})
+    project.open_iteration("0001")
+    desk.act("asked", 1, {"decision": "no_row"})
+    desk.act("asked", 2, {"decision": "no_row"})
+    assert desk.open_items("asked") == 0
+    made = [name for name in project.landed() if is_corrections(name)]
+    assert [project.usable_rows(name) for name in made] == [2, 2], "an iteration is opened to take them out"
+    tables, _ = domain_of(project.experiment, [project.landing / name for name in project.landed()])
+    rows = pl.concat([tables[split] for split in ("train", "validation", "test")])
+    assert not {"Moon?", "Night?"} & set(rows["prompt"])
+    assert desk.undo() == ("asked", 2)
+    tables, _ = domain_of(project.experiment, [project.landing / name for name in project.landed()])
+    rows = pl.concat([tables[split] for split in ("train", "validation", "test")])
+    assert rows.filter(prompt="Night?")["answer"].to_list() == ["black"], "what held before holds again"
+    assert "Moon?" not in set(rows["prompt"])
+
+
+def test_undo_gives_back_the_earlier_decision_of_another_person_and_of_ones_own(desk_of, page_of, project):
+    items = queue([case("A?"), case("B?")])
+    Desk(items, Journal(project, "Ben")).act("cases", 1, {"decision": "both_wrong", "answer": "green"})
+    page = page_of(Desk(items, Journal(project, "Anna")))
+    page.post("cases/1", decision="leave_out")
+    page.post("cases/2", decision="gold_is_right")
+    page.post("cases/2", decision="answer_is_right_too")
+    assert [page.post("undo") for _ in range(2)] == ["cases/2", "cases/2"]
+    assert page.post("undo") == "cases/1"
+    for desk in (page.desk, Desk(items, Journal(project, "Carl"))):
+        held = desk.decision(items.cases[0])
+        assert (held["decision"], held["answer"], held["by"]) == ("both_wrong", "green", "Ben")
+        assert desk.open_items("cases") == 1
+
+
+def test_question_that_was_answered_with_nothing_is_shown_and_can_only_be_typed(desk_of, page_of, project, tmp_path):
+    line = {"prompt": "Moon?", "answer": " ", "adapter": "a", "asked_at": "2026-11-28T10:00:00Z"}
+    tiny.write_jsonl(tmp_path / "log" / "asked.jsonl", [line, {**line, "prompt": "Sea?", "answer": None}])
+    found, unreadable = asked_of(tmp_path / "log")
+    assert ([one.prompt for one in found], unreadable) == (["Moon?"], 1)
+    desk = desk_of([], found)
+    page = page_of(desk)
+    assert 'data-key="a"' not in page.ask(f"/{TOKEN}/asked/1")[2]
+    assert page.ask(f"/{TOKEN}/asked/1", {"decision": "new_row"})[0] == 400
+    (tasks, _) = write_tasks(desk, tmp_path / "tasks.json", "label-studio")
+    assert json.loads(tasks.read_text()) == []
+    page.post("asked/1", decision="both_wrong", answer="white")
+    assert kept(project) == [("Moon?", "new_row", "white", taken_on("Moon?", "white", None), "Anna")]
+
+
+def test_file_that_another_experiment_on_the_same_landing_folder_took_up_is_left_as_it_is(desk_of, project):
+    tiny.write_jsonl(project.landing / "colours.jsonl", tiny.domain_rows(5))
+    desk = desk_of([case("A?"), case("B?")])
+    desk.act("cases", 1, {"decision": "gold_is_right"})
+    other = Project(project.experiment.model_copy(update={"name": "other"}), project.home)
+    assert other.landing == project.landing
+    other.open_iteration("0001")
+    desk.act("cases", 2, {"decision": "gold_is_right"})
+    assert sum(map(is_corrections, project.landed())) == 2
+
+
+def test_grades_of_drawn_answers_are_kept_with_all_golds_and_lead_to_the_next_open_one(desk_of, page_of, project):
+    answers = [answer("Sky?", "blue", "azure", also=["cyan"]), answer("Coal?", "black", "")]
+    page = page_of(desk_of([case("Plum?", grade=2)], answers=answers))
+    shown = page.ask(f"/{TOKEN}/grades/1")[2]
+    assert all(text in shown for text in ("Sky?", "blue", "cyan", "azure", 'data-key="5"'))
+    assert 'name="decision"' not in shown
+    assert page.post("grades/1", grade="4") == "grades/2"
+    assert page.post("grades/2", grade="1") == "grades"
+    assert page.post("grades/1", grade="5") == "grades"
+    assert 'data-key="5" aria-pressed="true"' in page.ask(f"/{TOKEN}/grades/1")[2]
+    (path,) = (project.home / "human-grades" / "icd10").glob("*.jsonl")
+    rows, rejects = read_human_grades([path])
+    assert rejects == []
+    graded = one_grade_each(rows).select("prompt", "answer", "gold", "also", "grade", "by").rows()
+    assert graded == [("Sky?", "azure", "blue", '["cyan"]', 5, "Anna"), ("Coal?", "", "black", None, 1, "Anna")]
+    assert Desk(page.desk.queue, Journal(project, "Anna")).open_items("grades") == 0, "Anna goes on where she ended"
+    assert Desk(page.desk.queue, Journal(project, "Ben")).open_items("grades") == 2, "each person grades alone"
     assert kept(project) == []
+
+
+def test_bad_case_takes_no_grade_since_grades_of_bad_cases_alone_say_nothing_of_a_judge(desk_of, page_of, project):
+    page = page_of(desk_of([case("Sky?")]))
+    assert 'name="grade"' not in page.ask(f"/{TOKEN}/cases/1")[2]
+    assert page.ask(f"/{TOKEN}/cases/1", {"grade": "4"})[0] == 400
+    assert not (project.home / "human-grades").exists()
+
+
+def test_answers_to_grade_are_drawn_among_right_and_wrong_ones_and_the_same_again():
+    rows = [(row_id(f"q {n}"), f"q {n}", "red", None, "blue", 1 + n % 5, False) for n in range(1000)]
+    answered = pl.DataFrame(rows, schema=Predictions.empty().schema, orient="row")
+    found = drawn(answered)
+    assert len({one.row_id for one in found}) == 200
+    grades = dict(answered.select("row_id", "grade").rows())
+    right = sum(grades[one.row_id] >= 4 for one in found)
+    assert 50 < right < 110, "400 of 1000 are right"
+    assert drawn(answered.reverse()) == found
+    assert drawn(None) == []
 
 
 def test_decision_that_the_disk_does_not_take_is_not_shown_as_taken(desk_of, page_of, project, monkeypatch):
@@ -343,6 +444,7 @@ def test_queue_is_of_the_last_iteration_that_has_bad_cases_with_their_similar_on
     assert near
     assert set(found.similar) <= {one.row_id for one in found.cases}
     assert all({"prompt", "answer", "prediction", "grade"} <= row.keys() for row in near)
+    assert {one.prompt for one in found.answers} >= {one.prompt for one in found.cases}
     with pytest.raises(UsageError, match="iteration 0007 has no bad cases"):
         queue_of(project, "0007")
 
@@ -366,7 +468,7 @@ def test_decision_is_new_data_for_the_next_iteration_and_leaves_the_last_one_and
 @pytest.mark.slow("processes")
 def test_command_serves_asked_questions_before_any_iteration_until_ctrl_c(tmp_path):
     line = {"prompt": "Moon?", "answer": "white", "adapter": "a", "asked_at": "2026-11-28T10:00:00Z"}
-    tiny.write_jsonl(tmp_path / "review" / "queue" / "log.jsonl", [line])
+    tiny.write_jsonl(tmp_path / "review" / "queue" / "icd10" / "log.jsonl", [line])
     command = [sys.executable, "-m", "apt_assets.cli", "review", "--port", "0", "--by", "Ben"]
     environment = {**os.environ, "APT_HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
     environment.pop("APT_EXPERIMENT", None)
@@ -434,6 +536,17 @@ def test_open_items_are_written_as_the_tool_took_them_and_decided_ones_are_not(e
     assert len(json.loads(tasks.read_text())) == len(written) - 1
 
 
+def test_same_file_of_argilla_again_overrides_no_decision_that_is_newer(exchanged, project):
+    journal = exchanged.journal
+    journal.add(decisions_of(DATA / EXPORTED[1], journal).lines)
+    exchanged.act("cases", 3, {"decision": "gold_is_right"})
+    exchanged.act("asked", 2, {"decision": "new_row"})
+    for other in (journal, Journal(project, "Ben")):
+        again = decisions_of(DATA / EXPORTED[1], other)
+        assert again.lines == []
+        assert again.known > 0
+
+
 def test_decision_of_another_tool_that_lacks_something_is_told_and_the_others_are_taken_over(exchanged, tmp_path):
     tasks = json.loads((DATA / EXPORTED[0]).read_text())
     tasks[0]["annotations"][0]["result"].pop()  # the typed answer
@@ -494,8 +607,6 @@ def test_whole_review_with_a_keyboard_alone(browser, desk_of, page_of, project):
     press("Enter", to="cases/1")
     press("g", to="cases/2")
     press("w", *"xgu", "Enter", to="cases/3")
-    press("4", to="cases/3")
-    shown.wait_for_selector('button[data-key="4"][aria-pressed="true"]')
     press("a", to="cases/4")
     press("u", to="cases/3")
     assert shown.query_selector("#decided") is None

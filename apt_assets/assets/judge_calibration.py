@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 def graded_by_people(view: View) -> "tuple[pl.DataFrame, list[Reject]]":
     """(answers as rows to grade, with `human` and `by`; lines that cannot be used)."""
-    import polars as pl
-
     from apt_assets.landing.human_grades import read_human_grades
     from apt_assets.method.judge import one_grade_each
     from resources.assessors.golds import ungradable
@@ -23,7 +21,7 @@ def graded_by_people(view: View) -> "tuple[pl.DataFrame, list[Reject]]":
     checks = ungradable(view.settings.assessor.gold_checks)
     found, rejects = read_human_grades(view.outside("human_grades"), checks)
     names = {"answer": "prediction", "gold": "answer", "grade": "human"}
-    return one_grade_each(found).rename(names).with_columns(also=pl.lit(None, pl.String)), rejects
+    return one_grade_each(found).rename(names), rejects
 
 
 def labels_of(view: View) -> list[str]:

@@ -1,8 +1,11 @@
 """Files of human grades -> rows and rejects: one JSON object a line, from the review page or by hand.
 
 {"prompt": ..., "answer": the answer that was graded, "gold": ..., "grade": 1-5, "by": who, "at": ISO 8601}
+
+and, where more is right, "also": [further golds].
 """
 
+import json
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,15 +19,16 @@ from apt_assets.landing.json_lines import read_lines
 from apt_assets.landing.records import Reject
 
 TEXTS = ("prompt", "answer", "gold", "by")
-COLUMNS = {**dict.fromkeys((*TEXTS, "at"), pl.String), "grade": pl.Int8}
+COLUMNS = {**dict.fromkeys((*TEXTS, "also", "at"), pl.String), "grade": pl.Int8}
 
 
 class HumanGrade(NamedTuple):
-    """at: in UTC."""
+    """also: a JSON list of further golds, as rows have it. at: in UTC."""
 
     prompt: str
     answer: str
     gold: str
+    also: str | None
     by: str
     at: str
     grade: int
@@ -70,7 +74,18 @@ def check(record: Any) -> HumanGrade:
     grade = record.get("grade")
     if type(grade) is not int or not 1 <= grade <= 5:
         raise BadField("grade", f"must be a whole number from 1 to 5, got {grade!r:.40}")
-    return HumanGrade(prompt, answer, gold, by, moment_of(record.get("at")), grade)
+    return HumanGrade(prompt, answer, gold, further_golds(record.get("also")), by, moment_of(record.get("at")), grade)
+
+
+def further_golds(found: Any) -> str | None:
+    if found is None or found == []:
+        return None
+    if not isinstance(found, list):
+        raise BadField("also", f"must be a list of further golds, got {found!r:.40}")
+    golds = {text_of(gold, "also") for gold in found}
+    for gold in golds:
+        check_text(gold, "also")
+    return json.dumps(sorted(golds), ensure_ascii=False)
 
 
 def kept_text(record: dict[str, Any], name: str) -> str:

@@ -3,7 +3,8 @@
 A decision names by a digest what it was taken on: a question with its golds of then. It holds for all rows that say so,
 and goes before rows of the question that say something else: these contradict it. The next decision may be taken on
 what an earlier one made of the golds; one that is taken on the same again replaces it and all that followed. One whose
-row is not there, or has other golds by now, is reported and not applied.
+row is not there, or has other golds by now, is reported and not applied. Of the rows that decisions made of an asked
+question the last one counts, and none after `no_row`.
 """
 
 import json
@@ -19,6 +20,8 @@ from apt_assets.landing.corrections import (
     ANSWER_IS_RIGHT_TOO,
     BOTH_WRONG,
     LEAVE_OUT,
+    NEW_ROW,
+    NO_ROW,
     UNDO,
     in_order,
     is_corrections,
@@ -95,11 +98,13 @@ class Corrected(NamedTuple):
 
 def corrected(rows: pl.DataFrame, corrections: pl.DataFrame) -> Corrected:
     """rows: with file, prompt, answer, also, rejected and row_id. corrections: COLUMNS and file, in any order."""
-    taken = in_order(corrections.drop_nulls("row"))
-    if taken.is_empty():
-        return Corrected(rows, rows.clear(), pl.DataFrame(schema=dict.fromkeys(APPLIED, pl.String)), [], [])
+    taken = in_order(corrections.filter(pl.col("row").is_not_null() | (pl.col("decision") == NO_ROW)))
     taken = taken.with_columns(pl.Series("row_id", row_ids(taken["prompt"]), dtype=pl.String))
-    by_question = taken.rows_by_key("row_id", named=True, include_key=True)
+    found = taken.rows_by_key("row_id", named=True, include_key=True)
+    by_question = {question: on_rows(decisions) for question, decisions in found.items()}
+    by_question = {question: decisions for question, decisions in by_question.items() if decisions}
+    if not by_question:
+        return Corrected(rows, rows.clear(), pl.DataFrame(schema=dict.fromkeys(APPLIED, pl.String)), [], [])
     about = pl.col("row_id").is_in(list(by_question))
     touched = rows.filter(about).rows_by_key("row_id", named=True, include_key=True)
     changed: list[dict[str, Any]] = []
@@ -132,15 +137,38 @@ def decided(
     """(the rows of a question that are left out with the reason, the others as decided)."""
     if not states:
         return [], list(rows)
-    last, meant = states[-1], [digest == states[0].row for digest in digests]
-    if last.decision is None:  # all is undone: as it landed, but for rows that a decision alone had made
-        made = [its and is_corrections(row["file"]) for row, its in zip(rows, meant, strict=True)]
-        undone = [(row, by_whom(decisions[-1])) for row in compress(rows, made)]
-        return undone, list(compress(rows, map(not_, made)))
+    made = rows_made(decisions)
+    back = [is_corrections(row["file"]) and its not in made for row, its in zip(rows, digests, strict=True)]
+    out = [(row, by_whom(decisions[-1])) for row in compress(rows, back)]
+    stay = list(map(not_, back))
+    kept, last = list(compress(rows, stay)), states[-1]
+    if last.decision is None:  # all is undone
+        return out, kept
     if last.golds is None:
-        return [(row, by_whom(last.decision)) for row in rows], []
-    held = [with_golds(row, last.golds) for row in compress(rows, meant)]
-    return [], [*held, *compress(rows, map(not_, meant))]
+        return [*out, *((row, by_whom(last.decision)) for row in kept)], []
+    meant = [digest == states[0].row for digest in compress(digests, stay)]
+    held = [with_golds(row, last.golds) for row in compress(kept, meant)]
+    return out, [*held, *compress(kept, map(not_, meant))]
+
+
+def on_rows(decisions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Decisions on a question, in their order, each on a row: `no_row` as the undo of what was made before it."""
+    found: list[Mapping[str, Any]] = []
+    for one in decisions:
+        back = [{**one, "decision": UNDO, "row": row} for row in rows_made(found)]
+        found += back if one["decision"] == NO_ROW else [one]
+    return found
+
+
+def rows_made(decisions: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Digest of the row that decisions on a question made, of several the last; none if it was undone."""
+    made: set[str] = set()
+    for one in decisions:
+        if one["decision"] == NEW_ROW:
+            made = {taken_on(one["prompt"], one["answer"], None)}
+        elif one["decision"] == UNDO:
+            made.discard(one["row"])
+    return made
 
 
 def with_golds(row: dict[str, Any], golds: Golds) -> dict[str, Any]:

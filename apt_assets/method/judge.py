@@ -181,12 +181,12 @@ def weighted_kappa(table: Sequence[Sequence[int]]) -> float:
 
 
 def one_grade_each(grades: pl.DataFrame) -> pl.DataFrame:
-    """Human grades with one row for each prompt, answer and gold, in the order in which they first came: of what one
+    """Human grades with one row for each prompt, answer and golds, in the order in which they first came: of what one
     person graded again the latest counts, and of what several did their median, the lower one of two."""
-    answered = ["prompt", "answer", "gold"]
+    answered = ["prompt", "answer", "gold", "also"]
     latest = grades.sort("at", maintain_order=True).unique([*answered, "by"], keep="last", maintain_order=True)
     found = latest.group_by(answered, maintain_order=True).agg(
         pl.col("grade").sort().get((pl.len() - 1) // 2), pl.col("by").unique().sort().str.join(", ")
     )
     first = grades.select(answered).unique(maintain_order=True)
-    return first.join(found, on=answered, how="left", maintain_order="left")
+    return first.join(found, on=answered, how="left", nulls_equal=True, maintain_order="left")

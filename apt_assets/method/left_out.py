@@ -19,6 +19,7 @@ REASONS = {
     "left out by ": "left out in review",
     NOT_APPLIED: "its row is gone or has other golds by now",
 }
+BY_PEOPLE = (REASONS["left out by "], REASONS[NOT_APPLIED])
 BAD, AGAIN = "no question and answer that can be read", REASONS["asks the same as "]
 DIFFERS = "differs and is no part of the question"
 DIFFERING = re.compile(rf"\((?P<fields>[^()]*) {DIFFERS}\)")

@@ -81,7 +81,7 @@ class Alerts:
         if data is None:
             return
         before = planner.stage(key_of(number_of(key) - 1), "domain_dataset").manifest if number_of(key) > 1 else None
-        rows = data.facts["quarantine_rows"] - (before.facts["quarantine_rows"] if before else 0)
+        rows = unusable(data) - (unusable(before) if before else 0)
         if rows > 0:
             detail = f"{rows} rows of new files cannot be used, or are near duplicates of held-out ones"
             look = self._command(f"show quarantine {key}")
@@ -113,6 +113,14 @@ class Alerts:
         except (OSError, StoreError):
             pass  # a full disk is what may have to be told: better twice than not at all
         return True
+
+
+def unusable(data: Any) -> int:
+    """Rows in quarantine by a manifest of domain_dataset, without what people left out or decided in vain."""
+    from apt_assets.method.left_out import BY_PEOPLE
+
+    rows: int = data.facts["quarantine_rows"]
+    return rows - sum(data.facts["left_out"].get(kind, 0) for kind in BY_PEOPLE)
 
 
 def computed_by(planner: LoopPlanner, key: str, stage: str, run_id: str) -> Any:

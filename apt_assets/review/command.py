@@ -23,7 +23,7 @@ def review(
     imported: Path | None,
 ) -> None:
     """Serve the page of an iteration, write its queue to a file, or take decisions over from one. Raises UsageError."""
-    from apt_assets.review.desk import Desk
+    from apt_assets.review.desk import KINDS, Desk
     from apt_assets.review.exchange import decisions_of, write_tasks
     from apt_assets.review.journal import Journal
     from apt_assets.review.queue import queue_of
@@ -48,7 +48,8 @@ def review(
     from apt_assets.review.server import serve
 
     desk = Desk(queue, journal)
-    terminal.say(f"{desk.open_items('cases')} bad cases and {desk.open_items('asked')} asked questions to review")
+    cases, asked, answers = map(desk.open_items, KINDS)
+    terminal.say(f"{cases} bad cases and {asked} asked questions to review, {answers} answers to grade")
     for line in queue.notes:
         terminal.say(line)
     serve(desk, port, terminal.say)

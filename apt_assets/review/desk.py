@@ -16,10 +16,12 @@ from apt_assets.landing.corrections import (
     check_decision,
 )
 from apt_assets.review.journal import Journal, as_new_row, now
-from apt_assets.review.queue import Asked, Case, Queue
+from apt_assets.review.queue import Answer, Asked, Case, Item, Queue
 
 # What may be decided, by kind of item.
+KINDS = ("cases", "asked", "grades")
 CHOICES = {"cases": (GOLD_IS_RIGHT, ANSWER_IS_RIGHT_TOO, BOTH_WRONG, LEAVE_OUT), "asked": (NEW_ROW, BOTH_WRONG, NO_ROW)}
+LINE = ("prompt", "decision", "answer", "row", "by")  # of a line of corrections, what stays when it is written again
 
 
 class Gone(Exception):
@@ -35,62 +37,76 @@ class Desk:
 
     def __init__(self, queue: Queue, journal: Journal):
         self.queue, self.journal = queue, journal
-        self._done: list[tuple[str, int]] = []  # what was decided here, for undo
+        # What was decided here, for undo: kind and place of the item, and what held before.
+        self._done: list[tuple[str, int, Mapping[str, Any] | None]] = []
         self._lock = threading.Lock()
 
-    def items(self, kind: str) -> Sequence[Case | Asked]:
-        return self.queue.cases if kind == "cases" else self.queue.asked
+    def items(self, kind: str) -> Sequence[Item]:
+        of_kind: dict[str, Sequence[Item]]
+        of_kind = {"cases": self.queue.cases, "asked": self.queue.asked, "grades": self.queue.answers}
+        return of_kind[kind]
 
-    def item(self, kind: str, number: int) -> Case | Asked:
+    def item(self, kind: str, number: int) -> Item:
         """The item at a place, from 1. Raises Gone."""
         items = self.items(kind)
         if not 1 <= number <= len(items):
             raise Gone(f"there is no item {number}: there are {len(items)}")
         return items[number - 1]
 
-    def decision(self, item: Case | Asked) -> Mapping[str, Any] | None:
-        """What was decided about it; None: nothing."""
+    def decision(self, item: Item) -> Mapping[str, Any] | None:
+        """What was decided about it; None: nothing, and nothing is of an answer to grade."""
         if isinstance(item, Case):
             return self.journal.decided.get(item.row)
-        return self.journal.of_asked.get(item.row_id)
+        return self.journal.of_asked.get(item.row_id) if isinstance(item, Asked) else None
+
+    def grade(self, item: Item) -> int | None:
+        """What this person graded an answer; None: nothing yet."""
+        return self.journal.graded(item.prompt, item.prediction) if isinstance(item, Answer) else None
+
+    def is_open(self, item: Item) -> bool:
+        return (self.grade(item) if isinstance(item, Answer) else self.decision(item)) is None
 
     def open_items(self, kind: str) -> int:
-        return sum(self.decision(item) is None for item in self.items(kind))
+        return sum(map(self.is_open, self.items(kind)))
 
     def following(self, kind: str, number: int) -> int | None:
-        """The next item behind a place that nothing is decided about, else the first such; None: there is none."""
+        """The next open item behind a place, else the first such; None: there is none."""
         items = self.items(kind)
         places = [*range(number + 1, len(items) + 1), *range(1, number + 1)]
-        return next((place for place in places if self.decision(items[place - 1]) is None), None)
+        return next((place for place in places if self.is_open(items[place - 1])), None)
 
     def act(self, kind: str, number: int, form: Mapping[str, str]) -> int | None:
         """Do what a form says with an item: {decision, answer} or {grade}. Returns the item to be shown next; None:
-        all are decided. Raises Gone, Wrong, OSError."""
+        none is open. Raises Gone, Wrong, OSError."""
         item = self.item(kind, number)
-        if "grade" in form:
-            self._grade(item, form["grade"])
-            return number
+        if isinstance(item, Answer):
+            self._grade(item, form.get("grade", ""))
+            return self.following(kind, number)
         with self._lock:
+            before = self.decision(item)
             self._decide(kind, item, form.get("decision", ""), form.get("answer", ""))
-            self._done.append((kind, number))
+            self._done.append((kind, number, before))
         return self.following(kind, number)
 
     def undo(self) -> tuple[str, int] | None:
-        """Take the last decision of this desk back. Returns (kind, place) of its item; None: there is none."""
+        """Take the last decision of this desk back: what held before holds again, as the decision of whoever took it.
+        Returns (kind, place) of its item; None: there is none. Raises OSError."""
         with self._lock:
             if not self._done:
                 return None
-            kind, number = self._done[-1]
-            item = self.item(kind, number)
-            before = self.decision(item)
+            kind, number, before = self._done[-1]
+            last = self.decision(self.item(kind, number))
             if before is not None:
-                self.journal.decide(before["prompt"], UNDO, row=before["row"])
-            return self._done.pop()
+                self.journal.add([{**{name: before[name] for name in LINE}, "at": now()}])
+            elif last is not None:
+                self.journal.decide(last["prompt"], UNDO, row=last["row"])
+            self._done.pop()
+            return kind, number
 
-    def _grade(self, item: Case | Asked, grade: str) -> None:
-        if not isinstance(item, Case) or grade not in ("1", "2", "3", "4", "5"):
-            raise Wrong("a grade is 1 to 5, of the answer to a question with a gold")
-        self.journal.grade(item.prompt, item.prediction, item.golds[0], item.row, int(grade))
+    def _grade(self, item: Answer, grade: str) -> None:
+        if grade not in ("1", "2", "3", "4", "5"):
+            raise Wrong("a grade is 1 to 5")
+        self.journal.grade(item.prompt, item.prediction, item.golds, int(grade))
 
     def _decide(self, kind: str, item: Case | Asked, decision: str, typed: str) -> None:
         if decision not in CHOICES[kind]:

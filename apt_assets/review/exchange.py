@@ -24,7 +24,7 @@ from apt_assets.landing.corrections import (
 from apt_assets.landing.readers import read_chunks
 from apt_assets.report.html import templates
 from apt_assets.review.desk import Desk
-from apt_assets.review.journal import Journal, as_new_row, now
+from apt_assets.review.journal import ARGILLA, Journal, as_new_row, now
 from apt_assets.review.queue import Case
 from apt_assets.settings.experiment import UsageError
 
@@ -68,12 +68,15 @@ def write_tasks(desk: Desk, file: Path, tool: str) -> list[Path]:
 
 
 def tasks_of(desk: Desk) -> Iterator[Task]:
-    for kind in ("cases", "asked"):
-        for item in desk.items(kind):
+    """The open items, but for asked questions that were answered with nothing: the page alone has those."""
+    for kind, items in (("cases", desk.queue.cases), ("asked", desk.queue.asked)):
+        for item in items:
             if desk.decision(item) is not None:
                 continue
             task = {"kind": kind, "prompt": item.prompt, "answer": item.prediction, "row": None}
             if not isinstance(item, Case):
+                if not item.prediction:
+                    continue  # the tools want each field filled
                 yield {**task, "gold": "-", "about": f"asked {item.times} times", "similar": "-"}
                 continue
             doubt = "not ranked" if item.doubt is None else f"{item.doubt:.2f}"
@@ -184,7 +187,7 @@ def argilla(record: Mapping[str, Any]) -> Iterator[Any]:
             by_user.setdefault(str(response.get("user_id")), {})[question] = response.get("value")
     data = {**(record.get("metadata") or {}), **record["fields"]}
     for user, values in by_user.items():
-        yield decision_on({**data, "row": data.get("row") or None}, values, f"argilla:{user}", now())
+        yield decision_on({**data, "row": data.get("row") or None}, values, f"{ARGILLA}{user}", now())
 
 
 def decision_on(data: Any, values: Mapping[str, Any], by: str, at: Any) -> Any:

@@ -1,4 +1,5 @@
-"""What people decide, kept at once: decisions as files of corrections in the landing folder, grades in `human-grades/`.
+"""What people decide, kept at once: decisions as files of corrections in the landing folder, grades in
+`human-grades/EXPERIMENT/`.
 
 A line is written whole and is on the disk before the page says so. A file that an iteration has taken up is left as it
 is, and the next decision begins another: what was computed stays fresh, and the next iteration sees all.
@@ -7,33 +8,36 @@ is, and the next decision begins another: what was computed stays fresh, and the
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from apt_assets.landing.corrections import NEW_ROW, NO_ROW, UNDO, is_corrections, new_name
+from apt_assets.landing.human_grades import read_human_grades
 from apt_assets.landing.records import read_landed
 from apt_assets.method.corrections import taken_on
 from apt_assets.method.splits import row_id
 from apt_assets.project import Project
 from resources.store.digest import sync
 
+ARGILLA = "argilla:"  # what a name of there begins with
+
 
 class Journal:
     """The decisions of all people so far, and those that `by` adds.
 
     decided: digest of what a decision was taken on -> the decision that holds, as a line of corrections. of_asked:
-    row_id of an asked question -> what became of it. grades: the same digest -> the grade that `by` gave. written: how
-    many decisions this journal has kept.
+    row_id of an asked question -> what became of it. written: how many decisions this journal has kept.
     """
 
     def __init__(self, project: Project, by: str):
         self.by, self._project = by, project
-        self.grades: dict[str, int] = {}
         self.written = 0
         self._file: Path | None = None
-        self._grades: Path | None = None
+        self._grades_folder = project.home / "human-grades" / project.experiment.name
+        self._grades_file: Path | None = None
+        self._grades = grades_in(self._grades_folder, by)
         self._lock = threading.Lock()
         self._recall(decisions_in(project.landing))
 
@@ -42,19 +46,31 @@ class Journal:
         self.add([{"prompt": prompt, "decision": decision, "answer": answer, "row": row, "by": self.by, "at": now()}])
 
     def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Keep decisions, those of others too: whole lines of corrections."""
+        """Keep decisions, those of others too: whole lines of corrections. Raises OSError."""
         lines = sorted(lines, key=lambda line: line["at"])
         # An iteration is opened under this lock: it takes up a whole file, or none.
         with self._lock, self._project.store.locks.take(f"open-{self._project.experiment.name}"):
             if self._file is None or self._taken_up(self._file.name):
                 self._file = begin(self._project.landing)
-            append(self._file, lines)
+            append(self._file, self._with_undos(lines))
             self.written += len(lines)
             if lines and lines[0]["at"] < self._last:
                 self._recall(decisions_in(self._project.landing))  # what was taken over may be older than what is here
             else:
                 for line in lines:
                     self._remember(line)
+
+    def _with_undos(self, lines: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """Lines to be written: before a `no_row` the undo of the row that was made, for which an iteration opens."""
+        holds = dict(self.of_asked)
+        for line in lines:
+            asked = row_id(line["prompt"])
+            before = holds.get(asked)
+            if line["decision"] == NO_ROW and before is not None and before["row"] and before["at"] <= line["at"]:
+                yield {**line, "decision": UNDO, "row": before["row"]}
+            if line["decision"] in (NEW_ROW, NO_ROW):
+                holds[asked] = line
+            yield line
 
     def knows(self, line: Mapping[str, Any]) -> bool:
         """Whether a decision of elsewhere says nothing new: it is here, or what holds now is the same."""
@@ -63,21 +79,37 @@ class Journal:
         same = holds is not None and all(holds[name] == line[name] for name in ("decision", "answer", "row"))
         return same or said(line) in self._known
 
-    def grade(self, prompt: str, answer: str, gold: str, row: str, grade: int) -> None:
-        """Keep a person's grade of an answer, 1-5."""
-        line = {"prompt": prompt, "answer": answer, "gold": gold, "grade": grade, "by": self.by, "at": now()}
+    def grade(self, prompt: str, answer: str, golds: Sequence[str], grade: int) -> None:
+        """Keep a person's grade of an answer, 1-5. Raises OSError."""
+        also = {"also": golds[1:]} if len(golds) > 1 else {}
+        line = {
+            "prompt": prompt,
+            "answer": answer,
+            "gold": golds[0],
+            **also,
+            "grade": grade,
+            "by": self.by,
+            "at": now(),
+        }
         with self._lock:
-            if self._grades is None:
+            if self._grades_file is None:
                 name = f"review-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.jsonl"
-                self._grades = self._project.home / "human-grades" / name
-                self._grades.parent.mkdir(parents=True, exist_ok=True)
-            append(self._grades, [line])
-            self.grades[row] = grade
+                self._grades_folder.mkdir(parents=True, exist_ok=True)
+                self._grades_file = self._grades_folder / name
+            append(self._grades_file, [line])
+            self._grades[prompt.strip(), answer.strip()] = grade
+
+    def graded(self, prompt: str, answer: str) -> int | None:
+        """The last grade that `by` gave an answer; None: none."""
+        return self._grades.get((prompt.strip(), answer.strip()))
 
     def _taken_up(self, name: str) -> bool:
-        store, experiment = self._project.store, self._project.experiment.name
-        opened = store.iterations(experiment)
-        return bool(opened) and name in (store.snapshot(experiment, opened[-1]) or [])
+        """By an iteration of any experiment: several may use one landing folder."""
+        store = self._project.store
+        last = [
+            (experiment, opened[-1]) for experiment in store.experiments() if (opened := store.iterations(experiment))
+        ]
+        return any(name in (store.snapshot(*one) or []) for one in last)
 
     def _recall(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Begin anew with these decisions, in their order."""
@@ -104,7 +136,9 @@ class Journal:
 
 
 def said(line: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(line[name] for name in ("prompt", "decision", "answer", "row", "at"))
+    """What a decision is known by. Argilla tells no time: what one person decided there once is known for good."""
+    when = "by" if line["by"].startswith(ARGILLA) else "at"
+    return tuple(line[name] for name in ("prompt", "decision", "answer", "row", when))
 
 
 def as_new_row(prompt: str, answer: str) -> str:
@@ -117,6 +151,13 @@ def decisions_in(folder: Path) -> list[dict[str, Any]]:
     files = sorted(path for path in folder.glob("corrections-*.jsonl") if is_corrections(path.name))
     lines = [line for path in files for part in read_landed(path) for line in part.corrections.rows(named=True)]
     return sorted(lines, key=lambda line: (line["at"], line["record"]))
+
+
+def grades_in(folder: Path, by: str) -> dict[tuple[str, str], int]:
+    """(prompt, answer) -> the last grade that a person gave, of the files of human grades in a folder."""
+    found, _ = read_human_grades(sorted(folder.glob("*.jsonl")))
+    mine = found.filter(by=by).sort("at", maintain_order=True)
+    return {(line["prompt"], line["answer"]): line["grade"] for line in mine.rows(named=True)}
 
 
 def now() -> str:

@@ -3,10 +3,11 @@
 from typing import Any
 
 from apt_assets.report.html import Table, render
-from apt_assets.review.desk import Desk
-from apt_assets.review.queue import Asked, Case
+from apt_assets.review.desk import KINDS, Desk
+from apt_assets.review.queue import Answer, Asked, Case, Item
 
 SHOWN = 50  # items of a page of the list
+TITLES = {"cases": "bad cases", "asked": "asked questions", "grades": "answers to grade"}
 LONGEST = 20_000  # characters of a text on the page
 DECIDED = {
     "gold_is_right": "gold is right",
@@ -35,9 +36,9 @@ def list_page(desk: Desk, kind: str, page: int, nonce: str) -> str:
     )
 
 
-def line_of(desk: Desk, number: int, item: Case | Asked) -> dict[str, Any]:
+def line_of(desk: Desk, number: int, item: Item) -> dict[str, Any]:
     doubt = item.doubt if isinstance(item, Case) else None
-    gold = " or ".join(item.golds) if isinstance(item, Case) else "-"
+    gold = "-" if isinstance(item, Asked) else " or ".join(item.golds)
     return {
         "number": number,
         "doubt": "-" if doubt is None else f"{doubt:.2f}",
@@ -48,7 +49,9 @@ def line_of(desk: Desk, number: int, item: Case | Asked) -> dict[str, Any]:
     }
 
 
-def state(desk: Desk, item: Case | Asked) -> str:
+def state(desk: Desk, item: Item) -> str:
+    if grade := desk.grade(item):
+        return f"your grade: {grade}"
     found = desk.decision(item)
     return "" if found is None else DECIDED[found["decision"]]
 
@@ -56,7 +59,6 @@ def state(desk: Desk, item: Case | Asked) -> str:
 def item_page(desk: Desk, kind: str, number: int, nonce: str) -> str:
     item = desk.item(kind, number)
     found = desk.decision(item)
-    case = isinstance(item, Case)
     return render(
         "review_item.html",
         **head(desk, kind, nonce),
@@ -66,17 +68,19 @@ def item_page(desk: Desk, kind: str, number: int, nonce: str) -> str:
         total=len(desk.items(kind)),
         about=about(item),
         prompt=item.prompt[:LONGEST],
-        golds=[gold[:LONGEST] for gold in item.golds] if isinstance(item, Case) else [],
+        golds=[gold[:LONGEST] for gold in item.golds] if not isinstance(item, Asked) else [],
         prediction=item.prediction[:LONGEST],
         answered=bool(item.prediction.strip()),
-        case=case,
+        case=isinstance(item, Case),
         decided=None if found is None else decided(found),
-        grade=desk.journal.grades.get(item.row) if isinstance(item, Case) else None,
+        grade=desk.grade(item),
         similar=similar(desk, item) if isinstance(item, Case) else None,
     )
 
 
-def about(item: Case | Asked) -> list[str]:
+def about(item: Item) -> list[str]:
+    if isinstance(item, Answer):
+        return ["drawn among all answers, whatever the assessor says of them"]
     if isinstance(item, Asked):
         times = f"asked {item.times} times" if item.times > 1 else "asked once"
         return [times, f"last {minute(item.asked_at)}", *([f"answered by {item.adapter}"] if item.adapter else [])]
@@ -112,8 +116,8 @@ def similar(desk: Desk, item: Case) -> Table | None:
 def head(desk: Desk, kind: str, nonce: str) -> dict[str, Any]:
     """What both pages have; beside it `base`, the way from the page to the address with the token."""
     tabs = [
-        {"kind": name, "title": title, "open": desk.open_items(name), "all": len(desk.items(name))}
-        for name, title in (("cases", "bad cases"), ("asked", "asked questions"))
+        {"kind": name, "title": TITLES[name], "open": desk.open_items(name), "all": len(desk.items(name))}
+        for name in KINDS
     ]
     of = f"iteration {int(desk.queue.iteration)}" if desk.queue.iteration else "asked questions"
     return {

@@ -1,5 +1,5 @@
-"""What there is to review, in order: the bad cases of an iteration, the most doubtful golds first, and the questions
-that people asked."""
+"""What there is to review, in order: the bad cases of an iteration, the most doubtful golds first, the questions
+that people asked, and answers to grade."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 from apt_assets.project import Project
 from apt_assets.report.look import ProjectLook
 from apt_assets.settings.experiment import UsageError
+from resources.store.digest import digest_json
 
 if TYPE_CHECKING:
     import polars as pl
+
+DRAWN = 200  # answers to grade
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question that people asked, and what was answered the last time. adapter: who answered."""
+    """A question that people asked, and what was answered the last time, "" where that was nothing. adapter: who
+    answered."""
 
     row_id: str
     prompt: str
@@ -39,6 +43,19 @@ class Asked:
     adapter: str
     asked_at: str
     times: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of the policy, for a person to grade. It has no grade of the assessor: whoever sees one gives it."""
+
+    row_id: str
+    prompt: str
+    golds: tuple[str, ...]
+    prediction: str
+
+
+Item = Case | Asked | Answer
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,7 @@ class Queue:
     cases: list[Case]
     similar: dict[str, list[dict[str, Any]]]
     asked: list[Asked]
+    answers: list[Answer]
     unreadable: int
     notes: list[str]
 
@@ -57,18 +75,19 @@ class Queue:
 def queue_of(project: Project, key: str | None) -> Queue:
     """The queue of an iteration; key None: the last one whose bad cases are there. Raises UsageError if there is
     nothing to review."""
-    asked, unreadable = asked_of(project.home / "review" / "queue")
+    asked, unreadable = asked_of(project.home / "review" / "queue" / project.experiment.name)
     look = ProjectLook(project, project.planner(), (), "")
     opened = project.store.iterations(project.experiment.name)
     for one in reversed(opened) if key is None else [key]:
         if (bad := look.table(one, "bad_cases")) is not None:
             cases = ranked(bad, look.table(one, "doubtful_golds", "doubtful"))
-            return Queue(one, cases, similar_of(look, one), asked, unreadable, look.all_notes())
+            answers = drawn(look.table(one, "eval_predictions"))
+            return Queue(one, cases, similar_of(look, one), asked, answers, unreadable, look.all_notes())
     if key is not None or not asked:
         what = f"iteration {key} has" if key else f"{project.experiment.name} has"
         note = "".join(f"; {line}" for line in look.all_notes())
         raise UsageError(f"{what} no bad cases to review: `apt-assets run` finds them{note}")
-    return Queue(None, [], {}, asked, unreadable, look.all_notes())
+    return Queue(None, [], {}, asked, [], unreadable, look.all_notes())
 
 
 def ranked(bad: "pl.DataFrame", doubtful: "pl.DataFrame | None") -> list[Case]:
@@ -95,6 +114,18 @@ def ranked(bad: "pl.DataFrame", doubtful: "pl.DataFrame | None") -> list[Case]:
         )
         for row in rows.sort("doubt", "row_id", descending=[True, False], nulls_last=True).iter_rows(named=True)
     ]
+
+
+def drawn(answered: "pl.DataFrame | None") -> list[Answer]:
+    """Of all answers of the policy up to DRAWN to grade, whatever the assessor's grade of them: by a digest of the row,
+    so that the same ones are drawn again, and in no order that tells anything."""
+    from apt_assets.method.golds import golds_of
+
+    if answered is None:
+        return []
+    rows = answered.select("row_id", "prompt", "answer", "also", "prediction").rows(named=True)
+    chosen = sorted(rows, key=lambda row: digest_json(["to grade", row["row_id"]]))[:DRAWN]
+    return [Answer(row["row_id"], row["prompt"], golds_of(row), row["prediction"]) for row in chosen]
 
 
 def similar_of(look: ProjectLook, key: str) -> dict[str, list[dict[str, Any]]]:
@@ -143,7 +174,9 @@ def as_asked(record: Any, identity: Any) -> Asked | None:
     if isinstance(record, BadField) or not isinstance(record, dict):
         return None
     try:
-        prompt, answer = checked(record, "prompt"), checked(record, "answer")
+        prompt, answer = checked(record, "prompt"), record["answer"]
+        said_nothing = isinstance(answer, str) and not answer.strip()
+        answer = "" if said_nothing else checked(record, "answer")
         return Asked(identity(prompt), prompt, answer, str(record.get("adapter") or ""), time_of(record["asked_at"]), 1)
     except (BadField, KeyError):
         return None

@@ -22,7 +22,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from apt_assets.review.desk import Desk, Gone, Wrong
+from apt_assets.review.desk import KINDS, Desk, Gone, Wrong
 from apt_assets.review.pages import item_page, list_page
 from apt_assets.settings.experiment import UsageError
 
@@ -96,7 +96,7 @@ def make_app(desk: Desk, token: str) -> ASGIApp:
         return RedirectResponse(f"/{token}/{'/'.join(map(str, place))}" if place else f"/{token}/", 303)
 
     def start(request: Request) -> Response:
-        return RedirectResponse(f"/{token}/{'cases' if desk.queue.cases else 'asked'}", 303)
+        return RedirectResponse(f"/{token}/{next((kind for kind in KINDS if desk.items(kind)), KINDS[0])}", 303)
 
     routes = [
         Route("/", start),
@@ -125,7 +125,7 @@ def told(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
 
 def kind_in(request: Request) -> str:
     kind: str = request.path_params["kind"]
-    if kind not in ("cases", "asked"):
+    if kind not in KINDS:
         raise Gone("there is no such page")
     return kind
 

@@ -27,8 +27,8 @@ class Calibration(Section):
 
     folder: str | None = Field(
         None,
-        description="Folder with human grades, *.jsonl, such as human-grades, where the review page writes them; null: "
-        "the assessor is taken at its word.",
+        description="Folder with human grades, *.jsonl, such as human-grades/my-domain, where the review page of the "
+        "experiment my-domain writes them; null: the assessor is taken at its word.",
     )
     floor: float = Field(
         0.6,
