@@ -16,7 +16,6 @@ import importlib.machinery
 import json
 import os
 import sys
-import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -34,6 +33,8 @@ def install(log: Path) -> None:
     lm_eval is wrapped when it is imported, if ever: importing it takes seconds, and a run that has
     nothing to score must not pay for it.
     """
+    # The trial of a model is no work on rows: what makes it keeps the function as it is.
+    from resources.model import agreement, exactness  # noqa: F401 # isort: skip
     from resources.assessors import labels
     from resources.model import generation
     from resources.retrieval import encoder
@@ -76,23 +77,16 @@ def digest_folder(folder: Path | None) -> str | None:
     return digest([[str(p.relative_to(folder)), hashlib.sha256(p.read_bytes()).hexdigest()] for p in files])
 
 
-_weights: "weakref.WeakKeyDictionary[Any, str]" = weakref.WeakKeyDictionary()
-
-
 def digest_weights(model: Any) -> str:
-    """sha256 over the names and bytes of all weights, adapters included; once per loaded model.
+    """sha256 over the names and bytes of all weights as they are now, adapters included: one loaded model takes one
+    adapter after another."""
+    import torch
 
-    Good only for models that are not trained on after they first answered, as everywhere here.
-    """
-    if model not in _weights:
-        import torch
-
-        total = hashlib.sha256()
-        for name, tensor in sorted(model.state_dict().items()):
-            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        _weights[model] = total.hexdigest()
-    return _weights[model]
+    total = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
 
 
 def code_of(source: Path) -> str:
@@ -115,8 +109,8 @@ Write = Callable[[str, Iterable[tuple[str, int]]], None]
 def counted_generate(original: Callable, write: Write) -> Callable:
     @functools.wraps(original)
     def generate(policy: Any, prompts: Any, *, max_new_tokens: int, **more: Any) -> Batches[str]:
+        common = [digest_weights(policy.model), policy.system_prompt, max_new_tokens]
         for places, answers in original(policy, prompts, max_new_tokens=max_new_tokens, **more):
-            common = [digest_weights(policy.model), policy.system_prompt, max_new_tokens]
             units = [
                 (digest(common, prompts[place]), max(1, len(policy.tokenizer(answer)["input_ids"])))
                 for place, answer in zip(places, answers, strict=True)
@@ -145,8 +139,9 @@ def counted_grades(original: Callable, write: Write, source: Path) -> Callable:
 def counted_embed(original: Callable, write: Write) -> Callable:
     @functools.wraps(original)
     def embed(self: Any, texts: Any) -> Batches[Any]:
+        weights = digest_weights(self._model)
         for places, vectors in original(self, texts):
-            write("embed", [(digest(digest_weights(self._model), texts[place]), 1) for place in places])
+            write("embed", [(digest(weights, texts[place]), 1) for place in places])
             yield places, vectors
 
     return embed
