@@ -11,7 +11,7 @@ from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from apt_assets.report.explain import as_text, explain
 from apt_assets.report.findings import findings
-from apt_assets.report.model_card import model_card
+from apt_assets.report.model_card import Names, model_card
 from apt_assets.report.tables import score_rows
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE
@@ -148,11 +148,13 @@ def test_loop_ends_with_waiting_and_the_command_lets_it_go_on(ran):
     verdict = project.planner().verdict("0001")
     follows = check_metadata(verdict["checks"][0], "0001", verdict)["what_follows"].value
     assert "apt-assets approve 1" in follows
-    assert "Nobody has approved" in model_card(project, project.planner(), "0001", merged=False)
+    assert "Nobody has approved" in model_card(project, project.planner(), "0001", Names.here(project), merged=False)
     called = ["approve", "1", "--by", "Ann", "--reason", "as good as ours", "-e", str(path)]
     result = CliRunner().invoke(app, called)
     assert result.exit_code == 0, result.output
     project = Project.open(path)
     assert run_loop(project, 1, Display()).passed
-    assert "Ann approved of that on 2" in model_card(project, project.planner(), "0001", merged=False)
+    assert "Ann approved of that on 2" in model_card(
+        project, project.planner(), "0001", Names.here(project), merged=False
+    )
     assert "approved    Ann: as good as ours" in as_text(explain(project, "gate", "0001"))

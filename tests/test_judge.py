@@ -24,7 +24,7 @@ from apt_assets.method.judge import (
 from apt_assets.method.scores import wilson
 from apt_assets.project import Project
 from apt_assets.report.findings import findings
-from apt_assets.report.model_card import model_card
+from apt_assets.report.model_card import Names, model_card
 from apt_assets.report.page import page
 from apt_assets.report.terminal import print_results
 from resources.assessors.golds import ungradable
@@ -269,7 +269,9 @@ def test_report_status_and_card_show_the_confusion_and_scores_that_cover_the_jud
     assert re.search(r'<td>people: 1</td>(\s*<td class="n">\d+</td>){4}\s*<td class="n">4</td>', html)
     print_results(found)
     assert "kappa 0.92 [" in capsys.readouterr().out
-    assert "domain, test, corrected for the judge %" in model_card(project, project.planner(), "0001", merged=False)
+    assert "domain, test, corrected for the judge %" in model_card(
+        project, project.planner(), "0001", Names.here(project), merged=False
+    )
 
 
 def test_judge_below_the_floor_may_mine_and_may_not_gate(ran):
