@@ -24,7 +24,9 @@ from apt_assets.engine.spread import LEAST_ROWS, TASK_ROWS
 from benchmarks.speed.contest import child, hold, ratio, save, spread
 from benchmarks.workers import digest, work
 from resources import cluster
-from resources.store.row_file import RowFile
+from resources.retrieval.vector_folder import VectorFolder
+from resources.store.file_digests import FileDigests
+from resources.store.local import LocalStore
 from resources.store.rows import Batches
 from resources.threads import cores
 
@@ -47,7 +49,9 @@ def compute(number: int, case: str) -> dict[str, Any]:
         list(warming)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        table = RowFile(Path(folder), "answers", {"policy": "m"})
+        table = LocalStore(
+            Path(folder), partial(VectorFolder, digests=FileDigests(Path(folder) / "digests.json").files)
+        ).rows("answers", {"policy": "m"})
         keys = [f"{n:08}" for n in range(len(items))]
         values = table.fill(keys, partial(in_tasks, each, job, items, max(number, 1))).values
     return {"seconds": time.perf_counter() - started, "start": started - began, "rows": digest(values)}

@@ -152,7 +152,7 @@ class Ui:
         chosen = [node["assetKey"] for node in nodes if node["isMaterializable"] and node["isPartitioned"]]
         checks = [
             {"assetKey": {"path": ["benchmark_scores"]}, "name": f"{name}_gate"}
-            for name in ("domain", "general", "likelihood", "perplexity")
+            for name in ("domain", "general", "likelihood", "perplexity", "judge")
         ]
         answer = self.ask(
             "mutation($p: ExecutionParams!) {launchRun(executionParams: $p) {__typename ... on PythonError {message}}}",

@@ -4,9 +4,7 @@ environment of its own: `python -m venv E && E/bin/pip install mlflow==3.17.2`, 
 import os
 import shutil
 import subprocess
-import time
 import urllib.request
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from apt_assets.tracking.send import send_all
 from resources.store.digest import digest_file
 from tests.postgres import free_port
 from tests.test_tracking import losses, test_score, with_trackers
+from tests.waiting import until
 
 SERVER = os.environ.get("APT_MLFLOW")
 pytestmark = [
@@ -26,6 +25,13 @@ pytestmark = [
     pytest.mark.skipif(SERVER is None, reason="no server: $APT_MLFLOW names its command, see the top of this file"),
 ]
 test_score.__test__ = False
+
+
+def answers(address):
+    try:
+        return urllib.request.urlopen(f"{address}/health", timeout=5).status == 200
+    except OSError:
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +47,8 @@ def server(tmp_path_factory):
         subprocess.Popen(command, cwd=folder, env=own, stdout=log, stderr=log, start_new_session=True) as process,
     ):
         try:
-            for _ in range(240):
-                with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
-                    break
-                assert process.poll() is None, (folder / "log").read_text()
-                time.sleep(0.5)
+            until(lambda: answers(address) or process.poll() is not None, 120, 0.5)
+            assert process.poll() is None, (folder / "log").read_text()
             yield address
         finally:
             process.terminate()
