@@ -21,12 +21,10 @@ from typing import Any
 
 from apt_assets.engine.nodes import package_folders
 from apt_assets.engine.spread import LEAST_ROWS, TASK_ROWS
+from apt_assets.project import Project
 from benchmarks.speed.contest import child, hold, ratio, save, spread
-from benchmarks.workers import digest, work
+from benchmarks.workers import EXPERIMENT, digest, work
 from resources import cluster
-from resources.retrieval.vector_folder import VectorFolder
-from resources.store.file_digests import FileDigests
-from resources.store.local import LocalStore
 from resources.store.rows import Batches
 from resources.threads import cores
 
@@ -49,9 +47,7 @@ def compute(number: int, case: str) -> dict[str, Any]:
         list(warming)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        table = LocalStore(
-            Path(folder), partial(VectorFolder, digests=FileDigests(Path(folder) / "digests.json").files)
-        ).rows("answers", {"policy": "m"})
+        table = Project(EXPERIMENT, Path(folder)).store.rows("answers", {"policy": "m"})
         keys = [f"{n:08}" for n in range(len(items))]
         values = table.fill(keys, partial(in_tasks, each, job, items, max(number, 1))).values
     return {"seconds": time.perf_counter() - started, "start": started - began, "rows": digest(values)}
