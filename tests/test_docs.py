@@ -244,6 +244,7 @@ NOT_FOR_USERS = (
     "a model loaded with attn_implementation=… runs on packed rows only",
     "… uses …, which is not supported",  # in a trial, which then finds another path
     "there is no preference pair to train on",
+    "the thread that answers has ended",
     "no assessor of kind …",
     "… series; a plot shows at most …",
 )
