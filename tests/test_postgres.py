@@ -51,8 +51,8 @@ def opened_twice_at_once(home):
 
 @pytest.fixture(scope="module")
 def tables(postgres, tmp_path_factory):
-    """A database with Dagster's tables, which two then open at once. It is Dagster that makes them, and two who do so at
-    once may find a type of the other's there: docs/guide/cluster.md has one do it first."""
+    """A database with Dagster's tables, which two then open at once. It is Dagster that makes them, and two who do so
+    at once may find a type of the other's there: docs/guide/cluster.md has one do it first."""
     pytest.importorskip("dagster_postgres", reason="needs the extra cluster")
     home, database = tmp_path_factory.mktemp("first"), postgres.database()
     say(home, written(postgres.port, database))
