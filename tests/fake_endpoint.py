@@ -4,8 +4,10 @@ import json
 import re
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.loopback import running
 
 # What ends a turn for servers that read template tokens in the text of a message.
 TURN = re.compile(r"<\|im_end\|>|<\|eot_id\|>|<\|endoftext\|>|\[/INST\]|</s>|<end_of_turn>|<\uff5cend\S*\uff5c>")
@@ -61,17 +63,8 @@ def completion(text):
     return json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]})
 
 
-@contextmanager
 def serve(answer):
-    server = Server(answer)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return running(Server(answer))
 
 
 def read_prompt(body):

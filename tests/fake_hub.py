@@ -6,11 +6,11 @@ to be had. What it says was written from what huggingface_hub 2.4 sends and read
 
 import base64
 import json
-import threading
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import yaml
+
+from tests.loopback import running
 
 LFS = (".safetensors",)  # by their ending, as .gitattributes of a new repository has it
 
@@ -114,14 +114,5 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
 def serve():
-    hub = Hub()
-    thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield hub
-    finally:
-        hub.shutdown()
-        hub.server_close()
-        thread.join()
+    return running(Hub())

@@ -3,7 +3,6 @@
 import json
 import socket
 import threading
-from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -29,6 +28,7 @@ from apt_assets.settings.experiment import Experiment
 from apt_assets.settings.reader import load_experiment
 from resources.model import http
 from tests import mail_server, tiny
+from tests.loopback import running
 
 PATH = "/services/T0001/B0001/a-token-that-is-secret"
 SECRETS = ("a-token-that-is-secret", "pass@word", "pass%40word")
@@ -65,17 +65,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
 def hooked(*answers):
-    server = Hook(*answers)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return running(Hook(*answers))
 
 
 @pytest.fixture
