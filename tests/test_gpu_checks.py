@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import gpu
 from benchmarks.gpu_checks import alone, contests
+from benchmarks.gpu_checks.made import make_headers
 from benchmarks.gpu_checks.setup import Missing, Setup
 from tests.waiting import within
 
@@ -89,6 +90,32 @@ def test_check_holds_on_a_tiny_model_of_the_architecture(check, setup):
     found = check(setup)
     assert found["outcome"] == "ok", found
     json.dumps(found)
+
+
+@pytest.mark.parametrize("model", gpu.MODELS)
+def test_memory_that_is_told_of_a_7b_model_is_what_it_took_on_a_gpu(model, tmp_path):
+    """Within the bound: for the peaks that benchmarks.gpu measured last."""
+    from apt_assets.settings.experiment import REPOSITORY
+    from apt_assets.settings.reader import load_experiment
+    from resources.model.memory import Held, Pass, sizes_of, to_train
+
+    lines = json.loads((gpu.RESULTS / "gpu.json").read_text())["checks"]
+    found = {line["check"]: line for line in lines if line["model"] == model}
+    taken = {stage: its["peak_gb"] for stage, its in found["memory"]["stages"].items()}
+    taken |= {check: found[check]["ours"]["peak_gb"] for check in ("training", "nf4")}
+    experiment, sizes = (
+        load_experiment(REPOSITORY / "experiments" / f"{model}.yaml"),
+        sizes_of(make_headers(model, tmp_path)),
+    )
+    told = alone.told_of(sizes, experiment, Held("bfloat16", device="cuda"))
+    # Short pairs, whose system prompt all share, without gradient checkpointing.
+    for check, quantization in (("training", "none"), ("nf4", "nf4")):
+        told[check] = to_train(
+            sizes, Held("bfloat16", quantization, "cuda"), Pass((120,) * 8, prefix=87), rank=16, targets="all-linear",
+            answers=160, anchors=0, checkpointing=False,
+        )  # fmt: skip
+    off = {what: size / 1e9 / taken[what] - 1 for what, size in told.items()}
+    assert off == {what: pytest.approx(0, abs=alone.ALLOWED) for what in taken}
 
 
 @pytest.mark.slow("model")

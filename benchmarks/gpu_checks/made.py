@@ -1,6 +1,8 @@
 """Models with random weights in the shapes of real ones, and rows for them. Nothing is downloaded."""
 
+import json
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests import tiny
@@ -50,6 +52,28 @@ def make_weights(setup: "Setup") -> int:
     model.save_pretrained(setup.weights, max_shard_size="40KB" if setup.tiny else "5GB")
     tokenizer.save_pretrained(setup.weights)
     return int(sum(parameter.numel() for parameter in model.parameters()))
+
+
+def make_headers(model: str, folder: Path) -> Path:
+    """A folder with all of a model but the values of its weights: its configuration, and a file of zeros that takes no
+    place on the disk."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = dict(SHAPES[model])
+    config = AutoConfig.for_model(shape.pop("model_type"), **shape)
+    with torch.device("meta"):
+        weights = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).state_dict()
+    header, end = {}, 0
+    for name, values in weights.items():
+        begins, end = end, end + 2 * values.numel()
+        header[name] = {"dtype": "BF16", "shape": list(values.shape), "data_offsets": [begins, end]}
+    config.save_pretrained(folder)
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    return folder
 
 
 def questions(count: int) -> list[str]:

@@ -3,7 +3,8 @@
 Read are config.json and the headers of weights. What is counted is what is there at the peak: the weights, what of the
 layers is kept for the way back or is under way, logits of the whole vocabulary, and keys and values of answers in the
 making. Of layers it is what a Llama's keep (resources/model/packing.py); other architectures differ in parts of them.
-What Python and its libraries take themselves is not in it. Checked against measured peaks: benchmarks/memory.py.
+What Python and its libraries take themselves is not in it. Checked against measured peaks: benchmarks/memory.py, on a
+GPU benchmarks/gpu.py.
 """
 
 import json
@@ -162,13 +163,18 @@ def kept_of_a_layer(sizes: Sizes, held: Held, its: Pass, lora: Sequence[tuple[st
         # Norms keep what comes in, and what comes out is the input of several products, which keep it once.
         states = 4 * (4 * sizes.hidden + attended + sizes.inner)
     else:
-        # Norms are in float32, and so is an adapter, which has a copy of its own of each input.
-        states = 4 * (2 * sizes.hidden + inputs)
+        # Norms are in float32, and so is an adapter, which has a copy of its own of each input: under the autocast of
+        # a GPU's training in the dtype of the weights.
+        states = 4 * 2 * sizes.hidden + (4 if held.device == "cpu" else element) * inputs
     states += 4 * rank * len(lora) // sizes.layers
     states += element * (attended + 3 * sizes.inner)  # queries; gate, its activation, and what it is multiplied with
-    scores = element if held.dtype == "float32" else 4 + element
-    looked_at = 2 * sizes.groups * sizes.head_size * element * its.states
-    return its.tokens * states + looked_at + its.seen * sizes.heads * scores
+    looked_at = 2 * sizes.head_size * element * its.states
+    if held.device == "cpu":
+        scores = element if held.dtype == "float32" else 4 + element
+        return its.tokens * states + sizes.groups * looked_at + its.seen * sizes.heads * scores
+    # torch's fused attention keeps what came out, a sum for each head, the mask, and keys and values for every head.
+    fused = element * attended + 4 * sizes.heads
+    return its.tokens * (states + fused) + sizes.heads * looked_at + its.seen * element
 
 
 def of_head(sizes: Sizes, held: Held, answers: int, anchors: int) -> int:
@@ -259,5 +265,5 @@ def under_way(sizes: Sizes, held: Held, its: Pass) -> int:
     feeding = its.tokens * 3 * (sizes.hidden + sizes.inner)
     attending = its.tokens * (2 * sizes.hidden + 6 * attended)
     attending += 2 * sizes.groups * sizes.head_size * its.states
-    scores = sizes.heads * its.seen * (2 * held.element + 4)
+    scores = its.seen * (sizes.heads * (2 * held.element + 4) if held.device == "cpu" else held.element)
     return max(held.element * feeding, held.element * attending + scores)
