@@ -295,3 +295,29 @@ def started(bench_of):
 @pytest.fixture
 def ended(bench_of):
     return bench_of("ended")
+
+
+@pytest.fixture
+def desk_of(project):
+    """A desk of given bad cases, questions and answers, of Anna."""
+    from apt_assets.review.desk import Desk
+    from apt_assets.review.journal import Journal
+    from tests.reviewing import queue
+
+    return lambda *content, **more: Desk(queue(*content, **more), Journal(project, "Anna"))
+
+
+@pytest.fixture
+def page_of():
+    """The page of a desk, served."""
+    from tests.reviewing import Page
+
+    made = []
+
+    def make(desk):
+        made.append(Page(desk))
+        return made[-1]
+
+    yield make
+    for page in made:
+        page.close()

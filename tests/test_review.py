@@ -1,19 +1,14 @@
-"""`apt-assets review`: what its page shows and keeps, whom it refuses, and what passes to and from other tools."""
+"""`apt-assets review`: what its page shows and keeps, and whom it refuses."""
 
-import http.client
 import json
 import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
-from threading import Thread
-from urllib.parse import urlencode
 
 import polars as pl
 import pytest
 import requests
-import uvicorn
 
 from apt_assets.assets.domain_dataset import domain_of
 from apt_assets.engine.execute import run_stage
@@ -26,105 +21,20 @@ from apt_assets.method.splits import row_id
 from apt_assets.project import Project
 from apt_assets.review import journal as journals
 from apt_assets.review.desk import Desk
-from apt_assets.review.exchange import decisions_of, write_tasks
-from apt_assets.review.journal import Journal, decisions_in
-from apt_assets.review.queue import Answer, Asked, Case, Queue, asked_of, drawn, queue_of, ranked
-from apt_assets.review.server import listening, make_app
+from apt_assets.review.exchange import write_tasks
+from apt_assets.review.journal import Journal
+from apt_assets.review.queue import asked_of, drawn, queue_of, ranked
 from apt_assets.settings.experiment import REPOSITORY, UsageError
 from apt_assets.settings.iterations import BASE
-from apt_assets.settings.reader import load_experiment
 from schemas.tables import BadCases, DoubtfulGolds, Predictions
-from tests import browsing, tiny
+from tests import tiny
+from tests.reviewing import TOKEN, answer, asked, case, kept, queue, without_data
 from tests.waiting import until
-
-TOKEN = "t0ken"
-DATA = Path(__file__).parent / "data" / "review"
-
-
-def case(prompt, gold="red", prediction="blue", *, doubt=0.5, grade=2, also=()):
-    further = json.dumps(list(also)) if also else None
-    identity = row_id(prompt)
-    return Case(identity, taken_on(prompt, gold, further), prompt, (gold, *also), prediction, grade, doubt, None)
-
-
-def asked(prompt, answer, at="2026-11-28T10:00:00+00:00"):
-    return Asked(row_id(prompt), prompt, answer, "colours-0001", at, 1)
-
-
-def answer(prompt, gold, prediction, *, also=()):
-    return Answer(row_id(prompt), prompt, (gold, *also), prediction)
-
-
-def queue(cases, questions=(), similar=None, answers=()):
-    return Queue("0001", list(cases), similar or {}, list(questions), list(answers), 0, [])
 
 
 @pytest.fixture
 def project(tmp_path):
-    return Project(load_experiment(REPOSITORY / "experiments" / "embedded.yaml"), tmp_path)
-
-
-@pytest.fixture
-def desk_of(project):
-    return lambda *content, **more: Desk(queue(*content, **more), Journal(project, "Anna"))
-
-
-class Page:
-    """A server of a desk on loopback."""
-
-    def __init__(self, desk):
-        self.desk, self.listener = desk, listening(0)
-        self.port = self.listener.getsockname()[1]
-        self.address = f"http://127.0.0.1:{self.port}/{TOKEN}/"
-        config = uvicorn.Config(make_app(desk, TOKEN), log_level="warning", access_log=False, lifespan="off", ws="none")
-        self.server = uvicorn.Server(config)
-        self.thread = Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
-        self.thread.start()
-
-    def close(self):
-        self.server.should_exit = True
-        self.thread.join()
-        self.listener.close()
-
-    def ask(self, path, form=None, **headers):
-        """(status, headers, text) of a request as a browser on this page makes it, but for these headers; None: without
-        that header."""
-        own = f"127.0.0.1:{self.port}"
-        usual = {"Host": own, **({} if form is None else {"Origin": f"http://{own}"})}
-        sent = {name: value for name, value in {**usual, **headers}.items() if value is not None}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        connection.putrequest("GET" if form is None else "POST", path, skip_host=True)
-        body = b"" if form is None else urlencode(form).encode()
-        for name, value in {**sent, "Content-Length": str(len(body))}.items():
-            connection.putheader(name, value)
-        connection.endheaders(body)
-        answer = connection.getresponse()
-        found = answer.status, dict(answer.getheaders()), answer.read().decode()
-        connection.close()
-        return found
-
-    def post(self, path, **form):
-        status, headers, text = self.ask(f"/{TOKEN}/{path}", form)
-        assert status == 303, text
-        return headers["location"].removeprefix(f"/{TOKEN}/")
-
-
-@pytest.fixture
-def page_of():
-    made = []
-
-    def make(desk):
-        made.append(Page(desk))
-        return made[-1]
-
-    yield make
-    for page in made:
-        page.close()
-
-
-def kept(project):
-    names = ("prompt", "decision", "answer", "row", "by")
-    return [tuple(line[name] for name in names) for line in decisions_in(project.landing)]
+    return without_data(tmp_path)
 
 
 # -- who is refused --------------------------------------------------------------------------------------
@@ -483,193 +393,3 @@ def test_command_serves_asked_questions_before_any_iteration_until_ctrl_c(tmp_pa
             process.send_signal(signal.SIGINT)
     assert process.returncode == 0, said.read_text()
     assert "0 decisions are kept" in said.read_text()
-
-
-# -- other tools -----------------------------------------------------------------------------------------
-
-
-# What Label Studio 1.23.2 exported, of a server on this machine into which the tasks below were imported: decided by
-# its API, and one in its own page. And what the SDK of Argilla 2.8.0 wrote (Dataset.records.to_json), without a server.
-EXPORTED = ("label-studio-1.23.2.json", "argilla-2.8.0.json")
-
-
-@pytest.fixture
-def exchanged(desk_of):
-    cases = [case("Sky?"), case("Plum? <b>&\"'"), case("Coal?", also=["crimson"]), case("Snow?")]
-    return desk_of(cases, [asked("Moon?", "white"), asked("Spam", "spam"), asked("Night?", "white")])
-
-
-@pytest.mark.parametrize("name", EXPORTED)
-def test_what_was_decided_in_another_tool_is_decided_here_once(exchanged, project, name):
-    journal = exchanged.journal
-    taken = decisions_of(DATA / name, journal)
-    assert taken.notes == []
-    journal.add(taken.lines)
-    by = "label-studio:1" if "label" in name else "argilla:00000000-0000-0000-0000-000000000001"
-    sky, plum, coal, _ = exchanged.queue.cases
-    assert {line["by"] for line in journal.decided.values()} == {by}
-    assert {line[:4] for line in kept(project)} - {("Sky?", "both_wrong", "azure", sky.row)} == {
-        ("Sky?", "both_wrong", "blue", sky.row),
-        (plum.prompt, "answer_is_right_too", "blue", plum.row),
-        ("Coal?", "leave_out", None, coal.row),
-        ("Moon?", "new_row", "white", taken_on("Moon?", "white", None)),
-        ("Night?", "new_row", "black", taken_on("Night?", "black", None)),
-        ("Spam", "no_row", None, None),
-    }
-    assert journal.decided[sky.row]["answer"] == "blue", "of two decisions the later one"
-    assert [exchanged.open_items(kind) for kind in ("cases", "asked")] == [1, 0], "the skipped case is open"
-    again = decisions_of(DATA / name, Journal(project, "Ben"))
-    assert (again.lines, again.known) == ([], len(taken.lines))
-
-
-@pytest.mark.parametrize(("tool", "name"), list(zip(("label-studio", "argilla"), EXPORTED, strict=True)))
-def test_open_items_are_written_as_the_tool_took_them_and_decided_ones_are_not(exchanged, tmp_path, tool, name):
-    (tasks, settings) = write_tasks(exchanged, tmp_path / "tasks.json", tool)
-    known = json.loads((DATA / name).read_text())
-    written = json.loads(tasks.read_text())
-    part = "data" if tool == "label-studio" else "fields"
-    took = {json.dumps(task[part], sort_keys=True) for task in known}
-    assert {json.dumps(task[part], sort_keys=True) for task in written} == took
-    assert settings.read_text().count("both_wrong") == 1
-    exchanged.act("cases", 1, {"decision": "leave_out"})
-    write_tasks(exchanged, tmp_path / "tasks.json", tool)
-    assert len(json.loads(tasks.read_text())) == len(written) - 1
-
-
-def test_same_file_of_argilla_again_overrides_no_decision_that_is_newer(exchanged, project):
-    journal = exchanged.journal
-    journal.add(decisions_of(DATA / EXPORTED[1], journal).lines)
-    exchanged.act("cases", 3, {"decision": "gold_is_right"})
-    exchanged.act("asked", 2, {"decision": "new_row"})
-    for other in (journal, Journal(project, "Ben")):
-        again = decisions_of(DATA / EXPORTED[1], other)
-        assert again.lines == []
-        assert again.known > 0
-
-
-def test_decision_of_another_tool_that_lacks_something_is_told_and_the_others_are_taken_over(exchanged, tmp_path):
-    tasks = json.loads((DATA / EXPORTED[0]).read_text())
-    tasks[0]["annotations"][0]["result"].pop()  # the typed answer
-    del tasks[3]["data"]["row"]
-    path = tmp_path / "export.json"
-    path.write_text(json.dumps(tasks))
-    taken = decisions_of(path, exchanged.journal)
-    assert [note.split("not taken over: ")[1] for note in taken.notes] == [
-        "answer: missing",
-        "row: must be 16 hex digits",
-    ]
-    assert len(taken.lines) == 6
-
-
-@pytest.mark.parametrize("content", ["[]", "{}", "[1]", '[{"prompt": "Sky?"}]', "[", "[" * 100_000])
-def test_file_of_no_tool_is_refused(exchanged, tmp_path, content):
-    path = tmp_path / "other.json"
-    path.write_text(content)
-    with pytest.raises(UsageError):
-        decisions_of(path, exchanged.journal)
-
-
-def test_corrections_of_another_machine_are_taken_over_with_who_and_when(exchanged, project, tmp_path):
-    exchanged.act("cases", 1, {"decision": "leave_out"})
-    (line,) = decisions_in(project.landing)
-    (path,) = project.landing.iterdir()
-    other = Journal(Project(project.experiment, tmp_path / "other"), "Ben")
-    taken = decisions_of(path, other)
-    other.add(taken.lines)
-    assert [(line["by"], line["at"])] == [(it["by"], it["at"]) for it in other.decided.values()]
-    assert decisions_of(path, other).known == 1
-
-
-# -- in a browser ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if reason := browsing.lacking():
-        pytest.skip(reason)
-    with browsing.chromium() as started:
-        yield started
-
-
-def test_whole_review_with_a_keyboard_alone(browser, desk_of, page_of, project):
-    desk = desk_of([case("A?"), case("B?"), case("C?"), case("D?")], [asked("Moon?", "white")])
-    shown = browser.new_page()
-    errors = []
-    shown.on("console", lambda message: errors.append(message.text))
-    shown.on("pageerror", lambda error: errors.append(str(error)))
-    shown.goto(page_of(desk).address)
-
-    def press(*keys, to):
-        for key in keys:
-            shown.keyboard.press(key)
-        shown.wait_for_url(f"**/{to}")
-
-    press("Enter", to="cases/1")
-    press("g", to="cases/2")
-    press("w", *"xgu", "Enter", to="cases/3")
-    press("a", to="cases/4")
-    press("u", to="cases/3")
-    assert shown.query_selector("#decided") is None
-    press("x", to="cases/4")
-    press("p", to="cases/3")
-    assert "left out" in shown.inner_text("#decided")
-    press("n", to="cases/4")
-    press("w", "Escape", "l", to="cases?page=1")
-    press("Enter", to="cases/4")
-    press("Tab", "Tab", "Tab", "Enter", to="cases")  # past both tabs to "gold is right"
-    assert "All are decided" in shown.inner_text("main")
-    assert [line[:3] for line in kept(project)] == [
-        ("A?", "gold_is_right", None),
-        ("B?", "both_wrong", "xgu"),
-        ("C?", "answer_is_right_too", "blue"),
-        ("C?", "undo", None),
-        ("C?", "leave_out", None),
-        ("D?", "gold_is_right", None),
-    ]
-    assert errors == []
-    shown.close()
-
-
-def test_phone_shows_all_of_a_case_within_its_width_with_buttons_for_a_finger(browser, desk_of, page_of, project):
-    long = "Acetylaminofluorenedehydrogenase" * 8
-    similar = {row_id(long): [{"prompt": long, "answer": "red", "prediction": long, "grade": 2, "similarity": 0.5}]}
-    desk = desk_of([case(long, "red", long), case("B?")], [asked(long, long)], similar=similar)
-    address = page_of(desk).address
-    shown = browser.new_page(viewport={"width": 360, "height": 700}, has_touch=True, is_mobile=True)
-    for path in ("cases", "cases/1", "asked", "asked/1"):
-        shown.goto(address + path)
-        assert shown.evaluate("document.documentElement.scrollWidth") == 360, path
-    shown.goto(address + "cases/1")
-    sizes = [button.bounding_box() for button in shown.query_selector_all("button, .button")]
-    assert min(min(box["width"], box["height"]) for box in sizes) >= 44
-    shown.tap("text=leave this row out")
-    shown.wait_for_url("**/cases/2")
-    assert [line[1] for line in kept(project)] == ["leave_out"]
-    shown.close()
-
-
-def test_hostile_text_runs_nothing_in_a_browser(browser, desk_of, page_of):
-    similar = {row_id(tiny.HOSTILE): [{"prompt": tiny.HOSTILE, "answer": "red", "similarity": 0.5}]}
-    address = page_of(desk_of([case(tiny.HOSTILE, tiny.HOSTILE, tiny.HOSTILE)], similar=similar)).address
-    shown = browser.new_page()
-    dialogs = []
-    shown.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
-    for path in ("cases", "cases/1"):
-        shown.goto(address + path)
-        assert shown.query_selector("img") is None
-    assert shown.inner_text("#prompt") == tiny.HOSTILE
-    assert dialogs == []
-    shown.close()
-
-
-def test_page_of_another_origin_cannot_decide_even_with_the_right_address(browser, desk_of, page_of, project):
-    address = page_of(desk_of([case("A?"), case("B?")])).address
-    form = f"<form method=post action={address}cases/1><input name=decision value=leave_out></form>"
-    shown = browser.new_page()
-    shown.route("http://elsewhere.example/", lambda route: route.fulfill(content_type="text/html", body=form))
-    shown.goto("http://elsewhere.example/")
-    with shown.expect_navigation(wait_until="load"):
-        shown.evaluate("document.forms[0].submit()")
-    assert shown.inner_text("body").startswith("refused: ")
-    assert kept(project) == []
-    shown.close()

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from apt_assets.orchestration import approval
 from apt_assets.orchestration.alerts import Alerts
 from apt_assets.orchestration.delivery import channels
 from apt_assets.orchestration.failures import what_failed
@@ -20,7 +21,7 @@ def build_alert_sensors(project: Project) -> list[dg.SensorDefinition]:
 
     def tell(context: dg.RunStatusSensorContext, failure: str | None) -> None:
         key = context.partition_key or BASE
-        if key == BASE or is_key(key):
+        if context.dagster_run.job_name != approval.NAME and (key == BASE or is_key(key)):
             with Alerts(project, context.log.warning) as alerts:
                 alerts.of_run(key, context.dagster_run.run_id, failure)
 

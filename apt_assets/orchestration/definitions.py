@@ -5,6 +5,7 @@ import dagster as dg
 from apt_assets.engine.display import Display
 from apt_assets.engine.stage import STAGES
 from apt_assets.orchestration.alert_sensors import build_alert_sensors
+from apt_assets.orchestration.approval import approval_job
 from apt_assets.orchestration.assets import gate_checks, source_assets, stage_asset
 from apt_assets.orchestration.sensors import build_sensors
 from apt_assets.orchestration.served import served_adapter
@@ -25,10 +26,11 @@ def build_definitions(project: Project, display: Display | None = None) -> dg.De
             description="One iteration of the loop; stages that are fresh are reused.",
         ),
     }
+    by_people = [approval_job(project)] if project.experiment.gate.approval == "required" else []
     return dg.Definitions(
         assets=[*source_assets(project), *stages, *([served_adapter()] if project.experiment.serve.dagster else [])],
         asset_checks=[gate_checks(project, display)],
-        jobs=list(jobs.values()),
+        jobs=[*jobs.values(), *by_people],
         sensors=[*build_sensors(project, jobs), *build_alert_sensors(project)],
         executor=dg.in_process_executor,
     )

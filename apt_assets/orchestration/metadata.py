@@ -233,7 +233,8 @@ def check_metadata(check: dict[str, Any], iteration: str, verdict: dict[str, Any
     if undecided(verdict):
         follows = (
             f"It waits for a person: `apt-assets approve {number_of(iteration)} --by NAME --reason TEXT`, or with "
-            "`--refuse`. Then materialise promoted_adapter; the loop driver does that by itself."
+            "`--refuse`; or `apt-assets review`; or the job `approve` here, in its Launchpad. Then materialise "
+            "promoted_adapter; the loop driver does that by itself."
         )
     if not verdict["passed"]:
         follows = (

@@ -15,6 +15,7 @@ from apt_assets.landing.corrections import (
     UNDO,
     check_decision,
 )
+from apt_assets.review.approvals import Approvals
 from apt_assets.review.journal import Journal, as_new_row, now
 from apt_assets.review.queue import Answer, Asked, Case, Item, Queue
 
@@ -33,10 +34,11 @@ class Wrong(Exception):
 
 
 class Desk:
-    """A queue, and the journal that its decisions go to."""
+    """A queue, the journal that its decisions go to, and what waits for an approval."""
 
     def __init__(self, queue: Queue, journal: Journal):
         self.queue, self.journal = queue, journal
+        self.approvals = Approvals(journal.project, journal.by)
         # What was decided here, for undo: kind and place of the item, and what held before.
         self._done: list[tuple[str, int, Mapping[str, Any] | None]] = []
         self._lock = threading.Lock()

@@ -32,7 +32,7 @@ class Journal:
     """
 
     def __init__(self, project: Project, by: str):
-        self.by, self._project = by, project
+        self.by, self.project = by, project
         self.written = 0
         self._file: Path | None = None
         self._grades_folder = project.home / "human-grades" / project.experiment.name
@@ -49,13 +49,13 @@ class Journal:
         """Keep decisions, those of others too: whole lines of corrections. Raises OSError."""
         lines = sorted(lines, key=lambda line: line["at"])
         # An iteration is opened under this lock: it takes up a whole file, or none.
-        with self._lock, self._project.store.locks.take(f"open-{self._project.experiment.name}"):
+        with self._lock, self.project.store.locks.take(f"open-{self.project.experiment.name}"):
             if self._file is None or self._taken_up(self._file.name):
-                self._file = begin(self._project.landing)
+                self._file = begin(self.project.landing)
             append(self._file, self._with_undos(lines))
             self.written += len(lines)
             if lines and lines[0]["at"] < self._last:
-                self._recall(decisions_in(self._project.landing))  # what was taken over may be older than what is here
+                self._recall(decisions_in(self.project.landing))  # what was taken over may be older than what is here
             else:
                 for line in lines:
                     self._remember(line)
@@ -105,7 +105,7 @@ class Journal:
 
     def _taken_up(self, name: str) -> bool:
         """By an iteration of any experiment: several may use one landing folder."""
-        store = self._project.store
+        store = self.project.store
         last = [
             (experiment, opened[-1]) for experiment in store.experiments() if (opened := store.iterations(experiment))
         ]

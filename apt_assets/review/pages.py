@@ -1,7 +1,9 @@
 """The pages of a desk as HTML; every text of a row or a model is escaped (report/html.py)."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from apt_assets.method.check import Check
 from apt_assets.report.html import Table, render
 from apt_assets.review.desk import KINDS, Desk
 from apt_assets.review.queue import Answer, Asked, Case, Item
@@ -34,6 +36,24 @@ def list_page(desk: Desk, kind: str, page: int, nonce: str) -> str:
         pages=pages,
         start=desk.following(kind, 0),
     )
+
+
+def approval_page(desk: Desk, nonce: str) -> str:
+    passed = desk.approvals.last()
+    told = None
+    if passed is not None:
+        told = {
+            "iteration": int(passed.iteration),
+            "of": passed.of,
+            "scale": passed.scale,
+            "checks": [Check(**check).sentence() for check in passed.checks],
+            "decided": passed.decided and approved(passed.decided),
+        }
+    return render("review_approval.html", **head(desk, "approval", nonce), base="", passed=told)
+
+
+def approved(decision: Mapping[str, Any]) -> str:
+    return f"{decision['event']}: {decision['reason']} ({decision['by']}, {minute(decision['time'])})"
 
 
 def line_of(desk: Desk, number: int, item: Item) -> dict[str, Any]:
@@ -124,6 +144,7 @@ def head(desk: Desk, kind: str, nonce: str) -> dict[str, Any]:
         "title": "apt-assets review",
         "subtitle": f"{of}, decisions by {desk.journal.by}",
         "tabs": tabs,
+        "approval": desk.approvals.required,
         "kind": kind,
         "nonce": nonce,
         "unreadable": desk.queue.unreadable,

@@ -23,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apt_assets.review.desk import KINDS, Desk, Gone, Wrong
-from apt_assets.review.pages import item_page, list_page
+from apt_assets.review.pages import approval_page, item_page, list_page
 from apt_assets.settings.experiment import UsageError
 
 HOST = "127.0.0.1"
@@ -95,12 +95,23 @@ def make_app(desk: Desk, token: str) -> ASGIApp:
         place = await run_in_threadpool(desk.undo)
         return RedirectResponse(f"/{token}/{'/'.join(map(str, place))}" if place else f"/{token}/", 303)
 
+    def approval(request: Request) -> Response:
+        if not desk.approvals.required:
+            raise Gone("this experiment asks for no approval (gate.approval)")
+        return shown(lambda nonce: approval_page(desk, nonce))
+
+    async def approve(request: Request) -> Response:
+        await run_in_threadpool(desk.approvals.decide, await form_of(request))
+        return RedirectResponse(f"/{token}/approval", 303)
+
     def start(request: Request) -> Response:
         return RedirectResponse(f"/{token}/{next((kind for kind in KINDS if desk.items(kind)), KINDS[0])}", 303)
 
     routes = [
         Route("/", start),
         Route("/undo", undo, methods=["POST"]),
+        Route("/approval", approval, methods=["GET"]),
+        Route("/approval", approve, methods=["POST"]),
         Route("/{kind}", listed),
         Route("/{kind}/{number:int}", item, methods=["GET"]),
         Route("/{kind}/{number:int}", decide, methods=["POST"]),
@@ -109,6 +120,7 @@ def make_app(desk: Desk, token: str) -> ASGIApp:
     refused: dict[type[Exception] | int, Callable[[Request, Exception], Awaitable[Response]]] = {
         Gone: told(404),
         Wrong: told(400),
+        UsageError: told(400),
         OSError: told(507),
     }
     return Guarded(Starlette(routes=below, exception_handlers=refused), token)  # type: ignore[arg-type]

@@ -1,0 +1,110 @@
+"""What passes between `apt-assets review` and other tools of annotation."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from apt_assets.method.corrections import taken_on
+from apt_assets.project import Project
+from apt_assets.review.exchange import decisions_of, write_tasks
+from apt_assets.review.journal import Journal, decisions_in
+from apt_assets.settings.experiment import UsageError
+from tests.reviewing import asked, case, kept, without_data
+
+DATA = Path(__file__).parent / "data" / "review"
+# What Label Studio 1.23.2 exported, of a server on this machine into which the tasks below were imported: decided by
+# its API, and one in its own page. And what the SDK of Argilla 2.8.0 wrote (Dataset.records.to_json), without a server.
+EXPORTED = ("label-studio-1.23.2.json", "argilla-2.8.0.json")
+
+
+@pytest.fixture
+def project(tmp_path):
+    return without_data(tmp_path)
+
+
+@pytest.fixture
+def exchanged(desk_of):
+    cases = [case("Sky?"), case("Plum? <b>&\"'"), case("Coal?", also=["crimson"]), case("Snow?")]
+    return desk_of(cases, [asked("Moon?", "white"), asked("Spam", "spam"), asked("Night?", "white")])
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_what_was_decided_in_another_tool_is_decided_here_once(exchanged, project, name):
+    journal = exchanged.journal
+    taken = decisions_of(DATA / name, journal)
+    assert taken.notes == []
+    journal.add(taken.lines)
+    by = "label-studio:1" if "label" in name else "argilla:00000000-0000-0000-0000-000000000001"
+    sky, plum, coal, _ = exchanged.queue.cases
+    assert {line["by"] for line in journal.decided.values()} == {by}
+    assert {line[:4] for line in kept(project)} - {("Sky?", "both_wrong", "azure", sky.row)} == {
+        ("Sky?", "both_wrong", "blue", sky.row),
+        (plum.prompt, "answer_is_right_too", "blue", plum.row),
+        ("Coal?", "leave_out", None, coal.row),
+        ("Moon?", "new_row", "white", taken_on("Moon?", "white", None)),
+        ("Night?", "new_row", "black", taken_on("Night?", "black", None)),
+        ("Spam", "no_row", None, None),
+    }
+    assert journal.decided[sky.row]["answer"] == "blue", "of two decisions the later one"
+    assert [exchanged.open_items(kind) for kind in ("cases", "asked")] == [1, 0], "the skipped case is open"
+    again = decisions_of(DATA / name, Journal(project, "Ben"))
+    assert (again.lines, again.known) == ([], len(taken.lines))
+
+
+@pytest.mark.parametrize(("tool", "name"), list(zip(("label-studio", "argilla"), EXPORTED, strict=True)))
+def test_open_items_are_written_as_the_tool_took_them_and_decided_ones_are_not(exchanged, tmp_path, tool, name):
+    (tasks, settings) = write_tasks(exchanged, tmp_path / "tasks.json", tool)
+    known = json.loads((DATA / name).read_text())
+    written = json.loads(tasks.read_text())
+    part = "data" if tool == "label-studio" else "fields"
+    took = {json.dumps(task[part], sort_keys=True) for task in known}
+    assert {json.dumps(task[part], sort_keys=True) for task in written} == took
+    assert settings.read_text().count("both_wrong") == 1
+    exchanged.act("cases", 1, {"decision": "leave_out"})
+    write_tasks(exchanged, tmp_path / "tasks.json", tool)
+    assert len(json.loads(tasks.read_text())) == len(written) - 1
+
+
+def test_same_file_of_argilla_again_overrides_no_decision_that_is_newer(exchanged, project):
+    journal = exchanged.journal
+    journal.add(decisions_of(DATA / EXPORTED[1], journal).lines)
+    exchanged.act("cases", 3, {"decision": "gold_is_right"})
+    exchanged.act("asked", 2, {"decision": "new_row"})
+    for other in (journal, Journal(project, "Ben")):
+        again = decisions_of(DATA / EXPORTED[1], other)
+        assert again.lines == []
+        assert again.known > 0
+
+
+def test_decision_of_another_tool_that_lacks_something_is_told_and_the_others_are_taken_over(exchanged, tmp_path):
+    tasks = json.loads((DATA / EXPORTED[0]).read_text())
+    tasks[0]["annotations"][0]["result"].pop()  # the typed answer
+    del tasks[3]["data"]["row"]
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps(tasks))
+    taken = decisions_of(path, exchanged.journal)
+    assert [note.split("not taken over: ")[1] for note in taken.notes] == [
+        "answer: missing",
+        "row: must be 16 hex digits",
+    ]
+    assert len(taken.lines) == 6
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "[1]", '[{"prompt": "Sky?"}]', "[", "[" * 100_000])
+def test_file_of_no_tool_is_refused(exchanged, tmp_path, content):
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    with pytest.raises(UsageError):
+        decisions_of(path, exchanged.journal)
+
+
+def test_corrections_of_another_machine_are_taken_over_with_who_and_when(exchanged, project, tmp_path):
+    exchanged.act("cases", 1, {"decision": "leave_out"})
+    (line,) = decisions_in(project.landing)
+    (path,) = project.landing.iterdir()
+    other = Journal(Project(project.experiment, tmp_path / "other"), "Ben")
+    taken = decisions_of(path, other)
+    other.add(taken.lines)
+    assert [(line["by"], line["at"])] == [(it["by"], it["at"]) for it in other.decided.values()]
+    assert decisions_of(path, other).known == 1
