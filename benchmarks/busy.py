@@ -2,9 +2,11 @@
 
     python -m benchmarks.busy
 
-The embedded model, float32, as many threads as there are cores. `step` is an optimiser step of the training above, the
-median of those after the first, and `answers` are greedy answers of at most 6 tokens to 64 questions, in one process. A
-fresh process each, in turn; the loop begins when the libraries are loaded.
+The embedded model, float32. `step` is an optimiser step of the training above, the median of those after the first,
+and `answers` are greedy answers of at most 6 tokens to 64 questions: in one process with as many threads as there are
+cores, or free ones, of answers; and by as many processes of one thread (`training.workers`, and what rows go to where
+there are many of them; 256 questions then, once every process has its model). A fresh process each, in turn; the loop
+begins when the libraries are loaded.
 """
 
 import os
@@ -12,13 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 from benchmarks.speed.contest import child, hold, ratio, save, spread
 from benchmarks.speed.workload import CACHE, SYSTEM_PROMPT, terms
-from resources.threads import cores, set_threads
+from resources.threads import at_most, cores, free_cores, set_threads
 
 QUESTIONS, LONGEST = 64, 6
 BOUND = 2.5  # times as long: more is not acceptable beside one busy loop
@@ -45,6 +47,23 @@ def step() -> float:
     return training.ours("demo")["seconds"]
 
 
+def step_by_workers() -> float:
+    """Seconds."""
+    from apt_assets.engine.spread import connect, wants_of
+    from benchmarks.speed import training
+    from resources.training.by_workers import Group
+
+    connect(None, "training.workers")
+    return training.ours("demo", Group(cores(), "ddp", wants_of("cpu"), admit=lambda: ""))["seconds"]
+
+
+def answers_by_workers() -> float:
+    """Seconds."""
+    from benchmarks.workers import by_workers
+
+    return by_workers(QUESTIONS, "256 answers")["seconds"]
+
+
 def answers() -> float:
     """Seconds."""
     from resources.model.generation import generate
@@ -55,11 +74,14 @@ def answers() -> float:
     asked = [row["prompt"] for row in terms(QUESTIONS)]
     collect(4, generate(policy, asked[:4], max_new_tokens=2, batch_tokens=1024))
     started = time.perf_counter()
-    collect(len(asked), generate(policy, asked, max_new_tokens=LONGEST, batch_tokens=1024))
+    with at_most(free_cores()):  # as engine/spread.py has it
+        collect(len(asked), generate(policy, asked, max_new_tokens=LONGEST, batch_tokens=1024))
     return time.perf_counter() - started
 
 
-CASES: dict[str, Callable[[], float]] = {"step": step, "answers": answers}
+CASES: dict[str, Callable[[], float]] = {
+    "step": step, "step, by workers": step_by_workers, "answers": answers, "answers, by workers": answers_by_workers
+}  # fmt: skip
 
 
 def measure(beside: bool, case: str) -> dict[str, Any]:
@@ -67,9 +89,7 @@ def measure(beside: bool, case: str) -> dict[str, Any]:
     import torch
     import transformers  # noqa: F401 - loading it is not what is measured
 
-    if not beside:
-        return {"seconds": CASES[case](), "threads": torch.get_num_threads()}
-    with busy_loop():
+    with busy_loop() if beside else nullcontext():
         return {"seconds": CASES[case](), "threads": torch.get_num_threads()}
 
 
@@ -77,23 +97,21 @@ CONTESTANTS = {"alone": partial(measure, False), "beside": partial(measure, True
 
 
 def report(runs: dict[str, Any]) -> str:
-    lines = ["| work | threads | alone, s | beside a busy loop, s | times as long |", "|---|---|---|---|---|"]
+    lines = ["| work | alone, s | beside a busy loop, s | times as long |", "|---|---|---|---|"]
     for case, its in runs.items():
         times = f"{ratio(its, 'alone', 'beside'):.2f}"
         seconds = " | ".join(spread(its[name], "seconds") for name in CONTESTANTS)
-        lines.append(f"| {case} | {its['alone'][0]['threads']} | {seconds} | **{times}** |")
-    return "\n".join([*lines, "", f"It takes {slowest(runs):.2f} times as long at the most; {BOUND} is what we want."])
-
-
-def slowest(runs: dict[str, Any]) -> float:
-    return max(ratio(its, "alone", "beside") for its in runs.values())
+        lines.append(f"| {case} | {seconds} | **{times}** |")
+    most = {case: ratio(its, "alone", "beside") for case, its in runs.items()}
+    missed = ", ".join(case for case, times in most.items() if times > BOUND)
+    return "\n".join([*lines, "", f"{BOUND} is what we want" + (f"; missed by {missed}." if missed else ".")])
 
 
 def main() -> None:
-    runs = hold("benchmarks.busy", CONTESTANTS, CASES)
+    runs = hold("benchmarks.busy", CONTESTANTS, CASES, repeats=3)
     save("busy", {"runs": runs}, ["torch", "transformers", "trl"])
     print(report(runs))
-    sys.exit(slowest(runs) > BOUND)
+    sys.exit("missed by" in report(runs))
 
 
 if __name__ == "__main__":

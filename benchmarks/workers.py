@@ -90,8 +90,7 @@ def report(runs: dict[str, Any]) -> str:
             )
     answered = statistics.median(run["seconds"] for run in runs["1024 answers"]["threads"])
     rate = 1024 * weights(CACHE / "policy") / answered
-    gain = max(ratio(runs["1024 answers"], name, "threads") for name in CONTESTANTS) / cores()
-    return "\n".join([*lines, "", f"BYTES_A_SECOND = {rate:.2g}; GAIN = {gain:.2f} with {cores()} workers"])
+    return "\n".join([*lines, "", f"BYTES_A_SECOND = {rate:.2g}"])
 
 
 def main() -> None:

@@ -32,6 +32,8 @@ def connect(address: str | None, packages: Sequence[Path]) -> None:
         return
     own: dict[str, Any] = {"num_cpus": cores(), "include_dashboard": False} if address is None else {}
     named = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    if address and address.startswith("ray://") and has_token():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray's client does not show one unless it is told to
     ray.init(
         address=address or "local",
         runtime_env={
@@ -42,6 +44,12 @@ def connect(address: str | None, packages: Sequence[Path]) -> None:
         configure_logging=False,
         **own,
     )
+
+
+def has_token() -> bool:
+    """Whether this machine has the token that a cluster asks for, where Ray looks for it."""
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def each(job: Job, parts: Sequence[Any], wants: Mapping[str, float]) -> Results:

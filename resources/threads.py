@@ -1,22 +1,26 @@
-"""How many threads torch computes with on a CPU. Knows no torch: it reads their number from the environment when it is
-loaded, once.
+"""How many threads torch computes with on a CPU. It reads their number from the environment when it is loaded, once.
 
 torch counts the cores of the host. In a container that has fewer by a quota, so many threads are halted together for
 most of each tenth of a second; here the quota counts.
 
-The load of the machine decides nothing: a run takes hours, and what else runs as it begins says little of them; and a
-training with another number of threads has other low bits. How threads wait for each other is left to GNU's OpenMP: on
-no machine that we had was spinning for less long a gain (docs/lab-log.md, 2026-11-29).
+The load of the machine decides no result: a training with another number of threads has other low bits. Rows that have
+the same bits with any number get no more threads than there are free cores, since two threads that wait for each other
+take several times as long where another program wants one of the cores (`python -m benchmarks.busy`). How they wait is
+left to GNU's OpenMP: on no machine that we had was spinning for less long a gain (docs/lab-log.md, 2026-11-29).
 """
 
 import math
 import os
+import statistics
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 NUMBERS = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")  # in the order in which torch asks
 ROOT = Path("/")
+LOOKS, APART = 5, 0.01  # at what else runs, and the seconds between two
 
 
 def set_threads(wanted: int | None) -> None:
@@ -51,6 +55,30 @@ def cores(root: Path = ROOT) -> int:
     own = os.sched_getaffinity(0)
     physical = {text_of(root / f"sys/devices/system/cpu/cpu{one}/topology/thread_siblings_list") or one for one in own}
     return max(1, min([len(physical), *(math.ceil(quota) for quota in quotas(root))]))
+
+
+def free_cores(root: Path = ROOT) -> int:
+    """The cores of the machine on which nothing runs at the moment but this, which looks; 1 at least."""
+    running = []
+    for _ in range(LOOKS):
+        load = text_of(root / "proc/loadavg").split()  # 0.50 0.40 0.30 2/123 4567: two of 123 threads run
+        running.append(int(load[3].partition("/")[0]) if len(load) > 3 else 1)
+        time.sleep(APART)
+    others = max(int(statistics.median(running)) - 1, 0)
+    return max((os.cpu_count() or 1) - others, 1)
+
+
+@contextmanager
+def at_most(number: int) -> Iterator[None]:
+    """torch computes with no more threads meanwhile."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, number))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def quotas(root: Path) -> Iterator[float]:

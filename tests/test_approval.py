@@ -185,7 +185,7 @@ def test_loop_ends_with_waiting_and_the_command_lets_it_go_on(ran):
     assert "waits for the approval of a person: `apt-assets approve 1 --by NAME --reason TEXT`" in ended.reason
     found = findings(Project.open(path))
     assert found["verdict"].startswith("No adapter is promoted yet")
-    assert "iteration 0001 passed its gate and waits for the approval of a person" in found["verdict"]
+    assert "Iteration 0001 passed its gate and waits for the approval of a person" in found["verdict"]
     assert score_rows(found)[-1][-1] == "waits for approval"
     assert found["iterations"][-1]["stages"]["promoted_adapter"]["status"] == "held"
     project = Project.open(path)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from apt_assets.engine import spread as engine
 from apt_assets.engine.display import Display
@@ -48,7 +49,7 @@ COMPUTED = {
 def two_workers(monkeypatch):
     """Two workers wherever rows can be spread, however few rows; ended afterwards by `no_worker_is_left`."""
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    monkeypatch.setattr(engine, "START_SECONDS", 0.0)
+    monkeypatch.setattr(engine, "WORTH_SECONDS", 0.0)
     monkeypatch.setattr(engine, "LEAST_ROWS", 1)
 
 
@@ -173,6 +174,38 @@ def note_and_die_at(deadly, log, scope, items):
         yield [place], [item * item]
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [({}, 1), ({"alone": False}, 2), ({"threads": 2}, 2), ({"free": 4}, 2)],
+    ids=["busy", "one thread gives other rows", "a number was asked for", "quiet"],
+)
+def test_rows_here_leave_busy_cores_alone_and_get_their_threads_back(
+    project, two_workers, monkeypatch, changes, expected
+):
+    """Where others use one of two cores."""
+    workers.stop()
+    monkeypatch.setattr(engine, "WORTH_SECONDS", 40.0)
+    monkeypatch.setattr(engine, "free_cores", lambda: changes.get("free", 1))
+    if "alone" in changes:
+        monkeypatch.setattr(
+            Project, "outside", with_execution(Project.outside, project.outside("execution"), alone=False)
+        )
+    if "threads" in changes:
+        policy = project.experiment.policy.model_copy(update={"threads": 2})
+        project.experiment = project.experiment.model_copy(update={"policy": policy})
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    scope = scope_of(project, by_transformers.ANSWERS)
+    assert collect(2, spread(threads_at_each, scope, [1, 2])) == [expected] * 2
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+
+def threads_at_each(scope, items):
+    for place, _ in enumerate(items):
+        yield [place], [torch.get_num_threads()]
+
+
 def test_lines_for_people_come_from_workers_too(project, two_workers):
     told = []
     scope = RowScope(project, by_transformers.ANSWERS, {"adapter": None}, told.append)
@@ -191,7 +224,7 @@ def test_rows_stay_in_this_process(changes, project, two_workers, monkeypatch):
     """With one thread; where one thread gives other rows; where there are too few to be worth the start."""
     workers.stop()
     if "few" in changes:
-        monkeypatch.setattr(engine, "START_SECONDS", 8.0)
+        monkeypatch.setattr(engine, "WORTH_SECONDS", 40.0)
     if "alone" in changes:
         execution = project.outside("execution")
         monkeypatch.setattr(Project, "outside", with_execution(Project.outside, execution, alone=False))
@@ -200,14 +233,6 @@ def test_rows_stay_in_this_process(changes, project, two_workers, monkeypatch):
         project.experiment = project.experiment.model_copy(update={"policy": policy})
     scope = scope_of(project, by_transformers.ANSWERS)
     assert set(collect(5, spread(process_of_each, scope, [1, 2, 3, 4, 5]))) == {os.getpid()}
-
-
-def test_more_workers_pay_for_less_work_and_one_never_pays():
-    assert not engine.pays(1, seconds=1e9)
-    assert not engine.pays(2, seconds=10)
-    assert engine.pays(2, seconds=60)
-    assert engine.pays(16, seconds=10)
-    assert not engine.pays(16, seconds=5)
 
 
 def with_execution(outside, execution, **changes):

@@ -6,7 +6,7 @@ trial of their model found that (world/execution.py).
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,18 +19,18 @@ from apt_assets.world.execution import Execution
 from resources import cluster, workers
 from resources.model.device_memory import free_memory
 from resources.store.rows import Batches, Value
-from resources.threads import threads
+from resources.threads import at_most, free_cores, threads
 
 Item = TypeVar("Item")
 
 TASK_ROWS = 128  # at most, in one task: what is lost where a worker is
 LEAST_ROWS = 16
-# Of the embedded model on two cores, nearly (`python -m benchmarks.workers` measures them): rows that one process
-# answers in a second, times the bytes of the weights; how long workers take until they begin; how much faster they are
-# than as many threads.
-BYTES_A_SECOND = 7e9
-START_SECONDS = 8.0
-GAIN = 0.64  # for each worker
+# Rows that one process answers in a second, times the bytes of the weights: the embedded model on two cores, nearly
+# (`python -m benchmarks.workers`).
+BYTES_A_SECOND = 1.5e10
+# From so much work on, in seconds of this process, there are workers. They begin after 4 to 5 s, and are then as fast
+# as threads on quiet cores, and faster where another program wants one (`python -m benchmarks.busy`).
+WORTH_SECONDS = 40.0
 
 
 def spread(
@@ -52,7 +52,8 @@ def spread(
     elif (number := workers_for(scope, sent, len(items))) > 1:
         each = partial(workers.each, number, Job(compute, sent))
     if each is None:
-        yield from compute(scope, items)
+        with at_most(free_cores()) if fewer_threads_will_do(sent) else nullcontext():
+            yield from compute(scope, items)
         return
     from resources.model.held import let_go
 
@@ -80,6 +81,12 @@ def same_elsewhere(sent: SentScope) -> bool:
     return bool(found) and all(its.alone for its in found)
 
 
+def fewer_threads_will_do(sent: SentScope) -> bool:
+    """Whether a machine that others use may take threads away: none was asked for, and one gives the same rows."""
+    policy = sent.experiment.policy
+    return policy.device == "cpu" and policy.threads is None and threads(None) > 1 and same_elsewhere(sent)
+
+
 def wants_of(device: str, threads: int = 1) -> dict[str, float]:
     """What a task of so many threads takes up of a cluster."""
     return {"CPU": threads, "GPU": 1} if device == "cuda" else {"CPU": threads}
@@ -103,15 +110,7 @@ def workers_for(scope: RowScope, sent: SentScope, rows: int) -> int:
     if workers.running():
         return workers.running()
     seconds = rows * sum(weights(its) for its in sent.found.values() if isinstance(its, Path)) / BYTES_A_SECOND
-    if not pays(threads(policy.threads), seconds):
-        return 1
-    most = most_workers(policy, scope.memory)
-    return most if pays(most, seconds) else 1
-
-
-def pays(number: int, seconds: float) -> bool:
-    """Whether so many workers end sooner than this process, which would take so long."""
-    return number > 1 and seconds * (1 - 1 / max(GAIN * number, 1)) > START_SECONDS
+    return most_workers(policy, scope.memory) if seconds > WORTH_SECONDS else 1
 
 
 def most_workers(policy: Any, need: int | None) -> int:

@@ -69,7 +69,8 @@ def verdict(found: dict[str, Any]) -> str:
     later = [e for e in refused if found["served"] is None or e["iteration"] > found["served"]]
     reasons = [f"Iteration {e['iteration']} is not promoted: {e['gate']['reason']}." for e in later]
     plans = {key: entry["stages"].get("promoted_adapter") for key, entry in entries.items()}
-    reasons += [f"{'; '.join(plan['causes'])}." for plan in plans.values() if plan and plan["status"] == "held"]
+    held = ["; ".join(plan["causes"]) for plan in plans.values() if plan and plan["status"] == "held"]
+    reasons += [f"{reason[0].upper()}{reason[1:]}." for reason in held]
     if found["stale"]:
         reasons.append("Parts are not up to date, see below.")
     if found["served"] is None:

@@ -16,10 +16,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.speed.contest import add_cases, child, hold, ratio, save, spread
+from benchmarks.speed.contest import add_cases, child, hold, ratio, save, say, spread
 from benchmarks.speed.workload import CACHE, pairs
 
 if TYPE_CHECKING:
+    from resources.training.by_workers import Group
     from resources.training.trainer import TrainingRecipe
 
 Rows = list[tuple[str, str, str]]
@@ -43,15 +44,18 @@ def recipe() -> "TrainingRecipe":
     )  # fmt: skip
 
 
-def ours(case: str) -> dict[str, Any]:
-    return train_ours(CACHE / "policy", *pairs(case, STEPS * BATCH), recipe())
+def ours(case: str, group: "Group | None" = None) -> dict[str, Any]:
+    return train_ours(CACHE / "policy", *pairs(case, STEPS * BATCH), recipe(), group)
 
 
-def train_ours(model_dir: Path, system_prompt: str | None, rows: Rows, recipe: "TrainingRecipe") -> dict[str, Any]:
-    """`train_adapter` on these pairs, (prompt, chosen, rejected)."""
+def train_ours(
+    model_dir: Path, system_prompt: str | None, rows: Rows, recipe: "TrainingRecipe", group: "Group | None" = None
+) -> dict[str, Any]:
+    """`train_adapter` on these pairs, (prompt, chosen, rejected); by the workers of a group, if there is one."""
     import polars as pl
 
     from resources.store.rows import collect
+    from resources.training.by_workers import train_by_workers
     from resources.training.trainer import train_adapter
 
     moments: list[float] = []
@@ -68,7 +72,9 @@ def train_ours(model_dir: Path, system_prompt: str | None, rows: Rows, recipe: "
     with tempfile.TemporaryDirectory() as out:
         table = pl.DataFrame(rows, schema=["prompt", "chosen", "rejected"], orient="row")
         stamp = lambda step, total: moments.append(time.perf_counter())  # noqa: E731
-        log = train_adapter(model_dir, None, table, system_prompt, recipe, Path(out), stamp, fill)
+        its = model_dir, None, table, system_prompt, recipe, Path(out), stamp, fill
+        more = None, lambda fit: None, None, say  # no checkpoints, no anchor
+        log = train_by_workers(group, *its, *more) if group else train_adapter(*its)
     step = middle(moments)
     return {"seconds": step, "with_reference": step + reference[0], "losses": log["loss"].to_list()}
 
