@@ -224,3 +224,32 @@ def test_an_address_without_a_cluster_is_told(project, monkeypatch):
     project.experiment = project.experiment.model_copy(update={"compute": compute})
     with pytest.raises(UsageError, match=r"compute\.address: no Ray cluster at 127\.0\.0\.1:1: nobody listens"):
         collect(1, spread(by_transformers.answer, scope_of(project, by_transformers.ANSWERS), ["a"]))
+
+
+@pytest.mark.parametrize(
+    ("address", "token", "said", "expected"),
+    [
+        ("ray://head:10001", True, None, "token"),
+        ("ray://head:10001", False, None, None),
+        ("ray://head:10001", True, "disabled", "disabled"),
+        ("head:6379", True, None, None),
+    ],
+)
+def test_a_driver_outside_the_cluster_shows_the_token_that_it_has(
+    monkeypatch, tmp_path, address, token, said, expected
+):
+    """Ray's client does not by itself, and then waits half a minute for nothing."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")  # so that whatever is set here is taken back
+        monkeypatch.delenv(name)
+    if said:
+        monkeypatch.setenv("RAY_AUTH_MODE", said)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    if token:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("a token")
+    modes = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: modes.append(os.environ.get("RAY_AUTH_MODE")))
+    cluster.connect(address, [])
+    assert modes == [expected]
