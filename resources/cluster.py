@@ -26,14 +26,15 @@ _spent: dict[str, float] = {}  # by worker, in processor seconds
 def connect(address: str | None, packages: Sequence[Path]) -> None:
     """Be a driver of the cluster, which lasts until this process ends. address: ray://HOST:PORT or HOST:PORT; None: a
     cluster of this machine's own. packages: folders of the code that tasks run. Raises ConnectionError."""
+    if address and address.startswith("ray://") and has_token():
+        # Ray's client does not show one unless it is told to, and is told when Ray is loaded.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     if ray.is_initialized():
         return
     own: dict[str, Any] = {"num_cpus": cores(), "include_dashboard": False} if address is None else {}
     named = {name: os.environ[name] for name in VARIABLES if name in os.environ}
-    if address and address.startswith("ray://") and has_token():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray's client does not show one unless it is told to
     ray.init(
         address=address or "local",
         runtime_env={
