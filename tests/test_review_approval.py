@@ -57,7 +57,7 @@ def test_page_shows_the_verdict_and_takes_the_decision_of_a_named_person_with_a_
     [
         ({"decision": "approve", "reason": " "}, "--reason: is empty"),
         ({"decision": "approve", "reason": "good", "of": "0" * 64}, "computed anew since"),
-        ({"reason": "good"}, "decision: None is neither"),
+        ({"reason": "good"}, "a decision is approve or refuse"),
     ],
 )
 def test_decision_without_a_reason_on_another_verdict_or_on_nothing_is_refused(desk_of, page_of, project, form, told):

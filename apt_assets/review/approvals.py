@@ -8,7 +8,7 @@ from apt_assets.loop.approval import decide
 from apt_assets.project import Project
 from apt_assets.settings.experiment import UsageError
 
-APPROVE, REFUSE = "approve", "refuse"  # what a form says
+APPROVE, REFUSE = "approve", "refuse"  # decisions, as a form says them
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,10 @@ class Approvals:
         return None
 
     def decide(self, form: Mapping[str, str]) -> str:
-        """Do what a form says: {of, decision, reason}; returns what follows. Raises UsageError if that of which the
-        person decided is not there any more, or for what `loop.approval.decide` does."""
+        """Do what a form says: {of, decision: APPROVE or REFUSE, reason}; returns what follows. Raises UsageError if
+        what the person saw is not there any more, or for what `loop.approval.decide` does."""
         seen = self.last()
         if seen is None or seen.of != form.get("of"):
             raise UsageError("the verdict or its adapter was computed anew since this page was shown: look at it again")
-        if (decision := form.get("decision")) not in (APPROVE, REFUSE):
-            raise UsageError(f"decision: {decision!r} is neither {APPROVE!r} nor {REFUSE!r}")
-        approves = decision == APPROVE
+        approves = form["decision"] == APPROVE
         return decide(self._project, seen.iteration, self._by, form.get("reason", ""), approves=approves)

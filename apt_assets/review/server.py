@@ -22,6 +22,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from apt_assets.review.approvals import APPROVE, REFUSE
 from apt_assets.review.desk import KINDS, Desk, Gone, Wrong
 from apt_assets.review.pages import approval_page, item_page, list_page
 from apt_assets.settings.experiment import UsageError
@@ -101,7 +102,10 @@ def make_app(desk: Desk, token: str) -> ASGIApp:
         return shown(lambda nonce: approval_page(desk, nonce))
 
     async def approve(request: Request) -> Response:
-        await run_in_threadpool(desk.approvals.decide, await form_of(request))
+        form = await form_of(request)
+        if form.get("decision") not in (APPROVE, REFUSE):
+            raise Wrong(f"a decision is {APPROVE} or {REFUSE}")
+        await run_in_threadpool(desk.approvals.decide, form)
         return RedirectResponse(f"/{token}/approval", 303)
 
     def start(request: Request) -> Response:

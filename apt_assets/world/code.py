@@ -37,6 +37,8 @@ BOUNDARY = (
     "resources.retrieval.shared_vectors",
     "resources.cluster",
     "resources.training.by_workers",
+    "resources.model.memory",  # what is told of memory splits passes, and is in no key otherwise (ADR 0017)
+    "resources.model.device_memory",
 )
 # What only declares: a section of settings, and a kind of row. Their values count by themselves.
 DECLARING = ("Section", "RowKind")
