@@ -25,7 +25,7 @@ import yaml
 from apt_assets.report.markdown import table
 from apt_assets.report.tables import SCORE_COLUMNS, general_rows, score_rows, second_rows
 from apt_assets.settings.experiment import REPOSITORY
-from apt_assets.settings.reader import DEFAULT_EXPERIMENT
+from apt_assets.settings.reader import DEFAULT_EXPERIMENT, read_experiment
 from apt_assets.study.measured_on import machine
 
 RESULTS = Path(__file__).with_name("results")
@@ -48,7 +48,7 @@ def timed_run(environment: dict[str, str], experiment: Path) -> dict:
 def measure(home: Path, dtype: str | None) -> dict:
     environment, experiment = {**os.environ, "APT_HOME": str(home)}, DEFAULT_EXPERIMENT
     if dtype:
-        content = yaml.safe_load(experiment.read_text())
+        content = read_experiment(experiment)
         content["policy"]["dtype"], experiment = dtype, home / experiment.name
         experiment.write_text(yaml.safe_dump(content))
     (home / ".apt").mkdir()

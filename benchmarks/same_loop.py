@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import yaml
 
 from apt_assets import Project
 from apt_assets.engine.plan import stages_of
 from apt_assets.project import Project as Opened
 from apt_assets.settings.iterations import BASE
-from apt_assets.settings.reader import DEFAULT_EXPERIMENT, checked
+from apt_assets.settings.reader import DEFAULT_EXPERIMENT, checked, read_experiment
 from benchmarks.speed.contest import save, say
 from benchmarks.speed.workload import CACHE
 
@@ -47,7 +46,7 @@ def run_loop(home: Path, compute: dict[str, Any]) -> dict[str, Any]:
     (home / ".apt" / "cache").symlink_to(CACHE.resolve())
     rows = (CACHE / "icd10.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (home / "rows.jsonl").write_text("".join(rows[:: len(rows) // ROWS]), encoding="utf-8")
-    content = yaml.safe_load(DEFAULT_EXPERIMENT.read_text()) | FEWER | {"compute": compute}
+    content = {**read_experiment(DEFAULT_EXPERIMENT), **FEWER, "compute": compute}
     project = Project(content, home=home)
     project.land(home / "rows.jsonl")
     started = time.monotonic()
