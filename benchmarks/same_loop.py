@@ -69,6 +69,7 @@ def to_compute(project: Project) -> list[str]:
 
 
 def main() -> None:
+    import ray
     from ray.cluster_utils import Cluster
 
     with tempfile.TemporaryDirectory() as folder:
@@ -79,6 +80,7 @@ def main() -> None:
             nodes.add_node(num_cpus=1)
             there = run_loop(Path(folder) / "there", {"engine": "ray", "address": nodes.address})
         finally:
+            ray.shutdown()  # the driver's part, before its nodes go
             nodes.shutdown()
     different = [stage for stage, version in here["versions"].items() if there["versions"].get(stage) != version]
     save("same_loop", {"here": here, "there": there, "different": different}, ["ray", "torch", "transformers", "trl"])

@@ -1,4 +1,4 @@
-"""How many threads torch computes with on a CPU. It reads their number from the environment when it is loaded, once.
+"""How many threads torch computes with on a CPU. torch reads their number from the environment when it is loaded, once.
 
 torch counts the cores of the host. In a container that has fewer by a quota, so many threads are halted together for
 most of each tenth of a second; here the quota counts.
@@ -58,14 +58,19 @@ def cores(root: Path = ROOT) -> int:
 
 
 def free_cores(root: Path = ROOT) -> int:
-    """The cores of the machine on which nothing runs at the moment but this, which looks; 1 at least."""
+    """The cores on which nothing runs at the moment but this, which looks; 1 at least. Where this process has a part of
+    the machine only, by what it is bound to or by a quota, others may have theirs: all of that part are free then."""
+    there = os.cpu_count() or 1
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
+    if bound < there or any(quota < there for quota in quotas(root)):
+        return cores(root)
     running = []
     for _ in range(LOOKS):
         load = text_of(root / "proc/loadavg").split()  # 0.50 0.40 0.30 2/123 4567: two of 123 threads run
         running.append(int(load[3].partition("/")[0]) if len(load) > 3 else 1)
         time.sleep(APART)
     others = max(int(statistics.median(running)) - 1, 0)
-    return max((os.cpu_count() or 1) - others, 1)
+    return max(there - others, 1)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def test_page_shows_the_verdict_and_takes_the_decision_of_a_named_person_with_a_
     assert promoted(project) == "held"
     page.post("approval", of=of(text), decision="approve", reason="read <b>40</b> of its answers")
     assert decisions(project) == [("approved", "Anna", "read <b>40</b> of its answers")]
-    assert "approved: read &lt;b&gt;40&lt;/b&gt; of its answers (Anna, " in seen(page)
+    assert "Approved: read &lt;b&gt;40&lt;/b&gt; of its answers (Anna, " in seen(page)
     assert promoted(project) == "fresh"
     page.post("approval", of=of(text), decision="refuse", reason="rude to customers")
     assert promoted(project) == "refused"
@@ -98,5 +98,5 @@ def test_approval_with_a_keyboard_alone(desk_of, page_of, project):
             shown.keyboard.press(key)
             if key == "v":
                 shown.wait_for_url("**/approval")
-        shown.wait_for_selector("#decided:has-text('approved: good')")
+        shown.wait_for_selector("#decided:has-text('Approved: good')")
     assert decisions(project) == [("approved", "Anna", "good")]

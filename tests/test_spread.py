@@ -53,6 +53,14 @@ def two_workers(monkeypatch):
     monkeypatch.setattr(engine, "LEAST_ROWS", 1)
 
 
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def no_worker_is_left():
     yield
@@ -180,7 +188,7 @@ def note_and_die_at(deadly, log, scope, items):
     ids=["busy", "one thread gives other rows", "a number was asked for", "quiet"],
 )
 def test_rows_here_leave_busy_cores_alone_and_get_their_threads_back(
-    project, two_workers, monkeypatch, changes, expected
+    project, two_workers, two_threads, monkeypatch, changes, expected
 ):
     """Where others use one of two cores."""
     workers.stop()
@@ -193,12 +201,13 @@ def test_rows_here_leave_busy_cores_alone_and_get_their_threads_back(
     if "threads" in changes:
         policy = project.experiment.policy.model_copy(update={"threads": 2})
         project.experiment = project.experiment.model_copy(update={"policy": policy})
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
     scope = scope_of(project, by_transformers.ANSWERS)
     assert collect(2, spread(threads_at_each, scope, [1, 2])) == [expected] * 2
     assert torch.get_num_threads() == 2
-    torch.set_num_threads(before)
+    left = spread(threads_at_each, scope, [1, 2])
+    assert next(left)[1] == [expected]
+    left.close()
+    assert torch.get_num_threads() == 2, "also where nobody asks for the rest"
 
 
 def threads_at_each(scope, items):

@@ -105,6 +105,16 @@ def test_cores_on_which_others_run_are_not_free_and_a_machine_that_does_not_tell
     assert free_cores(host(8, files={"proc/loadavg": load})) == expected
 
 
+def test_what_others_do_outside_of_a_part_of_the_machine_takes_no_core_of_it(host, monkeypatch):
+    """Of a container by its quota, or of a process by what it is bound to."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    busy = {"proc/loadavg": "70 70 70 71/900 99\n"}
+    assert free_cores(host(64, files=busy)) == 1
+    assert free_cores(host(64, files={**busy, **version_2("800000 100000\n")})) == 8
+    (root := host(4, files=busy)).joinpath("proc/self/cgroup").unlink()
+    assert free_cores(root) == 4
+
+
 @pytest.fixture
 def eight(monkeypatch):
     monkeypatch.setattr(settled, "cores", lambda: 8)

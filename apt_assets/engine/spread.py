@@ -28,8 +28,8 @@ LEAST_ROWS = 16
 # Rows that one process answers in a second, times the bytes of the weights: the embedded model on two cores, nearly
 # (`python -m benchmarks.workers`).
 BYTES_A_SECOND = 1.5e10
-# From so much work on, in seconds of this process, there are workers. They begin after 4 to 5 s, and are then as fast
-# as threads on quiet cores, and faster where another program wants one (`python -m benchmarks.busy`).
+# From so much work on, in seconds of this process, there are workers. Answers of theirs begin after 4 to 5 s, and are
+# then as fast as by threads on quiet cores, and faster where another program wants one (`python -m benchmarks.busy`).
 WORTH_SECONDS = 40.0
 
 
@@ -82,7 +82,8 @@ def same_elsewhere(sent: SentScope) -> bool:
 
 
 def fewer_threads_will_do(sent: SentScope) -> bool:
-    """Whether a machine that others use may take threads away: none was asked for, and one gives the same rows."""
+    """Whether a machine that others use may take threads away: policy.threads asks for no number, and one gives the
+    same rows."""
     policy = sent.experiment.policy
     return policy.device == "cpu" and policy.threads is None and threads(None) > 1 and same_elsewhere(sent)
 

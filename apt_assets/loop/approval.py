@@ -11,11 +11,14 @@ from apt_assets.promotion import APPROVED, DISAPPROVED
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import ADAPTER_PARTS
 
+CHANGED = "the verdict or its adapter was computed anew since it was shown: look at it again"
 
-def decide(project: Project, iteration: str, by: str, reason: str, *, approves: bool) -> str:
-    """Keep that `by` approves of the adapter of an iteration, or does not; returns what follows, for people.
 
-    Raises UsageError if nothing there is to be decided, or if nobody or no reason is named.
+def decide(project: Project, iteration: str, by: str, reason: str, *, approves: bool, of: str | None = None) -> str:
+    """Keep that `by` approves of the adapter of an iteration, or does not; returns what follows, for people. of: what
+    they saw (LoopPlanner.to_approve); None: what there is.
+
+    Raises UsageError if nothing there is to be decided, if it is not `of` any more, or if nobody or no reason is named.
     """
     by, reason = by.strip(), reason.strip()
     if not by or not reason:
@@ -26,10 +29,13 @@ def decide(project: Project, iteration: str, by: str, reason: str, *, approves: 
         )
     planner = project.planner()
     require_passed(iteration, planner.verdict(iteration))
+    to_approve = planner.to_approve(iteration)
+    if of not in (None, to_approve):
+        raise UsageError(CHANGED)
     weights = planner.fresh(iteration, "adapter_checkpoint").files[ADAPTER_PARTS[1]]
     project.store.journal(
         APPROVED if approves else DISAPPROVED, experiment=project.experiment.name, iteration=iteration, stage="gate",
-        of=planner.to_approve(iteration), adapter=weights, by=by, reason=reason,
+        of=to_approve, adapter=weights, by=by, reason=reason,
     )  # fmt: skip
     if approves:
         return f"iteration {iteration} is approved: `apt-assets run` promotes it"

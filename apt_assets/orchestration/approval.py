@@ -11,7 +11,7 @@ NAME = "approve"
 
 
 class Decision(dg.Config):  # type: ignore[misc]
-    """iteration: 1 or 0001. by, reason: who decides, and why."""
+    """iteration: "1" or "0001", in quotes. by, reason: who decides, and why."""
 
     iteration: str
     by: str

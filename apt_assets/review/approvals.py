@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from apt_assets.loop.approval import decide
+from apt_assets.loop.approval import CHANGED, decide
 from apt_assets.project import Project
 from apt_assets.settings.experiment import UsageError
 
@@ -46,8 +46,7 @@ class Approvals:
     def decide(self, form: Mapping[str, str]) -> str:
         """Do what a form says: {of, decision: APPROVE or REFUSE, reason}; returns what follows. Raises UsageError if
         what the person saw is not there any more, or for what `loop.approval.decide` does."""
-        seen = self.last()
-        if seen is None or seen.of != form.get("of"):
-            raise UsageError("the verdict or its adapter was computed anew since this page was shown: look at it again")
-        approves = form["decision"] == APPROVE
-        return decide(self._project, seen.iteration, self._by, form.get("reason", ""), approves=approves)
+        if (last := self.last()) is None:
+            raise UsageError(CHANGED)
+        approves, reason = form["decision"] == APPROVE, form.get("reason", "")
+        return decide(self._project, last.iteration, self._by, reason, approves=approves, of=form.get("of", ""))

@@ -47,13 +47,13 @@ def approval_page(desk: Desk, nonce: str) -> str:
             "of": passed.of,
             "scale": passed.scale,
             "checks": [Check(**check).sentence() for check in passed.checks],
-            "decided": passed.decided and approved(passed.decided),
+            "decided": passed.decided and in_words(passed.decided),
         }
     return render("review_approval.html", **head(desk, "approval", nonce), base="", passed=told)
 
 
-def approved(decision: Mapping[str, Any]) -> str:
-    return f"{decision['event']}: {decision['reason']} ({decision['by']}, {minute(decision['time'])})"
+def in_words(decision: Mapping[str, Any]) -> str:
+    return f"{decision['event'].capitalize()}: {decision['reason']} ({decision['by']}, {minute(decision['time'])})"
 
 
 def line_of(desk: Desk, number: int, item: Item) -> dict[str, Any]:

@@ -102,6 +102,8 @@ def make_app(desk: Desk, token: str) -> ASGIApp:
         return shown(lambda nonce: approval_page(desk, nonce))
 
     async def approve(request: Request) -> Response:
+        if not desk.approvals.required:
+            raise Gone("this experiment asks for no approval (gate.approval)")
         form = await form_of(request)
         if form.get("decision") not in (APPROVE, REFUSE):
             raise Wrong(f"a decision is {APPROVE} or {REFUSE}")

@@ -135,7 +135,6 @@ def memory(setup: Setup) -> dict[str, Any]:
 def told_of(sizes: "Sizes", experiment: "Experiment", held: "Held") -> dict[str, int]:
     """Bytes that `plan` would tell of what `memory` measures. Gradient checkpointing is on, as it is for 7B weights on
     a GPU of less than 160 GB."""
-    from benchmarks.gpu_checks.made import questions
     from resources.model.memory import Pass, to_answer, to_train
     from resources.model.prompts import Reader, encode
 
