@@ -11,8 +11,6 @@ from apt_assets.promotion import APPROVED, DISAPPROVED
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import ADAPTER_PARTS
 
-CHANGED = "the verdict or its adapter was computed anew since it was shown: look at it again"
-
 
 def decide(project: Project, iteration: str, by: str, reason: str, *, approves: bool, of: str | None = None) -> str:
     """Keep that `by` approves of the adapter of an iteration, or does not; returns what follows, for people. of: what
@@ -31,7 +29,7 @@ def decide(project: Project, iteration: str, by: str, reason: str, *, approves: 
     require_passed(iteration, planner.verdict(iteration))
     to_approve = planner.to_approve(iteration)
     if of not in (None, to_approve):
-        raise UsageError(CHANGED)
+        raise UsageError("the verdict or its adapter was computed anew since it was shown: look at it again")
     weights = planner.fresh(iteration, "adapter_checkpoint").files[ADAPTER_PARTS[1]]
     project.store.journal(
         APPROVED if approves else DISAPPROVED, experiment=project.experiment.name, iteration=iteration, stage="gate",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from apt_assets.loop.approval import CHANGED, decide
+from apt_assets.loop.approval import decide
 from apt_assets.project import Project
 from apt_assets.settings.experiment import UsageError
 
@@ -47,6 +47,6 @@ class Approvals:
         """Do what a form says: {of, decision: APPROVE or REFUSE, reason}; returns what follows. Raises UsageError if
         what the person saw is not there any more, or for what `loop.approval.decide` does."""
         if (last := self.last()) is None:
-            raise UsageError(CHANGED)
+            raise UsageError("the verdict or its adapter was computed anew since it was shown: look at it again")
         approves, reason = form["decision"] == APPROVE, form.get("reason", "")
         return decide(self._project, last.iteration, self._by, reason, approves=approves, of=form.get("of", ""))
