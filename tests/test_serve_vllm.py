@@ -100,7 +100,7 @@ def test_vllm_gets_the_base_model_and_each_promoted_adapter_under_its_digest(
     assert "vLLM did not take what was promoted" in said.lines[1]
     assert "no room" in said.lines[1]
     assert "vLLM has adapter" in said.lines[2], "tried again, and the failure told once"
-    assert not runs(found["worker"]), "what it left behind ends with it"
+    assert waiting.within(10, lambda: not runs(found["worker"])), "what it left behind ends with it"
 
 
 class Said(Display):
