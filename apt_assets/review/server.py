@@ -22,7 +22,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from apt_assets.review.approvals import APPROVE, REFUSE
+from apt_assets.review.approvals import APPROVE, REFUSE, Approvals
 from apt_assets.review.desk import KINDS, Desk, Gone, Wrong
 from apt_assets.review.pages import approval_page, item_page, list_page
 from apt_assets.settings.experiment import UsageError
@@ -96,18 +96,20 @@ def make_app(desk: Desk, token: str) -> ASGIApp:
         place = await run_in_threadpool(desk.undo)
         return RedirectResponse(f"/{token}/{'/'.join(map(str, place))}" if place else f"/{token}/", 303)
 
-    def approval(request: Request) -> Response:
+    def approvals() -> Approvals:
         if not desk.approvals.required:
             raise Gone("this experiment asks for no approval (gate.approval)")
+        return desk.approvals
+
+    def approval(request: Request) -> Response:
+        approvals()
         return shown(lambda nonce: approval_page(desk, nonce))
 
     async def approve(request: Request) -> Response:
-        if not desk.approvals.required:
-            raise Gone("this experiment asks for no approval (gate.approval)")
-        form = await form_of(request)
+        asked, form = approvals(), await form_of(request)
         if form.get("decision") not in (APPROVE, REFUSE):
             raise Wrong(f"a decision is {APPROVE} or {REFUSE}")
-        await run_in_threadpool(desk.approvals.decide, form)
+        await run_in_threadpool(asked.decide, form)
         return RedirectResponse(f"/{token}/approval", 303)
 
     def start(request: Request) -> Response:
