@@ -213,6 +213,26 @@ def test_nothing_is_taken_once_the_settings_are_not_those_that_the_server_began_
         assert served.ask(QUESTIONS[0]).headers["x-apt-adapter"] == served.live() == first
 
 
+def test_settings_that_change_while_the_server_looks_put_on_nothing_that_they_promoted(project, adapters, monkeypatch):
+    first = promote(project, 1, adapters(1))
+    live = command.live_of(project, Display(), previous=False, canary=None)
+    compare = type(project).changed_since_start
+
+    def edited_right_after(self):
+        changed = compare(self)
+        if changed is None:
+            path = project.experiment_file
+            path.write_text(path.read_text().replace("colour", "shade"))
+            promote(project, 2, adapters(2))
+        return changed
+
+    monkeypatch.setattr(type(project), "changed_since_start", edited_right_after)
+    for _ in range(2):
+        live.look()
+        assert [one.digest for one in live.specialists] == [first]
+    assert "tiny.yaml changed since the server started" in live.problem.text
+
+
 def test_adapter_of_another_base_model_is_not_put_on_this_one_also_while_its_iteration_is_computed_anew(
     project, adapters
 ):

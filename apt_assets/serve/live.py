@@ -116,9 +116,10 @@ class Live:
         if self.previous:
             return
         try:
+            wanted = self._wanted()  # before the settings are compared: what a run by other settings promotes is not in it
             if changed := self.project.changed_since_start():
                 raise UsageError(f"{changed} changed since the server started: start it anew")
-            self._take(self._wanted())
+            self._take(wanted)
             self.problem.clear()
         except Exception as error:  # a damaged file, a store that does not answer: what is live stays so
             self.problem.set(error)
