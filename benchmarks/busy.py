@@ -4,9 +4,9 @@
 
 The embedded model, float32. `step` is an optimiser step of the training above, the median of those after the first,
 and `answers` are greedy answers of at most 6 tokens to 64 questions: in one process with as many threads as there are
-cores, or free ones, of answers; and by as many processes of one thread (`training.workers`, and what rows go to where
-there are many of them; 256 questions then, once every process has its model). A fresh process each, in turn; the loop
-begins when the libraries are loaded.
+cores, and by as many processes of one thread (`training.workers`, and what rows go to where there are many of them; 256
+questions then, once every process has its model). A fresh process each, in turn; the loop begins when the libraries are
+loaded.
 """
 
 import os
@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.speed.contest import child, hold, ratio, save, spread
 from benchmarks.speed.workload import CACHE, SYSTEM_PROMPT, terms
-from resources.threads import at_most, cores, free_cores, set_threads
+from resources.threads import cores, set_threads
 
 QUESTIONS, LONGEST = 64, 6
 PART = 64  # rows that a worker gets at once
@@ -75,8 +75,7 @@ def answers() -> float:
     asked = [row["prompt"] for row in terms(QUESTIONS)]
     collect(4, generate(policy, asked[:4], max_new_tokens=2, batch_tokens=1024))
     started = time.perf_counter()
-    with at_most(free_cores()):  # as engine/spread.py has it
-        collect(len(asked), generate(policy, asked, max_new_tokens=LONGEST, batch_tokens=1024))
+    collect(len(asked), generate(policy, asked, max_new_tokens=LONGEST, batch_tokens=1024))
     return time.perf_counter() - started
 
 

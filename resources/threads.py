@@ -3,33 +3,31 @@
 torch counts the cores of the host. In a container that has fewer by a quota, so many threads are halted together for
 most of each tenth of a second; here the quota counts.
 
-The load of the machine decides no result: a training with another number of threads has other low bits. Rows that have
-the same bits with any number get no more threads than there are free cores, since two threads that wait for each other
-take several times as long where another program wants one of the cores (`python -m benchmarks.busy`). How they wait is
-left to GNU's OpenMP: on no machine that we had was spinning for less long a gain (docs/lab-log.md, 2026-11-29).
+The load of the machine decides no result, so it does not decide their number either, by which a training has other low
+bits: it decides how they wait for each other (resources/waiting.py).
 """
 
 import math
 import os
-import statistics
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from resources import waiting
 
 NUMBERS = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")  # in the order in which torch asks
 ROOT = Path("/")
-LOOKS, APART = 5, 0.01  # at what else runs, and the seconds between two
 
 
 def set_threads(wanted: int | None) -> None:
-    """Let torch have `threads(wanted)` threads, in this process and those it starts."""
+    """Let torch have `threads(wanted)` threads, in this process and those it starts; they wait as the load asks."""
     number = threads(wanted)
     os.environ.pop("MKL_NUM_THREADS", None)  # torch would ask it first
     os.environ["OMP_NUM_THREADS"] = str(number)
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(number)
+    if number > 1:
+        waiting.watch()
 
 
 def threads(wanted: int | None, processes: int = 1) -> int:
@@ -55,35 +53,6 @@ def cores(root: Path = ROOT) -> int:
     own = os.sched_getaffinity(0)
     physical = {text_of(root / f"sys/devices/system/cpu/cpu{one}/topology/thread_siblings_list") or one for one in own}
     return max(1, min([len(physical), *(math.ceil(quota) for quota in quotas(root))]))
-
-
-def free_cores(root: Path = ROOT) -> int:
-    """The cores on which nothing runs at the moment but this, which looks; 1 at least. Where this process has a part of
-    the machine only, by what it is bound to or by a quota, others may have theirs: all of that part are free then."""
-    there = os.cpu_count() or 1
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
-    if bound < there or any(quota < there for quota in quotas(root)):
-        return cores(root)
-    running = []
-    for _ in range(LOOKS):
-        load = text_of(root / "proc/loadavg").split()  # 0.50 0.40 0.30 2/123 4567: two of 123 threads run
-        running.append(int(load[3].partition("/")[0]) if len(load) > 3 else 1)
-        time.sleep(APART)
-    others = max(int(statistics.median(running)) - 1, 0)
-    return max(there - others, 1)
-
-
-@contextmanager
-def at_most(number: int) -> Iterator[None]:
-    """torch computes with no more threads meanwhile."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(before, number))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def quotas(root: Path) -> Iterator[float]:

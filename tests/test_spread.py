@@ -182,39 +182,6 @@ def note_and_die_at(deadly, log, scope, items):
         yield [place], [item * item]
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [({}, 1), ({"alone": False}, 2), ({"threads": 2}, 2), ({"free": 4}, 2)],
-    ids=["busy", "one thread gives other rows", "a number was asked for", "quiet"],
-)
-def test_rows_here_leave_busy_cores_alone_and_get_their_threads_back(
-    project, two_workers, two_threads, monkeypatch, changes, expected
-):
-    """Where others use one of two cores."""
-    workers.stop()
-    monkeypatch.setattr(engine, "WORTH_SECONDS", 40.0)
-    monkeypatch.setattr(engine, "free_cores", lambda: changes.get("free", 1))
-    if "alone" in changes:
-        monkeypatch.setattr(
-            Project, "outside", with_execution(Project.outside, project.outside("execution"), alone=False)
-        )
-    if "threads" in changes:
-        policy = project.experiment.policy.model_copy(update={"threads": 2})
-        project.experiment = project.experiment.model_copy(update={"policy": policy})
-    scope = scope_of(project, by_transformers.ANSWERS)
-    assert collect(2, spread(threads_at_each, scope, [1, 2])) == [expected] * 2
-    assert torch.get_num_threads() == 2
-    left = spread(threads_at_each, scope, [1, 2])
-    assert next(left)[1] == [expected]
-    left.close()
-    assert torch.get_num_threads() == 2, "also where nobody asks for the rest"
-
-
-def threads_at_each(scope, items):
-    for place, _ in enumerate(items):
-        yield [place], [torch.get_num_threads()]
-
-
 def test_lines_for_people_come_from_workers_too(project, two_workers):
     told = []
     scope = RowScope(project, by_transformers.ANSWERS, {"adapter": None}, told.append)

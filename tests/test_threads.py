@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from resources import threads as settled
-from resources.threads import cores, free_cores, threads
+from resources.threads import cores, threads
 
 SAID = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")
 UNIT = "docker/5f0c"
@@ -92,27 +92,6 @@ def test_two_hyperthreads_are_one_core_and_cores_of_others_are_none(host, monkey
 def test_a_machine_that_tells_nothing_is_taken_by_what_the_process_is_bound_to(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 4, 5})
     assert cores(tmp_path) == 3
-
-
-@pytest.mark.parametrize(
-    ("load", "expected"),
-    [("0.9 0.5 0.1 1/300 99\n", 8), ("0.9 0.5 0.1 4/300 99\n", 5), ("30 20 10 40/300 99\n", 1), ("", 8)],
-)
-def test_cores_on_which_others_run_are_not_free_and_a_machine_that_does_not_tell_has_all(
-    host, monkeypatch, load, expected
-):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert free_cores(host(8, files={"proc/loadavg": load})) == expected
-
-
-def test_what_others_do_outside_of_a_part_of_the_machine_takes_no_core_of_it(host, monkeypatch):
-    """Of a container by its quota, or of a process by what it is bound to."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    busy = {"proc/loadavg": "70 70 70 71/900 99\n"}
-    assert free_cores(host(64, files=busy)) == 1
-    assert free_cores(host(64, files={**busy, **version_2("800000 100000\n")})) == 8
-    (root := host(4, files=busy)).joinpath("proc/self/cgroup").unlink()
-    assert free_cores(root) == 4
 
 
 @pytest.fixture

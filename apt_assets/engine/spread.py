@@ -6,7 +6,7 @@ trial of their model found that (world/execution.py).
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from apt_assets.world.execution import Execution
 from resources import cluster, workers
 from resources.model.device_memory import free_memory
 from resources.store.rows import Batches, Value
-from resources.threads import at_most, free_cores, threads
+from resources.threads import threads
 
 Item = TypeVar("Item")
 
@@ -29,7 +29,7 @@ LEAST_ROWS = 16
 # (`python -m benchmarks.workers`).
 BYTES_A_SECOND = 1.5e10
 # From so much work on, in seconds of this process, there are workers. Answers of theirs begin after 4 to 5 s, and are
-# then as fast as by threads on quiet cores, and faster where another program wants one (`python -m benchmarks.busy`).
+# then as fast as by threads on quiet cores (`python -m benchmarks.workers`).
 WORTH_SECONDS = 40.0
 
 
@@ -52,8 +52,7 @@ def spread(
     elif (number := workers_for(scope, sent, len(items))) > 1:
         each = partial(workers.each, number, Job(compute, sent))
     if each is None:
-        with at_most(free_cores()) if fewer_threads_will_do(sent) else nullcontext():
-            yield from compute(scope, items)
+        yield from compute(scope, items)
         return
     from resources.model.held import let_go
 
@@ -79,13 +78,6 @@ def same_elsewhere(sent: SentScope) -> bool:
     """Whether a process of its own gives the same rows."""
     found = executions(sent)
     return bool(found) and all(its.alone for its in found)
-
-
-def fewer_threads_will_do(sent: SentScope) -> bool:
-    """Whether a machine that others use may take threads away: policy.threads asks for no number, and one gives the
-    same rows."""
-    policy = sent.experiment.policy
-    return policy.device == "cpu" and policy.threads is None and threads(None) > 1 and same_elsewhere(sent)
 
 
 def wants_of(device: str, threads: int = 1) -> dict[str, float]:

@@ -116,7 +116,7 @@ class Live:
         if self.previous:
             return
         try:
-            wanted = self._wanted()  # before the settings are compared: what a run by other settings promotes is not in it
+            wanted = self._wanted()  # first, so that nothing is in it that a run by other settings promotes
             if changed := self.project.changed_since_start():
                 raise UsageError(f"{changed} changed since the server started: start it anew")
             self._take(wanted)
