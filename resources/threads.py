@@ -4,7 +4,7 @@ torch counts the cores of the host. In a container that has fewer by a quota, so
 most of each tenth of a second; here the quota counts.
 
 The load of the machine decides no result, so it does not decide their number either, by which a training has other low
-bits: it decides how they wait for each other (resources/waiting.py).
+bits: it decides how they wait for each other (resources/spinning.py).
 """
 
 import math
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from resources import waiting
+from resources import spinning
 
 NUMBERS = ("MKL_NUM_THREADS", "OMP_NUM_THREADS")  # in the order in which torch asks
 ROOT = Path("/")
@@ -27,7 +27,7 @@ def set_threads(wanted: int | None) -> None:
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(number)
     if number > 1:
-        waiting.watch()
+        spinning.watch()
 
 
 def threads(wanted: int | None, processes: int = 1) -> int:

@@ -32,7 +32,7 @@ BOUNDARY = (
     "resources.section",
     "resources.store",
     "resources.threads",
-    "resources.waiting",
+    "resources.spinning",
     "resources.workers",
     "resources.retrieval.vector_folder",
     "resources.retrieval.shared_vectors",

@@ -25,7 +25,7 @@ BUSY, QUIET = 0.2, 0.05
 @cache
 def watch() -> None:
     """Look every LOOK_SECONDS, as long as this process lives, at how its threads should wait."""
-    threading.Thread(target=look_on, name="waiting", daemon=True).start()
+    threading.Thread(target=look_on, name="spinning", daemon=True).start()
 
 
 def look_on() -> None:
