@@ -2,11 +2,9 @@
 
     python -m benchmarks.busy
 
-The embedded model, float32. `step` is an optimiser step of the training above, the median of those after the first,
-and `answers` are greedy answers of at most 6 tokens to 64 questions: in one process with as many threads as there are
-cores, and by as many processes of one thread (`training.workers`, and what rows go to where there are many of them; 256
-questions then, once every process has its model). A fresh process each, in turn; the loop begins when the libraries are
-loaded.
+The embedded model, float32, in one process with as many threads as there are cores. `step` is an optimiser step of the
+training above, the median of those after the first, `answers` are greedy ones of at most 6 tokens to 64 questions. A
+fresh process each, in turn; the loop begins when the libraries are loaded.
 """
 
 import os
@@ -23,7 +21,6 @@ from benchmarks.speed.workload import CACHE, SYSTEM_PROMPT, terms
 from resources.threads import cores, set_threads
 
 QUESTIONS, LONGEST = 64, 6
-PART = 64  # rows that a worker gets at once
 BOUND = 2.5  # times as long: more is not acceptable beside one busy loop
 # It ends with the process that began it, however that ends.
 LOOP = "import os\nbegan = os.getppid()\nwhile os.getppid() == began: pass"
@@ -48,23 +45,6 @@ def step() -> float:
     return training.ours("demo")["seconds"]
 
 
-def step_by_workers() -> float:
-    """Seconds."""
-    from apt_assets.engine.spread import connect, wants_of
-    from benchmarks.speed import training
-    from resources.training.by_workers import Group
-
-    connect(None, "training.workers")
-    return training.ours("demo", Group(cores(), "ddp", wants_of("cpu"), admit=lambda: ""))["seconds"]
-
-
-def answers_by_workers() -> float:
-    """Seconds."""
-    from benchmarks.workers import by_workers
-
-    return by_workers(PART, "256 answers")["seconds"]
-
-
 def answers() -> float:
     """Seconds."""
     from resources.model.generation import generate
@@ -79,9 +59,7 @@ def answers() -> float:
     return time.perf_counter() - started
 
 
-CASES: dict[str, Callable[[], float]] = {
-    "step": step, "step, by workers": step_by_workers, "answers": answers, "answers, by workers": answers_by_workers
-}  # fmt: skip
+CASES: dict[str, Callable[[], float]] = {"step": step, "answers": answers}
 
 
 def measure(beside: bool, case: str) -> dict[str, Any]:

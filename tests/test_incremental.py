@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 
+import dagster as dg
 import pytest
 import yaml
 
@@ -265,6 +266,22 @@ def test_comments_and_docstrings_edited_everywhere_change_no_stage(tmp_path):
 def test_helper_edited_to_the_same_result_runs_its_stage_and_cuts_off(lab, monkeypatch):
     changed_code(monkeypatch, "apt_assets.method.pairing")
     assert lab.run() == ({}, {("0001", "preference_pairs")})
+
+
+def steps_of_last_run():
+    instance = dg.DagsterInstance.get()
+    return {step.step_key for step in instance.get_run_step_stats(instance.get_runs(limit=1)[0].run_id)}
+
+
+def test_run_in_dagster_has_the_steps_of_what_is_out_of_date_and_no_others(lab, monkeypatch):
+    changed_code(monkeypatch, "apt_assets.method.pairing")
+    lab.run()
+    steps = steps_of_last_run()
+    assert {"preference_pairs", "adapter_checkpoint", "gate", "promoted_adapter"} <= steps
+    assert not steps & {"domain_dataset", "eval_predictions", "bad_cases", "similar_cases"}
+    lab.set(gate={"resamples": 1001})
+    assert lab.run() == ({}, {("0001", "gate")})
+    assert steps_of_last_run() == {"benchmark_scores", "gate", "promoted_adapter"}, "the gate is a check of the first"
 
 
 def test_beta_change_trains_and_scores_only(lab):

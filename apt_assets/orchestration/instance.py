@@ -2,11 +2,13 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apt_assets.engine.display import Display
+from apt_assets.engine.stage import STAGES
 from apt_assets.orchestration import postgres
 from apt_assets.orchestration.failures import what_failed
 from apt_assets.project import Project
@@ -15,6 +17,9 @@ from apt_assets.settings.experiment import REPOSITORY, UsageError
 from apt_assets.settings.iterations import BASE
 from resources.store import locks
 from resources.store.digest import write_atomically
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 
 def prepare_dagster_home(project: Project) -> None:
@@ -107,8 +112,8 @@ class Dagster:
         with readable_history(self._project):
             settle(self._project, self.instance, [*keys, *([also] if also else [])])
 
-    def materialize(self, key: str) -> tuple[str, str | None]:
-        """Run the stages of one iteration (or of BASE): (run id, what failed, if anything did).
+    def materialize(self, key: str, stages: Collection[str]) -> tuple[str, str | None]:
+        """Run these stages of one iteration (or of BASE), none: all of them: (run id, what failed, if anything did).
 
         Dagster turns Ctrl-C into an error of its own; here it is KeyboardInterrupt again. Raises UsageError if the
         machine was the reason: a full disk, say, or Dagster's history.
@@ -126,6 +131,7 @@ class Dagster:
                 result = job.execute_in_process(
                     instance=self.instance,
                     partition_key=None if key == BASE else key,
+                    asset_selection=assets_of(stages) or None,
                     raise_on_error=False,
                     run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
                 )
@@ -142,3 +148,11 @@ class Dagster:
         if data.user_failure_data and MACHINE in data.user_failure_data.metadata:
             raise UsageError(data.user_failure_data.description)
         return result.run_id, what_failed(failures[0])
+
+
+def assets_of(stages: Collection[str]) -> "list[dg.AssetKey]":
+    """The assets that stand for them: for the gate, whose checks are those of benchmark_scores, that one."""
+    import dagster as dg
+
+    names = {name if STAGES[name].asset else "benchmark_scores" for name in stages}
+    return [dg.AssetKey(name) for name in STAGES if name in names]

@@ -73,7 +73,7 @@ def bring_up_to_date(project: Project, iterations: int | None, display: Display,
         if step.opens:
             project.open_iteration(step.key)
         dagster.settle()
-        run_id, failure = dagster.materialize(step.key)
+        run_id, failure = dagster.materialize(step.key, [plan.stage for plan in step.stages])
         runs.add(run_id)
         alerts.of_run(step.key, run_id, failure)
         verdict = None if step.key == BASE else project.planner().verdict(step.key)
