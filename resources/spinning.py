@@ -11,10 +11,12 @@ How long threads waited is told by Linux (the kernel's Documentation/scheduler/s
 """
 
 import ctypes
+import sys
 import threading
 import time
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 PROC = Path("/proc/self")
 LOOK_SECONDS = 1.0
@@ -60,16 +62,16 @@ class Idle:
 
     @classmethod
     def begin(cls) -> "Idle | None":
-        """None if there is no GNU OpenMP in this process."""
+        """None where torch does not compute with GNU's OpenMP."""
         library = gomp()
         return None if library is None else cls(library)
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    def __init__(self, library: Any) -> None:
         self._over = threading.Event()
         # OpenMP keeps the threads of a region for the thread that began it, as long as that lives.
         threading.Thread(target=self._keep, args=[library], name="idle", daemon=True).start()
 
-    def _keep(self, library: ctypes.CDLL) -> None:
+    def _keep(self, library: Any) -> None:
         nothing = ctypes.cast(library.omp_get_num_procs, ctypes.c_void_p)
         library.GOMP_parallel(nothing, None, ctypes.c_uint(library.omp_get_num_procs() + 1), ctypes.c_uint(0))
         self._over.wait()
@@ -78,11 +80,13 @@ class Idle:
         self._over.set()
 
 
-def gomp(proc: Path = PROC) -> ctypes.CDLL | None:
-    """GNU's OpenMP as this process has loaded it."""
+def gomp() -> Any:
+    """The functions of GNU's OpenMP with which torch computes here, of which another library may have brought a second
+    copy; None where torch is not loaded, or computes with something else."""
+    torch = sys.modules.get("torch")
     try:
-        maps = (proc / "maps").read_text()
+        # A name is looked for in what the library is linked to as well.
+        library = ctypes.CDLL(str(Path(str(torch.__file__)).parent / "lib" / "libtorch_cpu.so")) if torch else None
+        return library if hasattr(library, "GOMP_parallel") else None
     except OSError:
         return None
-    path = next((line.split()[-1] for line in maps.splitlines() if "/libgomp" in line), None)
-    return ctypes.CDLL(path) if path else None

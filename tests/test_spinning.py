@@ -1,10 +1,13 @@
 """Threads that wait sleep where others want the cores, and the load of a machine decides no more than that."""
 
+import ctypes
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from apt_assets.settings.experiment import REPOSITORY
 from resources import spinning
@@ -61,10 +64,15 @@ def test_waits_are_added_up_by_thread_and_one_that_ended_is_left_out(tmp_path):
     assert spinning.waited(tmp_path / "elsewhere") == {}
 
 
-def test_process_without_gnu_openmp_has_none(tmp_path):
-    assert spinning.gomp(tmp_path) is None
-    (tmp_path / "maps").write_text("7f00-7f01 r-xp 0 00:00 0\n7f01-7f02 r-xp 0 08:01 5   /usr/lib/libc.so.6\n")
-    assert spinning.gomp(tmp_path) is None
+def test_process_that_computes_without_torch_or_by_another_openmp_keeps_no_idle_threads(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert spinning.gomp() is None
+    assert spinning.Idle.begin() is None
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__file__="/elsewhere/torch/__init__.py"))
+    assert spinning.gomp() is None
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(ctypes, "CDLL", lambda path: SimpleNamespace(omp_get_num_procs=lambda: 2))
+    assert spinning.gomp() is None
 
 
 # In a process of its own, in which nothing looks at the load meanwhile.
@@ -91,6 +99,7 @@ def test_threads_that_do_nothing_come_and_go():
 # What the threads beside the first one consume while that one computes alone, between what all do.
 SPUN = """
 import resource, time
+import sklearn.cluster  # has an OpenMP of its own
 import torch
 from resources import spinning
 
