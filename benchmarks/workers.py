@@ -27,7 +27,7 @@ from benchmarks.speed.workload import CACHE, SYSTEM_PROMPT, terms
 from resources import workers
 from resources.threads import cores, set_threads
 
-CASES = {"256 answers": 256, "1024 answers": 1024, "64 texts": 64}
+CASES = ("256 answers", "1024 answers", "64 texts")
 TASK_ROWS = (32, 64, 128)
 EXPERIMENT = Experiment(
     name="workers", policy={"dtype": "float32", "max_new_tokens": 6, "system_prompt": SYSTEM_PROMPT}
@@ -36,12 +36,13 @@ EXPERIMENT = Experiment(
 
 def work(case: str) -> tuple[Job, Sequence[Any]]:
     """(what computes rows, what of)."""
-    if case == "64 texts":
+    number, what = case.split()
+    if what == "texts":
         compute, kind = anchors.write, anchors.WRITTEN
-        items: list[Any] = [(("chat", "document")[n % 2], str(n)) for n in range(CASES[case])]
+        items: list[Any] = [(("chat", "document")[n % 2], str(n)) for n in range(int(number))]
     else:
         compute, kind = by_transformers.answer, by_transformers.ANSWERS
-        items = [row["prompt"] for row in terms(CASES[case])]
+        items = [row["prompt"] for row in terms(int(number))]
     execution = Execution("packed", "", exact=True, shape_free=True, bits="", alone=True, tried="")
     found = {"base_model": CACHE / "policy", "execution": execution}
     return Job(compute, SentScope(EXPERIMENT, found, kind, {"adapter": None})), items

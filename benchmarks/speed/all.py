@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from apt_assets.settings.experiment import REPOSITORY
 from benchmarks import busy, cluster, data_path, retrieval, workers
-from benchmarks.speed import anchor, engine, exact, generation, scoring, training, whole_loop
+from benchmarks.speed import anchor, engine, exact, generation, parallel, scoring, training, whole_loop
 from benchmarks.speed.contest import RESULTS, say
 
 PAGE = REPOSITORY / "docs" / "performance.md"
@@ -38,6 +38,7 @@ PARTS = (
     Part("Workers", workers, [], "workers", lambda found: workers.report(found["runs"])),
     Part("A Ray cluster", cluster, [], "cluster", cluster.report),
     Part("Answers", generation, [], "generation", lambda found: generation.report(found["runs"])),
+    Part("Answers, several at a time", parallel, [], "parallel", lambda found: parallel.report(found["runs"])),
     Part("Benchmark items", scoring, [], "scoring", scoring.report),
     Part("Similar cases", retrieval, [], "retrieval", retrieval.report),
     Part("A million rows", data_path, [], "data_path", lambda found: data_path.as_markdown(found["sizes"])),

@@ -116,8 +116,10 @@ def until_end(ids: list[int], tokenizer: Any) -> list[int]:
     return ids[: ids.index(tokenizer.eos_token_id)] if tokenizer.eos_token_id in ids else ids
 
 
-def llama_cpp(case: str) -> dict[str, Any]:
+def llama_cpp(case: str, slots: int = 1) -> dict[str, Any]:
+    """slots: questions that it answers at a time, in passes together."""
     import os
+    from concurrent.futures import ThreadPoolExecutor
 
     import xllamacpp
 
@@ -129,7 +131,7 @@ def llama_cpp(case: str) -> dict[str, Any]:
             archive.extract(name, folder)
         params = xllamacpp.CommonParams()
         params.model.path = str(Path(folder) / name)
-        params.n_ctx, params.n_parallel, params.verbosity = 2048, 1, -1
+        params.n_ctx, params.n_parallel, params.verbosity = 2048 * slots, slots, -1
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = os.cpu_count()
         server = xllamacpp.Server(params)
 
@@ -139,11 +141,13 @@ def llama_cpp(case: str) -> dict[str, Any]:
             )
             return found["choices"][0]["text"]
 
-        ask(asked[0], 2)
-        return timed(lambda: [ask(ids, int(case)) for ids in asked], tokenizer)
+        with ThreadPoolExecutor(slots) as askers:
+            list(askers.map(lambda ids: ask(ids, 2), asked[:slots]))
+            return timed(lambda: list(askers.map(lambda ids: ask(ids, int(case)), asked)), tokenizer)
 
 
-def ctranslate2(case: str, kind: str = "float32", prefix: bool = False) -> dict[str, Any]:
+def ctranslate2(case: str, kind: str = "float32", prefix: bool = False, apart: bool = False) -> dict[str, Any]:
+    """apart: whether each core has batches of its own, by its inter_threads."""
     import os
 
     import ctranslate2
@@ -155,9 +159,11 @@ def ctranslate2(case: str, kind: str = "float32", prefix: bool = False) -> dict[
     with tempfile.TemporaryDirectory() as folder:
         converter = ctranslate2.converters.TransformersConverter(str(CACHE / "policy"), load_as_float16=False)
         converter.convert(str(Path(folder) / "model"), quantization=kind)
+        together, side_by_side = (1, os.cpu_count()) if apart else (os.cpu_count(), 1)
         generator = ctranslate2.Generator(
-            str(Path(folder) / "model"), device="cpu", compute_type=kind, intra_threads=os.cpu_count()
-        )
+            str(Path(folder) / "model"), device="cpu", compute_type=kind, intra_threads=together,
+            inter_threads=side_by_side,
+        )  # fmt: skip
         options: dict[str, Any] = {}
         if prefix:
             shared = common_prefix(asked)
