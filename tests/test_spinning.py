@@ -4,6 +4,8 @@ import ctypes
 import os
 import subprocess
 import sys
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,63 +13,47 @@ import torch
 
 from apt_assets.settings.experiment import REPOSITORY
 from resources import spinning
+from resources.spinning import Pace
+
+TOLD = Path("/proc/self/schedstat").exists()  # by the kernel
+QUIET = [0.0] * spinning.QUIET_LOOKS
 
 
-@pytest.fixture
-def told(monkeypatch):
-    """A function (shares, waits of all threads in seconds a second, one a look) -> what was begun and ended, look by
-    look."""
-
-    class Over(Exception):
-        pass
-
-    def run(shares):
-        done, now = [[]], {"seconds": 0.0, "waited": 0.0}
-        steps = iter(shares)
-
-        def sleep(seconds):
-            share = next(steps, None)
-            if share is None:
-                raise Over
-            done.append([])
-            now["seconds"] += seconds
-            now["waited"] += share * seconds
-
-        class Begun:
-            def __init__(self):
-                done[-1].append("begun")
-
-            def end(self):
-                done[-1].append("ended")
-
-        monkeypatch.setattr(spinning, "waited", lambda: {"1": now["waited"] / 2, "2": now["waited"] / 2})
-        monkeypatch.setattr(spinning.time, "sleep", sleep)
-        monkeypatch.setattr(spinning.time, "monotonic", lambda: now["seconds"])
-        monkeypatch.setattr(spinning.Idle, "begin", Begun)
-        with pytest.raises(Over):
-            spinning.look_on()
-        return done[2:]
-
-    return run
+def busy_after(*shares, ran=1.0):
+    """Whether others are found to want the cores, look by look: waits of two threads as shares of their time."""
+    pace, found = Pace(), []
+    for share in shares:
+        waited = ran * share / (1 - share)
+        pace.look({"1": (5.0, 7.0)}, {"1": (5.0 + ran / 2, 7.0 + waited / 2), "2": (ran / 2, waited / 2)})
+        found.append(pace.busy)
+    return found
 
 
-def test_threads_sleep_from_the_look_that_finds_them_waiting_until_one_that_does_not(told):
-    assert told([0.0, 0.5, 0.9, 0.1, 0.01, 0.0, 0.3, 0.0]) == [["begun"], [], [], ["ended"], [], ["begun"], ["ended"]]
+def test_threads_sleep_from_the_look_that_finds_them_waiting_until_many_that_do_not():
+    assert busy_after(0.0, 0.05, 0.3, 0.05, *QUIET) == [False, False, True, True, *[True] * (len(QUIET) - 1), False]
+    assert busy_after(0.3, *QUIET[1:], 0.05, *QUIET[1:]) == [True] * (2 * len(QUIET))
 
 
-def test_waits_are_added_up_by_thread_and_one_that_ended_is_left_out(tmp_path):
-    for thread, said in {"11": "5 1500000000 3\n", "12": "0 0 0\n", "13": "", "14": None}.items():
+def test_threads_that_hardly_run_tell_nothing_of_the_cores():
+    assert busy_after(0.9, ran=0.001) == [False]
+    pace = Pace(busy=True)
+    for _ in QUIET:
+        pace.look({}, {"1": (0.001, 0.0)})
+    assert pace.busy
+
+
+def test_times_are_told_by_thread_and_one_that_ended_is_left_out(tmp_path):
+    for thread, said in {"11": "5000000000 1500000000 3\n", "12": "0 0 0\n", "13": "", "14": None}.items():
         (folder := tmp_path / "task" / thread).mkdir(parents=True)
         if said is not None:
             (folder / "schedstat").write_text(said)
-    assert spinning.waited(tmp_path) == {"11": 1.5, "12": 0.0}
-    assert spinning.waited(tmp_path / "elsewhere") == {}
+    assert spinning.times(tmp_path) == {"11": (5.0, 1.5), "12": (0.0, 0.0)}
+    assert spinning.times(tmp_path / "elsewhere") == {}
 
 
-def test_process_that_computes_without_torch_or_by_another_openmp_keeps_no_idle_threads(monkeypatch):
+def test_process_that_computes_without_torch_or_without_gnu_openmp_has_none(monkeypatch):
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     assert spinning.gomp() is None
-    assert spinning.Idle.begin() is None
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__file__="/elsewhere/torch/__init__.py"))
     assert spinning.gomp() is None
     monkeypatch.setitem(sys.modules, "torch", torch)
@@ -75,8 +61,25 @@ def test_process_that_computes_without_torch_or_by_another_openmp_keeps_no_idle_
     assert spinning.gomp() is None
 
 
-# In a process of its own, in which nothing looks at the load meanwhile.
-COUNTED = """
+def test_no_idle_threads_are_begun_where_a_process_may_not_have_so_many(monkeypatch):
+    """OpenMP would end the process."""
+    begun, start = [], threading.Thread.start
+
+    def at_most_three(thread):
+        if len(begun) == 3:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", at_most_three)
+    assert spinning.keep_idle(SimpleNamespace(omp_get_num_procs=ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 4))) is None
+    assert len(begun) == 3
+    assert not any(thread.is_alive() for thread in begun)
+
+
+# In processes of their own, in which nothing looks at the load meanwhile.
+BEGUN = """
+import sklearn.cluster  # has an OpenMP of its own
 import torch
 from resources import spinning
 from tests import waiting
@@ -84,24 +87,20 @@ from tests import waiting
 def there():
     return sum(1 for _ in (spinning.PROC / "task").iterdir())
 
+def keep_idle():
+    before = there()
+    over = spinning.keep_idle(spinning.gomp())
+    waiting.until(lambda: there() > before + spinning.gomp().omp_get_num_procs(), 60)
+    return over
+"""
+COUNTED = """
 before = there()
-idle = spinning.Idle.begin()
-waiting.until(lambda: there() > before + spinning.gomp().omp_get_num_procs(), 60)
-idle.end()
+keep_idle().set()
 waiting.until(lambda: there() <= before, 60)
 """
-
-
-def test_threads_that_do_nothing_come_and_go():
-    said_by(COUNTED)
-
-
 # What the threads beside the first one consume while that one computes alone, between what all do.
 SPUN = """
 import resource, time
-import sklearn.cluster  # has an OpenMP of its own
-import torch
-from resources import spinning
 
 def others():
     whole, own = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_THREAD)
@@ -118,27 +117,30 @@ def spun():
 
 torch.set_num_threads(2)
 alone = spun()
-idle = spinning.Idle.begin()
-time.sleep(0.5)
-asleep = spun()
-print(alone, asleep)
+keep_idle()
+print(alone, spun())
 """
 
 
+@pytest.mark.slow("processes")
+def test_idle_threads_come_and_go():
+    said_by(BEGUN + COUNTED)
+
+
+@pytest.mark.slow("processes")
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="OpenMP spins for no time on one core")
 def test_a_thread_that_waits_takes_no_processor_time_while_there_are_idle_ones():
-    alone, asleep = map(float, said_by(SPUN).split())
+    alone, asleep = map(float, said_by(BEGUN + SPUN).split())
     assert asleep < alone / 2
 
 
 LOOKED_AT = """
 import threading, time
 import torch
-from resources import spinning, threads
+from resources import threads
 
-spinning.LOOK_SECONDS = 0.1
 threads.set_threads(NUMBER)
-x, until = torch.zeros(2**20), time.monotonic() + 20 * (NUMBER > 1) + 1
+x, until = torch.zeros(2**20), time.monotonic() + SECONDS
 names = set()
 while time.monotonic() < until and "idle" not in names:
     for _ in range(20):
@@ -146,23 +148,31 @@ while time.monotonic() < until and "idle" not in names:
     names |= {one.name for one in threading.enumerate()}
 print(*sorted(names & {"spinning", "idle"}))
 """
+LOOP = "import os\nbegan = os.getppid()\nwhile os.getppid() == began: pass"  # ends with the process that began it
 
 
-@pytest.mark.parametrize(("number", "expected"), [(2, "idle spinning"), (1, "")])
-def test_a_process_of_several_threads_looks_whether_others_want_its_cores(number, expected):
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+@pytest.mark.slow("processes")
+@pytest.mark.skipif(not TOLD, reason="this kernel does not tell how long threads wait")
+def test_a_process_of_several_threads_sees_that_others_want_its_cores():
+    loops = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(2 * (os.cpu_count() or 1))]
     try:
-        assert said_by(LOOKED_AT.replace("NUMBER", str(number))).strip() == expected
+        said = said_by(LOOKED_AT.replace("NUMBER", "2").replace("SECONDS", "60"))
     finally:
         for one in loops:
             one.kill()
             one.wait()
+    assert said.split() == ["idle", "spinning"]
+
+
+@pytest.mark.slow("processes")
+def test_a_process_of_one_thread_does_not_look():
+    assert said_by(LOOKED_AT.replace("NUMBER", "1").replace("SECONDS", "0.5")).split() == []
 
 
 def said_by(program):
-    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "MKL_NUM"))}
     ran = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program], cwd=REPOSITORY, env=kept, capture_output=True, text=True, timeout=180
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

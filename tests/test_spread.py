@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
 from apt_assets.engine import spread as engine
 from apt_assets.engine.display import Display
@@ -51,14 +50,6 @@ def two_workers(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setattr(engine, "WORTH_SECONDS", 0.0)
     monkeypatch.setattr(engine, "LEAST_ROWS", 1)
-
-
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", autouse=True)

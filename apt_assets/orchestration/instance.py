@@ -113,7 +113,8 @@ class Dagster:
             settle(self._project, self.instance, [*keys, *([also] if also else [])])
 
     def materialize(self, key: str, stages: Collection[str]) -> tuple[str, str | None]:
-        """Run these stages of one iteration (or of BASE), none: all of them: (run id, what failed, if anything did).
+        """Run these stages of one iteration (or of BASE), or all if none is named: (run id, what failed, if anything
+        did). It fails if one that is not named went out of date meanwhile; the next run computes that.
 
         Dagster turns Ctrl-C into an error of its own; here it is KeyboardInterrupt again. Raises UsageError if the
         machine was the reason: a full disk, say, or Dagster's history.
