@@ -14,17 +14,15 @@ import ctypes
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 PROC = Path("/proc/self")
 LOOK_SECONDS = 0.25
-# What threads that want a core wait for one, as a share of that time: from here on they sleep, below it they may spin.
-BUSY, QUIET = 0.1, 0.03
-QUIET_LOOKS = 8  # in a row until they spin again
-LEAST = 0.05  # seconds, of all threads, that tell anything
+BUSY = 0.2  # of the time in which a thread wants a core, it waits for one: then others want them too
+LEAST = 0.05  # seconds of that in a look, that tell anything
+ASLEEP_SECONDS = 10.0  # until they spin again, for a look: asleep, threads wait for quiet cores too
 
 Times = dict[str, tuple[float, float]]  # of each thread: how long it ran, and how long it waited for a core, in seconds
 
@@ -36,38 +34,24 @@ def watch() -> None:
 
 
 def look_on() -> None:
-    pace, over, before = Pace(), None, times()
     while True:
+        before = times()
         time.sleep(LOOK_SECONDS)
-        now = times()
-        pace.look(before, now)
-        before = now
-        if pace.busy and over is None and (library := gomp()):
-            over = keep_idle(library)
-            if over is None:
+        if others_want_cores(before, times()) and (library := gomp()):
+            if (over := keep_idle(library)) is None:
                 return
-        elif over is not None and not pace.busy:
+            time.sleep(ASLEEP_SECONDS)
             over.set()
-            over = None
 
 
-@dataclass
-class Pace:
-    """Whether others want the cores, by one look after another."""
-
-    busy: bool = False
-    quiet_looks: int = 0
-
-    def look(self, before: Times, now: Times) -> None:
-        ran, waited = (
-            sum(seconds[kind] - before.get(thread, (0.0, 0.0))[kind] for thread, seconds in now.items())
-            for kind in (0, 1)
-        )
-        if ran + waited < LEAST:
-            return  # nothing is computed
-        share = waited / (ran + waited)
-        self.quiet_looks = self.quiet_looks + 1 if share < QUIET else 0
-        self.busy = share > BUSY or (self.busy and self.quiet_looks < QUIET_LOOKS)
+def others_want_cores(before: Times, now: Times) -> bool:
+    """Whether a thread waited for much of the time between two looks."""
+    for thread, (ran, waited) in now.items():
+        ran_before, waited_before = before.get(thread, (0.0, 0.0))
+        wanted = ran - ran_before + waited - waited_before
+        if wanted >= LEAST and waited - waited_before > BUSY * wanted:
+            return True
+    return False
 
 
 def times(proc: Path = PROC) -> Times:

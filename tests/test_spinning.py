@@ -13,33 +13,20 @@ import torch
 
 from apt_assets.settings.experiment import REPOSITORY
 from resources import spinning
-from resources.spinning import Pace
 
 TOLD = Path("/proc/self/schedstat").exists()  # by the kernel
-QUIET = [0.0] * spinning.QUIET_LOOKS
 
 
-def busy_after(*shares, ran=1.0):
-    """Whether others are found to want the cores, look by look: waits of two threads as shares of their time."""
-    pace, found = Pace(), []
-    for share in shares:
-        waited = ran * share / (1 - share)
-        pace.look({"1": (5.0, 7.0)}, {"1": (5.0 + ran / 2, 7.0 + waited / 2), "2": (ran / 2, waited / 2)})
-        found.append(pace.busy)
-    return found
-
-
-def test_threads_sleep_from_the_look_that_finds_them_waiting_until_many_that_do_not():
-    assert busy_after(0.0, 0.05, 0.3, 0.05, *QUIET) == [False, False, True, True, *[True] * (len(QUIET) - 1), False]
-    assert busy_after(0.3, *QUIET[1:], 0.05, *QUIET[1:]) == [True] * (2 * len(QUIET))
-
-
-def test_threads_that_hardly_run_tell_nothing_of_the_cores():
-    assert busy_after(0.9, ran=0.001) == [False]
-    pace = Pace(busy=True)
-    for _ in QUIET:
-        pace.look({}, {"1": (0.001, 0.0)})
-    assert pace.busy
+@pytest.mark.parametrize(
+    ("ran", "waited", "expected"),
+    [(0.25, 0.01, False), (0.1, 0.1, True), (0.001, 0.02, False)],
+    ids=["of its own core", "of a core that another has half of", "of one that hardly runs"],
+)
+def test_waits_of_a_thread_tell_that_others_want_the_cores(ran, waited, expected):
+    quiet = {str(number): (5.0, 7.0) for number in range(64)}, {str(number): (5.25, 7.0) for number in range(64)}
+    before, now = {**quiet[0], "one": (8.0, 9.0)}, {**quiet[1], "one": (8.0 + ran, 9.0 + waited)}
+    assert spinning.others_want_cores(before, now) == expected
+    assert spinning.others_want_cores(quiet[0], {**quiet[1], "new": (ran, waited)}) == expected
 
 
 def test_times_are_told_by_thread_and_one_that_ended_is_left_out(tmp_path):
