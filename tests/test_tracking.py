@@ -16,7 +16,7 @@ from apt_assets.project import Project
 from apt_assets.tracking import beside
 from apt_assets.tracking.outcome import outcomes
 from apt_assets.tracking.send import send_all
-from tests import tiny
+from tests import tiny, waiting
 from tests.postgres import free_port
 
 pytestmark = pytest.mark.slow("processes")
@@ -212,7 +212,7 @@ def test_process_that_says_nothing_in_time_is_ended_with_those_it_started(ran, m
     beside.send_beside(Project.open(with_trackers(ran(1), "tensorboard")), told.append)
     assert len(told) == 1
     assert "the run goes on" in told[0]
-    assert not is_alive(int((tmp_path / "started").read_text()))
+    assert waiting.until(lambda: not is_alive(int((tmp_path / "started").read_text())), 30)
 
 
 def is_alive(process: int) -> bool:

@@ -109,4 +109,4 @@ def test_weights_of_one_train_the_same_bits_as_pairs_without_weights(tiny_folder
 def test_pairs_of_weight_zero_train_nothing(tiny_folder, tmp_path):
     log, _ = train(tiny_folder, tmp_path / "none", rows([0.0] * 8))
     assert log["grad_norm"].to_list() == [0.0] * 3
-    assert log["loss"].n_unique() == 1
+    assert log["loss"].max() == pytest.approx(log["loss"].min(), abs=1e-5), "other batches may be rounded otherwise"
