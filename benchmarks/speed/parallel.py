@@ -3,7 +3,7 @@
     python -m benchmarks.speed.parallel
 
 The first case of the answers above, on all cores: `ours` by threads of one process, and by as many processes of one
-thread (what rows go to where there are many of them; once every process has its model); llama.cpp with several slots,
+thread (what rows go to where there are many of them; once every process has its model); llama.cpp with two slots,
 whose questions share passes; CTranslate2, given the shared beginning, by threads of one batch, and with batches side by
 side, one thread each.
 """
@@ -21,7 +21,6 @@ CONTESTANTS = {
     "ours, workers": lambda case: workers.by_workers(QUESTIONS // 4, f"{QUESTIONS} answers"),
     "llama.cpp": llama_cpp,
     "llama.cpp, 2 slots": partial(llama_cpp, slots=2),
-    "llama.cpp, 8 slots": partial(llama_cpp, slots=8),
     "CTranslate2": partial(ctranslate2, prefix=True),
     "CTranslate2, side by side": partial(ctranslate2, prefix=True, apart=True),
 }
