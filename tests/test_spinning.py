@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from apt_assets.settings.experiment import REPOSITORY
+from benchmarks.busy import LOOP
 from resources import spinning
 
 TOLD = Path("/proc/self/schedstat").exists()  # by the kernel
@@ -135,7 +136,6 @@ while time.monotonic() < until and "idle" not in names:
     names |= {one.name for one in threading.enumerate()}
 print(*sorted(names & {"spinning", "idle"}))
 """
-LOOP = "import os\nbegan = os.getppid()\nwhile os.getppid() == began: pass"  # ends with the process that began it
 
 
 @pytest.mark.slow("processes")
