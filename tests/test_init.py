@@ -2,13 +2,14 @@
 
 import json
 import random
+import re
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from apt_assets.cli import app
-from apt_assets.settings.experiment import UsageError
+from apt_assets.settings.experiment import REPOSITORY, UsageError
 from apt_assets.settings.reader import load_experiment
 from apt_assets.start.answers import kind_of
 from apt_assets.start.init import Given, init
@@ -131,7 +132,7 @@ def test_rows_longer_than_the_model_reads_are_counted_before_anything_lands(here
     assert load_experiment(here / "experiment.yaml").training.max_length == 256
 
 
-def test_five_questions_are_asked_with_what_is_proposed_and_an_answer_takes_its_place(here, tiny_folder):
+def test_questions_are_asked_with_what_is_proposed_and_an_answer_takes_its_place(here, tiny_folder):
     data = tiny.write_jsonl(here / "rows.jsonl", labelled())
     asked = {}
 
@@ -141,7 +142,7 @@ def test_five_questions_are_asked_with_what_is_proposed_and_an_answer_takes_its_
 
     told = []
     init(here / "experiment.yaml", Given(model=str(tiny_folder / "policy")), ask, told.append)
-    assert list(asked) == ["Your rows", "Name of the experiment", "Assessor", "Said before each question"]
+    assert list(asked) == ["Your rows", "Name of the experiment", "Recipe", "Assessor", "Said before each question"]
     assert asked["Assessor"] == "labels"
     assert asked["Said before each question"].endswith("nothing else: Karten, Zahlungen, Konten.")
     assert load_experiment(here / "experiment.yaml").name == "mine"
@@ -151,12 +152,23 @@ def test_five_questions_are_asked_with_what_is_proposed_and_an_answer_takes_its_
     ]
 
 
+def test_fine_tuning_is_written_as_the_guide_tells(here, tiny_folder):
+    guide = (REPOSITORY / "docs" / "guide" / "your-own-domain.md").read_text(encoding="utf-8")
+    told = yaml.safe_load(re.search(r"```yaml\n(mining: {questions: 16}\n.*?)```", guide, re.DOTALL)[1])
+    data = tiny.write_jsonl(here / "rows.jsonl", labelled(40))
+    apt("init", "--data", data, "--model", tiny_folder / "policy", "--recipe", "fine-tuning", "-y")
+    written = yaml.safe_load((here / "experiment.yaml").read_text(encoding="utf-8"))
+    assert {name: {key: written[name][key] for key in its} for name, its in told.items()} == told
+    assert load_experiment(here / "experiment.yaml").pairs.every_row
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ([], "there is no terminal in which to ask"),
         (["--data", "nowhere.jsonl"], "no such file"),
         (["--data", "rows.jsonl", "--assessor", "label"], r"did you mean labels\?"),
+        (["--data", "rows.jsonl", "--recipe", "fine-tunning"], r"did you mean fine-tuning\?"),
         (["--data", "rows.jsonl", "--assessor", "rubric"], "needs settings of its own"),
         (["--data", "rows.jsonl", "--name", "A B"], "--name: name: "),
         (["--data", "empty.jsonl"], "no row can be used"),

@@ -81,6 +81,9 @@ def init(
     model: Annotated[
         str | None, typer.Option(help="embedded, a folder with safetensors, or a hub id; default: embedded.")
     ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="apt, or fine-tuning on every training row by the same loop; default: apt.")
+    ] = None,
     assessor: Annotated[
         str | None, typer.Option(help="How answers are graded; default: by what the answers are like.")
     ] = None,
@@ -90,7 +93,7 @@ def init(
     encoding: Annotated[str | None, typer.Option(help="Of text that is not UTF-8, as `land` takes it.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take what is proposed.")] = False,
 ) -> None:
-    """Write an experiment file for your data: asks five questions, looks at a sample, and proposes assessor, lengths,
+    """Write an experiment file for your data: asks six questions, looks at a sample, and proposes assessor, lengths,
     splits and gate, each with its reason as a comment. Nothing lands, and no file is written over.
 
     Where nobody can be asked, or with --yes, what is not given by an option is taken as it is proposed.
@@ -98,7 +101,7 @@ def init(
     from apt_assets.start.init import Given
     from apt_assets.start.init import init as write
 
-    given = Given(data, name, model, assessor, system_prompt, encoding)
+    given = Given(data, name, model, recipe, assessor, system_prompt, encoding)
     ask = None if yes or not sys.stdin.isatty() else lambda question, proposed: typer.prompt(question, proposed)
     write(file, given, ask, print)
 

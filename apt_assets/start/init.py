@@ -1,7 +1,7 @@
-"""`apt-assets init`: five questions, a look at the data, and an experiment file with a reason for each setting."""
+"""`apt-assets init`: six questions, a look at the data, and an experiment file with a reason for each setting."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -14,7 +14,7 @@ from apt_assets.rows.lengths import counter
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.reader import checked, expanded, file_to_write, find_home, nearest
 from apt_assets.start import proposal
-from apt_assets.start.proposal import Model, Proposal
+from apt_assets.start.proposal import RECIPES, Model, Proposal
 from apt_assets.start.sample import Sample, as_it_would_land, look_at
 from apt_assets.world.models import Models, NotDownloaded
 from resources.model.device_memory import free_memory
@@ -34,6 +34,7 @@ class Given:
     data: Path | None = None
     name: str | None = None
     model: str | None = None
+    recipe: str | None = None
     assessor: str | None = None
     system_prompt: str | None = None
     encoding: str | None = None
@@ -61,11 +62,15 @@ def init(file: Path, given: Given, ask: Ask | None, tell: Tell) -> Path:
         name = answer(given.name, "Name of the experiment", name_of(data))
         checked({"name": name}, "--name")
         model = model_of(answer(given.model, "Model: embedded, a folder with safetensors, or a hub id", "embedded"))
+        recipe = answer(given.recipe, f"Recipe, one of {', '.join(RECIPES)}", "apt")
+        require_one_of(recipe, RECIPES, "--recipe")
+        if recipe == "apt":
+            tell("recipe apt: on our data plain fine-tuning gained more (docs/evidence.md): --recipe fine-tuning")
         tell(f"assessor {sample.kind.assessor}: {sample.kind.why}")
         assessor = answer(given.assessor, f"Assessor, one of {', '.join(GRADERS)}", sample.kind.assessor)
         require_grader(assessor)
         prompt = answer(given.system_prompt, "Said before each question", sample.kind.wanted)
-        made, counts = propose(landing, sample, name, model, assessor, prompt)
+        made, counts = propose(landing, sample, name, model, recipe, assessor, prompt)
     left_out = list(in_words(counts))
     for line in [*left_out, *made.remarks]:
         tell(line)
@@ -110,8 +115,12 @@ def require_grader(named: str) -> None:
             f"--assessor: {named} needs settings of its own: choose another one here, and write `assessor` in the file "
             "(docs/guide/your-own-domain.md, step 3)"
         )
-    if named not in GRADERS:
-        raise UsageError(f"--assessor: {named!r} is none of {', '.join(GRADERS)}{nearest(named, GRADERS)}")
+    require_one_of(named, GRADERS, "--assessor")
+
+
+def require_one_of(named: str, known: Sequence[str], option: str) -> None:
+    if named not in known:
+        raise UsageError(f"{option}: {named!r} is none of {', '.join(known)}{nearest(named, known)}")
 
 
 def model_of(named: str) -> tuple[Model, Path]:
@@ -142,7 +151,7 @@ def limit_of(folder: Path) -> int | None:
 
 
 def propose(
-    landing: Path, sample: Sample, name: str, of_model: tuple[Model, Path], assessor: str, prompt: str
+    landing: Path, sample: Sample, name: str, of_model: tuple[Model, Path], recipe: str, assessor: str, prompt: str
 ) -> tuple[Proposal, Mapping[str, int]]:
     """(settings, why rows will be left out -> how many)."""
     model, tokenizer = of_model
@@ -165,6 +174,6 @@ def propose(
         tables, counts = domain_of(checked(made.content(), "init"), [landing])
         train = tables["train"].height
     proposal.length_settings(made, sample, model, *sample.tokens(counter(tokenizer)))
-    proposal.training_settings(made, model, train)
+    proposal.training_settings(made, recipe, model, train)
     proposal.gate_settings(made, model, device)
     return made, counts

@@ -20,6 +20,7 @@ LEAST, MOST = 0.05, 0.2  # share of the rows
 TOO_MANY = 0.1  # of the rows: near duplicates that leave
 ASKED = 1000  # in an iteration
 FEW = 1000  # training rows
+RECIPES = ("apt", "fine-tuning")
 LONGEST_ANSWER, LONGEST_ROW = 512, 2048  # tokens that are proposed at most
 ITEMS = {"last_word": 200, "preposition": 150, "ending": 90, "passages": 40}  # as experiments/embedded.yaml
 ALL_ITEMS = 1833  # of the default tasks
@@ -150,16 +151,25 @@ def length_settings(made: Proposal, sample: Sample, model: Model, prompts: list[
         )
 
 
-def training_settings(made: Proposal, model: Model, train: int) -> None:
-    """train: about how many training rows there will be."""
-    made.add(
-        "mining", "questions", None if train <= ASKED else ASKED,
-        f"All of about {train:,} training rows are asked in each iteration."
-        if train <= ASKED
-        else f"Asked in an iteration, of about {train:,} training rows; drawn afresh each time.",
-    )  # fmt: skip
+def training_settings(made: Proposal, recipe: str, model: Model, train: int) -> None:
+    """What is trained on, and how long. train: about how many training rows there will be."""
+    if recipe == "fine-tuning":
+        made.add("mining", "questions", 16, "Few: every row is trained on, however it is answered.")
+        made.add("retrieval", "per_case", 0, "So no row has to be retrieved.")
+        made.add(
+            "pairs", "replay", "pool", "Besides what is answered wrong, every other row of the pool is trained on."
+        )
+        made.add("pairs", "replay_share", None, "However many those are.")
+        made.add("training", "objective", "sft", "On the right answers alone: plain fine-tuning.")
+    else:
+        made.add(
+            "mining", "questions", None if train <= ASKED else ASKED,
+            f"All of about {train:,} training rows are asked in each iteration."
+            if train <= ASKED
+            else f"Asked in an iteration, of about {train:,} training rows; drawn afresh each time.",
+        )  # fmt: skip
     if train < FEW:
-        made.add("training", "epochs", 4, "Of a few hundred rows four passes gained more than one (docs/evidence.md).")
+        made.add("training", "epochs", 2, "Of a few hundred rows two passes gained more than one (docs/evidence.md).")
     if model.weights:
         rate = next(rate for most, rate in RATES if model.weights <= most)
         size = weights_in_words(model.weights)
