@@ -14,6 +14,7 @@ from apt_assets.landing.records import ROWS, contents_of, read_landed, sort_out
 from apt_assets.method.domain import build_domain
 from apt_assets.project import Project
 from apt_assets.settings.experiment import UsageError
+from tests import tiny
 
 Row = namedtuple("Row", [name for name in ROWS if name != "record"])
 GOOD = {"prompt": "Capital of France?", "answer": "Paris"}
@@ -256,6 +257,16 @@ def test_file_of_any_name_lands_under_one_that_the_project_sees(tmp_path, make_e
     assert report["landed"].startswith(landed)
     assert project.landed() == [report["landed"]]
     assert len(list(project.landing.iterdir())) == 1
+
+
+def test_file_whose_name_said_another_format_is_read_anew_under_the_right_one(make_experiment):
+    project = Project.open(make_experiment())
+    wrong = tiny.write_jsonl(project.landing / "more.csv", tiny.domain_rows(20))
+    assert project.usable_rows("more.csv") == 0
+    wrong.rename(wrong.with_suffix(".jsonl"))
+    project = Project.open(make_experiment())
+    assert project.usable_rows("more.jsonl") == 20
+    assert not project.landing.joinpath("more.csv").exists()
 
 
 def test_link_out_of_the_landing_folder_is_not_seen_and_one_inside_is(tmp_path, make_experiment):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apt_assets.method.bootstrap import paired_bootstrap
-from apt_assets.method.gate import Scores, Tolerances, decide
+from apt_assets.method.gate import Scores, Tolerances, decide, domain_check
 from apt_assets.method.measures import by_label
 from apt_assets.method.mining import draw_questions, select_bad_cases
 from apt_assets.method.pairing import build_pairs
@@ -111,6 +111,27 @@ def test_gate_rolls_back_a_worse_domain():
     result = verdict([False] * 20, [True] * 20, [True] * 400, [True] * 400)
     assert not result["passed"]
     assert "domain refused" in result["reason"]
+
+
+@pytest.mark.parametrize(("rows", "tolerance"), [(100, 0.01), (50, 0.02), (100, 0.07)])
+def test_a_domain_that_lost_just_the_tolerance_passes_whatever_it_began_with(rows, tolerance):
+    lost, few = round(rows * tolerance), Tolerances(tolerance, 1.0, None, None, confidence=0.95, resamples=10)
+
+    def passes(right, less):
+        now, before = ([n < count for n in range(rows)] for count in (right - less, right))
+        return domain_check(domain(now), domain(before), few, "the base model", None).passed
+
+    assert all(passes(right, lost) and not passes(right, lost + 1) for right in range(lost + 1, rows + 1))
+
+
+def test_gate_compares_no_row_whose_gold_was_corrected_in_between():
+    before, now = domain([False] * 10), domain([True] * 8 + [False] * 2)
+    corrected = before.with_columns(
+        answer=pl.when(pl.col("prompt") < "v4").then(pl.lit("other")).otherwise("answer"),
+        also=pl.when(pl.col("prompt") == "v5").then(pl.lit('["other"]')).otherwise("also"),
+    )
+    check = domain_check(now, corrected, TOLERANCES, "the base model", None)
+    assert (check.items, check.candidate) == (5, 0.6)
 
 
 def test_gate_refuses_lost_general_ability_although_the_domain_gains():

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from apt_assets.landing.readers import format_of
+from apt_assets.landing.corrections import is_corrections
+from apt_assets.landing.readers import format_of, suffixes_of
 from resources.store.file_digests import FileDigests
 
 # What no name of a landed file holds: control characters, those that turn the direction of writing, and bytes that
@@ -57,5 +58,11 @@ class LandingFolder:
             found = contents_of(path)
             return json.dumps([found.digest, found.rows, found.widest])
 
-        digest, rows, widest = json.loads(self.digests.derived(self.path / name, f"contents {reader}", work_out))
+        digest, rows, widest = json.loads(self.derived(name, f"contents {reader}", work_out))
         return digest, rows, widest
+
+    def derived(self, name: str, what: str, work_out: Callable[[Path], str]) -> str:
+        """What follows from a landed file, `what` naming it; worked out once for its content and what its name says of
+        how it is read."""
+        read_as = f"{suffixes_of(name).lower()}{' of decisions' if is_corrections(name) else ''}"
+        return self.digests.derived(self.path / name, f"{what} {read_as}", work_out)

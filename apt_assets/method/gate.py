@@ -27,6 +27,8 @@ from apt_assets.method.check import POWER, Check
 from apt_assets.method.grades import is_right
 from apt_assets.method.judge import Confusion, corrected, corrected_difference
 
+ROUNDING = 1e-9  # of a difference of two shares, which may equal its tolerance
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -69,8 +71,9 @@ def decide(
 ) -> dict[str, Any]:
     """The verdict: {passed, reason, checks: [Check as a dict]}.
 
-    Rows are paired by item, and an item that only one side has is left out. `promoted` names what the domain check
-    compares with, `name` the start, which the others compare with. judge: None: the assessor is taken at its word.
+    Rows are paired by item, a question by its gold too, and an item that only one side has is left out. `promoted`
+    names what the domain check compares with, `name` the start, which the others compare with. judge: None: the
+    assessor is taken at its word.
     """
     checks = [
         domain_check(candidate.domain, promoted_domain, tolerances, promoted, judge),
@@ -97,12 +100,17 @@ def start_in_words(adapter: object | None) -> str:
 def domain_check(
     candidate: pl.DataFrame, promoted: pl.DataFrame, tolerances: Tolerances, against: str, judge: Judge | None
 ) -> Check:
-    both = validation(candidate).join(validation(promoted), on="row_id", suffix="_reference").sort("row_id")
+    # By question and gold: of a row that was corrected in between each side was graded against another one.
+    both = (
+        validation(candidate)
+        .join(validation(promoted), on=("row_id", "answer", "also"), nulls_equal=True, suffix="_reference")
+        .sort("row_id")
+    )
     compared = means(both["right"], both["right_reference"], tolerances)
     if judge is not None and judge.confusion.corrects and both.height:
         compared |= by_people(both["right"], both["right_reference"], judge.confusion, tolerances)
         against = f"{against}, corrected for the judge"
-    passed = both.height > 0 and compared["difference"] >= -tolerances.domain_tolerance
+    passed = both.height > 0 and compared["difference"] >= -tolerances.domain_tolerance - ROUNDING
     return Check("domain", passed, tolerance=tolerances.domain_tolerance, against=against, **compared)
 
 
@@ -133,9 +141,9 @@ def judge_check(judge: Judge, tolerances: Tolerances) -> Check:
 
 
 def validation(domain: pl.DataFrame) -> pl.DataFrame:
-    """row_id, right of the validation rows."""
+    """row_id, answer, also, right of the validation rows."""
     chosen = domain.filter(pl.col("split") == "validation")
-    return chosen.select("row_id", is_right(pl.col("grade")).alias("right"))
+    return chosen.select("row_id", "answer", "also", is_right(pl.col("grade")).alias("right"))
 
 
 def general_checks(candidate: pl.DataFrame, start: pl.DataFrame, tolerances: Tolerances, against: str) -> list[Check]:
@@ -147,7 +155,7 @@ def general_checks(candidate: pl.DataFrame, start: pl.DataFrame, tolerances: Tol
         if tolerance is None:
             continue
         compared = means(both[column], both[f"{column}_reference"], tolerances)
-        passed = both.height > 0 and compared["low"] >= -tolerance
+        passed = both.height > 0 and compared["low"] >= -tolerance - ROUNDING
         seen = smallest_visible(both[column].cast(float) - both[f"{column}_reference"].cast(float), tolerances)
         found.append(Check(name, passed, tolerance=tolerance, against=against, visible=seen, **compared))
     return found

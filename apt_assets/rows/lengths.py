@@ -36,9 +36,7 @@ def lengths_of(landing: LandingFolder, model: Path, system_prompt: str | None) -
     def look(path: Path) -> str:
         return json.dumps(look_at(path, counter(tokenizer)))
 
-    found = [
-        json.loads(landing.digests.derived(landing.path / name, f"lengths {key}", look)) for name in landing.names()
-    ]
+    found = [json.loads(landing.derived(name, f"lengths {key}", look)) for name in landing.names()]
     around = TEMPLATE + (counter(tokenizer)([system_prompt])[0] if system_prompt else 0)
     prompts: Counter[int] = Counter()
     for counts, _ in found:

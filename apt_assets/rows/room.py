@@ -110,7 +110,7 @@ def too_long_in(landing: LandingFolder, name: str, reading: Reading, limit: int,
     def look(path: Path) -> str:
         return json.dumps(too_long(read_landed(path), reading, limit, room, data))
 
-    found: dict[str, Any] = json.loads(landing.digests.derived(landing.path / name, f"too long {decided_by}", look))
+    found: dict[str, Any] = json.loads(landing.derived(name, f"too long {decided_by}", look))
     return found
 
 

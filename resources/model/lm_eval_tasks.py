@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resources.model.scoring import Question, score_answers
-from resources.store.digest import digest_json
+from resources.store.digest import digest_file, digest_json
 from resources.store.rows import Batches, collect
 from resources.yaml_file import NotYaml, read_yaml
 
@@ -39,8 +39,9 @@ class Task:
 
     rolling: its items are passages whose every token is scored, not questions with choices.
     keys: one per item, in order: the digest of the configuration and the item, so that an item is
-    scored again only if its text or the way it is asked changed. lines: all items of
-    its data as they stand there, those beyond the keys too.
+    scored again only if its text or the way it is asked changed; of all data files as well, if it is
+    asked with examples out of them (num_fewshot). lines: all items of its data as they stand there,
+    those beyond the keys too.
     """
 
     name: str
@@ -102,11 +103,14 @@ def load_task(path: Path, items: int | None, data: Path) -> Task:
                 f"{path}: data file {name} is neither in {path.parent} nor in {data} "
                 "(`make embedded` fetches the sets of the default tasks)"
             )
-    lines = [line for line in found[list(files).index(split)].read_text(encoding="utf-8").splitlines() if line.strip()]
+    # Not splitlines: a line separator of Unicode may stand inside a text.
+    text = found[list(files).index(split)].read_text(encoding="utf-8")
+    lines = [line for line in text.split("\n") if line.strip()]
     asked = lines[:items]
     if items is not None and len(asked) < items:
         raise TaskError(f"{path}: has {len(asked)} items, but benchmarks.tasks asks for {items}")
-    keys = tuple(digest_json([config, line]) for line in asked)
+    shots = [[digest_file(file) for file in found]] if config.get("num_fewshot") else []
+    keys = tuple(digest_json([config, line, *shots]) for line in asked)
     absolute = {name: str(file.resolve()) for name, file in zip(files, found, strict=True)}
     config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": absolute}
     return Task(path.stem, config, keys, tuple(lines))
@@ -141,6 +145,19 @@ def score_items(policy: "Policy", task: Task, items: Sequence[int], *, batch_tok
         part = items[start : start + COMMIT_ITEMS]
         scored = {int(sample["doc_id"]): score(sample) for sample in evaluate(policy, task, part, batch_tokens)}
         yield part, [scored[item] for item in part]
+
+
+def draw_anew_for_each_item(task: Any) -> None:
+    """Give every item of one of lm-eval's tasks the examples of a first draw: lm-eval goes on with one generator from
+    item to item, so that an item's score would depend on which others are scored."""
+    if sampler := getattr(task, "sampler", None):  # a task without data for examples has none
+        draw = sampler.sample
+
+        def sample(*arguments: Any, **named: Any) -> Any:
+            sampler.set_rnd(FEWSHOT_SEED)
+            return draw(*arguments, **named)
+
+        sampler.sample = sample
 
 
 def of_choices(sample: dict[str, Any]) -> dict[str, Any]:
@@ -236,7 +253,7 @@ def evaluate(policy: "Policy", task: Task, items: list[int], batch_tokens: int) 
         config["dataset_kwargs"]["cache_dir"] = cache
         loaded = TaskManager(include_defaults=False).load([config])
         for each in loaded["tasks"].values():
-            each.set_fewshot_seed(FEWSHOT_SEED)
+            draw_anew_for_each_item(each)
         try:
             # What simple_evaluate calls; it would go on to spend a second on listing installed packages.
             result = lm_eval.evaluate(
