@@ -82,6 +82,11 @@ class LoopPlanner(Planner):
         adapter = self.fresh(iteration, "adapter_checkpoint").files
         return digest_json([self.fresh(iteration, "gate").data_version, [adapter[part] for part in ADAPTER_PARTS]])
 
+    def withdrawn(self, iteration: str) -> bool:
+        """Whether what the iteration promoted counts no more: its gate or a person refused it since, or the loop now
+        ends before it. What is only out of date still counts."""
+        return self.stage(iteration, "promoted_adapter").status in ("refused", "stopped")
+
     def scored_by(self, iteration: str) -> str:
         """The stage with the scores of what an iteration stands for: the gate, of an adapter that it passed at a
         smaller scale; else benchmark_scores, of the adapter as it was trained; base_scores of BASE."""

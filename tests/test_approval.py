@@ -6,10 +6,12 @@ from typer.testing import CliRunner
 from apt_assets.cli import app
 from apt_assets.engine.display import Display
 from apt_assets.loop.approval import decide
+from apt_assets.loop.gc import needs
 from apt_assets.orchestration.metadata import check_metadata
 from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from apt_assets.report.explain import as_text, explain
+from apt_assets.report.export import last_promoted
 from apt_assets.report.findings import findings
 from apt_assets.report.model_card import Names, model_card
 from apt_assets.report.tables import score_rows
@@ -135,6 +137,23 @@ def test_adapter_that_a_person_refused_is_served_only_once_one_approves_of_it_wh
     assert served() == []
     approve(waiting, by="bob", reason="I asked them")
     assert served() == ["0001"]
+
+
+def test_what_was_made_of_a_refused_adapter_is_neither_served_nor_kept_in_its_place(ended):
+    project = ended.project
+    ended.set(gate=REQUIRED)
+    decide(ended.project, "0001", "ann", "good", approves=True)
+    decide(ended.project, "0002", "ann", "better", approves=True)
+    assert [key for key, _ in promotions(ended.project)] == ["0002", "0001"]
+    decide(ended.project, "0001", "ann", "rude to customers", approves=False)
+    assert status(ended, "0002") == "stopped"
+    assert list(promotions(ended.project)) == []
+    decide(ended.project, "0001", "ann", "I asked them", approves=True)
+    decide(ended.project, "0002", "ann", "rude to customers", approves=False)
+    assert [key for key, _ in promotions(ended.project)] == ["0001"]
+    assert last_promoted(ended.project, ended.project.planner()) == "0001"
+    needed, _ = needs(ended.project, keep=1)
+    assert project.store.pointed(project.experiment.name, "0001", "promoted_adapter") in needed
 
 
 def test_other_adapter_with_the_same_verdict_needs_an_approval_of_its_own(waiting):

@@ -171,6 +171,14 @@ def test_gate_that_refuses_a_promoted_adapter_later_takes_it_back(project, adapt
         assert served.ask(QUESTIONS[0]).headers["x-apt-adapter"] == first
 
 
+def test_where_all_that_was_promoted_is_refused_what_the_loop_starts_from_answers(project, adapters):
+    promote(project, 1, adapters(1))
+    with serving(project) as served:
+        promote(project, 1, adapters(1), passed=False)
+        waiting.until(lambda: served.live() == "none", 10)
+        assert text_of(served.ask(QUESTIONS[0])) == said_by(project, None, QUESTIONS[:1])[0]
+
+
 def test_damaged_adapter_does_not_go_live_and_the_one_before_answers_on(project, adapters):
     first = promote(project, 1, adapters(1))
     with serving(project) as served:

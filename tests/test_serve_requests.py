@@ -176,7 +176,7 @@ def test_port_that_is_in_use_and_a_project_without_a_promotion_are_told(project,
         assert f"127.0.0.1:{port}: Address already in use" in str(result.exception)
     promote(project, 1, tmp_path / "adapter", passed=False)
     result = CliRunner().invoke(cli, ["serve", "-e", str(project.experiment_file)])
-    assert "tiny has promoted no adapter yet" in str(result.exception)
+    assert "tiny has no promoted adapter" in str(result.exception)
 
 
 def test_temperature_draws_by_the_seed_and_nothing_is_drawn_without_one(project):

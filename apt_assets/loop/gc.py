@@ -63,13 +63,19 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
             if (manifest := project.store.pointed(experiment, key, name)) is not None
         }
         pointed += present.values()
-        if experiment == project.experiment.name:
+        own = experiment == project.experiment.name
+        if own:
             # What is fresh by a trace need not have been run, and so not be pointed at.
             fresh = {(key, name): planner.stage(key, name) for key in [BASE, *iterations] for name in stages_of(key)}
             present |= {where: p.manifest for where, p in fresh.items() if p.status == "fresh" and p.manifest}
             pointed += present.values()
-        # An adapter that was promoted: the last one, and the one each kept iteration starts from.
-        promoted = [key for key in iterations if (key, "promoted_adapter") in present]
+        # Adapters that were promoted and not refused since: the last one, and that each kept iteration starts from.
+        promoted = [
+            key
+            for key in iterations
+            if (key, "promoted_adapter") in present
+            and not (planner.withdrawn(key) if own else refused(present.get((key, "gate"))))
+        ]
         # What a study compares is read again when it is called again.
         kept = set(iterations if experiment in studied else iterations[-keep:]) | set(promoted[-1:])
         kept_adapters = kept | set([key for key in promoted if key < min(kept, default="")][-1:])
@@ -78,6 +84,11 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
             if name in ALWAYS or key in kept or scored:
                 needed.append(manifest)
     return [m for m in needed if not m.collected], pointed
+
+
+def refused(verdict: Manifest | None) -> bool:
+    """Whether a gate of another experiment, whose plan is not known here, refused last."""
+    return verdict is not None and not verdict.facts["passed"]
 
 
 def runs_of_studies(home: Path) -> set[str]:

@@ -1,7 +1,8 @@
 """Which adapter answers: the one that was promoted last, as the store has it now, and the one before it.
 
-Read are pointers alone, and not a plan: while an iteration is computed anew, what it promoted before goes on answering
-until its gate has decided. What answers is a verified copy, so that neither `gc` nor a damaged file ends it.
+Read are pointers, and a plan only where an earlier promotion was refused since: while an iteration is computed anew,
+what it promoted before goes on answering until its gate has decided. What answers is a verified copy, so that neither
+`gc` nor a damaged file ends it.
 """
 
 import hashlib
@@ -46,16 +47,23 @@ class Specialist:
 
 
 def promotions(project: Project) -> Iterator[tuple[str, Manifest]]:
-    """(iteration, what it promoted), the latest first, of those that neither their gate nor a person refused since. Of
-    what `gc` removed the manifest is there and not the files."""
+    """(iteration, what it promoted), the latest first, of those that neither their gate nor a person refused since, and
+    that the loop still comes to. Of what `gc` removed the manifest is there and not the files."""
     store, name = project.store, project.experiment.name
     asks_people = project.experiment.gate.approval != "none"
     refused = refused_by_people(store) if asks_people else set()
-    for key in reversed(store.iterations(name)):
+    standing: list[tuple[str, Manifest, bool]] = []
+    lost = False  # whether an earlier promotion was refused since
+    for key in store.iterations(name):
         verdict, promoted = store.pointed(name, key, "gate"), store.pointed(name, key, "promoted_adapter")
-        if verdict is None or promoted is None or not verdict.facts["passed"]:
+        if verdict is None or promoted is None:
             continue
-        if promoted.inputs[TRAINED] not in refused:
+        if not verdict.facts["passed"] or promoted.inputs[TRAINED] in refused:
+            lost = True
+        else:
+            standing.append((key, promoted, lost))
+    for key, promoted, unsure in reversed(standing):
+        if not (unsure and project.planner().withdrawn(key)):
             yield key, promoted
 
 
@@ -108,15 +116,17 @@ class Live:
         self._failed: dict[str, Exception] = {}  # name of an adapter that cannot be put on -> why
         self._take(self._wanted())
         if not self.specialists:
-            raise UsageError(f"{self.project.experiment.name} has promoted no adapter yet: run `apt-assets run` first")
+            raise UsageError(f"{self.project.experiment.name} has no promoted adapter: run `apt-assets run` first")
 
     def look(self) -> None:
-        """See whether something was promoted or refused since. What is live stays so if the new one cannot be used:
-        `problem` says why."""
+        """See whether something was promoted or refused since; where all was, what the loop starts from answers. What
+        is live stays so if the new one cannot be used: `problem` says why."""
         if self.previous:
             return
         try:
-            wanted = self._wanted()  # first, so that nothing is in it that a run by other settings promotes
+            wanted = self._wanted() or [
+                (None, None)
+            ]  # first, so that nothing is in it that a run by other settings promotes
             if changed := self.project.changed_since_start():
                 raise UsageError(f"{changed} changed since the server started: start it anew")
             self._take(wanted)
@@ -135,7 +145,7 @@ class Live:
         return next((one for one in self.specialists if one.name == name), None)
 
     def _wanted(self) -> list[Origin]:
-        """Those that answer, the newest first; [] while nothing is promoted."""
+        """Those that answer, the newest first; [] if nothing is promoted."""
         found: list[Origin] = [*promotions(self.project), (None, None)]
         if len(found) == 1:
             return []
