@@ -16,7 +16,7 @@ from apt_assets.landing.folder import LandingFolder
 from apt_assets.promotion import LoopPlanner
 from apt_assets.settings.experiment import REPOSITORY, Experiment, UsageError
 from apt_assets.settings.iterations import BASE
-from apt_assets.settings.reader import find_experiment, find_home, find_store, load_experiment
+from apt_assets.settings.reader import expanded, find_experiment, find_home, find_store, load_experiment
 from apt_assets.world.code import CodeDigests, source_digests
 from apt_assets.world.execution import MODEL, Executions
 from apt_assets.world.model_checks import ModelChecks
@@ -61,7 +61,7 @@ class Project:
 
     @property
     def landing(self) -> Path:
-        return self.home / (self.experiment.data.landing or "landing")
+        return self.home / expanded(self.experiment.data.landing or "landing", "data.landing")
 
     @cached_property
     def store(self) -> Store:

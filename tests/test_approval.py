@@ -197,6 +197,12 @@ def test_nothing_is_approved_that_the_gate_refused_or_that_nobody_has_to_approve
         approve(bench)
 
 
+def test_base_has_nothing_to_approve_and_is_refused_in_a_line(ended):
+    result = CliRunner().invoke(app, ["approve", "base", "--by", "ann", "--reason", "good"])
+    with pytest.raises(UsageError, match="base has no gate"):
+        raise result.exception
+
+
 def test_loop_ends_with_waiting_and_the_command_lets_it_go_on(ran):
     path = ran(1, gate={**tiny.OPEN_GATE, **REQUIRED})
     ended = run_loop(Project.open(path), 1, Display())

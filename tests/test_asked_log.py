@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from apt_assets.cli import app as cli
+from apt_assets.review.queue import asked_of
 from apt_assets.serve import asked_log
 from apt_assets.serve.asked_log import AskedLog, function_named
 from tests import tiny
@@ -136,8 +137,9 @@ def test_open_question_is_queued_again_with_another_answer_and_one_that_somebody
     later = "2026-11-02T10:00:00Z"
     assert asked("2026-11-02", logged("A", "", later), logged("b", "", later), logged("c", at=later)) == [("A", "")]
     again = {**logged("a", "", "2026-11-03T10:00:00Z"), "adapter": "another"}
-    assert asked("2026-11-03", again) == [("a", "")]
-    assert asked("2026-11-03", again) == []
+    assert asked("2026-11-03", again, again) == [("a", "")]
+    assert asked("2026-11-03", again, again) == []
+    assert {one.prompt: one.times for one in asked_of(queue)[0]} == {"a": 4, "b": 1, "c": 1}
 
 
 def test_experiments_of_one_home_have_each_a_queue_of_its_own(make_experiment, tmp_path):

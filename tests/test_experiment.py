@@ -27,6 +27,8 @@ def load(tmp_path: Path, text: str):
             "policy.dtype: Input should be 'auto', 'bfloat16', 'float16' or 'float32'",
         ),
         ("name: x\ndata: {test: 1.5}", "data.test: .*less than or equal to 1"),
+        ("name: x\ngate: {likelihood_tolerance: .inf}", "gate.likelihood_tolerance: .*finite number"),
+        ("name: x\ntraining: {learning_rate: .inf}", "training.learning_rate: .*finite number"),
         ("name: x\ndata: {validation: 0.5, test: 0.5}", "no row would be left to train on"),
         ("name: x\npolicy: {dtype: float16}", "policy: .*float16 needs a GPU: set device to cuda"),
         ("name: x\npolicy: {quantization: nf4}", "policy: .*nf4 needs a GPU: set device to cuda"),

@@ -210,6 +210,15 @@ def test_landing_copies_the_file_unchanged_and_twice_is_once(tmp_path):
     assert landed.read_bytes() == path.read_bytes()
 
 
+def test_file_that_was_edited_in_the_landing_folder_stays_and_the_one_that_lands_again_lies_beside_it(tmp_path):
+    path, folder = tiny.write_jsonl(tmp_path / "data.jsonl", tiny.domain_rows(10)), tmp_path / "landing"
+    (first,) = land_files([path], folder)
+    (folder / first["landed"]).write_text("".join(path.read_text().splitlines(True)[:3]))
+    (again,), (once_more,) = land_files([path], folder), land_files([path], folder)
+    assert once_more["landed"] == again["landed"] != first["landed"]
+    assert [contents_of(folder / one["landed"]).rows for one in (first, again)] == [3, 10]
+
+
 def test_unknown_format_lands_nothing_at_all(tmp_path):
     good, odd = tmp_path / "data.jsonl", tmp_path / "data.xlsx"
     good.write_text(json.dumps(GOOD))
@@ -267,6 +276,11 @@ def test_file_whose_name_said_another_format_is_read_anew_under_the_right_one(ma
     project = Project.open(make_experiment())
     assert project.usable_rows("more.jsonl") == 20
     assert not project.landing.joinpath("more.csv").exists()
+
+
+def test_landing_folder_below_the_home_folder_is_found_there(make_experiment, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    assert Project.open(make_experiment(data={"landing": "~/rows"})).landing == tmp_path / "me" / "rows"
 
 
 def test_link_out_of_the_landing_folder_is_not_seen_and_one_inside_is(tmp_path, make_experiment):

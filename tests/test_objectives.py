@@ -16,6 +16,7 @@ from apt_assets.method.splits import row_id
 from apt_assets.orchestration.run import run_loop
 from apt_assets.report.export import write_pairs
 from apt_assets.report.findings import findings
+from apt_assets.report.model_card import Names, model_card
 from apt_assets.report.page import page
 from apt_assets.report.show import rows_of
 from resources.model.packing import common_prefix
@@ -206,6 +207,13 @@ def stored(project, stage, file=None):
 def stale(project):
     planner = project.planner()
     return [plan.stage for plan in planner.plan(1) if plan.status != "fresh"]
+
+
+def test_card_calls_fine_tuning_what_it_is(project):
+    card = model_card(project, project.planner(), "0001", Names.here(project), merged=False)
+    assert "after fine-tuning (NLL) on the right answers of the domain" in card
+    assert "- sft\n" in card
+    assert "dpo" not in card.lower().replace("`training.objective`", "")
 
 
 def test_whole_pool_trains_each_training_row_once_no_held_out_one_and_grades_only_what_was_asked(project):

@@ -155,6 +155,21 @@ def test_undo_takes_back_what_this_person_decided_last_and_goes_there(desk_of, p
     assert [project.usable_rows(name) for name in project.landed()] == [0], "nothing is left to open an iteration for"
 
 
+def test_last_decision_holds_although_the_clock_was_set_back_and_so_does_its_undo(desk_of, project, monkeypatch):
+    desk = desk_of([case("A?")])
+
+    def decided():
+        return Desk(desk.queue, Journal(project, "Ben")).decision(desk.item("cases", 1))["decision"]
+
+    monkeypatch.setattr(journals, "now", lambda: "2026-11-29T12:00:00.000000+00:00")
+    desk.act("cases", 1, {"decision": "leave_out"})
+    monkeypatch.setattr(journals, "now", lambda: "2026-11-29T11:00:00.000000+00:00")
+    desk.act("cases", 1, {"decision": "both_wrong", "answer": "green"})
+    assert desk.decision(desk.item("cases", 1))["decision"] == decided() == "both_wrong"
+    desk.undo()
+    assert decided() == "leave_out"
+
+
 def test_asked_question_lands_as_a_row_with_the_answer_that_people_gave(desk_of, page_of, project):
     questions = [asked("Moon?", "white"), asked("Night?", "white"), asked("Spam", "white")]
     page = page_of(desk_of([], questions))

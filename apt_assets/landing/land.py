@@ -12,7 +12,7 @@ from apt_assets.landing.dataset_folder import write_parquet
 from apt_assets.landing.folder import UNSHOWN
 from apt_assets.landing.opening import check_encoding, recode
 from apt_assets.landing.readers import PACKED, READERS, format_of, suffixes_of
-from apt_assets.landing.records import contents_of
+from apt_assets.landing.records import Contents, contents_of
 from apt_assets.landing.taken_for import first_rows, hints, taken_for
 from apt_assets.settings.experiment import UsageError
 
@@ -92,7 +92,7 @@ def land_file(path: Path, folder: Path, *, dry_run: bool) -> dict[str, Any]:
     if dry_run:
         return {**report, "taken_for": taken_for(path), "rows": first_rows(path)}
     if found.rows:
-        landed = f"{plain_name(stem_of(path))}-{found.digest[:8]}{suffixes_of(path.name).lower()}"
+        landed = name_for(path, found, folder)
         if (folder / landed).is_symlink() or not (folder / landed).exists():
             # The sensor and the planner see a whole file or none.
             temporary = folder / f".{landed}.partial"
@@ -105,6 +105,18 @@ def land_file(path: Path, folder: Path, *, dry_run: bool) -> dict[str, Any]:
                 raise
         report["landed"] = landed
     return report
+
+
+def name_for(path: Path, found: Contents, folder: Path) -> str:
+    """What a file is called in the landing folder: by what it says. A file of that name that says something else, since
+    somebody edited it or it is damaged, stays, and this one gets a longer name."""
+    name = ""
+    for digits in (8, 16, 64):
+        name = f"{plain_name(stem_of(path))}-{found.digest[:digits]}{suffixes_of(path.name).lower()}"
+        there = folder / name
+        if there.is_symlink() or not there.exists() or contents_of(there).digest == found.digest:
+            break
+    return name
 
 
 def stem_of(path: Path) -> str:

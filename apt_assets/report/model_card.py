@@ -12,6 +12,13 @@ from apt_assets.report.markdown import table
 from apt_assets.report.results import SPLITS, by_people, facts, judged, passages_of, start_of
 from apt_assets.report.tables import interval
 from apt_assets.settings.iterations import BASE
+from resources.store.manifest import Manifest
+
+# What an adapter comes of, by training.objective; the domain's name follows.
+TRAINED = {
+    "dpo": "preference training (DPO + NLL) on what the policy got wrong in",
+    "sft": "fine-tuning (NLL) on the right answers of",
+}
 
 
 @dataclass(frozen=True)
@@ -47,25 +54,32 @@ def model_card(project: Project, planner: LoopPlanner, key: str, names: Names, *
     from huggingface_hub import ModelCardData
 
     experiment = project.experiment
+    objective = checkpoint(planner, key).settings["training.objective"]
     front = ModelCardData(
         base_model=names.hub,
         library_name="transformers" if merged else "peft",
         pipeline_tag="text-generation",
-        tags=["apt-assets", "dpo", "trl", *([] if merged else ["lora"])],
+        tags=["apt-assets", objective, "trl", *([] if merged else ["lora"])],
         model_name=f"{experiment.name}, iteration {key}",
         eval_results=eval_results(experiment.name, facts(planner, key, planner.scored_by(key))),
     )
     parts = [
         f"---\n{front.to_yaml()}\n---",
         f"# {experiment.name}, iteration {key}",
-        f"{'The merged model' if merged else 'The LoRA adapter'} after preference training (DPO + NLL) on what the "
-        f"policy of iteration {key} got wrong in the domain `{experiment.name}`. {verdict(planner, key)}",
+        f"{'The merged model' if merged else 'The LoRA adapter'} after {TRAINED[objective]} the domain "
+        f"`{experiment.name}`. {verdict(planner, key)}",
         f"## Load it\n\n{how_to_load(project, names, merged)}",
         f"## Scores\n\n{scores(planner, key)}",
         f"## Data\n\n{data(planner, key)}",
         f"## Training\n\n{training(planner, key)}",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def checkpoint(planner: LoopPlanner, key: str) -> Manifest:
+    manifest = planner.stage(key, "adapter_checkpoint").manifest
+    assert manifest is not None, "whoever exports has looked"
+    return manifest
 
 
 def verdict(planner: LoopPlanner, key: str) -> str:
@@ -142,8 +156,7 @@ def data(planner: LoopPlanner, key: str) -> str:
 
 
 def training(planner: LoopPlanner, key: str) -> str:
-    manifest = planner.stage(key, "adapter_checkpoint").manifest
-    assert manifest is not None, "whoever exports has looked"
+    manifest = checkpoint(planner, key)
     earlier, begun = planner.promoted_before(key), start_of(planner) == "the initial adapter"
     settings = [
         [f"`{name}`", str(value)]

@@ -99,7 +99,7 @@ class Desk:
             kind, number, before = self._done[-1]
             last = self.decision(self.item(kind, number))
             if before is not None:
-                self.journal.add([{**{name: before[name] for name in LINE}, "at": now()}])
+                self.journal.add([{**{name: before[name] for name in LINE}, "at": None}])
             elif last is not None:
                 self.journal.decide(last["prompt"], UNDO, row=last["row"])
             self._done.pop()

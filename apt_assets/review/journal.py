@@ -9,7 +9,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,15 @@ class Journal:
 
     def decide(self, prompt: str, decision: str, answer: str | None = None, row: str | None = None) -> None:
         """Keep a decision. Raises OSError if it could not be written: then nothing of it is there."""
-        self.add([{"prompt": prompt, "decision": decision, "answer": answer, "row": row, "by": self.by, "at": now()}])
+        self.add([{"prompt": prompt, "decision": decision, "answer": answer, "row": row, "by": self.by, "at": None}])
 
     def add(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Keep decisions, those of others too: whole lines of corrections. Raises OSError."""
-        lines = sorted(lines, key=lambda line: line["at"])
+        """Keep decisions, those of others too: whole lines of corrections; `at` is None of one that is taken now.
+        Raises OSError."""
         # An iteration is opened under this lock: it takes up a whole file, or none.
         with self._lock, self.project.store.locks.take(f"open-{self.project.experiment.name}"):
+            dated = [{**line, "at": line["at"] or self._later()} for line in lines]
+            lines = sorted(dated, key=lambda line: line["at"])
             if self._file is None or self._taken_up(self._file.name):
                 self._file = begin(self.project.landing)
             append(self._file, self._with_undos(lines))
@@ -59,6 +61,14 @@ class Journal:
             else:
                 for line in lines:
                     self._remember(line)
+
+    def _later(self) -> str:
+        """Now, and later than every decision so far: clocks are set back, and the last decision holds."""
+        if not self._last:
+            return now()
+        return max(
+            now(), (datetime.fromisoformat(self._last) + timedelta(microseconds=1)).isoformat(timespec="microseconds")
+        )
 
     def _with_undos(self, lines: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         """Lines to be written: before a `no_row` the undo of the row that was made, for which an iteration opens."""

@@ -143,7 +143,7 @@ def similar_of(look: ProjectLook, key: str) -> dict[str, list[dict[str, Any]]]:
 
 def asked_of(folder: Path) -> tuple[list[Asked], int]:
     """(each question once, the last asked first; lines that are no question and answer) of JSON lines {prompt, answer,
-    adapter, asked_at}."""
+    adapter, asked_at, times}; times: how often it was asked, 1 where a line does not say."""
     from apt_assets.method.splits import row_id
 
     found: dict[str, Asked] = {}
@@ -156,7 +156,7 @@ def asked_of(folder: Path) -> tuple[list[Asked], int]:
             continue
         before = found.get(asked.row_id)
         latest = asked if before is None or asked.asked_at >= before.asked_at else before
-        found[asked.row_id] = replace(latest, times=1 + (before.times if before else 0))
+        found[asked.row_id] = replace(latest, times=asked.times + (before.times if before else 0))
     return sorted(found.values(), key=lambda one: (one.asked_at, one.row_id), reverse=True), unreadable
 
 
@@ -177,6 +177,8 @@ def as_asked(record: Any, identity: Any) -> Asked | None:
         prompt, answer = checked(record, "prompt"), record["answer"]
         said_nothing = isinstance(answer, str) and not answer.strip()
         answer = "" if said_nothing else checked(record, "answer")
-        return Asked(identity(prompt), prompt, answer, str(record.get("adapter") or ""), time_of(record["asked_at"]), 1)
+        adapter, times = str(record.get("adapter") or ""), record.get("times")
+        often = times if type(times) is int and times > 0 else 1
+        return Asked(identity(prompt), prompt, answer, adapter, time_of(record["asked_at"]), often)
     except (BadField, KeyError):
         return None

@@ -1,6 +1,7 @@
 """From the log of questions to a queue for people to review: the way back into the loop."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ def queue_asked(project: Project, folder: Path) -> Queued:
     queue = project.home.joinpath(*QUEUE, project.experiment.name)
     decided, queued = decided_questions(project), queued_questions(queue)
     found, last = Queued(), {}
+    times: Counter[str] = Counter()  # since it was queued last
     for line in lines_of(folder):
         asked = asked_once(line)
         if asked is None:
@@ -54,7 +56,9 @@ def queue_asked(project: Project, folder: Path) -> Queued:
         else:
             found.repeated += row in last
             last[row] = asked
-    new = {row: asked for row, asked in last.items() if row not in queued or is_news(asked, queued[row])}
+            times[row] += row not in queued or when(asked) > when(queued[row])
+    news = {row: asked for row, asked in last.items() if row not in queued or is_news(asked, queued[row])}
+    new = {row: {**asked, "times": times[row]} for row, asked in news.items()}
     found.known += len(last) - len(new)
     if new:
         text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in new.values())

@@ -13,6 +13,7 @@ temperature is a point on its scale: 98.6 °F are 37 °C. A rate such as 9 °F/m
 a temperature is spoken of. A whole text in brackets with a currency or thousands, (1,234), is negative, as in accounts.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -189,7 +190,7 @@ def no_one_number(gold: str) -> str | None:
     """Why a gold cannot be graded; None: it holds one number, which is read whole."""
     found = quantities(gold)
     if len(found) == 1:
-        return None if found[0].value is not NO_VALUE else "must hold one number, and this is none that can be read"
+        return None if math.isfinite(found[0].value) else "must hold one number, and this is none that can be read"
     return f"must hold one number, and has {len(found) or 'none'}"
 
 
