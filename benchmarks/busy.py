@@ -81,7 +81,7 @@ def report(runs: dict[str, Any]) -> str:
         seconds = " | ".join(spread(its[name], "seconds") for name in CONTESTANTS)
         lines.append(f"| {case} | {seconds} | **{times}** |")
     said = f"; missed by {', '.join(missed(runs))}." if missed(runs) else "."
-    return "\n".join([*lines, "", f"{BOUND} is what we want{said}"])
+    return "\n".join([*lines, "", f"At most {BOUND} times as long is what we want{said}"])
 
 
 def missed(runs: dict[str, Any]) -> list[str]:

@@ -75,6 +75,7 @@ def test_asked_logged_reviewed_and_landed_a_question_becomes_a_training_row(tiny
             "answer": one["answer"],
             "adapter": digest,
             "asked_at": one["asked_at"],
+            "times": 1,
         }
         for one in (first, second)
     ]

@@ -7,7 +7,8 @@ it with the same libraries: sentence-transformers for the pool, transformers' ge
 16, TRL's DPOTrainer with its defaults (bf16 off), the lm-eval command line. Same data, splits,
 questions, settings, float32; grading and pair building are our own functions in both. The small case is
 the embedded default on 1,500 rows with a quarter of its questions and items, five times in turn; with
---demo, the embedded default as `make demo` runs it, once. Downloads are done before.
+--demo, the embedded default as `make demo` runs it, once; on 2026-11-24 it had no anchor yet. Downloads
+are done before.
 """
 
 import json
