@@ -13,6 +13,7 @@ Pure: reads the store's manifests and the world's digests, changes nothing.
 
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from apt_assets.engine.stage import SOURCES, STAGES, Stage
@@ -242,18 +243,20 @@ def stages_of(iteration: str) -> list[str]:
     return [name for name in in_order() if STAGES[name].partitioned == (iteration != BASE)]
 
 
-def in_order() -> list[str]:
+def in_order() -> tuple[str, ...]:
     """All stages, each after its inputs; among the ready ones, in order of declaration."""
+    return order_of(tuple(STAGES))
+
+
+@cache  # a plan asks for it once for each iteration
+def order_of(names: tuple[str, ...]) -> tuple[str, ...]:
     done: list[str] = []
-    while len(done) < len(STAGES):
-        for name, stage in STAGES.items():
-            ready = all(i in done for i in stage.input_stages())
-            if name not in done and ready:
-                done.append(name)
-                break
-        else:
-            raise ValueError(f"the stages depend on each other in a circle: {set(STAGES) - set(done)}")
-    return done
+    while len(done) < len(names):
+        ready = (n for n in names if n not in done and all(i in done for i in STAGES[n].input_stages()))
+        if (following := next(ready, None)) is None:
+            raise ValueError(f"the stages depend on each other in a circle: {set(names) - set(done)}")
+        done.append(following)
+    return tuple(done)
 
 
 def differences(last: Manifest, facts: dict[str, Any], *, known_inputs_only: bool = False) -> tuple[Change, ...]:
