@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from apt_assets.engine.execute import run_stage
-from apt_assets.landing.corrections import is_corrections, new_name
 from apt_assets.landing.land import land_files
+from apt_assets.landing.names import is_corrections, new_name
 from apt_assets.landing.records import contents_of, read_landed
 from apt_assets.method.corrections import taken_on
 from apt_assets.method.domain import build_domain

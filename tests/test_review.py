@@ -12,8 +12,8 @@ import requests
 
 from apt_assets.assets.domain_dataset import domain_of
 from apt_assets.engine.execute import run_stage
-from apt_assets.landing.corrections import is_corrections
 from apt_assets.landing.human_grades import read_human_grades
+from apt_assets.landing.names import is_corrections
 from apt_assets.loop.next_run import next_run, unused
 from apt_assets.method.corrections import taken_on
 from apt_assets.method.judge import one_grade_each

@@ -27,22 +27,10 @@ GOLD_IS_RIGHT, ANSWER_IS_RIGHT_TOO, BOTH_WRONG = "gold_is_right", "answer_is_rig
 LEAVE_OUT, UNDO, NEW_ROW, NO_ROW = "leave_out", "undo", "new_row", "no_row"
 DECISIONS = (GOLD_IS_RIGHT, ANSWER_IS_RIGHT_TOO, BOTH_WRONG, LEAVE_OUT, UNDO, NEW_ROW, NO_ROW)
 WITH_ANSWER = (ANSWER_IS_RIGHT_TOO, BOTH_WRONG, NEW_ROW)
-# `land` puts a digest behind a name, so that no file of rows comes to be called so.
-NAME = re.compile(r"corrections-\d{8}T\d{6}Z(-\d{1,3})?\.jsonl")
 ROW = re.compile(r"[0-9a-f]{16}")
 LONGEST_NAME = 100  # characters of who decided
 COLUMNS = {"line": pl.Int64, **dict.fromkeys(("prompt", "decision", "answer", "row", "by", "at", "record"), pl.String)}
 Decision = tuple[str, str, str | None, str | None, str, str]  # COLUMNS without line and record
-
-
-def is_corrections(name: str) -> bool:
-    """Whether a landed file of this name holds decisions and not rows."""
-    return NAME.fullmatch(name) is not None
-
-
-def new_name(now: datetime, number: int = 1) -> str:
-    """The name of a file of corrections that is begun now, the `number`th of this second."""
-    return f"corrections-{now.astimezone(UTC):%Y%m%dT%H%M%SZ}{f'-{number}' if number > 1 else ''}.jsonl"
 
 
 def check_decision(record: Any) -> Decision:

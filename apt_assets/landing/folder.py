@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from apt_assets.landing.names import is_corrections
 from apt_assets.landing.readers import format_of, suffixes_of
 from resources.store.file_digests import FileDigests
 
@@ -63,7 +64,5 @@ class LandingFolder:
     def derived(self, name: str, what: str, work_out: Callable[[Path], str]) -> str:
         """What follows from a landed file, `what` naming it; worked out once for its content and what its name says of
         how it is read."""
-        from apt_assets.landing.corrections import is_corrections
-
         read_as = f"{suffixes_of(name).lower()}{' of decisions' if is_corrections(name) else ''}"
         return self.digests.derived(self.path / name, f"{what} {read_as}", work_out)

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from apt_assets.landing.corrections import is_corrections
 from apt_assets.landing.dataset_folder import write_parquet
 from apt_assets.landing.folder import UNSHOWN
+from apt_assets.landing.names import is_corrections
 from apt_assets.landing.opening import check_encoding, recode
 from apt_assets.landing.readers import PACKED, READERS, format_of, suffixes_of
 from apt_assets.landing.records import Contents, contents_of

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from apt_assets.landing.chunks import BadField, Chunk, printable
-from apt_assets.landing.corrections import COLUMNS, NEW_ROW, check_decision, is_corrections, standing
+from apt_assets.landing.corrections import COLUMNS, NEW_ROW, check_decision, standing
 from apt_assets.landing.fields import SHORT_TEXT, Fields, normal
 from apt_assets.landing.formats import read_record
+from apt_assets.landing.names import is_corrections
 from apt_assets.landing.readers import read_chunks
 from apt_assets.landing.side_fields import SPLITS, metadata_of, side_fields, unknown_split
 from apt_assets.landing.spellings import ALIASES, REJECTED

@@ -24,8 +24,8 @@ from apt_assets.landing.corrections import (
     NO_ROW,
     UNDO,
     in_order,
-    is_corrections,
 )
+from apt_assets.landing.names import is_corrections
 from apt_assets.method.golds import further, golds_of
 from apt_assets.method.splits import row_id, row_ids
 from resources.store.digest import digest_json

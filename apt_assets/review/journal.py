@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from apt_assets.landing.corrections import NEW_ROW, NO_ROW, UNDO, is_corrections, new_name
+from apt_assets.landing.corrections import NEW_ROW, NO_ROW, UNDO
 from apt_assets.landing.human_grades import read_human_grades
+from apt_assets.landing.names import is_corrections, new_name
 from apt_assets.landing.records import read_landed
 from apt_assets.method.corrections import taken_on
 from apt_assets.method.splits import row_id
