@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from apt_assets.project import Project as Opened
 from apt_assets.report.landed import Landed, NothingLanded, land
 from apt_assets.settings.experiment import Experiment, UsageError
-from apt_assets.settings.iterations import key_of
 from apt_assets.settings.reader import checked, find_experiment, find_home, path_of, read_experiment
 
 if TYPE_CHECKING:
@@ -167,8 +166,9 @@ class Project:
         """Decide, in a person's name, on an iteration that its gate passed, where `gate.approval` asks for that; the
         next run promotes it. refuse: it is as if the gate had refused it. Raises UsageError if nothing waits for it."""
         from apt_assets.loop.approval import decide
+        from apt_assets.report.show import parse_key
 
-        decide(self._project, key_of(iteration), by=by, reason=reason, approves=not refuse)
+        decide(self._project, parse_key(str(iteration)), by=by, reason=reason, approves=not refuse)
 
     # -- what came of it -------------------------------------------------------------------------
 
@@ -250,8 +250,16 @@ def files_of(rows: Any, name: str) -> Iterator[list[Path]]:
         return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{name.replace('/', '_')}.jsonl"
-        file.write_text("".join(f"{json.dumps(row, default=str)}\n" for row in rows), encoding="utf-8")
+        file.write_text("".join(as_line(number, row) for number, row in enumerate(rows, 1)), encoding="utf-8")
         yield [file]
+
+
+def as_line(number: int, row: Any) -> str:
+    """A row as a line of JSON, dates and the like as text. Raises UsageError for bytes, which no text follows from."""
+    for key, value in row.items() if isinstance(row, Mapping) else ():
+        if isinstance(value, bytes | bytearray | memoryview):
+            raise UsageError(f"row {number}: {key}: is bytes and no text: decode it")
+    return f"{json.dumps(row, default=str)}\n"
 
 
 def dicts_of(frame: Any) -> list[dict[str, Any]]:

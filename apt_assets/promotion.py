@@ -17,6 +17,7 @@ from resources.store.manifest import CorruptArtifact
 from resources.store.store import Store
 
 APPROVED, DISAPPROVED = "approved", "disapproved"  # events of the journal
+TRAINED = f"adapter_checkpoint/{ADAPTER_PARTS[1]}"  # the weights that a promoted adapter was made of, at any scale
 
 
 def undecided(verdict: dict[str, Any]) -> bool:
@@ -24,11 +25,15 @@ def undecided(verdict: dict[str, Any]) -> bool:
     return verdict["passed"] and "approval" in verdict and verdict["approval"] is None
 
 
+def decisions(store: Store) -> list[dict[str, Any]]:
+    """What people decided on verdicts, the last one last: by its number, since machines differ in their clocks."""
+    return sorted(store.events(APPROVED, DISAPPROVED), key=lambda event: event.get("number", 0))
+
+
 def refused_by_people(store: Store) -> set[str]:
     """The adapters, as they were trained and by sha256 of their weights, on which the last decision was a refusal:
     of whatever verdict, so that one that is decided on anew is not in use until somebody approves."""
-    events = store.events(APPROVED, DISAPPROVED)
-    last = {event["adapter"]: event["event"] for event in events if "adapter" in event}
+    last = {event["adapter"]: event["event"] for event in decisions(store) if "adapter" in event}
     return {adapter for adapter, event in last.items() if event == DISAPPROVED}
 
 
@@ -194,8 +199,8 @@ class LoopPlanner(Planner):
     @cached_property
     def _approvals(self) -> dict[str, dict[str, Any]]:
         """What people decided last in this experiment, by what they decided on."""
-        decided = self.store.events(APPROVED, DISAPPROVED)
-        return {event["of"]: event for event in decided if event.get("experiment") == self.experiment.name}
+        mine = (event for event in decisions(self.store) if event.get("experiment") == self.experiment.name)
+        return {event["of"]: event for event in mine}
 
     def _promoted_until(self, iteration: str) -> str | None:
         """As `promoted_before`, this iteration included."""

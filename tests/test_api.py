@@ -57,6 +57,16 @@ def test_files_land_by_their_paths_and_a_dry_run_lands_none(project, tmp_path):
     assert len(list((tmp_path / "landing").iterdir())) == 1
 
 
+def test_bytes_are_no_text_and_a_number_that_is_no_iteration_is_a_usage_error(project):
+    with pytest.raises(UsageError, match="row 2: answer: is bytes and no text"):
+        project.land([{"prompt": "What?", "answer": "red"}, {"prompt": "Which?", "answer": b"red"}])
+    for call in (lambda: project.approve(0, by="a", reason="b"), lambda: project.export("out", iteration=0)):
+        with pytest.raises(UsageError, match="give a number such as 1"):
+            call()
+    with pytest.raises(UsageError, match="export: 'all' is none of"):
+        project.export("out", "all")
+
+
 def test_rows_of_which_none_is_good_raise_what_the_command_line_says_with_the_reasons(project):
     with pytest.raises(NothingLanded, match="no file had a good row: nothing was landed") as caught:
         project.land({"question": "and no answer"})

@@ -156,6 +156,16 @@ def test_what_was_made_of_a_refused_adapter_is_neither_served_nor_kept_in_its_pl
     assert project.store.pointed(project.experiment.name, "0001", "promoted_adapter") in needed
 
 
+def test_last_decision_counts_whatever_the_clocks_of_two_machines_say(waiting, monkeypatch):
+    approve(waiting)
+    approve(waiting, approves=False, reason="rude to customers")
+    store = waiting.project.store
+    events = list(store.events("approved", "disapproved"))
+    monkeypatch.setattr(type(store), "events", lambda self, *kinds: iter(events[::-1]))  # as other clocks order them
+    assert status(waiting) == "refused"
+    assert list(promotions(waiting.project)) == []
+
+
 def test_other_adapter_with_the_same_verdict_needs_an_approval_of_its_own(waiting):
     approve(waiting)
     waiting.set(gate=REQUIRED, owners=OWNERS, training={"beta": 0.3})

@@ -94,6 +94,10 @@ def test_grader_behind_an_endpoint_is_asked_for_one_grade(make_experiment, land,
         odd, _ = look(refused, code=1)
     assert "the API key is not accepted" in odd["servers", "bad"]
     assert "secret-of-a-test" not in odd["servers", "bad"]
+    monkeypatch.setenv("OPENAI_API_KEY", "two words")
+    odd, _ = look(refused, code=1)
+    assert "OPENAI_API_KEY" in odd["servers", "bad"]
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-of-a-test")
     odd, _ = look(refused, code=1)  # nobody is there any more
     assert "no grade from" in odd["servers", "bad"]
 

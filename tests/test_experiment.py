@@ -39,6 +39,7 @@ def load(tmp_path: Path, text: str):
         ),
         ("name: x\npolicy: {backend: openai}", "policy: .*openai and server.url go together"),
         ("name: x\npolicy: {server: {url: 'localhost:8000'}}", "policy.server.url: .*pattern"),
+        ("name: x\npolicy: {server: {url: 'http://me:secret@host/v1'}}", "policy.server.url: .*pattern"),
         ("name: x\npolicy: {server: {urll: 'x'}}", "policy.server.urll: .*nearest valid key is policy.server.url"),
         ("name: x\ntraining: {lora_targets: q_proj}", "training.lora_targets: "),
         ("name: x\ntraining: {objective: sft, beta: high}", "training.beta: Input should be a valid number.*'high'"),

@@ -1,8 +1,9 @@
-"""General tasks that show examples of other rows before each question."""
+"""General tasks of one's own: examples of other rows before each question, and files that cannot be read."""
 
+import pytest
 import yaml
 
-from resources.model.lm_eval_tasks import load_task, score_items
+from resources.model.lm_eval_tasks import TaskError, load_task, score_items
 from resources.model.policy import load_policy
 from tests import tiny
 
@@ -46,3 +47,13 @@ def test_a_line_separator_inside_a_text_ends_no_item(tmp_path):
     lines = items.read_text().splitlines()
     items.write_text("".join(f"{line}\r\n" for line in lines).replace(" is", "\u2028is\u0085"), encoding="utf-8")
     assert len(load_task(folder / "colours.yaml", None, tmp_path).lines) == len(lines)
+
+
+@pytest.mark.parametrize("broken", [b"{broken", b'{"question": "caf\xe9"}', b'"a text"'])
+def test_line_that_is_no_item_is_named_with_its_file_and_number(tmp_path, broken):
+    folder = tiny.make_task(tmp_path / "tasks")
+    items = folder / "colours.jsonl"
+    items.write_bytes(items.read_bytes() + b"\n" + broken + b"\n")
+    number = items.read_bytes().count(b"\n")
+    with pytest.raises(TaskError, match=f"colours.jsonl: line {number} is no JSON object in UTF-8"):
+        load_task(folder / "colours.yaml", None, folder)

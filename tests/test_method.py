@@ -168,6 +168,12 @@ def test_gate_refuses_passages_whose_rise_is_not_told_from_one_beyond_the_tolera
     assert "a loss of less than" in result["reason"]
 
 
+def test_gate_refuses_words_that_became_unlikely_beyond_what_a_number_can_say():
+    result = verdict([True] * 20, [True] * 20, [True] * 400, [True] * 400, rolled=([40_000.0] * 9, [100.0] * 9))
+    assert not result["passed"]
+    assert "perplexity refused" in result["reason"]
+
+
 def test_gate_refuses_golds_that_became_less_likely_although_all_are_still_right():
     lost = items([True] * 400).with_columns(gold=pl.lit(-1.05))
     start = Scores(domain([False] * 20), items([True] * 400), passages([]))
@@ -290,6 +296,15 @@ def test_right_is_four_or_five_for_scores_gate_and_what_was_forgotten_whatever_i
     assert verdict_of_five["checks"][0]["candidate"] == 0.4
     worse = rows.with_columns(grade=pl.lit(3, pl.Int8))
     assert changed_rows(rows, worse)[0]["forgotten"] == 2, "3 is not right, though it need not be bad"
+
+
+def test_row_whose_gold_was_corrected_in_between_is_neither_forgotten_nor_compared():
+    said = {"v0": 5, "v1": 1}
+    before = pl.DataFrame([(*prediction(text, grade), "validation") for text, grade in said.items()],
+                          schema=DomainItems.empty().schema, orient="row")  # fmt: skip
+    after = before.with_columns(answer=pl.lit("corrected"), grade=pl.lit(1, pl.Int8))
+    assert [part["forgotten"] for part in changed_rows(before, after)] == [0, 0]
+    assert by_label(before.drop("split"), after.drop("split"), 4) == []
 
 
 @pytest.mark.parametrize(("bad_below", "rate"), [(3, 0.4), (4, 0.6), (5, 0.8)])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from apt_assets.study.costs import Costs, cold_seconds, seconds_a_row
-from apt_assets.study.plot import trade_off
+from apt_assets.study.plot import over_iterations, trade_off
 from apt_assets.study.statistics import frontier, holm, over_seeds, paired_test
 from apt_assets.study.summary import compare, correct
 
@@ -22,6 +22,12 @@ def test_loading_the_code_location_the_commands_and_the_pages_waits_for_no_scipy
     code = f"import sys, {modules}; print('scipy' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+def test_arm_that_found_nothing_to_train_on_is_named_in_the_plot_and_has_no_line():
+    svg = over_iterations({"apt": [(1.0, 2.0), (2.0, 3.0)], "none": []}, "rows", "right")
+    assert "2  none" in svg
+    assert "none, iteration" not in svg
 
 
 def test_interval_over_seeds_is_students_t():

@@ -15,6 +15,7 @@ from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from apt_assets.tracking import beside
 from apt_assets.tracking.outcome import outcomes
+from apt_assets.tracking.record import numbers
 from apt_assets.tracking.send import send_all
 from tests import tiny, waiting
 from tests.postgres import free_port
@@ -243,3 +244,9 @@ def test_password_in_the_address_of_a_tracker_is_not_told(ran, monkeypatch):
     found = send_all(project)
     assert "mlflow" in found.failed
     assert "secret" not in str(found)
+
+
+def test_tasks_with_names_in_other_letters_keep_their_scores_apart():
+    found = dict(numbers({"颜色": {"accuracy": 0.1}, "形状": {"accuracy": 0.2}, "a task": {"accuracy": 0.3}}))
+    assert sorted(found.values()) == [0.1, 0.2, 0.3]
+    assert found["a_task/accuracy"] == 0.3

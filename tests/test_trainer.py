@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from apt_assets.method.splits import row_id
-from resources.training.trainer import TrainingRecipe, make_trainer, train_adapter
+from resources.training.trainer import Diverged, TrainingRecipe, make_trainer, train_adapter
 from schemas.tables import PreferencePairs
 
 pytestmark = pytest.mark.slow("loop")
@@ -31,6 +31,11 @@ def train(tiny_folder, out, previous=None, rows=None, **changes):
     recipe = TrainingRecipe(**{**RECIPE.__dict__, **changes})
     out.mkdir()
     return train_adapter(tiny_folder / "policy", previous, pairs() if rows is None else rows, "Be brief.", recipe, out)
+
+
+def test_training_that_diverges_ends_at_that_step_and_names_the_learning_rate(tiny_folder, tmp_path):
+    with pytest.raises(Diverged, match=r"diverged at step \d+ of \d+: .*lower training.learning_rate"):
+        train(tiny_folder, tmp_path / "out", learning_rate=1e30)
 
 
 def test_same_seed_gives_the_same_adapter_and_no_pickle_is_left(tiny_folder, tmp_path):

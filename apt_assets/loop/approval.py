@@ -7,7 +7,7 @@ anew and comes to another result waits anew, one that comes to the same does not
 from typing import Any
 
 from apt_assets.project import Project
-from apt_assets.promotion import APPROVED, DISAPPROVED
+from apt_assets.promotion import APPROVED, DISAPPROVED, decisions
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import ADAPTER_PARTS
 
@@ -31,10 +31,12 @@ def decide(project: Project, iteration: str, by: str, reason: str, *, approves: 
     if of not in (None, to_approve):
         raise UsageError("the verdict or its adapter was computed anew since it was shown: look at it again")
     weights = planner.fresh(iteration, "adapter_checkpoint").files[ADAPTER_PARTS[1]]
-    project.store.journal(
-        APPROVED if approves else DISAPPROVED, experiment=project.experiment.name, iteration=iteration, stage="gate",
-        of=to_approve, adapter=weights, by=by, reason=reason,
-    )  # fmt: skip
+    with project.store.locks.take("approve"):
+        number = 1 + max((event.get("number", 0) for event in decisions(project.store)), default=0)
+        project.store.journal(
+            APPROVED if approves else DISAPPROVED, experiment=project.experiment.name, iteration=iteration,
+            stage="gate", of=to_approve, adapter=weights, by=by, reason=reason, number=number,
+        )  # fmt: skip
     if approves:
         return f"iteration {iteration} is approved: `apt-assets run` promotes it"
     return f"iteration {iteration} is not promoted: what was promoted before stays in use"

@@ -9,12 +9,14 @@ needed again is computed again.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stage import STAGES
 from apt_assets.project import Project
+from apt_assets.promotion import TRAINED, refused_by_people
 from apt_assets.settings.iterations import BASE
 from resources.store import locks
 from resources.store.manifest import Manifest
@@ -53,7 +55,7 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
     needed: list[Manifest] = []
     pointed: list[Manifest] = []
     planner = project.planner()
-    studied = runs_of_studies(project.home)
+    studied, by_people = runs_of_studies(project.home), refused_by_people(project.store)
     for experiment in project.store.experiments():
         iterations = project.store.iterations(experiment)
         present = {
@@ -70,12 +72,8 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
             present |= {where: p.manifest for where, p in fresh.items() if p.status == "fresh" and p.manifest}
             pointed += present.values()
         # Adapters that were promoted and not refused since: the last one, and that each kept iteration starts from.
-        promoted = [
-            key
-            for key in iterations
-            if (key, "promoted_adapter") in present
-            and not (planner.withdrawn(key) if own else refused(present.get((key, "gate"))))
-        ]
+        made = [key for key in iterations if (key, "promoted_adapter") in present]
+        promoted = [key for key in made if not (planner.withdrawn(key) if own else refused(present, key, by_people))]
         # What a study compares is read again when it is called again.
         kept = set(iterations if experiment in studied else iterations[-keep:]) | set(promoted[-1:])
         kept_adapters = kept | set([key for key in promoted if key < min(kept, default="")][-1:])
@@ -86,9 +84,11 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
     return [m for m in needed if not m.collected], pointed
 
 
-def refused(verdict: Manifest | None) -> bool:
-    """Whether a gate of another experiment, whose plan is not known here, refused last."""
-    return verdict is not None and not verdict.facts["passed"]
+def refused(present: Mapping[tuple[str, str], Manifest], key: str, by_people: set[str]) -> bool:
+    """Whether an iteration of another experiment, whose plan is not known here, was refused by its gate or by people
+    since it was promoted."""
+    verdict, promoted = present.get((key, "gate")), present[key, "promoted_adapter"]
+    return (verdict is not None and not verdict.facts["passed"]) or promoted.inputs[TRAINED] in by_people
 
 
 def runs_of_studies(home: Path) -> set[str]:

@@ -20,10 +20,10 @@ def by_label(before: pl.DataFrame, after: pl.DataFrame, bad_below: int) -> list[
     """One entry per gold label, most frequent first: {label, n, bad_before, bad_after, exact_before,
     exact_after}.
 
-    before, after: Predictions; only questions that both have count. bad: share graded below
+    before, after: Predictions; only questions that both have, with the same golds, count. bad: share graded below
     `bad_below`. exact: share equal to the gold after normalisation. The label is the normalised gold.
     """
-    both = before.join(after, on="row_id", suffix="_after")
+    both = before.join(after, on=["row_id", "answer", "also"], nulls_equal=True, suffix="_after")
     found = with_label(both).group_by("label").agg(
         pl.len().alias("n"),
         is_bad(pl.col("grade"), bad_below).mean().alias("bad_before"),

@@ -163,10 +163,11 @@ def changed_rows(before: pl.DataFrame, after: pl.DataFrame, examples: int = 5) -
     """What held-out domain rows (DomainItems) say of an iteration, by split: {part, items, right_before,
     forgotten, gained, examples}.
 
-    Right: see method/grades.py. forgotten: right before and wrong after; gained: the other way round.
-    examples: forgotten rows as {question, gold, before, after, grade}.
+    A row that was corrected in between is none of them. Right: see method/grades.py. forgotten: right before and
+    wrong after; gained: the other way round. examples: forgotten rows as {question, gold, before, after, grade}.
     """
-    both = before.join(after, on=["row_id", "split"], suffix="_after").sort("row_id")
+    same = ["row_id", "split", "answer", "also"]
+    both = before.join(after, on=same, nulls_equal=True, suffix="_after").sort("row_id")
     was, now = is_right(pl.col("grade")), is_right(pl.col("grade_after"))
     found = []
     for split in ("validation", "test"):

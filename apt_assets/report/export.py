@@ -3,14 +3,14 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from apt_assets.engine.plan import Planner
 from apt_assets.project import Project
 from apt_assets.promotion import LoopPlanner
 from apt_assets.report.model_card import Names, model_card
+from apt_assets.report.show import parse_key
 from apt_assets.settings.experiment import UsageError
-from apt_assets.settings.iterations import key_of
 from resources.yaml_file import read_yaml
 
 What = Literal["adapter", "merged", "pairs", "results"]
@@ -29,10 +29,10 @@ def export(project: Project, target: Path, iteration: int | None, what: What) ->
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target}: exists and is not an empty folder; name a new one")
-    if iteration is not None and iteration > 9999:
-        raise UsageError(f"an iteration is 1 to 9999, got {iteration}")
+    if what not in get_args(What):
+        raise UsageError(f"export: {what!r} is none of {', '.join(get_args(What))}")
     planner = project.planner()
-    key = key_of(iteration) if iteration else last_promoted(project, planner)
+    key = wanted_key(project, planner, iteration)
     try:
         write(project, planner, key, what, target, Names.here(project))
     except BaseException:
@@ -137,6 +137,11 @@ def write_results(project: Project, key: str, source: Path, target: Path) -> Non
     tracker.general_config_tracker.log_experiment_args("apt-assets", model, None, None, False)
     tracker.save_results_aggregated(found)
     shutil.copyfile(source / "scores.json", target / "scores.json")
+
+
+def wanted_key(project: Project, planner: Planner, iteration: int | None) -> str:
+    """The key of an iteration that somebody asks for; None: the last promoted one. Raises UsageError."""
+    return last_promoted(project, planner) if iteration is None else parse_key(str(iteration))
 
 
 def last_promoted(project: Project, planner: Planner) -> str:

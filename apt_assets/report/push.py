@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from apt_assets.project import Project
 from apt_assets.promotion import LoopPlanner
-from apt_assets.report.export import fresh, last_promoted, write
+from apt_assets.report.export import fresh, wanted_key, write
 from apt_assets.report.model_card import Names, hub_id
 from apt_assets.settings.experiment import UsageError
-from apt_assets.settings.iterations import ADAPTER_PARTS, key_of
+from apt_assets.settings.iterations import ADAPTER_PARTS
 from resources.store.digest import digest_file, list_files, temporary_folder
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def push(project: Project, wanted: Wanted, *, dry_run: bool) -> Pushed:
     """Upload a promoted iteration. Raises UsageError if nothing is promoted, if the base model has no name that others
     know, if the card would tell of this machine, and for whatever the hub refuses."""
     planner = project.planner()
-    key = key_of(wanted.iteration) if wanted.iteration else last_promoted(project, planner)
+    key = wanted_key(project, planner, wanted.iteration)
     adapter = promoted(project, planner, key)
     names = names_of(project, wanted)
     with temporary_folder(project.home / ".apt" / "pushed") as folder:

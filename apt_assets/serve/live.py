@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from apt_assets.project import Project
-from apt_assets.promotion import refused_by_people
+from apt_assets.promotion import TRAINED, refused_by_people
 from apt_assets.serve.problem import Problem
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import ADAPTER_PARTS
@@ -23,7 +23,6 @@ from resources.model.openai_server import served_name
 from resources.store.manifest import Manifest
 
 NO_ADAPTER = "none"
-TRAINED = f"adapter_checkpoint/{ADAPTER_PARTS[1]}"  # the weights that a promoted adapter was made of, at any scale
 # (iteration, what it promoted); (None, None): what the loop starts from.
 Origin = tuple[str | None, Manifest | None]
 HASHED = 8  # bytes of a user's hash that are read as a number

@@ -49,7 +49,11 @@ class Server(Section):
     """A server with OpenAI's completions interface (docs/adr/0009-generation-back-ends.md). Its key, if it
     wants one, is in $APT_SERVER_KEY."""
 
-    url: str | None = Field(None, pattern=r"^https?://", description="Up to and with /v1.")
+    url: str | None = Field(
+        None,
+        pattern=r"^https?://[^@?#\s]+$",
+        description="Up to and with /v1, without a name or password: a key is in $APT_SERVER_KEY.",
+    )
     engine: str | None = Field(
         None, description="What runs there, in words (software, version, dtype). Change it with the server: answers do."
     )

@@ -107,11 +107,11 @@ def grader(project: Project, endpoint: str) -> tuple[State, str]:
     from resources.assessors import Row, Ungradable
     from resources.assessors.endpoint import open_endpoint
 
-    opened = open_endpoint(SimpleNamespace(settings=project.experiment))
-    asked = replace(opened, max_attempts=1, timeout=min(opened.timeout, LOOK_SECONDS))
     try:
+        opened = open_endpoint(SimpleNamespace(settings=project.experiment))
+        asked = replace(opened, max_attempts=1, timeout=min(opened.timeout, LOOK_SECONDS))
         grade = asked.grade_row(Row("Which colour has grass?", "Green.", "Green.")).grade
-    except Ungradable as error:
+    except (Ungradable, ValueError) as error:  # of a grade, and of a key that no header can hold
         return "bad", str(error)
     return "ok", f"{endpoint} grades (it gave {grade} to a right answer)"
 

@@ -105,6 +105,8 @@ def probe(project: Project, threads: int) -> dict[str, float]:
         spent["scores"] = (time.monotonic() - started) / len(items)
     recipe = recipe_of(training, settings, training.learning_rate, execution)
     pairs = rows.select("prompt", chosen="answer", rejected=pl.col("answer").reverse())
+    # At least two steps: what a step takes is told between their ends.
+    pairs = pl.concat([pairs] * max(1, -(-2 * training.batch_size // pairs.height)))
     moments: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         train_adapter(

@@ -37,10 +37,11 @@ def over_iterations(lines: Mapping[str, Sequence[tuple[float, float]]], across: 
     for number, (name, line) in enumerate(lines.items(), 1):
         kind = f"s{(number - 1) % SERIES}"
         places = [(place_x(x), place_y(y)) for x, y in line]
-        drawing.path(places, kind, name)
+        if places:  # an arm that found nothing to train on has no iteration
+            drawing.path(places, kind, name)
+            drawing.text(places[-1][0] + 5, places[-1][1] - 5, str(number), small=True)
         for iteration, ((x, y), place) in enumerate(zip(line, places, strict=True), 1):
             drawing.dot(*place, kind, f"{name}, iteration {iteration}: {across} {x:,.0f}, {up} {y:.1f}")
-        drawing.text(places[-1][0] + 5, places[-1][1] - 5, str(number), small=True)
         drawing.text(LEFT, BOTTOM + 26 + 14 * number, f"{number}  {name}", small=True)
     return drawing.svg
 

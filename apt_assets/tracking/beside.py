@@ -29,6 +29,10 @@ def send_beside(project: Project, tell: Callable[[str], None]) -> None:
     where = (project.home, project.experiment.name)
     if not project.experiment.tracking or where in DOWN or is_up_to_date(project):
         return
+    if project.experiment_file is None:  # the process that sends opens it anew
+        DOWN.add(where)
+        tell("not tracked, and the run goes on: an experiment that a program gives has no file for `apt-assets track`")
+        return
     try:
         found = json.loads(answer_of(project))
         lines = [f"{name}: iteration {key}, {run}" for name, runs in found["sent"].items() for key, run in runs.items()]

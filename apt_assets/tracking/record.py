@@ -14,6 +14,7 @@ from apt_assets.report.look import ProjectLook
 from apt_assets.report.results import facts
 from apt_assets.settings.iterations import BASE
 from apt_assets.tracking.outcome import Outcome
+from resources.store.digest import digest_json
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def numbers(found: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, floa
     """(name/of/it, number) of every number in nested mappings. A mean, with its bounds, is told under the name of
     what it is the mean of."""
     for key, value in found.items():
-        name = f"{prefix}{re.sub(r'[^0-9A-Za-z_.-]', '_', key)}"
+        name = f"{prefix}{plain(key)}"
         if isinstance(value, dict) and "mean" in value:
             yield name, value["mean"]
             yield from ((f"{name}_{part}", value[part]) for part in ("low", "high", "n") if part in value)
@@ -103,6 +104,12 @@ def numbers(found: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, floa
             yield from numbers(value, f"{name}/")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield name, value
+
+
+def plain(key: str) -> str:
+    """A key in the letters that all trackers take; of one in other letters a digest tells it from others."""
+    told = "" if key.isascii() else f"-{digest_json(key)[:8]}"
+    return re.sub(r"[^0-9A-Za-z_.-]", "_", key) + told
 
 
 def in_words(value: Any) -> str:

@@ -9,6 +9,7 @@ from subprocess import CalledProcessError
 from apt_assets.settings.experiment import Experiment, UsageError
 from apt_assets.settings.grading import kinds_of
 from apt_assets.settings.iterations import ADAPTER_PARTS
+from apt_assets.settings.reader import expanded
 from resources.store.digest import digest_json, list_files
 from resources.store.file_digests import FileDigests
 
@@ -128,7 +129,7 @@ class Models:
 
     def _folder(self, named: str) -> Path:
         """A folder that a setting names: absolute, of a home (~), or relative to the project's."""
-        folder = Path(named).expanduser()
+        folder = expanded(named, "the experiment")
         return folder if folder.is_absolute() else self.home / folder
 
     def _model_folder(self, named: str, embedded: str, key: str, revision: str | None = None) -> Path:

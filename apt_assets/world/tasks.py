@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apt_assets.settings.experiment import REPOSITORY, Experiment, UsageError
+from apt_assets.settings.reader import expanded
 from resources.store.digest import digest_json
 from resources.store.file_digests import FileDigests
 
@@ -23,7 +24,7 @@ class Tasks:
     @property
     def folder(self) -> Path:
         """Folder of the task files, relative to the repository. Raises UsageError if missing."""
-        folder = REPOSITORY / self.experiment.benchmarks.folder
+        folder = REPOSITORY / expanded(self.experiment.benchmarks.folder, "benchmarks.folder")
         if not folder.is_dir():
             raise UsageError(f"benchmarks.folder: no such folder: {folder}; name one that holds the task files")
         return folder

@@ -103,9 +103,7 @@ def load_task(path: Path, items: int | None, data: Path) -> Task:
                 f"{path}: data file {name} is neither in {path.parent} nor in {data} "
                 "(`make embedded` fetches the sets of the default tasks)"
             )
-    # Not splitlines: a line separator of Unicode may stand inside a text.
-    text = found[list(files).index(split)].read_text(encoding="utf-8")
-    lines = [line for line in text.split("\n") if line.strip()]
+    lines = lines_of(found[list(files).index(split)])
     asked = lines[:items]
     if items is not None and len(asked) < items:
         raise TaskError(f"{path}: has {len(asked)} items, but benchmarks.tasks asks for {items}")
@@ -114,6 +112,25 @@ def load_task(path: Path, items: int | None, data: Path) -> Task:
     absolute = {name: str(file.resolve()) for name, file in zip(files, found, strict=True)}
     config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": absolute}
     return Task(path.stem, config, keys, tuple(lines))
+
+
+def lines_of(file: Path) -> list[str]:
+    """The lines of a file of JSON lines that are not empty. Raises TaskError for one that is no object."""
+    lines = []
+    # Not splitlines: a line separator of Unicode may stand inside a text.
+    for number, line in enumerate(file.read_bytes().split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            text = line.decode("utf-8").removesuffix("\r")
+            found = json.loads(text)
+            trouble = "" if isinstance(found, dict) else f"it is {type(found).__name__}"
+        except ValueError as error:
+            trouble = str(error)
+        if trouble:
+            raise TaskError(f"{file}: line {number} is no JSON object in UTF-8 ({trouble})")
+        lines.append(text)
+    return lines
 
 
 def task_files(path: Path, data: Path) -> list[Path]:

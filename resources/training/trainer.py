@@ -15,6 +15,7 @@ term, Pang et al. 2024 (arXiv 2404.19733).
 
 import contextlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+class Diverged(ArithmeticError):
+    """A loss or a gradient that is no finite number; the message says what to change."""
+
+
 # Gets a computation of pairs; returns the value of every pair.
 Fill = Callable[[Compute], Sequence[Any]]
 
@@ -66,7 +71,7 @@ def train_adapter(
     `weight`, 0 to 1, says how much each counts (resources/training/weights.py); without it all count alike.
 
     Writes adapter_model.safetensors and adapter_config.json to `out` and returns the TrainingLog.
-    Raises ValueError if there is no pair, or none with a prompt shorter than `max_length` tokens.
+    Raises ValueError if there is no pair, or none with a prompt shorter than `max_length` tokens, and Diverged.
     `progress` gets (optimiser step, of how many). `fill_reference` may know log-probabilities of the
     reference model, [chosen, rejected] in nats for each pair; it is asked for all of them, under sft for
     none. `checkpoints`: where it keeps how far it is, and goes on from. `fitted` gets what of the pairs is trained,
@@ -172,6 +177,13 @@ def make_trainer(
     class Report(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             progress(state.global_step, state.max_steps)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+            if not all(math.isfinite(logs.get(name, 0.0)) for name in ("loss", "grad_norm")):
+                raise Diverged(
+                    f"training diverged at step {state.global_step} of {state.max_steps}: loss or gradient is not "
+                    f"finite; lower training.learning_rate (this iteration's is {recipe.learning_rate:g})"
+                )
 
     arguments = DPOConfig(
         output_dir=str(out / "trainer"),
