@@ -256,10 +256,13 @@ def files_of(rows: Any, name: str) -> Iterator[list[Path]]:
 
 def as_line(number: int, row: Any) -> str:
     """A row as a line of JSON, dates and the like as text. Raises UsageError for bytes, which no text follows from."""
-    for key, value in row.items() if isinstance(row, Mapping) else ():
+
+    def as_text(value: Any) -> str:
         if isinstance(value, bytes | bytearray | memoryview):
-            raise UsageError(f"row {number}: {key}: is bytes and no text: decode it")
-    return f"{json.dumps(row, default=str)}\n"
+            raise UsageError(f"row {number}: {bytes(value)[:40]!r} is bytes and no text: decode it")
+        return str(value)
+
+    return f"{json.dumps(row, default=as_text)}\n"
 
 
 def dicts_of(frame: Any) -> list[dict[str, Any]]:

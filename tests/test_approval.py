@@ -6,7 +6,8 @@ from typer.testing import CliRunner
 from apt_assets.cli import app
 from apt_assets.engine.display import Display
 from apt_assets.loop.approval import decide
-from apt_assets.loop.gc import needs
+from apt_assets.loop.gc import may_count, needs
+from apt_assets.loop.promotions import promotions
 from apt_assets.orchestration.metadata import check_metadata
 from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
@@ -15,7 +16,6 @@ from apt_assets.report.export import last_promoted
 from apt_assets.report.findings import findings
 from apt_assets.report.model_card import Names, model_card
 from apt_assets.report.tables import score_rows
-from apt_assets.serve.live import promotions
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE
 from tests import tiny
@@ -153,7 +153,15 @@ def test_what_was_made_of_a_refused_adapter_is_neither_served_nor_kept_in_its_pl
     assert [key for key, _ in promotions(ended.project)] == ["0001"]
     assert last_promoted(ended.project, ended.project.planner()) == "0001"
     needed, _ = needs(ended.project, keep=1)
-    assert project.store.pointed(project.experiment.name, "0001", "promoted_adapter") in needed
+    assert project.store.pointed(project.experiment.name, "0001", "preference_pairs") in needed, "all of it is kept"
+
+
+@pytest.mark.parametrize(
+    ("refused", "kept"),
+    [((), ["0003"]), (("0003",), ["0002", "0003"]), (("0002",), ["0001", "0003"]), (("0001",), ["0003"])],
+)
+def test_of_another_experiment_every_promotion_is_kept_that_may_count_there(refused, kept):
+    assert may_count(["0001", "0002", "0003"], set(refused)) == kept
 
 
 def test_last_decision_counts_whatever_the_clocks_of_two_machines_say(waiting, monkeypatch):

@@ -170,6 +170,19 @@ def test_last_decision_holds_although_the_clock_was_set_back_and_so_does_its_und
     assert decided() == "leave_out"
 
 
+def test_last_decision_and_grade_hold_beside_a_page_whose_clock_is_ahead(desk_of, project, monkeypatch):
+    mine, theirs = desk_of([case("A?")]), Desk(desk_of([case("A?")]).queue, Journal(project, "Ben"))
+    monkeypatch.setattr(journals, "now", lambda: "2026-11-29T12:05:00.000000+00:00")
+    theirs.act("cases", 1, {"decision": "leave_out"})
+    theirs.journal.grade("A?", "red", ["blue"], 2)
+    monkeypatch.setattr(journals, "now", lambda: "2026-11-29T12:01:00.000000+00:00")
+    mine.act("cases", 1, {"decision": "both_wrong", "answer": "green"})
+    theirs.journal.grade("A?", "red", ["blue"], 5)
+    later = Journal(project, "Ben")
+    assert Desk(mine.queue, later).decision(mine.item("cases", 1))["decision"] == "both_wrong"
+    assert later.graded("A?", "red") == 5
+
+
 def test_asked_question_lands_as_a_row_with_the_answer_that_people_gave(desk_of, page_of, project):
     questions = [asked("Moon?", "white"), asked("Night?", "white"), asked("Spam", "white")]
     page = page_of(desk_of([], questions))

@@ -249,4 +249,5 @@ def test_password_in_the_address_of_a_tracker_is_not_told(ran, monkeypatch):
 def test_tasks_with_names_in_other_letters_keep_their_scores_apart():
     found = dict(numbers({"颜色": {"accuracy": 0.1}, "形状": {"accuracy": 0.2}, "a task": {"accuracy": 0.3}}))
     assert sorted(found.values()) == [0.1, 0.2, 0.3]
+    assert len(dict(numbers({"a b": {"n": 1}, "a_b": {"n": 2}}))) == 2
     assert found["a_task/accuracy"] == 0.3

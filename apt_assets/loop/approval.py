@@ -9,7 +9,7 @@ from typing import Any
 from apt_assets.project import Project
 from apt_assets.promotion import APPROVED, DISAPPROVED, decisions
 from apt_assets.settings.experiment import UsageError
-from apt_assets.settings.iterations import ADAPTER_PARTS
+from apt_assets.settings.iterations import ADAPTER_PARTS, BASE
 
 
 def decide(project: Project, iteration: str, by: str, reason: str, *, approves: bool, of: str | None = None) -> str:
@@ -18,6 +18,8 @@ def decide(project: Project, iteration: str, by: str, reason: str, *, approves: 
 
     Raises UsageError if nothing there is to be decided, if it is not `of` any more, or if nobody or no reason is named.
     """
+    if iteration == BASE:
+        raise UsageError("iteration: base has no gate; give a number such as 1")
     by, reason = by.strip(), reason.strip()
     if not by or not reason:
         raise UsageError(f"{'--reason' if by else '--by'}: is empty; whoever reads the journal later needs it")

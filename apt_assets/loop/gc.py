@@ -9,7 +9,7 @@ needed again is computed again.
 """
 
 import re
-from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,14 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
             pointed += present.values()
         # Adapters that were promoted and not refused since: the last one, and that each kept iteration starts from.
         made = [key for key in iterations if (key, "promoted_adapter") in present]
-        promoted = [key for key in made if not (planner.withdrawn(key) if own else refused(present, key, by_people))]
+        by_gate = {key for key in made if (planner.withdrawn(key) if own else refused(present.get((key, "gate"))))}
+        asks = not own or project.experiment.gate.approval != "none"
+        said = by_people if asks else set()
+        out = by_gate | {key for key in made if present[key, "promoted_adapter"].inputs[TRAINED] in said}
+        promoted = [key for key in made if key not in out]
+        counts = promoted[-1:] if own else may_count(made, out)
         # What a study compares is read again when it is called again.
-        kept = set(iterations if experiment in studied else iterations[-keep:]) | set(promoted[-1:])
+        kept = set(iterations if experiment in studied else iterations[-keep:]) | set(counts)
         kept_adapters = kept | set([key for key in promoted if key < min(kept, default="")][-1:])
         for (key, name), manifest in present.items():
             scored = name in ("adapter_checkpoint", "promoted_adapter", "benchmark_scores") and key in kept_adapters
@@ -84,11 +89,15 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
     return [m for m in needed if not m.collected], pointed
 
 
-def refused(present: Mapping[tuple[str, str], Manifest], key: str, by_people: set[str]) -> bool:
-    """Whether an iteration of another experiment, whose plan is not known here, was refused by its gate or by people
-    since it was promoted."""
-    verdict, promoted = present.get((key, "gate")), present[key, "promoted_adapter"]
-    return (verdict is not None and not verdict.facts["passed"]) or promoted.inputs[TRAINED] in by_people
+def refused(verdict: Manifest | None) -> bool:
+    """Whether a gate of another experiment, whose plan is not known here, refused last."""
+    return verdict is not None and not verdict.facts["passed"]
+
+
+def may_count(made: list[str], out: set[str]) -> list[str]:
+    """Of the promotions of another experiment, whose plan is not known here, those of which one is the one that counts:
+    the last, and the last before each that was refused since, as the loop may end there."""
+    return [key for key, then in pairwise([*made, None]) if key is not None and (then is None or then in out)]
 
 
 def runs_of_studies(home: Path) -> set[str]:

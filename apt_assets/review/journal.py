@@ -38,8 +38,9 @@ class Journal:
         self._file: Path | None = None
         self._grades_folder = project.home / "human-grades" / project.experiment.name
         self._grades_file: Path | None = None
-        self._grades = grades_in(self._grades_folder, by)
+        self._grades, self._graded_at = grades_in(self._grades_folder, by)
         self._lock = threading.Lock()
+        self._others: dict[str, int] = {}
         self._recall(decisions_in(project.landing))
 
     def decide(self, prompt: str, decision: str, answer: str | None = None, row: str | None = None) -> None:
@@ -51,7 +52,8 @@ class Journal:
         Raises OSError."""
         # An iteration is opened under this lock: it takes up a whole file, or none.
         with self._lock, self.project.store.locks.take(f"open-{self.project.experiment.name}"):
-            dated = [{**line, "at": line["at"] or self._later()} for line in lines]
+            self._read_others()
+            dated = [{**line, "at": line["at"] or later_than(self._last)} for line in lines]
             lines = sorted(dated, key=lambda line: line["at"])
             if self._file is None or self._taken_up(self._file.name):
                 self._file = begin(self.project.landing)
@@ -63,13 +65,12 @@ class Journal:
                 for line in lines:
                     self._remember(line)
 
-    def _later(self) -> str:
-        """Now, and later than every decision so far: clocks are set back, and the last decision holds."""
-        if not self._last:
-            return now()
-        return max(
-            now(), (datetime.fromisoformat(self._last) + timedelta(microseconds=1)).isoformat(timespec="microseconds")
-        )
+    def _read_others(self) -> None:
+        """Take up what others decided meanwhile."""
+        files = (path for path in self.project.landing.glob("corrections-*.jsonl") if path != self._file)
+        if (others := {path.name: path.stat().st_size for path in files}) != self._others:
+            self._others = others
+            self._recall(decisions_in(self.project.landing))
 
     def _with_undos(self, lines: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         """Lines to be written: before a `no_row` the undo of the row that was made, for which an iteration opens."""
@@ -100,14 +101,14 @@ class Journal:
             **also,
             "grade": grade,
             "by": self.by,
-            "at": now(),
         }
         with self._lock:
+            self._graded_at = later_than(self._graded_at)
             if self._grades_file is None:
                 name = f"review-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.jsonl"
                 self._grades_folder.mkdir(parents=True, exist_ok=True)
                 self._grades_file = self._grades_folder / name
-            append(self._grades_file, [line])
+            append(self._grades_file, [{**line, "at": self._graded_at}])
             self._grades[prompt.strip(), answer.strip()] = grade
 
     def graded(self, prompt: str, answer: str) -> int | None:
@@ -164,15 +165,25 @@ def decisions_in(folder: Path) -> list[dict[str, Any]]:
     return sorted(lines, key=lambda line: (line["at"], line["record"]))
 
 
-def grades_in(folder: Path, by: str) -> dict[tuple[str, str], int]:
-    """(prompt, answer) -> the last grade that a person gave, of the files of human grades in a folder."""
+def grades_in(folder: Path, by: str) -> tuple[dict[tuple[str, str], int], str]:
+    """((prompt, answer) -> the last grade that a person gave, of the files of human grades in a folder; when the last
+    one was given, "" if none was)."""
     found, _ = read_human_grades(sorted(folder.glob("*.jsonl")))
     mine = found.filter(by=by).sort("at", maintain_order=True)
-    return {(line["prompt"], line["answer"]): line["grade"] for line in mine.rows(named=True)}
+    grades = {(line["prompt"], line["answer"]): line["grade"] for line in mine.rows(named=True)}
+    return grades, mine["at"].max() or ""  # type: ignore[return-value]
 
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def later_than(last: str) -> str:
+    """Now, and later than `last`, if there is one: clocks are set back, and what people said last holds."""
+    if not last:
+        return now()
+    following = datetime.fromisoformat(last) + timedelta(microseconds=1)
+    return max(now(), following.isoformat(timespec="microseconds"))
 
 
 def begin(folder: Path) -> Path:

@@ -1,8 +1,7 @@
 """Which adapter answers: the one that was promoted last, as the store has it now, and the one before it.
 
-Read are pointers, and a plan only where an earlier promotion was refused since: while an iteration is computed anew,
-what it promoted before goes on answering until its gate has decided. What answers is a verified copy, so that neither
-`gc` nor a damaged file ends it.
+What counts as promoted says apt_assets/loop/promotions.py. What answers is a verified copy, so that neither `gc` nor a
+damaged file ends it.
 """
 
 import hashlib
@@ -12,10 +11,12 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
+from apt_assets.loop.promotions import promotions
 from apt_assets.project import Project
-from apt_assets.promotion import TRAINED, refused_by_people
+from apt_assets.promotion import TRAINED
 from apt_assets.serve.problem import Problem
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import ADAPTER_PARTS
@@ -43,27 +44,6 @@ class Specialist:
         adapter = "the base model" if self.folder is None else f"adapter {self.digest[:12]}"
         origin = "what the loop starts from" if self.iteration is None else f"promoted by iteration {self.iteration}"
         return f"{adapter}, {origin}"
-
-
-def promotions(project: Project) -> Iterator[tuple[str, Manifest]]:
-    """(iteration, what it promoted), the latest first, of those that neither their gate nor a person refused since, and
-    that the loop still comes to. Of what `gc` removed the manifest is there and not the files."""
-    store, name = project.store, project.experiment.name
-    asks_people = project.experiment.gate.approval != "none"
-    refused = refused_by_people(store) if asks_people else set()
-    standing: list[tuple[str, Manifest, bool]] = []
-    lost = False  # whether an earlier promotion was refused since
-    for key in store.iterations(name):
-        verdict, promoted = store.pointed(name, key, "gate"), store.pointed(name, key, "promoted_adapter")
-        if verdict is None or promoted is None:
-            continue
-        if not verdict.facts["passed"] or promoted.inputs[TRAINED] in refused:
-            lost = True
-        else:
-            standing.append((key, promoted, lost))
-    for key, promoted, unsure in reversed(standing):
-        if not (unsure and project.planner().withdrawn(key)):
-            yield key, promoted
 
 
 def base_of(project: Project, iteration: str, promoted: Manifest) -> str | None:
@@ -113,7 +93,7 @@ class Live:
         self.problem = Problem("what was promoted last is not live", self.tell)
         self._base = self.project.models.identity("base_model")
         self._failed: dict[str, Exception] = {}  # name of an adapter that cannot be put on -> why
-        self._take(self._wanted())
+        self._take(self._wanted() or ([(None, None)] if self._ever_promoted() else []))
         if not self.specialists:
             raise UsageError(f"{self.project.experiment.name} has no promoted adapter: run `apt-assets run` first")
 
@@ -123,9 +103,8 @@ class Live:
         if self.previous:
             return
         try:
-            wanted = self._wanted() or [
-                (None, None)
-            ]  # first, so that nothing is in it that a run by other settings promotes
+            # First, so that nothing is in it that a run by other settings promotes.
+            wanted = self._wanted() or [(None, None)]
             if changed := self.project.changed_since_start():
                 raise UsageError(f"{changed} changed since the server started: start it anew")
             self._take(wanted)
@@ -143,9 +122,13 @@ class Live:
     def named(self, name: str) -> Specialist | None:
         return next((one for one in self.specialists if one.name == name), None)
 
+    def _ever_promoted(self) -> bool:
+        store, name = self.project.store, self.project.experiment.name
+        return any(store.pointed(name, key, "promoted_adapter") for key in store.iterations(name))
+
     def _wanted(self) -> list[Origin]:
-        """Those that answer, the newest first; [] if nothing is promoted."""
-        found: list[Origin] = [*promotions(self.project), (None, None)]
+        """Those that answer, the newest first; [] if nothing is promoted, or all was refused since."""
+        found: list[Origin] = [*islice(promotions(self.project), 2), (None, None)]
         if len(found) == 1:
             return []
         newest, before = found[:2]

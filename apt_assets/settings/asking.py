@@ -51,7 +51,7 @@ class Server(Section):
 
     url: str | None = Field(
         None,
-        pattern=r"^https?://[^@?#\s]+$",
+        pattern=r"^https?://[^@/?#\s]+([/?#]\S*)?$",
         description="Up to and with /v1, without a name or password: a key is in $APT_SERVER_KEY.",
     )
     engine: str | None = Field(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +96,11 @@ def tags_of(project: Project, outcome: Outcome, verdict: dict[str, Any]) -> dict
 def numbers(found: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     """(name/of/it, number) of every number in nested mappings. A mean, with its bounds, is told under the name of
     what it is the mean of."""
+    plain = {key: re.sub(r"[^0-9A-Za-z_.-]", "_", key) for key in found}
+    met = Counter(plain.values())
     for key, value in found.items():
-        name = f"{prefix}{plain(key)}"
+        # What would be one name for a tracker is told apart by a digest.
+        name = f"{prefix}{plain[key]}{'' if met[plain[key]] == 1 else f'-{digest_json(key)[:8]}'}"
         if isinstance(value, dict) and "mean" in value:
             yield name, value["mean"]
             yield from ((f"{name}_{part}", value[part]) for part in ("low", "high", "n") if part in value)
@@ -104,12 +108,6 @@ def numbers(found: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, floa
             yield from numbers(value, f"{name}/")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield name, value
-
-
-def plain(key: str) -> str:
-    """A key in the letters that all trackers take; of one in other letters a digest tells it from others."""
-    told = "" if key.isascii() else f"-{digest_json(key)[:8]}"
-    return re.sub(r"[^0-9A-Za-z_.-]", "_", key) + told
 
 
 def in_words(value: Any) -> str:
