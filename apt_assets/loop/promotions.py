@@ -1,4 +1,4 @@
-"""What was promoted and still counts: what is served, and what `gc` keeps."""
+"""What was promoted and still counts: what may be served."""
 
 from collections.abc import Iterator
 

@@ -15,7 +15,7 @@ from apt_assets.settings.iterations import BASE
 from resources.store.manifest import Manifest
 
 # What an adapter comes of, by training.objective; the domain's name follows.
-TRAINED = {
+COMES_OF = {
     "dpo": "preference training (DPO + NLL) on what the policy got wrong in",
     "sft": "fine-tuning (NLL) on the right answers of",
 }
@@ -66,7 +66,7 @@ def model_card(project: Project, planner: LoopPlanner, key: str, names: Names, *
     parts = [
         f"---\n{front.to_yaml()}\n---",
         f"# {experiment.name}, iteration {key}",
-        f"{'The merged model' if merged else 'The LoRA adapter'} after {TRAINED[objective]} the domain "
+        f"{'The merged model' if merged else 'The LoRA adapter'} after {COMES_OF[objective]} the domain "
         f"`{experiment.name}`. {verdict(planner, key)}",
         f"## Load it\n\n{how_to_load(project, names, merged)}",
         f"## Scores\n\n{scores(planner, key)}",
