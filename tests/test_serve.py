@@ -177,6 +177,8 @@ def test_where_all_that_was_promoted_is_refused_what_the_loop_starts_from_answer
         promote(project, 1, adapters(1), passed=False)
         waiting.until(lambda: served.live() == "none", 10)
         assert text_of(served.ask(QUESTIONS[0])) == said_by(project, None, QUESTIONS[:1])[0]
+    with serving(project) as started_anew:
+        assert started_anew.live() == "none"
 
 
 def test_damaged_adapter_does_not_go_live_and_the_one_before_answers_on(project, adapters):

@@ -169,12 +169,17 @@ def test_options_that_cannot_be_are_refused_before_a_model_is_loaded(project, op
     assert said in str(result.exception)
 
 
-def test_port_that_is_in_use_and_a_project_without_a_promotion_are_told(project, make_experiment, tmp_path):
+def test_port_that_is_in_use_is_told(project):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         result = CliRunner().invoke(cli, ["serve", "-e", str(project.experiment_file), "--port", str(port)])
-        assert f"127.0.0.1:{port}: Address already in use" in str(result.exception)
-    promote(project, 1, tmp_path / "adapter", passed=False)
+    assert f"127.0.0.1:{port}: Address already in use" in str(result.exception)
+
+
+def test_project_whose_gate_promoted_nothing_yet_is_told(tiny_folder, make_experiment, tmp_path):
+    make_experiment()
+    project = tiny.open_project(tmp_path, tiny_folder)
+    promote(project, 1, tiny.make_adapter(tmp_path / "adapter", tiny_folder / "policy"), passed=False)
     result = CliRunner().invoke(cli, ["serve", "-e", str(project.experiment_file)])
     assert "tiny has no promoted adapter" in str(result.exception)
 
