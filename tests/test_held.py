@@ -1,5 +1,7 @@
 """One load of a base model: adapters swapped on it answer as if each had been loaded afresh, to the last bit."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -56,6 +58,23 @@ def test_training_takes_the_base_model_without_the_adapter_that_was_on_it(dtype,
     }
     open_held("policy", base, None)
     assert len(reads) == 2  # what training makes of it is not held
+
+
+def test_base_model_that_was_trained_is_out_of_memory_before_it_is_read_anew(tiny_folder, monkeypatch):
+    base = BaseModel(tiny_folder / "policy", "float32")
+    taken, _ = take_base(base)
+    taken.itself, trained = taken, weakref.ref(taken)
+    del taken
+    assert trained() is not None
+    alive = []
+
+    def looked_at(*asked):
+        alive.append(trained())
+        return policy.load_base(*asked)
+
+    monkeypatch.setattr(held, "load_base", looked_at)
+    open_held("policy", base, None)
+    assert alive == [None]
 
 
 def test_an_adapter_that_does_not_fit_leaves_no_half_of_it_behind(tiny_folder, tmp_path, reads):

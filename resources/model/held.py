@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakSet
 
 from resources import workers
 from resources.model.packing import set_shape_free
@@ -81,6 +82,7 @@ def copies(parameters: "Iterable[tuple[str, torch.Tensor]]") -> "dict[str, torch
 
 
 _held: dict[Role, Held] = {}
+_in_memory: "WeakSet[Any]" = WeakSet()  # the base models that were read and are not gone
 
 
 def open_held(
@@ -106,7 +108,8 @@ def take_base(base: BaseModel) -> tuple[Any, Any]:
     is held afterwards, and no worker holds anything, so that training has the memory."""
     workers.stop()
     held = taken_or_read("policy", base)
-    let_go()
+    _held.clear()
+    free_others(held.bare)
     held.take_off()
     return held.bare, held.tokenizer
 
@@ -114,7 +117,7 @@ def take_base(base: BaseModel) -> tuple[Any, Any]:
 def let_go() -> None:
     """Hold no model any more."""
     _held.clear()
-    gc.collect()  # models hold on to themselves
+    free_others()
 
 
 def taken_or_read(role: Role, base: BaseModel) -> Held:
@@ -123,6 +126,15 @@ def taken_or_read(role: Role, base: BaseModel) -> Held:
     if held is not None and (held.base, held.files) == (base, base.files):
         return held
     held = None
-    gc.collect()
+    free_others(*(its.bare for its in _held.values()))
     files = base.files
-    return Held(base, files, *load_base(base.folder, base.dtype, base.quantization, base.device, base.path))
+    bare, tokenizer = load_base(base.folder, base.dtype, base.quantization, base.device, base.path)
+    _in_memory.add(bare)
+    return Held(base, files, bare, tokenizer)
+
+
+def free_others(*used: Any) -> None:
+    """Free the memory of base models that nobody uses any more: they hold on to themselves. Only if there are any, as
+    with the libraries in memory a look for garbage takes a second."""
+    if not _in_memory <= set(used):
+        gc.collect()

@@ -14,10 +14,11 @@ term, Pang et al. 2024 (arXiv 2404.19733).
 """
 
 import contextlib
+import gc
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,7 +101,7 @@ def train_adapter(
         add_anchor(trainer, anchor, along, parts)
     if together.in_step:
         share_weights_out(trainer.model.get_base_model())
-    with completion_positions_only():
+    with completion_positions_only(), only_new_garbage():
         trainer.train(resume_from_checkpoint=checkpoints and keep_checkpoints(trainer, checkpoints, parts))
     # Not trainer.save_model: that also writes training_args.bin, which is a pickle.
     trainer.model.save_pretrained(out, selected_adapters=["default"])
@@ -108,6 +109,20 @@ def train_adapter(
     shutil.rmtree(out / "trainer")  # its output_dir, in which it keeps nothing
     forget_base_path(out / "adapter_config.json")
     return training_log(trainer.state.log_history, recipe.objective)
+
+
+@contextlib.contextmanager
+def only_new_garbage() -> Iterator[None]:
+    """Let looks for garbage pass over what is there already: with the libraries in memory each of them takes a second,
+    and Trainer makes some."""
+    frozen = gc.get_freeze_count() > 0  # by somebody else, whose it stays
+    if not frozen:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen:
+            gc.unfreeze()
 
 
 def with_references(
