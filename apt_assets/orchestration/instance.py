@@ -11,6 +11,7 @@ from apt_assets.engine.display import Display
 from apt_assets.engine.stage import STAGES
 from apt_assets.orchestration import postgres
 from apt_assets.orchestration.failures import what_failed
+from apt_assets.orchestration.sqlite_engines import keep_engines
 from apt_assets.project import Project
 from apt_assets.report import interrupts
 from apt_assets.settings.experiment import REPOSITORY, UsageError
@@ -95,6 +96,7 @@ class Dagster:
         postgres.require(project.dagster_home)
         import dagster as dg
 
+        keep_engines()
         self._project, self._display = project, display
         # Two processes that create its databases at the same time fail in its migrations.
         with project.store.locks.take(locks.DAGSTER), readable_history(project):

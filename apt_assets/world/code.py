@@ -163,11 +163,16 @@ def source_digests(root: Path) -> dict[str, str]:
 def digests_of(packages: Mapping[str, Path]) -> dict[str, str]:
     """{path that begins with the package's name: sha256} of every Python file in the folders of packages."""
     found: dict[str, str] = {}
-    for package, place in packages.items():
-        for folder, _, names in os.walk(place):  # a third of the time of rglob: each plan comes here
-            inside = (package / Path(folder).relative_to(place)).as_posix()
-            paths = {f"{inside}/{name}": Path(folder, name) for name in names if name.endswith(".py")}
-            found |= {name: remembered(path, digest_file) for name, path in paths.items()}
+    waiting = [(package, str(place)) for package, place in packages.items() if place.is_dir()]
+    while waiting:  # with texts, not paths, a fifth of the time of rglob: each plan and each step comes here
+        inside, folder = waiting.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = f"{inside}/{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((name, entry.path))
+                elif name.endswith(".py"):
+                    found[name] = remembered(entry.path, digest_file)
     return dict(sorted(found.items()))
 
 

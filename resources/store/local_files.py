@@ -19,7 +19,7 @@ class LocalFiles:
         self._remembered: Remembered[Any] = Remembered()
 
     def read(self, place: str, parse: Callable[[bytes], T]) -> T:
-        return self._remembered(self.root / place, lambda path: parse(path.read_bytes()))
+        return self._remembered(f"{self.root}/{place}", lambda path: parse(path.read_bytes()))
 
     def write(self, place: str, text: str) -> None:
         write_atomically(self.root / place, text)

@@ -1,5 +1,6 @@
 """What was read from files and need not be read again."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,18 +18,18 @@ class Remembered(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._known: dict[Path, tuple[tuple[int, ...], T]] = {}
+        self._known: dict[str, tuple[tuple[int, ...], T]] = {}
 
-    def __call__(self, path: Path, read: Callable[[Path], T]) -> T:
+    def __call__(self, path: str, read: Callable[[Path], T]) -> T:
         """What the file says. Raises OSError if there is none, and what `read` raises, which is not remembered."""
-        stat = path.stat()
+        stat = os.stat(path)  # noqa: PTH116  a Path of each takes longer than to look at it
         seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         known = self._known.get(path)
         if known is not None and known[0] == seen:
             return known[1]
         self._known.pop(path, None)
         settled = time.time_ns() - stat.st_ctime_ns > SETTLED
-        found = read(path)
+        found = read(Path(path))
         if settled:
             self._known[path] = (seen, found)
         return found
