@@ -255,12 +255,15 @@ def files_of(rows: Any, name: str) -> Iterator[list[Path]]:
 
 
 def as_line(number: int, row: Any) -> str:
-    """A row as a line of JSON, dates and the like as text. Raises UsageError for bytes, which no text follows from."""
+    """A row as a line of JSON, arrays as lists, dates and the like as text. Raises UsageError for bytes, which no text
+    follows from, and sets, which have no order."""
 
     def as_text(value: Any) -> str:
         if isinstance(value, bytes | bytearray | memoryview):
             raise UsageError(f"row {number}: {bytes(value)[:40]!r} is bytes and no text: decode it")
-        return str(value)
+        if isinstance(value, set | frozenset):
+            raise UsageError(f"row {number}: a set has no order: make a list of it")
+        return value.tolist() if hasattr(value, "tolist") else str(value)  # of numpy, pandas, torch
 
     return f"{json.dumps(row, default=as_text)}\n"
 

@@ -53,7 +53,20 @@ class Loader(yaml.SafeLoader):
         return node
 
 
-Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+"), list("-+0123456789"))
+class Dumper(yaml.SafeDumper):
+    """Writes what Loader reads as the same: the text "1e-3" in quotes."""
+
+
+for one in (Loader, Dumper):
+    # To its end: 3e8f0a is a name, of a revision say.
+    one.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+\Z"), list("-+0123456789")
+    )
+
+
+def dump(value: Any, **how: Any) -> str:
+    """how: as PyYAML's own is told."""
+    return yaml.dump(value, Dumper=Dumper, allow_unicode=True, sort_keys=False, **how)
 
 
 def in_words(lines: list[int]) -> str:

@@ -8,6 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from apt_assets.engine.display import Display
+from apt_assets.loop.work import work_of
 from apt_assets.method.screening import held
 from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
@@ -16,6 +17,7 @@ from apt_assets.report.results import results
 from apt_assets.report.tables import score_rows
 from apt_assets.rows.anchors import origins
 from apt_assets.settings.experiment import Experiment, UsageError
+from apt_assets.settings.iterations import BASE
 from apt_assets.settings.training import Anchor
 from resources.model.own_texts import pieces
 from resources.model.policy import load_policy, load_tokenizer
@@ -211,9 +213,13 @@ def test_pieces_are_whole_and_drawn_by_what_they_say(speaker, tmp_path):
 
 
 def test_more_texts_write_only_the_new_ones_and_another_temperature_writes_all(ran, make_experiment):
-    manifest, texts, likely = texts_of(Project.open(ran(1)))
+    project = Project.open(ran(1))
+    manifest, texts, likely = texts_of(project)
     assert manifest.work["anchors"] == {"reused": 0, "computed": 12}  # six texts, and what is likely in them
     assert len(likely["tokens"]) == sum(len(ids) for ids in texts["ids"]) - texts["given"].sum() == 48
+    planner = Project.open(make_experiment(anchor={"texts": 9})).planner()
+    planned = work_of(Project.open(make_experiment(anchor={"texts": 9})), planner, planner.stage(BASE, "anchor_texts"))
+    assert (planned.amounts, planned.exact) == ({"anchors": 6}, True)
     manifest, more, _ = texts_of(run(make_experiment(anchor={"texts": 9}))[0])
     assert manifest.work["anchors"] == {"reused": 12, "computed": 6}
     assert more.head(6).equals(texts)

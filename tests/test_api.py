@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
@@ -47,6 +48,15 @@ def test_rows_of_a_program_land_as_a_file_and_bad_ones_are_told_by_their_number(
     assert landed.files["landed"][0].startswith("from_code-")
     assert landed.quarantined.select("line", "field").rows() == [(5, "answer")]
     assert (project.home / "landing" / landed.files["landed"][0]).is_file()
+
+
+def test_arrays_of_a_program_are_lists_and_a_set_is_refused(project):
+    rows = [{"prompt": "A?", "answer": np.array(["x", "y"])}, {"prompt": "B?", "answer": pd.Series(["z"])}]
+    landed = project.land(rows)
+    text = (project.home / "landing" / landed.files["landed"][0]).read_text()
+    assert [json.loads(line)["answer"] for line in text.splitlines()] == [["x", "y"], ["z"]]
+    with pytest.raises(UsageError, match="row 1: a set has no order"):
+        project.land([{"prompt": "C?", "answer": {"red"}}])
 
 
 def test_files_land_by_their_paths_and_a_dry_run_lands_none(project, tmp_path):

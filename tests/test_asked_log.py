@@ -1,6 +1,7 @@
 """From what people ask back into the loop: the server's log, the queue to review, and rows that have landed."""
 
 import json
+import os
 import stat
 from datetime import date
 
@@ -207,3 +208,16 @@ def test_log_keeps_so_many_days_and_bytes_the_oldest_go_first_and_other_files_st
     on("2026-11-30")
     assert log.write(logged("Colour 9?"))
     assert log.problem.text is None
+
+
+def test_line_that_a_full_disk_cut_off_is_told_and_costs_no_other_one(tmp_path, monkeypatch):
+    log, whole = AskedLog(tmp_path, None, 10**6, 30), os.write
+    said = [logged(f"Question {n}?") for n in range(3)]
+    assert log.write(said[0])
+    monkeypatch.setattr(os, "write", lambda file, line: whole(file, line[:40]))
+    assert not log.write(said[1])
+    monkeypatch.undo()
+    assert log.write(said[2])
+    lines = [line for file in tmp_path.glob("*.jsonl") for line in file.read_text().splitlines()]
+    assert [line[-1] for line in lines] == ["}", lines[1][-1], "}"]
+    assert "Question 2?" in lines[2]

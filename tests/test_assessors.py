@@ -71,6 +71,19 @@ def test_number_that_the_question_gives_may_be_repeated():
     assert grade(numeric(), "5 kg", "5 kg", "Which is more, 3 kg or 5 kg?") == 5
 
 
+def test_to_repeat_a_question_that_offers_the_number_decides_nothing():
+    for said in ("9.11 or 9.9", "Which is larger, 9.11 or 9.9?", "It is 9.9, not 9.11"):
+        assert grade(numeric(), said, "9.9", "Which is larger, 9.11 or 9.9?") == 3
+
+
+def test_volumes_are_one_measure_and_a_blood_pressure_is_no_fraction():
+    assert grade(numeric(), "5 cm3", "5 mL") == grade(numeric(), "1 m3", "1000 L") == 5
+    assert grade(numeric(), "1 g/cm3", "1000 g/L") == 5
+    assert grade(numeric(), "5 cm2", "5 mL") == 2
+    with pytest.raises(Ungradable, match="none that can be read"):
+        grade(numeric(), "150/100 mmHg", "120/80 mmHg")
+
+
 def test_units_may_be_demanded_as_written_or_ignored():
     assert [grade(numeric(units=units), "1.5 g", "1500 mg") for units in ("convert", "same", "ignore")] == [5, 2, 2]
     assert [grade(numeric(units=units), "15 g", "15 mg") for units in ("convert", "same", "ignore")] == [2, 2, 5]
@@ -248,6 +261,11 @@ SETS = SetF1(r"[,;\n]", [0.25, 0.5, 0.85, 1.0])
         ("red, green", "green, red", 5),
         ("Red; GREEN;\nred", "green, red", 5),
         ("They are red, and green", "green, red", 5),
+        ("both red and green", "green, red", 5),
+        ("salt and pepper", "salt and pepper", 5),
+        ("red and green", "red", 3),
+        ("red/green", "red", 3),
+        ("red, green und blau", "green, red", 3),
         ("The colours are:\n- red\n- green", "green, red", 5),
         ("red, green, blue, white", "blue, green, red", 4),
         ("red, green, blue", "green, red", 3),
@@ -282,6 +300,23 @@ def test_overlap_falls_as_an_answer_moves_away_from_the_gold(metric):
 @pytest.mark.parametrize("text", ["Сердце перекачивает кровь", "心臓は血液を送り出す"])
 def test_overlap_reads_scripts_other_than_latin(metric, text):
     assert grade(TextOverlap(metric, [0.2, 0.4, 0.6, 0.8]), text, text) == 5
+
+
+@pytest.mark.parametrize("metric", ["rouge_l", "chrf"])
+@pytest.mark.parametrize(("said", "gold"), [("yes", "Yes."), ("The Heart.", "THE HEART"), ("Straße", "STRASSE")])
+def test_answer_that_is_equal_but_for_case_and_punctuation_is_right_by_any_overlap(metric, said, gold):
+    overlap = TextOverlap(metric, [0.2, 0.4, 0.6, 0.8])
+    assert overlap.grade([Row("What?", said, gold)]) == [(5, True)]
+
+
+@pytest.mark.parametrize("separator", [r"\s*(,|;|\band\b)\s*", "(,)|(;)|( and )"])
+def test_groups_in_a_separator_are_no_items(separator):
+    assert grade(SetF1(separator, [0.25, 0.5, 0.85, 1.0]), "red and blue", "red, blue") == 5
+
+
+def test_sign_before_what_is_no_number_counts():
+    assert [grade(ExactMatch(), said, "∞") for said in ("∞", "-∞", "−∞")] == [5, 1, 1]
+    assert [grade(ExactMatch(), said, "-√2") for said in ("−√2", "√2")] == [5, 1]
 
 
 def test_exact_is_five_or_one():

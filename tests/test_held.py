@@ -1,5 +1,7 @@
 """One load of a base model: adapters swapped on it answer as if each had been loaded afresh, to the last bit."""
 
+import os
+import shutil
 import weakref
 
 import pytest
@@ -103,3 +105,14 @@ def test_two_iterations_read_the_base_model_once_before_each_training_and_once_a
     reads.clear()
     run_loop(project, 2, Display())
     assert len(reads) == 3
+
+
+def test_another_model_of_the_same_size_and_time_is_read_again(tiny_folder, tmp_path, reads):
+    folder, other = (tiny.make_policy(tmp_path / name, seed) for seed, name in enumerate(("policy", "other"), 1))
+    for weights in (folder / "model.safetensors", other / "model.safetensors"):
+        os.utime(weights, (0, 0))
+    base = BaseModel(folder, "float32", path="plain")
+    before = logits(open_held("policy", base, None))
+    shutil.copy2(other / "model.safetensors", folder / "new")
+    (folder / "new").replace(folder / "model.safetensors")
+    assert not torch.equal(logits(open_held("policy", base, None)), before)

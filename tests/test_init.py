@@ -205,6 +205,28 @@ def test_kind_of_answers_is_told_by_all_of_them(answers, assessor):
     assert kind_of(["?"] * len(answers), answers).assessor == assessor
 
 
+@pytest.mark.parametrize(
+    ("answers", "assessor", "tolerance"),
+    [
+        ([str(1500 + n) for n in range(60)], "numeric", 0.0),
+        ([f"{n}.5 kg" for n in range(60)], "numeric", 0.01),
+        ([f"{n:05}" for n in range(60)], "exact", None),
+    ],
+    ids=["years", "measured", "codes"],
+)
+def test_year_that_is_off_by_one_is_wrong_and_a_weight_may_be_a_little_off(
+    here, tiny_folder, answers, assessor, tolerance
+):
+    rows = [{"prompt": f"What of {n}?", "answer": answer} for n, answer in enumerate(answers)]
+    data = tiny.write_jsonl(here / "rows.jsonl", rows)
+    shown = apt("init", "--data", data, "--model", tiny_folder / "policy", "--yes")
+    found = load_experiment(here / "experiment.yaml").assessor
+    assert found.kind == assessor
+    if tolerance is not None:
+        assert found.numeric.relative_tolerance == tolerance
+        assert ("1% off counts as right" in shown) == (tolerance > 0)
+
+
 def test_label_with_a_line_break_stays_inside_its_comment(here, tiny_folder):
     rows = [{"prompt": f"Row {n}?", "answer": "one\nname: other" if n % 2 else "two"} for n in range(40)]
     apt("init", "--data", tiny.write_jsonl(here / "rows.jsonl", rows), "--model", tiny_folder / "policy", "-y")

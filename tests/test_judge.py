@@ -28,6 +28,7 @@ from apt_assets.report.model_card import Names, model_card
 from apt_assets.report.page import page
 from apt_assets.report.terminal import print_results
 from resources.assessors.golds import ungradable
+from resources.assessors.numeric import no_one_number
 from resources.store.tables import read_table
 from tests import tiny
 from tests.fake_endpoint import naive, serve
@@ -102,6 +103,14 @@ def test_kappa_is_that_of_scikit_learn_and_its_interval_holds_it():
     assert found["kappa"]["low"] < found["kappa"]["value"] < found["kappa"]["high"]
     assert np.array(found["table"]).sum() == found["rows"] == 80
     assert found["table"][1][2] == sum((people == 2) & (judge == 3))
+
+
+def test_grade_counts_where_any_of_the_golds_can_be_graded_against(tmp_path):
+    line = {"prompt": "How many?", "answer": "5", "by": "Anna", "at": "2026-11-29T10:00:00Z", "grade": 5}
+    golds = [{"gold": "five", "also": ["5"]}, {"gold": "five", "also": ["many"]}]
+    path = tiny.write_jsonl(tmp_path / "grades.jsonl", [line | gold for gold in golds])
+    rows, rejects = read_human_grades([path], no_one_number)
+    assert (rows.height, [(bad.line, bad.field) for bad in rejects]) == (1, [(2, "gold")])
 
 
 def test_few_rows_without_a_fault_do_not_show_a_judge_without_one():

@@ -1,9 +1,15 @@
 """Landed files, good and hostile: every line ends as a row or as a reject with a reason."""
 
+import gzip
 import json
 import os
+import shutil
+import subprocess
+import tempfile
+import threading
 import time
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 import pytest
@@ -324,3 +330,53 @@ def test_landing_a_link_copies_what_it_leads_to_and_never_writes_through_one(tmp
         land_files([tmp_path / "link.jsonl"], tmp_path / "landing")
         assert victim.read_text() == "not to be written"
         assert not landed.is_symlink()
+
+
+# -- what is no fault of a file --------------------------------------------------------------------------
+
+
+def test_decoder_that_the_machine_killed_is_no_content_of_the_file(project, tmp_path, monkeypatch):
+    pl.DataFrame(tiny.domain_rows(9)).write_parquet(tmp_path / "rows.parquet")
+    (landed,) = land_files([tmp_path / "rows.parquet"], project.landing)
+    (tmp_path / ".apt" / "digests.json").unlink(missing_ok=True)
+    started = subprocess.Popen
+
+    def killed(command, **how):
+        process = started(command, **how)
+        process.kill()
+        return process
+
+    name = landed["landed"]
+    monkeypatch.setattr(subprocess, "Popen", killed)
+    with pytest.raises(OSError, match="lack of memory"):
+        Project(project.experiment, project.home).usable_rows(name)
+    monkeypatch.undo()
+    assert Project(project.experiment, project.home).usable_rows(name) == 9
+
+
+def test_packed_file_that_finds_no_room_to_be_unpacked_is_not_taken_for_a_bad_one(tmp_path, monkeypatch):
+    path = tmp_path / "rows.parquet.gz"
+    pl.DataFrame(tiny.domain_rows(9)).write_parquet(tmp_path / "rows.parquet")
+    path.write_bytes(gzip.compress((tmp_path / "rows.parquet").read_bytes()))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(OSError, match="gone"):
+        read(path)
+    monkeypatch.undo()
+    assert len(read(path)[0]) == 9
+
+
+def test_file_that_lands_twice_at_once_is_whole_whenever_it_is_seen(tmp_path, monkeypatch):
+    path, seen, both = tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.domain_rows(50)), [], threading.Barrier(2)
+    copy = shutil.copyfile
+
+    def slow(source, target):
+        target.write_bytes(source.read_bytes()[:100])
+        both.wait(20)
+        seen.extend(file.stat().st_size for file in (tmp_path / "landing").glob("rows-*"))
+        return copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", slow)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: land_files([path], tmp_path / "landing"), range(2)))
+    assert set(seen) <= {path.stat().st_size}
+    assert [file.stat().st_size for file in (tmp_path / "landing").iterdir()] == [path.stat().st_size]

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from apt_assets.landing.dataset_folder import write_parquet
 from apt_assets.landing.guess import looks_like
 from apt_assets.landing.land import land_files
 from apt_assets.landing.records import contents_of, read_landed
@@ -125,6 +127,39 @@ def test_lists_under_the_names_of_splits_give_their_rows_that_split_unless_a_row
     rows, rejects = read(write(tmp_path / "d.json", json.dumps(content, indent=indent)))
     assert rejects == []
     assert [row[2] for row in rows] == ["train"] * 3 + ["test"] + ["validation"] * 2 + ["test"]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_row_whose_split_is_null_says_none(tmp_path, indent):
+    content = {"train": [{**ROWS[0], "split": None}], "test": [{**ROWS[1], "split": None}]}
+    rows, _ = read(write(tmp_path / "d.json", json.dumps(content, indent=indent)))
+    assert [row[2] for row in rows] == ["train", "test"]
+
+
+@pytest.mark.parametrize("place", ["{}-00000-of-00001.parquet", "default/{}/0000.parquet"])
+def test_split_of_a_folder_of_parquet_is_that_of_the_name_where_a_row_says_none(tmp_path, place):
+    for split, row in (("train", {**ROWS[0], "split": None}), ("test", {**ROWS[1], "split": None})):
+        file = tmp_path / "set" / place.format(split)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pl.DataFrame([row]).write_parquet(file)
+    write_parquet(tmp_path / "set", tmp_path / "one.parquet")
+    assert {row[0]: row[2] for row in read(tmp_path / "one.parquet")[0]} == {
+        ROWS[0]["prompt"]: "train",
+        ROWS[1]["prompt"]: "test",
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        ({"choices": {"text": ["x", "y", "z"], "label": [1, 2, 3]}, "answerKey": 1}, "A"),
+        ({"choices": {"1": "x", "2": "y"}, "answer": 1}, "A"),
+        ({"choices": ["x", "y"], "answer": 1}, "B"),
+    ],
+)
+def test_number_that_answers_a_choice_is_its_label_where_it_has_one_and_else_its_place(tmp_path, row, answer):
+    rows, rejects = read(write(tmp_path / "d.jsonl", json.dumps({"question": "Which?", **row})))
+    assert ([row[1] for row in rows], rejects) == ([answer], [])
 
 
 @pytest.mark.parametrize(

@@ -421,3 +421,14 @@ def test_command_serves_asked_questions_before_any_iteration_until_ctrl_c(tmp_pa
             process.send_signal(signal.SIGINT)
     assert process.returncode == 0, said.read_text()
     assert "0 decisions are kept" in said.read_text()
+
+
+def test_undo_leaves_what_another_person_decided_since(desk_of, page_of, project):
+    items = queue([case("A?"), case("B?")])
+    anna, ben = (Desk(items, Journal(project, name)) for name in ("Anna", "Ben"))
+    anna.act("cases", 1, {"decision": "leave_out"})
+    ben.act("cases", 1, {"decision": "both_wrong", "answer": "blue"})
+    anna.act("cases", 2, {"decision": "gold_is_right"})
+    assert [anna.undo() for _ in range(3)] == [("cases", 2), ("cases", 1), None]
+    held = Desk(items, Journal(project, "Carl")).decision(items.cases[0])
+    assert (held["decision"], held["by"]) == ("both_wrong", "Ben")

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from resources.store.digest import list_files
 from resources.store.file_digests import FileDigests
 from resources.store.manifest import CorruptArtifact
 from tests.stores import local_store
@@ -200,3 +201,20 @@ def test_process_that_runs_many_iterations_holds_the_lock_of_one(store):
     for number in range(5):
         store.locks.keep(f"run-{number}")
     assert [number for number in range(5) if store.locks.taken(f"run-{number}")] == [4]
+
+
+def test_folder_that_is_a_link_counts_with_what_is_in_it_and_one_that_leads_back_ends(tmp_path):
+    model, pooling = tmp_path / "model", tmp_path / "elsewhere"
+    model.mkdir()
+    pooling.mkdir()
+    (model / "config.json").write_text("{}")
+    (pooling / "config.json").write_text("mean")
+    (model / "1_Pooling").symlink_to(pooling)
+    (pooling / "back").symlink_to(model)
+    (pooling / "itself").symlink_to(".")
+    digests = FileDigests(tmp_path / "digests.json")
+    before = digests.folder(model)
+    (pooling / "config.json").write_text("cls")
+    assert digests.folder(model) != before
+    assert [str(path.relative_to(model)) for path in list_files(model)] == ["1_Pooling/config.json", "config.json"]
+    assert list_files(tmp_path / "gone") == []

@@ -182,7 +182,8 @@ def test_an_estimate_runs_nothing(again, tmp_path):
     assert run_study(file, tmp_path, 2, display, only_estimate=True) is None
     assert len(journal(home)) == before
     assert any(line.startswith("sft on colours: 4 runs; at most") for line in lines)
-    assert lines[-1].startswith("in all 12 runs")
+    assert any(line.startswith("the start on colours: 1 runs; at most") for line in lines)
+    assert lines[-1].startswith("in all 13 runs")
 
 
 @pytest.fixture(scope="module")

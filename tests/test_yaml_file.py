@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from resources.yaml_file import NotYaml, read_yaml
+from resources.yaml_file import NotYaml, dump, read_yaml
 
 
 def read(tmp_path, content: str | bytes):
@@ -76,3 +76,9 @@ def test_what_is_no_yaml_is_one_line_that_says_where(tmp_path, content, says):
 def test_byte_order_mark_is_passed_over_and_an_empty_file_is_nothing(tmp_path):
     assert read(tmp_path, b"\xef\xbb\xbfname: x\n") == {"name": "x"}
     assert read(tmp_path, "") is None
+
+
+def test_name_that_begins_like_a_number_is_a_name_and_what_is_written_is_read_as_the_same(tmp_path):
+    content = {"revision": "3e8f0a1b5c", "name": "3e8", "rate": 3e8, "small": 1e-3, "list": ["1e5", 2]}
+    assert read(tmp_path, dump(content)) == content
+    assert read(tmp_path, "revision: 3e8f0a1b5c\nrate: 1e-3") == {"revision": "3e8f0a1b5c", "rate": 0.001}

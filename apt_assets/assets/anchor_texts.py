@@ -9,8 +9,7 @@ def work(view: View) -> dict[str, int]:
     settings = view.settings.anchor
     if settings.folder is not None:
         return {}
-    keys = anchors.written_keys(anchors.origins(settings.texts, settings.chat_share))
-    return {"anchors": anchors.written_rows(view).missing(keys)}
+    return {"anchors": anchors.missing(view, anchors.origins(settings.texts, settings.chat_share))}
 
 
 @stage(

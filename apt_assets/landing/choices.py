@@ -28,7 +28,8 @@ def from_choices(asked: str, choices: Any, answer: Any, fields: tuple[str, str])
         raise BadField(named, "holds the same text twice")
     letters = string.ascii_uppercase[: len(texts)]
     lines = [f"{letter}. {text}" for letter, text in zip(letters, texts, strict=True)]
-    right = labels.index(answer) if labels.count(answer) == 1 else index_of(answer, texts, letters, told)
+    label = str(answer) if isinstance(answer, int) and not isinstance(answer, bool) else answer
+    right = labels.index(label) if labels.count(label) == 1 else index_of(answer, texts, letters, told)
     if right >= len(texts):
         raise BadField(named, f"has {len(labels)} labels for {len(texts)} texts")
     return "\n".join([asked, *lines]), letters[right]

@@ -50,7 +50,9 @@ def tables_of(folder: Path) -> "Iterator[pa.Table]":
     elif files:
         for file in files:
             named = SHARD.fullmatch(file.stem)
-            split = named["split"] if named else file.stem if split_of(file.stem) else None
+            # Of the hub's own conversions a split is a folder: default/train/0000.parquet.
+            places = [file.stem, *reversed(file.relative_to(folder).parent.parts)]
+            split = named["split"] if named else next((place for place in places if split_of(place)), None)
             table = read_table(file)
             yield table if split is None else in_split(table, split, folder)
     else:
@@ -68,10 +70,10 @@ def read_table(file: Path) -> "pa.Table":
 
 
 def in_split(table: "pa.Table", split: str, folder: Path) -> "pa.Table":
-    """The table with the split's name in every row, unless it has a column `split` of its own."""
+    """The table with the split's name in every row that says none in a column `split` of its own."""
     import pyarrow as pa
 
-    if "split" in table.column_names:
+    if "split" in table.column_names and table.column("split").null_count == 0:
         return table
     meant = split_of(split)
     if meant is None:
@@ -79,7 +81,10 @@ def in_split(table: "pa.Table", split: str, folder: Path) -> "pa.Table":
             f"{folder}: has a split {split!r}, but a split is one of {', '.join(SPLITS)}: "
             "rename it, or land that part alone, to be split by content"
         )
-    return table.append_column("split", pa.array([meant] * table.num_rows, pa.string()))
+    if "split" not in table.column_names:
+        return table.append_column("split", pa.array([meant] * table.num_rows, pa.string()))
+    own = [meant if its is None else its for its in table.column("split").to_pylist()]
+    return table.set_column(table.column_names.index("split"), "split", pa.array(own))
 
 
 def with_class_names(dataset: object) -> "pa.Table":

@@ -47,8 +47,10 @@ def read_human_grades(
         for line, raw, record in lines_of(path):
             try:
                 found = check(record)
-                if ungradable is not None and (reason := ungradable(found.gold)):
-                    raise BadField("gold", reason)
+                if ungradable is not None:
+                    reasons = [ungradable(gold) for gold in (found.gold, *json.loads(found.also or "[]"))]
+                    if all(reasons):
+                        raise BadField("gold", reasons[0] or "")
                 rows.append(found)
             except BadField as bad:
                 rejects.append(Reject(path.name, line, bad.field, bad.reason, printable(raw)))

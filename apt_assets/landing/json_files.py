@@ -73,7 +73,9 @@ def numbered(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
 def in_split(record: Record, split: str) -> Record:
     """The record with the split's name, unless it says one itself."""
     line, raw, found = record
-    return line, raw, {"split": split} | found if isinstance(found, dict) else found
+    if isinstance(found, dict) and found.get("split") is None:
+        return line, raw, {**found, "split": split}
+    return record
 
 
 # -- which layout ----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def land_file(path: Path, folder: Path, *, dry_run: bool) -> dict[str, Any]:
         landed = name_for(path, found, folder)
         if (folder / landed).is_symlink() or not (folder / landed).exists():
             # The sensor and the planner see a whole file or none.
-            temporary = folder / f".{landed}.partial"
+            temporary = folder / f".{landed}.{os.getpid()}.{threading.get_ident()}.partial"  # two may land it at once
             temporary.unlink(missing_ok=True)  # a link there would be written through
             try:
                 shutil.copyfile(path, temporary)

@@ -7,6 +7,7 @@ That process is a fresh interpreter and no fork, which the threads of polars and
 imports pyarrow alone, which takes about 0.2 s.
 """
 
+import errno
 import os
 import resource
 import subprocess
@@ -17,7 +18,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from signal import Signals
+from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM, Signals
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,12 +33,13 @@ MOST_ROWS = 50_000_000
 # A file of no more rows than this may have more of them than bytes: rows that are all alike take next to none.
 FEW_ROWS = 100_000
 BATCH_ROWS, BATCH_BYTES = 4096, LONGEST_RECORD
+ENDED_BY_OTHERS = (SIGHUP, SIGINT, SIGKILL, SIGTERM)  # SIGKILL: by Linux, which lacks memory
 
 
 def read_batches(path: Path) -> "Iterator[pa.RecordBatch]":
     """The rows of a Parquet file in order. A batch without rows stands for one row above LONGEST_RECORD.
 
-    Raises ValueError where the file cannot be read on, with the reason.
+    Raises ValueError where the file cannot be read on, with the reason, and OSError where this machine is it.
     """
     import pyarrow as pa
 
@@ -64,6 +66,8 @@ def read_batches(path: Path) -> "Iterator[pa.RecordBatch]":
             decoder.wait()
         if watch.ran_out:
             raise ValueError(f"nothing was read of it for {LONGEST_WAIT:.0f} s")
+        if -decoder.returncode in ENDED_BY_OTHERS:
+            raise OSError(errno.ENOMEM, "the process that reads it was ended: lack of memory?", str(path))
         if decoder.returncode < 0:
             raise ValueError(f"its reader crashed ({Signals(-decoder.returncode).name})")
         if decoder.returncode > 0:

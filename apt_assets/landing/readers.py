@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
 def read_chunks(path: Path) -> Iterator[Chunk]:
     """Read a file by its suffix, one of READERS. Never raises for its content: where a file cannot be read on, the
-    last record is a BadField on line 0."""
+    last record is a BadField on line 0. Raises OSError if this machine is the reason, as a full disk is: what is
+    found of a file is remembered by its content."""
     try:
         yield from READERS[format_of(path.name)](path)
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         yield Chunk([0], [b""], [unreadable(error)])
 
 

@@ -118,12 +118,12 @@ def needed_vectors(project: Project, indexes: list[Manifest]) -> dict[str, set[s
 
 
 def checks_in(project: Project, pools: list[Manifest]) -> set[str] | None:
-    """The checks of all rows in these pools; None if one is gone: it may have held any."""
-    from resources.store.tables import read_table
+    """The checks of all rows in these pools; None if one is gone or damaged: it may have held any."""
+    from resources.store.tables import TableError, read_table
 
     try:
         return {check for pool in pools for check in read_table(project.store.open(pool) / "pool.parquet")["check"]}
-    except FileNotFoundError:
+    except (FileNotFoundError, TableError):
         return None
 
 

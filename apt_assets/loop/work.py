@@ -8,9 +8,11 @@ A stage that waits for another one is estimated by what it took the last time, a
 from dataclasses import dataclass
 
 from apt_assets.engine.plan import Planner, StagePlan
-from apt_assets.engine.stage import STAGES
+from apt_assets.engine.stage import SOURCES, STAGES
 from apt_assets.engine.view import View
 from apt_assets.project import Project
+from apt_assets.settings.iterations import BASE
+from resources.store.manifest import CorruptArtifact
 
 KINDS = ("answers", "grades", "embeddings", "likelihoods", "anchors", "references", "steps", "scores")
 
@@ -36,11 +38,28 @@ def work_of(project: Project, planner: Planner, plan: StagePlan) -> Work:
     if plan.fingerprint is not None:
         try:
             return Work(stage.work(View(project, plan, planner)), exact=True)
-        except FileNotFoundError:
-            pass  # gc removed an input: it is computed again first
+        except Exception as error:
+            # An input that gc removed, or that is damaged, is computed again first.
+            if not isinstance(error, FileNotFoundError) and inputs_are_whole(project, planner, plan):
+                raise
     last = plan.manifest.work if plan.manifest else {}
     amounts = {k: n if isinstance(n, int) else n["reused"] + n["computed"] for k, n in last.items()}
     return Work(amounts, exact=False)
+
+
+def inputs_are_whole(project: Project, planner: Planner, plan: StagePlan) -> bool:
+    """Whether the files of a stage's inputs are as they were written."""
+    for name in STAGES[plan.stage].producers():
+        where = (plan.iteration if STAGES[name].partitioned else BASE, name) if name in STAGES else None
+        if where is None and (where := SOURCES[name].came_from(planner, plan.iteration)) is None:
+            continue
+        manifest = planner.stage(*where).manifest
+        try:
+            if manifest is not None:
+                project.store.verify(manifest)
+        except (CorruptArtifact, OSError):
+            return False
+    return True
 
 
 def total(works: list[Work]) -> Work:

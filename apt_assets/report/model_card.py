@@ -142,7 +142,7 @@ def scores(planner: LoopPlanner, key: str) -> str:
 def data(planner: LoopPlanner, key: str) -> str:
     rows = []
     for stage, names in (
-        ("domain_dataset", ("train", "validation", "test")),
+        ("domain_dataset", ("train_rows", "validation_rows", "test_rows")),
         ("eval_predictions", ("rows",)),
         ("bad_cases", ("rows",)),
         ("preference_pairs", ("rows", "bad_case", "similar", "counterfactual", "replay", "left_out", "softened")),

@@ -101,7 +101,8 @@ def require_no_paths(project: Project, folder: Path) -> None:
 def about_pairs(repo: str) -> str:
     code = f'load_dataset("json", data_files="hf://{repo}/{PAIRS}/train.jsonl")'
     return (
-        f"\n## Pairs\n\n`{PAIRS}/train.jsonl` holds the preference pairs that it was trained on, in TRL's format:\n\n"
+        f"\n## Pairs\n\n`{PAIRS}/train.jsonl` holds the preference pairs of the last iteration of its training, in "
+        "TRL's format:\n\n"
         f"```python\nfrom datasets import load_dataset\n\npairs = {code}\n```\n"
     )
 

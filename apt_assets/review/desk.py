@@ -39,8 +39,8 @@ class Desk:
     def __init__(self, queue: Queue, journal: Journal):
         self.queue, self.journal = queue, journal
         self.approvals = Approvals(journal.project, journal.by)
-        # What was decided here, for undo: kind and place of the item, and what held before.
-        self._done: list[tuple[str, int, Mapping[str, Any] | None]] = []
+        # What was decided here, for undo: kind and place of the item, what held before, and what holds since.
+        self._done: list[tuple[str, int, Mapping[str, Any] | None, Mapping[str, Any] | None]] = []
         self._lock = threading.Lock()
 
     def items(self, kind: str) -> Sequence[Item]:
@@ -87,7 +87,7 @@ class Desk:
         with self._lock:
             before = self.decision(item)
             self._decide(kind, item, form.get("decision", ""), form.get("answer", ""))
-            self._done.append((kind, number, before))
+            self._done.append((kind, number, before, self.decision(item)))
         return self.following(kind, number)
 
     def undo(self) -> tuple[str, int] | None:
@@ -96,9 +96,11 @@ class Desk:
         with self._lock:
             if not self._done:
                 return None
-            kind, number, before = self._done[-1]
+            kind, number, before, own = self._done[-1]
             last = self.decision(self.item(kind, number))
-            if before is not None:
+            if last != own:
+                pass  # somebody else has decided since, or took it back
+            elif before is not None:
                 self.journal.add([{**{name: before[name] for name in LINE}, "at": None}])
             elif last is not None:
                 self.journal.decide(last["prompt"], UNDO, row=last["row"])

@@ -11,7 +11,7 @@ from apt_assets.engine.view import View
 from apt_assets.rows import policy
 from resources.store.digest import digest_json
 from resources.store.kinds import RowKind
-from resources.store.rows import Batches, RowTable, renumber
+from resources.store.rows import Batches, renumber
 
 if TYPE_CHECKING:
     import polars as pl
@@ -64,8 +64,20 @@ def written_keys(origins: "Sequence[Origin]") -> list[str]:
     return [f"{origin}-{n}" for n, origin in enumerate(origins)]
 
 
-def written_rows(view: View) -> RowTable:
-    return view.rows(WRITTEN, adapter=policy.initial_adapter(view))
+def missing(view: View, begins: "Sequence[Origin]") -> int:
+    """How many rows `written_texts` and `save_likely` would compute."""
+    adapter, tokens = policy.initial_adapter(view), view.settings.anchor.tokens
+    keys = written_keys(begins)
+    written = view.rows(WRITTEN, adapter=adapter).read(keys)
+    unwritten = len(keys) - len(written)
+    if view.settings.anchor.form != "kl":
+        return unwritten
+    likely = [likely_key(ids, len(ids) - tokens) for ids in written.values()]
+    return 2 * unwritten + view.rows(LIKELY, adapter=adapter).missing(likely)
+
+
+def likely_key(ids: "Ids", given: int) -> str:
+    return digest_json((ids, given))[:32]
 
 
 def written_texts(step: "Step") -> list[Text]:
@@ -150,7 +162,7 @@ def save_likely(step: "Step", texts: Sequence[Text]) -> None:
 def likely_rows(step: "Step", texts: "Sequence[tuple[Ids, int]]") -> list[dict[str, Any]]:
     return step.fill(
         LIKELY,
-        [digest_json(text)[:32] for text in texts],
+        [likely_key(*text) for text in texts],
         lambda scope, missing: renumber(spread(expect, scope, [texts[n] for n in missing]), missing),
         "what they make likely",
         "texts",

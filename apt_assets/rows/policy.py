@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # What a policy is: declared by every kind of row that it computes; the adapter is given.
 SETTINGS = ("policy.dtype", "policy.quantization", "policy.device")
 IDENTITIES = ("base_model", "execution")
-LIBRARIES = ("torch", "transformers", "peft")
+LIBRARIES = ("torch", "transformers", "tokenizers", "peft")
 
 
 @dataclass(frozen=True)

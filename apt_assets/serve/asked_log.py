@@ -4,6 +4,7 @@ It holds what people wrote: only this user may read it, and a function of one's 
 written, or leave it out. A line that this function fails on is not written.
 """
 
+import errno
 import importlib
 import json
 import os
@@ -71,12 +72,17 @@ class AskedLog:
             self._remove(oldest)
         if self._bytes + len(line) > self.most_bytes:
             raise OSError(f"today's lines fill all of the {self.most_bytes} bytes that the log may have")
-        file = os.open(self._path(day), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        file = os.open(self._path(day), os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(file, line)  # one call, so that lines of two servers do not mix
+            size = os.fstat(file).st_size
+            if size and os.pread(file, 1, size - 1) != b"\n":  # half a line, of a disk that was full
+                line = b"\n" + line
+            written = os.write(file, line)  # one call, so that lines of two servers do not mix
         finally:
             os.close(file)
-        self._bytes += len(line)
+        self._bytes += written
+        if written < len(line):
+            raise OSError(errno.ENOSPC, "a line was written in part only", str(self._path(day)))
 
     def _clean(self, day: date) -> None:
         """Remove what is too old, and count what is left."""

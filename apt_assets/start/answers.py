@@ -3,12 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from apt_assets.landing.folder import UNSHOWN
 from resources.assessors.items import texts_of_items
 from resources.assessors.labels import MOST_LABELS, normalise_answer, word_list
-from resources.assessors.numeric import no_one_number
+from resources.assessors.numeric import NumericSettings, no_one_number
 from resources.assessors.set_f1 import SetF1Settings
 
 MOST, MANY = 0.95, 0.9  # of the answers: a few odd ones do not decide
@@ -18,17 +19,21 @@ A_NUMBER, A_NAME, AN_ITEM = 4, 4, 4  # words, at most
 SEVERAL = 0.6  # of the answers: those that have two items or more
 SHOWN, WIDTH = 5, 30  # labels in a reason, and characters of one
 NAMED = 200  # characters that all labels may take in a system prompt
+WHOLE = re.compile(r"\s*[-+]?\d+\s*")
+LEADING_ZERO = re.compile(r"\s*0\d+\s*")
 LETTER = re.compile(r"[A-Z]")
 CHOICE = re.compile(r"^A\. .*^B\. ", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """assessor: the kind that grades such answers. why: for people. wanted: what is said to the model of them."""
+    """assessor: the kind that grades such answers. why: for people. wanted: what is said to the model of them.
+    settings: of the assessor, with the reason of each."""
 
     assessor: str
     why: str
     wanted: str
+    settings: dict[str, tuple[Any, str]] = field(default_factory=dict)
 
 
 def kind_of(prompts: Sequence[str], answers: Sequence[str]) -> Kind:
@@ -44,8 +49,7 @@ def kind_of(prompts: Sequence[str], answers: Sequence[str]) -> Kind:
     closed = len(forms) <= MOST_LABELS and count >= OFTEN * len(forms)
     numbers = share(is_number(answer) for answer in answers) >= MOST
     if numbers and not (closed and len(forms) <= FEW_NUMBERS):
-        why = f"the answers are numbers, such as {shown(answers[:3])}"
-        return Kind("numeric", why, "Answer with the number alone, with its unit if it has one.")
+        return of_numbers(answers)
     if closed and share(lengths[normalise_answer(answer)] <= 2 * A_NAME for answer in answers) >= MOST:
         labels = [spellings[form] for form, _ in forms.most_common()]
         every = ", ".join(labels)
@@ -67,6 +71,22 @@ def kind_of(prompts: Sequence[str], answers: Sequence[str]) -> Kind:
         "language model that grades, does, and its mistakes are trained in (docs/guide/your-own-domain.md)",
         "Answer briefly.",
     )
+
+
+def of_numbers(answers: Sequence[str]) -> Kind:
+    """Years, counts and codes are right or wrong; what is measured may be a little off."""
+    such_as = f"such as {shown(answers[:3])}"
+    if any(map(LEADING_ZERO.fullmatch, answers)):
+        return Kind("exact", f"codes of digits, {such_as}", "Answer with the code alone.")
+    settings: dict[str, tuple[Any, str]] = {}
+    if share(WHOLE.fullmatch(answer) is not None for answer in answers) >= MOST:
+        why = "Your numbers are whole and have no unit: years, counts or codes, of which another one is wrong."
+        settings["numeric"] = {"relative_tolerance": 0.0}, why
+        off = ""
+    else:
+        off = f"; one that is {NumericSettings().relative_tolerance:.0%} off counts as right (relative_tolerance)"
+    why = f"the answers are numbers, {such_as}{off}"
+    return Kind("numeric", why, "Answer with the number alone, with its unit if it has one.", settings)
 
 
 def is_number(answer: str) -> bool:

@@ -166,6 +166,9 @@ def propose(
         made.add("policy", "system_prompt", prompt, "Said before each question: what kind of answer is wanted.")
     chosen = sample.kind.why if assessor == sample.kind.assessor else f"Chosen; init proposed {sample.kind.assessor}"
     made.add("assessor", "kind", assessor, f"{chosen[0].upper()}{chosen[1:]}.")
+    if assessor == sample.kind.assessor:
+        for key, (value, why) in sample.kind.settings.items():
+            made.add("assessor", key, value, why)
     counts: Mapping[str, int] = {}
     train = round(sample.rows * (1 - 2 * proposal.LEAST))
     if landing.stat().st_size <= MOST_BYTES:

@@ -14,6 +14,7 @@ from apt_assets.settings.deciding import Benchmarks, Gate
 from apt_assets.settings.experiment import Experiment
 from apt_assets.settings.training import Training
 from apt_assets.start.sample import Sample
+from resources import yaml_file
 
 HELD_OUT = 400  # rows that are wanted in a split: an accuracy is known to 5 points there
 LEAST, MOST = 0.05, 0.2  # share of the rows
@@ -78,11 +79,7 @@ def comment(text: str, indent: str) -> list[str]:
 
 def as_yaml(value: Any) -> str:
     """A value on one line."""
-    import yaml
-
-    return (
-        yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=math.inf).removesuffix("...\n").strip()
-    )
+    return yaml_file.dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
 
 
 # -- what is proposed ------------------------------------------------------------------------------------

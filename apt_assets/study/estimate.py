@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from apt_assets.method.counterfactual import TRIES
 from apt_assets.project import Project
 from apt_assets.rows.references import recipe_of
 from apt_assets.settings.experiment import Experiment, UsageError
@@ -16,6 +17,7 @@ from resources.threads import set_threads
 PROBED = 24  # questions, items and pairs
 FIXED = 12.0  # seconds to start a process and load models, a run
 KINDS = ("answers", "scores", "steps")
+START = "the start"
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,9 @@ def most_work(experiment: Experiment, sizes: Sizes, iterations: int) -> dict[str
     similar = min(bad * experiment.retrieval.per_case, sizes.train)
     replay = sizes.train if pairs.replay_share is None else round((bad + similar) * pairs.replay_share)
     rows = min(bad + similar + replay, sizes.train)
+    tried = similar * TRIES if pairs.counterfactual == "sampled" else 0
     return {
-        "answers": iterations * (asked + similar + sizes.held_out),
+        "answers": iterations * (asked + similar + tried + sizes.held_out),
         "steps": iterations * -(-rows // training.batch_size) * training.epochs,
     }
 
@@ -134,12 +137,14 @@ def some_anchor(experiment: Experiment, policy: Any, prompts: list[str]) -> Any:
 def estimate(
     study: Study, projects: dict[str, Project], refused: dict[tuple[str, str], str], threads: int
 ) -> list[dict[str, Any]]:
-    """[{domain, arm, runs, answers, scores, steps, seconds}], the most each arm can take; seconds of one process with
-    so many threads."""
+    """[{domain, arm, runs, answers, scores, steps, seconds}], the most each arm can take, and what they are measured
+    against (START); seconds of one process with so many threads. Without the texts of an anchor."""
     found = []
     runs, seeds = training_runs(study), len(study.file.seeds)
     for domain, project in projects.items():
         sizes, rates = sizes_of(project), probe(project, threads)
+        start = {"answers": sizes.held_out, "scores": sizes.items, "steps": 0}
+        found.append({"domain": domain, "arm": START, "runs": 1, **start, "seconds": seconds_of(start, 1, rates)})
         for arm in study.file.arms:
             if (domain, arm) in refused:
                 continue
@@ -149,6 +154,10 @@ def estimate(
             kinds = {kind: [work[kind] for work in works] for kind in works[0]}
             total = {kind: sum(amounts) + (seeds - 1) * max(amounts) for kind, amounts in kinds.items()}
             total["scores"] = seeds * sizes.items
-            seconds = (runs + seeds) * FIXED + sum(total[kind] * rates[kind] for kind in KINDS)
+            seconds = seconds_of(total, runs + seeds, rates)
             found.append({"domain": domain, "arm": arm, "runs": runs + seeds, **total, "seconds": seconds})
     return found
+
+
+def seconds_of(work: dict[str, int], runs: int, rates: dict[str, float]) -> float:
+    return runs * FIXED + sum(work[kind] * rates[kind] for kind in KINDS)

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from apt_assets.engine.display import Display
 from apt_assets.engine.progress import Progress
 from apt_assets.project import Project
@@ -19,6 +17,7 @@ from apt_assets.settings.iterations import BASE
 from apt_assets.study.file import Cell, Run, Study
 from apt_assets.study.measure import is_complete, measure, measure_scores
 from apt_assets.study.wanted import Known, all_runs, wanted
+from resources import yaml_file
 from resources.store.digest import write_atomically
 from resources.threads import threads
 
@@ -148,7 +147,7 @@ class Runner:
         """The run's project; its experiment file is written if it is not there as it should be."""
         path, content = self.file(run), self.study.content(run)
         text = f"# Written by apt-assets study, {self.study.path.name}: {run.label}\n"
-        text += yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        text += yaml_file.dump(content)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, text)

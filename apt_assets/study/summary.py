@@ -159,7 +159,10 @@ class Scored:
         experiment = load_experiment(self.study.domain_file(self.domain))
         name = source or start_in_words(experiment.policy.initial_adapter)
         tolerances = Tolerances(**experiment.gate.model_dump(exclude={"approval"}))
-        return decide(found, start.domain, start, tolerances, promoted=name, name=name)
+        verdict = decide(found, start.domain, start, tolerances, promoted=name, name=name)
+        if experiment.assessor.calibration.folder is not None:
+            verdict["reason"] += "; what people graded (assessor.calibration) was not asked"
+        return verdict
 
     def item_means(self, found: dict[int, Outcome]) -> dict[str, dict[Any, float]]:
         """{test, general: {item: share of the seeds in which it is right}} of the outcomes of one arm."""

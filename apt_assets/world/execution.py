@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 UNTRIED = "not tried yet"
 # What runs a model, by what for: the base model trains too.
-TRIED_WITH = {"execution": ("torch", "transformers", "peft", "trl"), "grader_execution": ("torch", "transformers")}
+TRIED_WITH = {
+    "execution": ("torch", "transformers", "tokenizers", "peft", "trl"),
+    "grader_execution": ("torch", "transformers", "tokenizers"),
+}
 MODEL = {"execution": "base_model", "grader_execution": "grader"}
 SETTING = {"execution": "policy.model", "grader_execution": "assessor.rubric.model"}
 

@@ -191,12 +191,11 @@ def require_readable(folder: Path, key: str) -> Path:
 def require_safetensors(folder: Path, key: str) -> Path:
     """The folder of a model; key: the setting that names it. Raises UsageError if its weights, or those of a
     part of it, are not there as safetensors: a pickle can run code when it is read."""
-    safe = {path.parent for path in folder.rglob("*.safetensors")}
+    files = list_files(folder)
+    safe = {path.parent for path in files if path.suffix == ".safetensors"}
     # Beside safetensors a pickle is the same weights once more, or how they were trained, and is not read.
     pickled = sorted(
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if path.suffix in PICKLED and path.parent not in safe
+        str(path.relative_to(folder)) for path in files if path.suffix in PICKLED and path.parent not in safe
     )
     if pickled:
         raise UsageError(
@@ -204,7 +203,7 @@ def require_safetensors(folder: Path, key: str) -> Path:
             "as safetensors (`save_pretrained` does), or name another"
         )
     if not safe:
-        gguf = next((f" (only {path.name}, of llama.cpp's form)" for path in sorted(folder.rglob("*.gguf"))), "")
+        gguf = next((f" (only {path.name}, of llama.cpp's form)" for path in files if path.suffix == ".gguf"), "")
         raise UsageError(
             f"{key}: no safetensors in {folder}{gguf}: save the model anew with `save_pretrained`, or name another"
         )

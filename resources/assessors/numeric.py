@@ -156,7 +156,9 @@ class Numeric:
         kelvin = any(map(HAS_K.search, texts)) and any(map(speaks_of_temperature, texts))
         (gold,) = quantities(row.gold, kelvin=kelvin)
         # A number of the question may be repeated, and is no answer: "3 kilometres are 3000 m".
-        given = {sized(one) for one in quantities(row.question, kelvin=kelvin)} - {sized(gold)}
+        given = {sized(one) for one in quantities(row.question, kelvin=kelvin)}
+        if sized(gold) in given:
+            given = set()  # a choice among numbers: to repeat the question decides nothing
         found = quantities(row.prediction, kelvin=kelvin)
         said = [one for one in found if sized(one) not in given]
         if not said:
@@ -215,7 +217,7 @@ def quantity_of(match: re.Match[str], *, kelvin: bool) -> Quantity:
     if scale == "K" and kelvin and not unit:
         scale, unit = "", "K"
     value = value_of(match, scale)
-    if value is NO_VALUE:
+    if value is NO_VALUE or (unit.casefold() == "mmhg" and "/" in match[0].partition(unit)[0]):  # 120/80: two numbers
         return Quantity(NO_VALUE, match[0])
     negative = bool(match["minus"]) != (match["sign"] == "-")
     return Quantity(-value if negative else value, unit.replace(" ", "").rstrip("."), match["bound"] or "")
@@ -252,6 +254,8 @@ def read_unit(unit: str) -> Unit:
     if unit in OTHERS:
         return Unit(*OTHERS[unit])
     if unit[-1:] in ("2", "3") and known((base := read_unit(unit[:-1])).measure):
+        if unit[-1] == "3" and base.measure == "m":
+            return Unit(1000 * base.size**3, "L")
         return Unit(base.size ** int(unit[-1]), base.measure + unit[-1])
     for base_unit, names in SI.items():
         prefix = unit.removesuffix(base_unit)

@@ -56,8 +56,9 @@ class TextOverlap:
         return [best_over_golds(row, self.grade_row) for row in rows]
 
     def grade_row(self, row: Row) -> Grade:
-        score = self.score(row.prediction, row.gold)
-        return Grade(by_thresholds(score, self.thresholds), exact(row.prediction, row.gold))
+        if exact(row.prediction, row.gold):
+            return Grade(5, True)
+        return Grade(by_thresholds(self.score(row.prediction, row.gold), self.thresholds), False)
 
     def score(self, prediction: str, gold: str) -> float:
         """How much of one is in the other, 0-1."""

@@ -1,8 +1,9 @@
 """Lists and label sets: F1 of the answer's items against the gold's, whatever their order.
 
 An item said twice counts once. Items are compared after normalisation (resources/assessors/labels.py). A
-part of the answer that names items of the gold counts as those, so that "They are red" and "and blue" do;
-any other part is a wrong item, unless it ends with a colon. The F1 is turned into a grade by four thresholds.
+part of the answer that names items of the gold counts as those, so that "They are red" and "and blue" do, and what
+stands beside one behind a conjunction as one more item: "red and green". Any other part is a wrong item, unless it ends
+with a colon. The F1 is turned into a grade by four thresholds.
 """
 
 import re
@@ -27,7 +28,11 @@ from resources.assessors.items import texts_of_items
 from resources.assessors.labels import names, normalise_answer
 from resources.section import Section
 from resources.store.kinds import RowKind
+from resources.words import letters
 
+# Between items of one part; of what is written in other scripts, only signs.
+CONJUNCTION = r" (?:and|or|und|oder|et|ou|y|[&+/])(?= )"
+NAMED = "\x00"
 ROWS = RowKind("grades by set_f1", table="grades", settings=("assessor.set_f1",), code=(__name__,))
 
 
@@ -69,8 +74,18 @@ class SetF1:
             raise Ungradable(f"assessor set_f1: the gold {row.gold!r} of the question {row.question!r} has no items")
         said: set[str] = set()
         for part in items_of(row.prediction, self.separator):
-            said |= {item for item in wanted if names(part, item)} or {part}
+            named = {item for item in wanted if names(part, item)}
+            said |= named | beside(part, named) if named else {part}
         return Grade(by_thresholds(f1(said, wanted), self.thresholds), said == wanted)
+
+
+def beside(part: str, named: set[str]) -> set[str]:
+    """What a part joins to the items that it names, without them."""
+    rest = f" {letters(part)} "
+    for item in sorted(named, key=len, reverse=True):
+        rest = rest.replace(f" {letters(item)} ", f" {NAMED} ")
+    joined = (piece.strip() for piece in re.split(CONJUNCTION, rest))
+    return {piece for piece in joined if piece and NAMED not in piece}
 
 
 def items_of(text: str, separator: str) -> list[str]:

@@ -16,6 +16,7 @@ from resources import workers
 from resources.model.packing import set_shape_free
 from resources.model.policy import is_merged, load_base, with_adapter
 from resources.model.prompts import Policy, RunPath
+from resources.store.digest import seen
 
 if TYPE_CHECKING:
     import torch
@@ -34,10 +35,9 @@ class BaseModel:
     path: RunPath = "packed"
 
     @property
-    def files(self) -> tuple[tuple[str, int, int], ...]:
-        """(name, bytes, nanoseconds of the last change) of what is in the folder."""
-        found = sorted((path.name, path.stat()) for path in self.folder.iterdir())
-        return tuple((name, its.st_size, its.st_mtime_ns) for name, its in found)
+    def files(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """(name, whether it is the same as before: `seen`) of what is in the folder."""
+        return tuple((path.name, seen(path.stat())) for path in sorted(self.folder.iterdir()))
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Held:
     that was added to them."""
 
     base: BaseModel
-    files: tuple[tuple[str, int, int], ...]
+    files: tuple[tuple[str, tuple[int, ...]], ...]
     bare: Any
     tokenizer: Any
     adapter: str | None = None

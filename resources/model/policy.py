@@ -111,4 +111,5 @@ def tried(model_dir: str, changed: int, dtype: str, quantization: str, device: s
 
 
 def newest_file(folder: Path) -> int:
-    return max((path.stat().st_mtime_ns for path in folder.glob("*")), default=0)
+    """Nanoseconds of the last change in it, which no program can put back."""
+    return max((path.stat().st_ctime_ns for path in folder.glob("*")), default=0)

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,31 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def seen(stat: os.stat_result) -> tuple[int, ...]:
+    """What stays as it is for as long as a file does. No program can put the last of it back."""
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
 def list_files(folder: Path) -> list[Path]:
-    """All regular files below `folder`, sorted by their path relative to it."""
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    """All regular files below `folder`, those in folders that are links as well, sorted by their path relative to it;
+    [] if there is no such folder."""
+    found: list[str] = []
+    waiting: list[tuple[str, tuple[str, ...]]]
+    waiting = [(str(folder), (os.path.realpath(folder),))]  # with where the links that led there lead
+    while waiting:
+        inside, links = waiting.pop()
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(inside) as entries:
+            for entry in entries:
+                if entry.is_file():
+                    found.append(entry.path)
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append((entry.path, links))
+                elif entry.is_dir():
+                    target = Path(entry.path).resolve()
+                    leads_back = Path(inside).resolve().is_relative_to(target) or str(target) in links
+                    if not leads_back:
+                        waiting.append((entry.path, (*links, str(target))))
+    return sorted(map(Path, found))
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from resources.store.digest import digest_file, digest_json, list_files
+from resources.store.digest import digest_file, digest_json, list_files, seen
 from resources.store.sealed import Damaged, read_sealed, remember
 
 
@@ -31,11 +31,10 @@ class FileDigests:
         """Digests of files; what is new is remembered with one write."""
         digests, changed = [], False
         for path in paths:
-            stat = path.stat()
-            seen = [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+            now = list(seen(path.stat()))
             known = self._known.get(str(path))
-            if known is None or known[:4] != seen:
-                known, changed = [*seen, digest_file(path)], True
+            if known is None or known[:4] != now:
+                known, changed = [*now, digest_file(path)], True
                 self._known[str(path)] = known
             digests.append(known[4])
         if changed:

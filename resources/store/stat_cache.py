@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from resources.store.digest import seen
+
 T = TypeVar("T")
 SETTLED = 50_000_000  # ns: the clock of file times ticks in up to ten milliseconds
 
@@ -23,13 +25,13 @@ class Remembered(Generic[T]):
     def __call__(self, path: str, read: Callable[[Path], T]) -> T:
         """What the file says. Raises OSError if there is none, and what `read` raises, which is not remembered."""
         stat = os.stat(path)  # noqa: PTH116  a Path of each takes longer than to look at it
-        seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        now = seen(stat)
         known = self._known.get(path)
-        if known is not None and known[0] == seen:
+        if known is not None and known[0] == now:
             return known[1]
         self._known.pop(path, None)
         settled = time.time_ns() - stat.st_ctime_ns > SETTLED
         found = read(Path(path))
         if settled:
-            self._known[path] = (seen, found)
+            self._known[path] = (now, found)
         return found

@@ -26,7 +26,11 @@ def read_table(path: Path) -> "pl.DataFrame":
     """Read a Parquet file that `write_table` wrote and check it again. Raises TableError, OSError."""
     import polars as pl
 
-    return checked(pl.read_parquet(path), path)
+    try:
+        table = pl.read_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        raise TableError(f"{path}: cannot be read: {error}") from None
+    return checked(table, path)
 
 
 def checked(table: "pl.DataFrame", path: Path) -> "pl.DataFrame":
