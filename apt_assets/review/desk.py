@@ -98,7 +98,7 @@ class Desk:
                 return None
             kind, number, before, own = self._done[-1]
             last = self.decision(self.item(kind, number))
-            if last != own:
+            if said(last) != said(own):
                 pass  # somebody else has decided since, or took it back
             elif before is not None:
                 self.journal.add([{**{name: before[name] for name in LINE}, "at": None}])
@@ -129,3 +129,8 @@ class Desk:
         except BadField as bad:
             raise Wrong(f"{bad.field}: {bad.reason}") from None
         self.journal.decide(**line)  # type: ignore[arg-type]
+
+
+def said(decision: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A decision without when: one that holds again is a later line of the journal."""
+    return None if decision is None else {name: decision[name] for name in LINE}
