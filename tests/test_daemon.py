@@ -247,7 +247,6 @@ def test_watching_daemon_retrains_by_itself_when_data_lands_and_does_nothing_els
         for sensor in ("landing", "loop_driver"):
             ui.forget_cursor(sensor)
         ui.until(lambda: len(ui.said("landing")) >= 2 and ui.said("loop_driver")[:1] == [reason], 180)
-        assert ui.said("loop_driver")[0] == reason
         assert [run["runId"] for run in ui.runs()] == [run["runId"] for run in runs]
         assert computed(project) == done
 
