@@ -263,7 +263,9 @@ def as_line(number: int, row: Any) -> str:
             raise UsageError(f"row {number}: {bytes(value)[:40]!r} is bytes and no text: decode it")
         if isinstance(value, set | frozenset):
             raise UsageError(f"row {number}: a set has no order: make a list of it")
-        return value.tolist() if hasattr(value, "tolist") else str(value)  # of numpy, pandas, torch
+        if not getattr(value, "ndim", 0):
+            return str(value)
+        return (value if getattr(value.dtype, "kind", "") not in "Mm" else value.astype(str)).tolist()
 
     return f"{json.dumps(row, default=as_text)}\n"
 

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from apt_assets import NothingLanded, Project, UsageError
+from apt_assets.api import as_line
 from apt_assets.engine.display import Display
 from apt_assets.report.frames import around, share
 from docs import notebook
@@ -50,11 +51,18 @@ def test_rows_of_a_program_land_as_a_file_and_bad_ones_are_told_by_their_number(
     assert (project.home / "landing" / landed.files["landed"][0]).is_file()
 
 
+def as_lines(rows):
+    return [json.loads(as_line(1, row)) for row in rows]
+
+
 def test_arrays_of_a_program_are_lists_and_a_set_is_refused(project):
     rows = [{"prompt": "A?", "answer": np.array(["x", "y"])}, {"prompt": "B?", "answer": pd.Series(["z"])}]
     landed = project.land(rows)
     text = (project.home / "landing" / landed.files["landed"][0]).read_text()
     assert [json.loads(line)["answer"] for line in text.splitlines()] == [["x", "y"], ["z"]]
+    odd = {"number": np.int64(3), "day": np.datetime64("2024-01-01"), "days": np.array(["2024-01-01"], "M8[ns]")}
+    (as_read,) = as_lines([odd | {"share": np.float32(36.6)}])
+    assert as_read == {"number": "3", "day": "2024-01-01", "days": ["2024-01-01T00:00:00.000000000"], "share": "36.6"}
     with pytest.raises(UsageError, match="row 1: a set has no order"):
         project.land([{"prompt": "C?", "answer": {"red"}}])
 

@@ -76,12 +76,28 @@ def test_to_repeat_a_question_that_offers_the_number_decides_nothing():
         assert grade(numeric(), said, "9.9", "Which is larger, 9.11 or 9.9?") == 3
 
 
+@pytest.mark.parametrize(
+    ("question", "said", "gold"),
+    [
+        ("A car drives 60 km in 1 hour. How far in 1 hour?", "60 km in 1 hour", "60 km"),
+        ("You have 3 apples and 5 pears and get 2 apples. How many apples?", "3 + 2 = 5", "5"),
+        ("In 2020 it was $5, and in 2021 it rose to $10. What was it in 2021?", "In 2021 it was $10", "$10"),
+        ("What is 100% of 50?", "100% of 50 is 50", "50"),
+        ("Is 2 h more or less than 90 min, and how long is it?", "2 h, and 90 min are less", "2 h"),
+    ],
+)
+def test_gold_that_stands_in_the_question_may_be_said_with_the_numbers_beside_it(question, said, gold):
+    expected = 3 if "or less" in question else 5
+    assert grade(numeric(), said, gold, question) == expected
+
+
 def test_volumes_are_one_measure_and_a_blood_pressure_is_no_fraction():
     assert grade(numeric(), "5 cm3", "5 mL") == grade(numeric(), "1 m3", "1000 L") == 5
     assert grade(numeric(), "1 g/cm3", "1000 g/L") == 5
     assert grade(numeric(), "5 cm2", "5 mL") == 2
     with pytest.raises(Ungradable, match="none that can be read"):
         grade(numeric(), "150/100 mmHg", "120/80 mmHg")
+    assert grade(numeric(), "1 1/2 mmHg", "1.5 mmHg") == 5
 
 
 def test_units_may_be_demanded_as_written_or_ignored():
@@ -266,6 +282,11 @@ SETS = SetF1(r"[,;\n]", [0.25, 0.5, 0.85, 1.0])
         ("red and green", "red", 3),
         ("red/green", "red", 3),
         ("red, green und blau", "green, red", 3),
+        ("Here you go and good luck: red, green", "green, red", 5),
+        ("I looked and found red and green", "green, red", 5),
+        ("red and that's it, green", "green, red", 5),
+        ("Fever and cough and that is all", "fever, cough", 5),
+        ("Trinidad and Tobago, Malta", "Malta, Trinidad and Tobago", 5),
         ("The colours are:\n- red\n- green", "green, red", 5),
         ("red, green, blue, white", "blue, green, red", 4),
         ("red, green, blue", "green, red", 3),

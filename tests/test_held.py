@@ -12,6 +12,7 @@ from apt_assets.orchestration.run import run_loop
 from resources.model import held, policy
 from resources.model.held import BaseModel, let_go, open_held, take_base
 from resources.model.policy import load_policy
+from resources.training.trainer import only_new_garbage
 from tests import tiny
 
 
@@ -77,6 +78,17 @@ def test_base_model_that_was_trained_is_out_of_memory_before_it_is_read_anew(tin
     monkeypatch.setattr(held, "load_base", looked_at)
     open_held("policy", base, None)
     assert alive == [None]
+
+
+def test_what_is_left_of_an_encoder_is_gone_before_training(tiny_folder):
+    class Left:
+        pass
+
+    left = Left()
+    left.itself, gone = left, weakref.ref(left)
+    del left
+    with only_new_garbage():
+        assert gone() is None
 
 
 def test_an_adapter_that_does_not_fit_leaves_no_half_of_it_behind(tiny_folder, tmp_path, reads):

@@ -211,8 +211,10 @@ def test_kind_of_answers_is_told_by_all_of_them(answers, assessor):
         ([str(1500 + n) for n in range(60)], "numeric", 0.0),
         ([f"{n}.5 kg" for n in range(60)], "numeric", 0.01),
         ([f"{n:05}" for n in range(60)], "exact", None),
+        ([f"{n},000" for n in range(1, 60)], "numeric", 0.0),
+        ([*(f"{n}.5 kg" for n in range(60)), "05"], "numeric", 0.01),
     ],
-    ids=["years", "measured", "codes"],
+    ids=["years", "measured", "codes", "thousands", "one odd one"],
 )
 def test_year_that_is_off_by_one_is_wrong_and_a_weight_may_be_a_little_off(
     here, tiny_folder, answers, assessor, tolerance

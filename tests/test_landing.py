@@ -1,6 +1,8 @@
 """Landed files, good and hostile: every line ends as a row or as a reject with a reason."""
 
+import errno
 import gzip
+import io
 import json
 import os
 import shutil
@@ -10,6 +12,7 @@ import threading
 import time
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -348,8 +351,12 @@ def test_decoder_that_the_machine_killed_is_no_content_of_the_file(project, tmp_
 
     name = landed["landed"]
     monkeypatch.setattr(subprocess, "Popen", killed)
-    with pytest.raises(OSError, match="lack of memory"):
-        Project(project.experiment, project.home).usable_rows(name)
+    looked = Project(project.experiment, project.home)
+    assert looked.usable_rows(name) == 0, "and nothing of it is remembered"
+    with pytest.raises(OSError, match=f"lack of memory.*{name}"):
+        looked.landing_folder.versions([name])
+    (told,) = land_files([tmp_path / "rows.parquet"], tmp_path / "elsewhere")
+    assert (told["landed"], "nothing is wrong with the file" in told["bad"][0]["reason"]) == (None, True)
     monkeypatch.undo()
     assert Project(project.experiment, project.home).usable_rows(name) == 9
 
@@ -363,6 +370,32 @@ def test_packed_file_that_finds_no_room_to_be_unpacked_is_not_taken_for_a_bad_on
         read(path)
     monkeypatch.undo()
     assert len(read(path)[0]) == 9
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.jsonl.gz", "a.csv.gz"])
+def test_disk_that_fails_in_the_middle_of_a_file_is_not_taken_for_its_end(tmp_path, monkeypatch, name):
+    rows = tiny.domain_rows(30_000)
+    plain = {
+        ".jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+        ".json": json.dumps(rows, indent=1),
+        ".csv": "prompt,answer\n" + "".join(f"{row['prompt']},{row['answer']}\n" for row in rows),
+    }[f".{name.split('.')[1]}"].encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(plain) if name.endswith(".gz") else plain)
+    opened = Path.open
+
+    class Failing(io.FileIO):
+        def readinto(self, buffer):
+            if self.tell() > path.stat().st_size // 2:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().readinto(buffer)
+
+    def fails(self, mode="r", *how, **options):
+        return io.BufferedReader(Failing(self), 4096) if mode == "rb" else opened(self, mode, *how, **options)
+
+    monkeypatch.setattr(Path, "open", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        read(path)
 
 
 def test_file_that_lands_twice_at_once_is_whole_whenever_it_is_seen(tmp_path, monkeypatch):

@@ -149,6 +149,24 @@ def test_split_of_a_folder_of_parquet_is_that_of_the_name_where_a_row_says_none(
     }
 
 
+def test_folder_whose_name_begins_like_a_split_is_none(tmp_path):
+    for place in ("test data/rows.parquet", "dev/rows.parquet", "test/colours/rows.parquet"):
+        folder = tmp_path / place.split("/")[0]
+        (folder / place).parent.mkdir(parents=True)
+        pl.DataFrame(ROWS[:3]).write_parquet(folder / place)
+        write_parquet(folder, tmp_path / "one.parquet")
+        assert [row[2] for row in read(tmp_path / "one.parquet")[0]] == [None] * 3
+
+
+def test_numbers_in_a_column_split_stay_as_they_are(tmp_path):
+    (tmp_path / "set").mkdir()
+    pl.DataFrame([{**ROWS[0], "split": 1}, {**ROWS[1], "split": None}]).write_parquet(
+        tmp_path / "set" / "train.parquet"
+    )
+    write_parquet(tmp_path / "set", tmp_path / "one.parquet")
+    assert pl.read_parquet(tmp_path / "one.parquet")["split"].to_list() == [1, None]
+
+
 @pytest.mark.parametrize(
     ("row", "answer"),
     [

@@ -428,7 +428,18 @@ def test_undo_leaves_what_another_person_decided_since(desk_of, page_of, project
     anna, ben = (Desk(items, Journal(project, name)) for name in ("Anna", "Ben"))
     anna.act("cases", 1, {"decision": "leave_out"})
     ben.act("cases", 1, {"decision": "both_wrong", "answer": "blue"})
-    anna.act("cases", 2, {"decision": "gold_is_right"})
-    assert [anna.undo() for _ in range(3)] == [("cases", 2), ("cases", 1), None]
+    assert [anna.undo() for _ in range(2)] == [("cases", 1), None]
     held = Desk(items, Journal(project, "Carl")).decision(items.cases[0])
     assert (held["decision"], held["by"]) == ("both_wrong", "Ben")
+
+
+@pytest.mark.parametrize("decision", ["gold_is_right", "leave_out", "answer_is_right_too"])
+def test_undo_takes_back_ones_own_decision_although_somebody_decided_about_another_item(project, decision):
+    items = queue([case("A?"), case("B?"), case("C?")])
+    anna, ben = (Desk(items, Journal(project, name)) for name in ("Anna", "Ben"))
+    anna.act("cases", 1, {"decision": decision})
+    ben.act("cases", 2, {"decision": "leave_out"})
+    anna.act("cases", 3, {"decision": "leave_out"})
+    assert [anna.undo() for _ in range(2)] == [("cases", 3), ("cases", 1)]
+    desk = Desk(items, Journal(project, "Carl"))
+    assert [desk.decision(item) is None for item in items.cases] == [True, False, True]

@@ -218,3 +218,31 @@ def test_folder_that_is_a_link_counts_with_what_is_in_it_and_one_that_leads_back
     assert digests.folder(model) != before
     assert [str(path.relative_to(model)) for path in list_files(model)] == ["1_Pooling/config.json", "config.json"]
     assert list_files(tmp_path / "gone") == []
+
+
+def test_links_that_lead_nowhere_cost_no_other_file_and_folders_that_link_to_each_other_end(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "weights").write_text("1")
+    (tmp_path / "broken").symlink_to(tmp_path / "config.json" / "x")
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    assert [path.name for path in list_files(tmp_path)] == ["config.json", "weights"]
+    several = [tmp_path / "several" / str(n) for n in range(8)]
+    for folder in several:
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("")
+    for folder in several:
+        for other in several:
+            (folder / f"to {other.name}").symlink_to(other)
+    assert len(list_files(tmp_path / "several")) > 8 * 8  # each by its name, and by links
+
+
+def test_link_to_another_folder_of_the_same_model_is_another_model(tmp_path):
+    for name in ("mean", "cls"):
+        (tmp_path / "pools" / name).mkdir(parents=True)
+        (tmp_path / "pools" / name / "config.json").write_text(name)
+    (tmp_path / "1_Pooling").symlink_to(tmp_path / "pools" / "mean")
+    digests = FileDigests(tmp_path.parent / "digests.json")
+    before = digests.folder(tmp_path)
+    (tmp_path / "1_Pooling").unlink()
+    (tmp_path / "1_Pooling").symlink_to(tmp_path / "pools" / "cls")
+    assert digests.folder(tmp_path) != before

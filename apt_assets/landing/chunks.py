@@ -4,7 +4,7 @@ read."""
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from apt_assets.landing.parquet import LONGEST_RECORD
 
@@ -58,10 +58,18 @@ def in_chunks(records: Iterator[Record]) -> Iterator[Chunk]:
 
 
 def until_unreadable(records: Iterator[Record]) -> Iterator[Record]:
+    """Raises OSError if this machine is the reason (`of_this_machine`)."""
     try:
         yield from records
     except (OSError, ValueError) as error:
+        if of_this_machine(error):
+            raise
         yield 0, b"", unreadable(error)
+
+
+def of_this_machine(error: Exception) -> TypeGuard[OSError]:
+    """Whether it is no fault of a file that it was not read, but of a disk, say. What a file holds has no number."""
+    return isinstance(error, OSError) and error.errno is not None
 
 
 def unreadable(error: Exception) -> BadField:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apt_assets.landing.parquet import LONGEST_RECORD, read_batches
-from apt_assets.landing.side_fields import SPLITS, split_of
+from apt_assets.landing.side_fields import SPLIT_WORDS, SPLITS, split_of
 from apt_assets.settings.experiment import UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # How the hub names the files of a split: train-00000-of-00002.parquet.
 SHARD = re.compile(r"(?P<split>.+)-\d{5}-of-\d{5}")
+# And the folder of one, in the files that it makes of any data set: default/train/0000.parquet.
+HUB_FOLDER = re.compile(rf"(?:partial-)?(?P<split>{'|'.join(SPLIT_WORDS)})")
 
 
 def write_parquet(folder: Path, target: Path) -> None:
@@ -48,11 +50,12 @@ def tables_of(folder: Path) -> "Iterator[pa.Table]":
 
         yield with_class_names(Dataset.load_from_disk(folder))
     elif files:
+        by_folder = [HUB_FOLDER.fullmatch(file.parent.name) for file in files if file.parent != folder]
+        splits = {split_of(found["split"]) for found in by_folder if found}
+        whole = len(by_folder) == len(files) and all(by_folder) and "train" in splits
         for file in files:
-            named = SHARD.fullmatch(file.stem)
-            # Of the hub's own conversions a split is a folder: default/train/0000.parquet.
-            places = [file.stem, *reversed(file.relative_to(folder).parent.parts)]
-            split = named["split"] if named else next((place for place in places if split_of(place)), None)
+            named = SHARD.fullmatch(file.stem) or (HUB_FOLDER.fullmatch(file.parent.name) if whole else None)
+            split = named["split"] if named else file.stem if split_of(file.stem) else None
             table = read_table(file)
             yield table if split is None else in_split(table, split, folder)
     else:
@@ -73,7 +76,8 @@ def in_split(table: "pa.Table", split: str, folder: Path) -> "pa.Table":
     """The table with the split's name in every row that says none in a column `split` of its own."""
     import pyarrow as pa
 
-    if "split" in table.column_names and table.column("split").null_count == 0:
+    own = table.column("split") if "split" in table.column_names else None
+    if own is not None and (own.null_count == 0 or not (pa.types.is_string(own.type) or pa.types.is_null(own.type))):
         return table
     meant = split_of(split)
     if meant is None:
@@ -81,10 +85,10 @@ def in_split(table: "pa.Table", split: str, folder: Path) -> "pa.Table":
             f"{folder}: has a split {split!r}, but a split is one of {', '.join(SPLITS)}: "
             "rename it, or land that part alone, to be split by content"
         )
-    if "split" not in table.column_names:
+    if own is None:
         return table.append_column("split", pa.array([meant] * table.num_rows, pa.string()))
-    own = [meant if its is None else its for its in table.column("split").to_pylist()]
-    return table.set_column(table.column_names.index("split"), "split", pa.array(own))
+    filled = pa.array([meant if its is None else its for its in own.to_pylist()], pa.string())
+    return table.set_column(table.column_names.index("split"), "split", filled)
 
 
 def with_class_names(dataset: object) -> "pa.Table":

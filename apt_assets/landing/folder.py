@@ -37,8 +37,12 @@ class LandingFolder:
         return not path.is_symlink() or path.resolve().parent == self.path.resolve()
 
     def usable_rows(self, name: str) -> int:
-        """How many rows of a landed file can be used; 0: it gives an iteration nothing new."""
-        return self._contents(name, self.reader())[1]
+        """How many rows of a landed file can be used; 0: it gives an iteration nothing new, or this machine fails to
+        read it now."""
+        try:
+            return self._contents(name, self.reader())[1]
+        except OSError:
+            return 0
 
     def versions(self, names: list[str]) -> dict[str, str]:
         """Name -> digest of a file's rows, whatever their order: a shuffled file is the same file. A withdrawn file

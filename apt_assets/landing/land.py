@@ -13,7 +13,7 @@ from apt_assets.landing.folder import UNSHOWN
 from apt_assets.landing.names import is_corrections
 from apt_assets.landing.opening import check_encoding, recode
 from apt_assets.landing.readers import PACKED, READERS, format_of, suffixes_of
-from apt_assets.landing.records import Contents, contents_of
+from apt_assets.landing.records import Contents, Reject, contents_of
 from apt_assets.landing.taken_for import first_rows, hints, taken_for
 from apt_assets.settings.experiment import UsageError
 
@@ -83,7 +83,11 @@ def file_of(path: Path, made: Path, encoding: str | None) -> Path:
 
 
 def land_file(path: Path, folder: Path, *, dry_run: bool) -> dict[str, Any]:
-    found = contents_of(path)
+    try:
+        found = contents_of(path)
+    except OSError as error:
+        reason = f"this machine failed to read it: {error.strerror}; nothing is wrong with the file"
+        return {"good": 0, "bad": [asdict(Reject(path.name, 0, None, reason, ""))], "landed": None, "hints": []}
     report = {
         "good": found.rows,
         "bad": [asdict(bad) for bad in found.rejects],

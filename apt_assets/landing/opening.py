@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from apt_assets.landing.chunks import of_this_machine
 from apt_assets.landing.parquet import MOST_UNPACKED
 
 PIECE = 1 << 16  # bytes
@@ -111,6 +112,8 @@ class Pieces(io.RawIOBase):
             except StopIteration:
                 return 0
             except (OSError, ValueError) as error:
+                if of_this_machine(error):
+                    raise
                 self.failure = str(error)
                 return 0
         size = min(len(buffer), len(self.rest))
@@ -137,6 +140,8 @@ def unpacked(file: io.BufferedReader, packing: str) -> Iterator[bytes]:
         try:
             piece = read(PIECE)
         except (EOFError, OSError, zlib.error) as error:
+            if of_this_machine(error):
+                raise
             raise ValueError(f"the {packing} archive is damaged or cut off ({error})") from None
         if not piece:
             return

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apt_assets.landing.chunks import BadField, Chunk, printable, too_long, unreadable
+from apt_assets.landing.chunks import BadField, Chunk, of_this_machine, printable, too_long, unreadable
 from apt_assets.landing.csv_files import read_csv
 from apt_assets.landing.json_files import read_json
 from apt_assets.landing.opening import PACKINGS, unpacked
@@ -27,8 +27,9 @@ def read_chunks(path: Path) -> Iterator[Chunk]:
     try:
         yield from READERS[format_of(path.name)](path)
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
+        if of_this_machine(error):
+            place = f" ({error.filename})" if error.filename not in (None, str(path)) else ""
+            raise OSError(error.errno, f"{error.strerror}{place}", str(path)) from error
         yield Chunk([0], [b""], [unreadable(error)])
 
 

@@ -96,6 +96,7 @@ class Desk:
         with self._lock:
             if not self._done:
                 return None
+            self.journal.look()
             kind, number, before, own = self._done[-1]
             last = self.decision(self.item(kind, number))
             if said(last) != said(own):
@@ -131,6 +132,6 @@ class Desk:
         self.journal.decide(**line)  # type: ignore[arg-type]
 
 
-def said(decision: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A decision without when: one that holds again is a later line of the journal."""
-    return None if decision is None else {name: decision[name] for name in LINE}
+def said(decision: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
+    """What is decided and by whom, whenever: a decision that holds again is a later line of the journal."""
+    return None if decision is None else tuple(decision[name] for name in ("decision", "row", "by"))

@@ -65,6 +65,11 @@ class Journal:
                 for line in lines:
                     self._remember(line)
 
+    def look(self) -> None:
+        """Take up what others decided meanwhile. Raises OSError."""
+        with self._lock:
+            self._read_others()
+
     def _read_others(self) -> None:
         """Take up what others decided meanwhile."""
         files = (path for path in self.project.landing.glob("corrections-*.jsonl") if path != self._file)

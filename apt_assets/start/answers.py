@@ -19,7 +19,7 @@ A_NUMBER, A_NAME, AN_ITEM = 4, 4, 4  # words, at most
 SEVERAL = 0.6  # of the answers: those that have two items or more
 SHOWN, WIDTH = 5, 30  # labels in a reason, and characters of one
 NAMED = 200  # characters that all labels may take in a system prompt
-WHOLE = re.compile(r"\s*[-+]?\d+\s*")
+WHOLE = re.compile(r"\s*[-+]?(?:\d+|\d{1,3}(?:,\d{3})+)\s*")
 LEADING_ZERO = re.compile(r"\s*0\d+\s*")
 LETTER = re.compile(r"[A-Z]")
 CHOICE = re.compile(r"^A\. .*^B\. ", re.MULTILINE | re.DOTALL)
@@ -76,7 +76,8 @@ def kind_of(prompts: Sequence[str], answers: Sequence[str]) -> Kind:
 def of_numbers(answers: Sequence[str]) -> Kind:
     """Years, counts and codes are right or wrong; what is measured may be a little off."""
     such_as = f"such as {shown(answers[:3])}"
-    if any(map(LEADING_ZERO.fullmatch, answers)):
+    digits = share(answer.strip().isdecimal() for answer in answers) >= MOST
+    if digits and share(LEADING_ZERO.fullmatch(answer) is not None for answer in answers) > 1 - MOST:
         return Kind("exact", f"codes of digits, {such_as}", "Answer with the code alone.")
     settings: dict[str, tuple[Any, str]] = {}
     if share(WHOLE.fullmatch(answer) is not None for answer in answers) >= MOST:

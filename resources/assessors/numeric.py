@@ -67,6 +67,8 @@ NUMBER = re.compile(
     re.VERBOSE,
 )
 HAS_K = re.compile(r"\dK(?!\w)")
+CHOICE = re.compile(r"\b(?:or|vs|versus|oder|ou|o)\b", re.IGNORECASE)
+TWO_PRESSURES = re.compile(r"\d{2}\s*/\s*\d{2}")  # 120/80, in one unit
 TAG = re.compile(r"</?[A-Za-z][\w-]*>")
 BRACKETS = re.compile(rf"\(\s*([^()]*(?:[{SIGNS_OF_MONEY}]|\d[,.' ]\d{{3}})[^()]*)\)")
 # What is the same in other words, in this order.
@@ -157,8 +159,9 @@ class Numeric:
         (gold,) = quantities(row.gold, kelvin=kelvin)
         # A number of the question may be repeated, and is no answer: "3 kilometres are 3000 m".
         given = {sized(one) for one in quantities(row.question, kelvin=kelvin)}
-        if sized(gold) in given:
-            given = set()  # a choice among numbers: to repeat the question decides nothing
+        if sized(gold) in given and CHOICE.search(row.question):  # to repeat a choice decides nothing
+            given = {one for one in given if one[1].measure != sized(gold)[1].measure}
+        given -= {sized(gold)}
         found = quantities(row.prediction, kelvin=kelvin)
         said = [one for one in found if sized(one) not in given]
         if not said:
@@ -217,7 +220,7 @@ def quantity_of(match: re.Match[str], *, kelvin: bool) -> Quantity:
     if scale == "K" and kelvin and not unit:
         scale, unit = "", "K"
     value = value_of(match, scale)
-    if value is NO_VALUE or (unit.casefold() == "mmhg" and "/" in match[0].partition(unit)[0]):  # 120/80: two numbers
+    if value is NO_VALUE or (unit.casefold() == "mmhg" and TWO_PRESSURES.search(match[0])):
         return Quantity(NO_VALUE, match[0])
     negative = bool(match["minus"]) != (match["sign"] == "-")
     return Quantity(-value if negative else value, unit.replace(" ", "").rstrip("."), match["bound"] or "")

@@ -2,13 +2,14 @@
 
 An item said twice counts once. Items are compared after normalisation (resources/assessors/labels.py). A
 part of the answer that names items of the gold counts as those, so that "They are red" and "and blue" do, and what
-stands beside one behind a conjunction as one more item: "red and green". Any other part is a wrong item, unless it ends
-with a colon. The F1 is turned into a grade by four thresholds.
+a conjunction joins to one, no longer than an item, as one more: "red and green". Any other part is a wrong item, unless
+it ends with a colon. The F1 is turned into a grade by four thresholds.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -25,7 +26,7 @@ from resources.assessors import (
     by_thresholds,
 )
 from resources.assessors.items import texts_of_items
-from resources.assessors.labels import names, normalise_answer
+from resources.assessors.labels import names, normalise_answer, word_list
 from resources.section import Section
 from resources.store.kinds import RowKind
 from resources.words import letters
@@ -75,17 +76,19 @@ class SetF1:
         said: set[str] = set()
         for part in items_of(row.prediction, self.separator):
             named = {item for item in wanted if names(part, item)}
-            said |= named | beside(part, named) if named else {part}
+            said |= named | beside(part, named, wanted) if named else {part}
         return Grade(by_thresholds(f1(said, wanted), self.thresholds), said == wanted)
 
 
-def beside(part: str, named: set[str]) -> set[str]:
-    """What a part joins to the items that it names, without them."""
+def beside(part: str, named: set[str], wanted: set[str]) -> set[str]:
+    """What a part joins to items that it names, and which is no longer than one of the gold: a clause is none."""
     rest = f" {letters(part)} "
     for item in sorted(named, key=len, reverse=True):
         rest = rest.replace(f" {letters(item)} ", f" {NAMED} ")
-    joined = (piece.strip() for piece in re.split(CONJUNCTION, rest))
-    return {piece for piece in joined if piece and NAMED not in piece}
+    pieces = [piece.strip() for piece in re.split(CONJUNCTION, rest)]
+    most = max(len(word_list(item)) for item in wanted)
+    joined = {piece for pair in pairwise(pieces) if NAMED in pair for piece in pair}
+    return {piece for piece in joined if piece and NAMED not in piece and len(piece.split()) <= most}
 
 
 def items_of(text: str, separator: str) -> list[str]:

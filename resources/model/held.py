@@ -117,7 +117,7 @@ def take_base(base: BaseModel) -> tuple[Any, Any]:
 def let_go() -> None:
     """Hold no model any more."""
     _held.clear()
-    free_others()
+    gc.collect()  # models hold on to themselves
 
 
 def taken_or_read(role: Role, base: BaseModel) -> Held:
@@ -134,7 +134,7 @@ def taken_or_read(role: Role, base: BaseModel) -> Held:
 
 
 def free_others(*used: Any) -> None:
-    """Free the memory of base models that nobody uses any more: they hold on to themselves. Only if there are any, as
-    with the libraries in memory a look for garbage takes a second."""
+    """Free the memory of base models that nobody uses any more. Only if there are any, as with the libraries in memory
+    a look for garbage takes a second."""
     if not _in_memory <= set(used):
         gc.collect()

@@ -6,8 +6,8 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,31 +51,49 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+MOST_LINKS = 3  # of folders, one inside the other: some that link to each other have a path for each order of them
+
+
 def seen(stat: os.stat_result) -> tuple[int, ...]:
     """What stays as it is for as long as a file does. No program can put the last of it back."""
     return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def list_files(folder: Path) -> list[Path]:
-    """All regular files below `folder`, those in folders that are links as well, sorted by their path relative to it;
-    [] if there is no such folder."""
+    """All regular files below `folder`, sorted by their path relative to it; [] if there is no such folder. Folders
+    that are links are gone into, as far as they do not lead back; left out is what leads nowhere or may not be read."""
     found: list[str] = []
     waiting: list[tuple[str, tuple[str, ...]]]
     waiting = [(str(folder), (os.path.realpath(folder),))]  # with where the links that led there lead
     while waiting:
         inside, links = waiting.pop()
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(inside) as entries:
-            for entry in entries:
-                if entry.is_file():
-                    found.append(entry.path)
-                elif entry.is_dir(follow_symlinks=False):
-                    waiting.append((entry.path, links))
-                elif entry.is_dir():
-                    target = Path(entry.path).resolve()
-                    leads_back = Path(inside).resolve().is_relative_to(target) or str(target) in links
-                    if not leads_back:
-                        waiting.append((entry.path, (*links, str(target))))
+        for entry in entries_of(inside):
+            if is_kind(entry.is_file):
+                found.append(entry.path)
+            elif entry.is_dir(follow_symlinks=False):
+                waiting.append((entry.path, links))
+            elif is_kind(entry.is_dir) and len(links) <= MOST_LINKS:
+                target = os.path.realpath(entry.path)
+                if target not in links and not Path(os.path.realpath(inside)).is_relative_to(target):
+                    waiting.append((entry.path, (*links, target)))
     return sorted(map(Path, found))
+
+
+def entries_of(folder: str) -> list["os.DirEntry[str]"]:
+    """[] if there are none that this user may see."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
+
+
+def is_kind(asked: Callable[[], bool]) -> bool:
+    """What a DirEntry says of itself; not where it is a link that leads through a file, or to itself."""
+    try:
+        return asked()
+    except OSError:
+        return False
 
 
 def write_atomically(path: Path, text: str) -> None:

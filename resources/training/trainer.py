@@ -113,8 +113,9 @@ def train_adapter(
 
 @contextlib.contextmanager
 def only_new_garbage() -> Iterator[None]:
-    """Let looks for garbage pass over what is there already: with the libraries in memory each of them takes a second,
-    and Trainer makes some."""
+    """Let looks for garbage pass over what is there already, after one that does not: with the libraries in memory each
+    of them takes a second, and Trainer makes some."""
+    gc.collect()  # an encoder, say: training has the memory
     frozen = gc.get_freeze_count() > 0  # by somebody else, whose it stays
     if not frozen:
         gc.freeze()
