@@ -313,7 +313,12 @@ def raised() -> dict[str, str]:
 
 def says(message: str, text: str) -> bool:
     """Whether `text` is `message`, with anything in place of each …."""
-    return re.fullmatch(".*".join(map(re.escape, message.split("…"))), text, re.DOTALL) is not None
+    return pattern_of(message).fullmatch(text) is not None
+
+
+@cache
+def pattern_of(message: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, message.split("…"))), re.DOTALL)
 
 
 def explained() -> list[str]:
@@ -323,7 +328,7 @@ def explained() -> list[str]:
 
 
 def test_every_message_that_troubleshooting_explains_is_one_of_the_program():
-    texts = [text for module in sources() for node in ast.walk(module) if (text := template(node))]
+    texts = {text for module in sources() for node in ast.walk(module) if (text := template(node))}
     for message in explained():
         assert any(says(message, text) for text in texts), message
 
