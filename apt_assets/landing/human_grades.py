@@ -47,10 +47,11 @@ def read_human_grades(
         for line, raw, record in lines_of(path):
             try:
                 found = check(record)
-                if ungradable is not None:
-                    reasons = [ungradable(gold) for gold in (found.gold, *json.loads(found.also or "[]"))]
-                    if all(reasons):
-                        raise BadField("gold", reasons[0] or "")
+                golds = (found.gold, *json.loads(found.also or "[]"))
+                reasons = [reason for gold in golds if ungradable is not None and (reason := ungradable(gold))]
+                if len(reasons) == len(golds):
+                    reason, *_ = reasons
+                    raise BadField("gold", reason)
                 rows.append(found)
             except BadField as bad:
                 rejects.append(Reject(path.name, line, bad.field, bad.reason, printable(raw)))
