@@ -60,7 +60,7 @@ def test_model_card_tells_scores_and_data_and_its_code_loads_the_model(project, 
     assert planner.stage("0001", "domain_dataset").manifest.data_version[:16] in text
     assert "The gate promoted it." in text
     facts = planner.stage("0001", "domain_dataset").manifest.facts
-    assert all(f"{facts[name]} {name}" in text for name in ("train_rows", "validation_rows", "test_rows"))
+    assert ", ".join(f"{split} {facts[f'{split}_rows']}" for split in ("train", "validation", "test")) in text
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1].replace("this folder", str(folder))
     found = {}
     exec(code, found)

@@ -59,11 +59,11 @@ def test_reader_that_crashes_is_an_error_and_the_rows_before_it_are_kept(decoder
 
 def test_reader_that_crashes_in_the_middle_of_a_batch_gives_no_half_batch(decoder):
     path = decoder(
-        "send.write(b'\\xff\\xff\\xff\\xff\\x00\\x01\\x00\\x00 half'); send.flush(); os.kill(os.getpid(), 9)"
+        "send.write(b'\\xff\\xff\\xff\\xff\\x00\\x01\\x00\\x00 half'); send.flush(); os.kill(os.getpid(), 11)"
     )
     prompts, rejects = read(path)
     assert prompts == ["kept?"]
-    assert rejects == {0: "the file cannot be read on: its reader crashed (SIGKILL)"}
+    assert rejects == {0: "the file cannot be read on: its reader crashed (SIGSEGV)"}
 
 
 FOR_EVER = "signal.pause()"
@@ -88,9 +88,9 @@ def test_reader_that_the_machine_lets_wait_is_waited_for(decoder, monkeypatch, t
     pipe, look = tmp_path / "looked", parquet.Watch.look
     os.mkfifo(pipe)
     monkeypatch.setattr(parquet.Watch, "look", lambda watch: (look(watch), pipe.write_text("")))
-    prompts, rejects = read(decoder(f"open({str(pipe)!r}).read(); os.kill(os.getpid(), 9)"))
+    prompts, rejects = read(decoder(f"open({str(pipe)!r}).read(); os.kill(os.getpid(), 11)"))
     assert prompts == ["kept?"]
-    assert "crashed (SIGKILL)" in rejects[0]
+    assert "crashed (SIGSEGV)" in rejects[0]
 
 
 def test_reading_that_is_given_up_leaves_no_process_behind(decoder):
@@ -174,7 +174,7 @@ def test_file_with_flipped_bytes_ends_as_rows_and_rejects(tmp_path, seed):
 
 
 def test_folder_with_a_parquet_file_that_breaks_its_reader_is_refused(decoder, tmp_path):
-    decoder("os.kill(os.getpid(), 9)")
-    with pytest.raises(UsageError, match=r"cannot be read as a data set: its reader crashed \(SIGKILL\)"):
+    decoder("os.kill(os.getpid(), 11)")
+    with pytest.raises(UsageError, match=r"cannot be read as a data set: its reader crashed \(SIGSEGV\)"):
         land_files([tmp_path], tmp_path / "landing")
     assert not (tmp_path / "landing").exists()

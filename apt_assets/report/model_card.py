@@ -150,7 +150,7 @@ def data(planner: LoopPlanner, key: str) -> str:
         manifest = planner.stage(key, stage).manifest
         if manifest:
             facts = {**manifest.facts, **manifest.facts.get("kinds", {})}
-            counts = ", ".join(f"{name} {facts[name]}" for name in names if name in facts)
+            counts = ", ".join(f"{name.removesuffix('_rows')} {facts[name]}" for name in names if name in facts)
             rows.append([stage, counts, f"`{manifest.data_version[:16]}`"])
     return table(["artifact", "rows", "digest"], rows)
 
