@@ -338,10 +338,10 @@ def test_landing_a_link_copies_what_it_leads_to_and_never_writes_through_one(tmp
 # -- what is no fault of a file --------------------------------------------------------------------------
 
 
-def test_decoder_that_the_machine_killed_is_no_content_of_the_file(project, tmp_path, monkeypatch):
+def test_decoder_that_the_machine_killed_is_no_content_of_the_file(make_experiment, tmp_path, monkeypatch):
+    project = Project.open(make_experiment())
     pl.DataFrame(tiny.domain_rows(9)).write_parquet(tmp_path / "rows.parquet")
     (landed,) = land_files([tmp_path / "rows.parquet"], project.landing)
-    (tmp_path / ".apt" / "digests.json").unlink(missing_ok=True)
     started = subprocess.Popen
 
     def killed(command, **how):
