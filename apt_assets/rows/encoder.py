@@ -14,7 +14,7 @@ VECTORS = RowKind(
     table="vectors",
     settings=("policy.device", "retrieval.batch_size"),
     identities=("encoder",),
-    libraries=("sentence-transformers", "transformers", "torch"),
+    libraries=("sentence-transformers", "transformers", "tokenizers", "torch"),
     code=(__name__,),
 )
 

@@ -76,7 +76,7 @@ ROWS = RowKind(
     table="grades",
     settings=("assessor.rubric.text", "policy.dtype", "policy.device", "policy.batch_tokens"),
     identities=("grader", "grader_execution"),
-    libraries=("torch", "transformers", "peft"),
+    libraries=("torch", "transformers", "tokenizers", "peft"),
     code=(__name__,),
     memory="grades",
 )
