@@ -258,7 +258,7 @@ def as_line(number: int, row: Any) -> str:
     """A row as a line of JSON, arrays as lists, dates and the like as text. Raises UsageError for bytes, which no text
     follows from, and sets, which have no order."""
 
-    def as_text(value: Any) -> str:
+    def as_json(value: Any) -> str | list[Any]:
         if isinstance(value, bytes | bytearray | memoryview):
             raise UsageError(f"row {number}: {bytes(value)[:40]!r} is bytes and no text: decode it")
         if isinstance(value, set | frozenset):
@@ -267,7 +267,7 @@ def as_line(number: int, row: Any) -> str:
             return str(value)
         return (value if getattr(value.dtype, "kind", "") not in "Mm" else value.astype(str)).tolist()
 
-    return f"{json.dumps(row, default=as_text)}\n"
+    return f"{json.dumps(row, default=as_json)}\n"
 
 
 def dicts_of(frame: Any) -> list[dict[str, Any]]:

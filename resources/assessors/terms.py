@@ -81,7 +81,7 @@ TERM = re.compile(
     | (?:{RELATION})? (?:{SIGN})? {BEFORE}
       (?: [a0]+ (?:{INSIDE}[a0]+)* | z+ )
       (?:{ATTACHED} | \* | -(?![-a0z>]))*
-    | (?<![a0z+#%s$)])-o | em* | ff?                                             # an emoji, a flag
+    | (?<![a0z+#%s$)])-o | em* | ff?                       # -∞, an emoji, a flag
     | &+ | /+ | \|+ | =+ | <+ | >+ | ~+ | [or] | {ATTACHED}+
     """,
     re.VERBOSE,

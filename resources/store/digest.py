@@ -51,12 +51,12 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-MOST_LINKS = 3  # of folders, one inside the other: some that link to each other have a path for each order of them
-
-
 def seen(stat: os.stat_result) -> tuple[int, ...]:
     """What stays as it is for as long as a file does. No program can put the last of it back."""
     return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+MOST_LINKS = 3  # of folders, one inside the other: some that link to each other have a path for each order of them
 
 
 def list_files(folder: Path) -> list[Path]:
