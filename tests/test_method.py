@@ -16,7 +16,7 @@ from apt_assets.method.pairing import build_pairs
 from apt_assets.method.scores import summarise, wilson
 from apt_assets.method.splits import row_id
 from apt_assets.method.weaknesses import changed_rows
-from resources.store.tables import TableError, write_table
+from resources.store.tables import TableError, read_table, write_table
 from schemas.tables import TABLES, DomainItems
 
 
@@ -261,6 +261,19 @@ def test_row_outside_its_schema_is_not_written_and_the_column_is_named(tmp_path,
 def test_same_row_twice_is_not_written(tmp_path):
     with pytest.raises(TableError, match="row_id"):
         write_table(table("train", [(row_id("q"), "q", "a", None)] * 2), tmp_path / "train.parquet")
+
+
+def test_table_that_was_read_and_has_since_become_one_of_another_shape_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("resources.store.stat_cache.SETTLED", 0)  # what was just written is remembered
+    path = tmp_path / "train.parquet"
+    write_table(table("train", [(row_id("q"), "q", "a", None)]), path)
+    assert read_table(path).equals(read_table(path))
+    read_table(path).drop("also").write_parquet(path)
+    with pytest.raises(TableError, match="also"):
+        read_table(path)
+    path.write_bytes(b"PAR1 and no more")
+    with pytest.raises(TableError, match="cannot be read"):
+        read_table(path)
 
 
 # -- another threshold than 4 --------------------------------------------------------------------------

@@ -6,8 +6,14 @@ pandera and polars are imported when a table is touched, not when a program star
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resources.store.stat_cache import Remembered
+
 if TYPE_CHECKING:
     import polars as pl
+
+
+# The files that this process has checked: a loop reads most of its tables several times.
+known: Remembered[None] = Remembered()
 
 
 class TableError(ValueError):
@@ -23,14 +29,22 @@ def write_table(table: "pl.DataFrame", path: Path) -> None:
 
 
 def read_table(path: Path) -> "pl.DataFrame":
-    """Read a Parquet file that `write_table` wrote and check it again. Raises TableError, OSError."""
+    """Read a Parquet file that `write_table` wrote and check it again, once for as long as it does not change.
+
+    Raises TableError, OSError.
+    """
+    checked_now: list[pl.DataFrame] = []
+    known(str(path), lambda its: checked_now.append(checked(parquet(its), its)))
+    return checked_now[0] if checked_now else parquet(path)
+
+
+def parquet(path: Path) -> "pl.DataFrame":
     import polars as pl
 
     try:
-        table = pl.read_parquet(path)
+        return pl.read_parquet(path)
     except pl.exceptions.PolarsError as error:
         raise TableError(f"{path}: cannot be read: {error}") from None
-    return checked(table, path)
 
 
 def checked(table: "pl.DataFrame", path: Path) -> "pl.DataFrame":
