@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from apt_assets.engine.plan import ENGINE_VERSION, StagePlan
 from apt_assets.engine.progress import Show
 from apt_assets.engine.scope import UndeclaredRead
-from apt_assets.engine.stage import SOURCES, STAGES, not_repeatable
+from apt_assets.engine.stage import STAGES, not_repeatable
 from apt_assets.engine.step import Log, StageBlocked, Step
 from apt_assets.engine.view import identities_of
-from apt_assets.settings.iterations import BASE
 from resources import cluster, workers
 from resources.assessors import endpoint
 from resources.store.manifest import CorruptArtifact, Manifest, now
@@ -146,12 +145,8 @@ def restore_inputs(
 ) -> list[str]:
     """Compute again the inputs whose files `gc` removed, or those that turned out to be damaged when they
     were read; returns their names, "stage of iteration"."""
-    keys = []
-    for name in STAGES[plan.stage].producers():
-        if name in STAGES:
-            keys.append((plan.iteration if STAGES[name].partitioned else BASE, name))
-        elif came_from := SOURCES[name].came_from(planner, plan.iteration):
-            keys.append(came_from)
+    made_by = (planner.producer(plan.iteration, given) for given in STAGES[plan.stage].producers())
+    keys = [where for where in made_by if where is not None]
     if not damaged and not any(m.collected for where in keys if (m := planner.stage(*where).manifest)):
         return []
     restored = []

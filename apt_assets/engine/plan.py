@@ -215,8 +215,18 @@ class Planner:
         if name in SOURCES:
             return SOURCES[name].version(self, iteration)
         producer, _, part = name.partition("/")
-        manifest = self.fresh(iteration if STAGES[producer].partitioned else BASE, producer)
+        manifest = self.fresh(*made_by(iteration, producer))
         return manifest.files[part] if part else manifest.data_version
+
+    def producer(self, iteration: str, given: str) -> tuple[str, str] | None:
+        """(iteration, stage) that an input, named without a part, is a result of; None: it comes from outside the
+        store. Raises Unsettled while that is not known."""
+        return made_by(iteration, given) if given in STAGES else SOURCES[given].came_from(self, iteration)
+
+    def produced(self, iteration: str, given: str) -> Manifest | None:
+        """The present manifest of what `producer` names, up to date or not."""
+        where = self.producer(iteration, given)
+        return None if where is None else self.stage(*where).manifest
 
     def fresh(self, iteration: str, name: str) -> Manifest:
         """The manifest of a stage that is up to date. Raises Unsettled if it is not."""
@@ -236,6 +246,11 @@ class _Below(dict):
 
 
 BELOW: dict[str, set[str]] = _Below()
+
+
+def made_by(iteration: str, name: str) -> tuple[str, str]:
+    """(iteration, stage) of the stage that one of an iteration reads under this name."""
+    return (iteration if STAGES[name].partitioned else BASE), name
 
 
 def stages_of(iteration: str) -> list[str]:

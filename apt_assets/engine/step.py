@@ -11,7 +11,6 @@ from apt_assets.engine.progress import Progress, Show, throttled
 from apt_assets.engine.scope import RowScope
 from apt_assets.engine.stage import SOURCES, STAGES
 from apt_assets.engine.view import View
-from apt_assets.settings.iterations import BASE
 from resources.store.kinds import RowKind
 from resources.store.manifest import CorruptArtifact, Manifest
 from resources.store.rows import Batches, Filled, Value
@@ -153,8 +152,7 @@ def changed_outside(world: "World", plan: StagePlan, planner: Planner) -> str | 
             if outside is not None and outside(world, planner, plan.iteration) != plan.inputs[given]:
                 return given
         else:
-            key = plan.iteration if STAGES[given].partitioned else BASE
-            manifest = planner.stage(key, given).manifest
+            manifest = planner.produced(plan.iteration, given)
             planned |= {name: manifest.identities[name] for name in STAGES[given].passes_on if manifest is not None}
     changed = (name for name, digest in planned.items() if world.identity(name) != digest)
     return next(changed, None) or world.code_changed(stage.code, plan.facts["code"])

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.scope import RowScope, Scope, UndeclaredRead
 from apt_assets.engine.stage import SOURCES, STAGES, Stage
-from apt_assets.settings.iterations import BASE
 from resources.store.kinds import RowKind
 from resources.store.manifest import Manifest
 from resources.store.rows import RowTable
@@ -42,7 +41,7 @@ class View(Scope):
     def producer(self, given: str) -> tuple[str, str] | None:
         """(iteration, stage) that a source is a result of; None: it comes from outside the store."""
         self.declared(given)
-        return SOURCES[given].came_from(self.planner, self.plan.iteration)
+        return self.planner.producer(self.plan.iteration, given)
 
     def manifest(self, given: str) -> Manifest:
         """The present manifest of an input that is declared as a whole."""
@@ -97,13 +96,8 @@ class View(Scope):
             raise UndeclaredRead(f"{self.stage.name} reads {' or '.join(names)}, which it does not declare")
 
     def _manifest(self, given: str) -> Manifest:
-        if given in SOURCES:
-            where = SOURCES[given].came_from(self.planner, self.plan.iteration)
-        else:
-            where = (self.plan.iteration if STAGES[given].partitioned else BASE), given
-        assert where is not None, f"{given} comes from outside the store"
-        manifest = self.planner.stage(*where).manifest
-        assert manifest is not None, f"{given} of {where[0]} was fresh when the step began"
+        manifest = self.planner.produced(self.plan.iteration, given)
+        assert manifest is not None, f"{given} comes from the store, and was fresh when the step began"
         return manifest
 
     def _open(self, manifest: Manifest) -> Path:

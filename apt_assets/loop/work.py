@@ -8,10 +8,9 @@ A stage that waits for another one is estimated by what it took the last time, a
 from dataclasses import dataclass
 
 from apt_assets.engine.plan import Planner, StagePlan
-from apt_assets.engine.stage import SOURCES, STAGES
+from apt_assets.engine.stage import STAGES
 from apt_assets.engine.view import View
 from apt_assets.project import Project
-from apt_assets.settings.iterations import BASE
 from resources.store.manifest import CorruptArtifact
 
 KINDS = ("answers", "grades", "embeddings", "likelihoods", "anchors", "references", "steps", "scores")
@@ -50,10 +49,7 @@ def work_of(project: Project, planner: Planner, plan: StagePlan) -> Work:
 def inputs_are_whole(project: Project, planner: Planner, plan: StagePlan) -> bool:
     """Whether the files of a stage's inputs are as they were written."""
     for name in STAGES[plan.stage].producers():
-        where = (plan.iteration if STAGES[name].partitioned else BASE, name) if name in STAGES else None
-        if where is None and (where := SOURCES[name].came_from(planner, plan.iteration)) is None:
-            continue
-        manifest = planner.stage(*where).manifest
+        manifest = planner.produced(plan.iteration, name)
         try:
             if manifest is not None:
                 project.store.verify(manifest)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from apt_assets.engine.plan import Unsettled
+from apt_assets.engine.plan import Unsettled, made_by
 from apt_assets.engine.stage import STAGES
 from apt_assets.project import Project
 from apt_assets.promotion import LoopPlanner, undecided
@@ -204,7 +204,7 @@ def links(iteration: str, manifest: Manifest) -> str:
     parts = []
     for what, names in (("made from", above), ("used by", below)):
         if names:
-            shown = (f"[{name}]({page(name, iteration if STAGES[name].partitioned else BASE)})" for name in names)
+            shown = (f"[{name}]({page(name, made_by(iteration, name)[0])})" for name in names)
             parts.append(f"{what} {', '.join(shown)}")
     return "; ".join(parts) or "nothing in the graph"
 

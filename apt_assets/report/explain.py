@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from apt_assets.engine.plan import StagePlan, Unsettled, shorten
-from apt_assets.engine.stage import SOURCES, STAGES
+from apt_assets.engine.stage import STAGES
 from apt_assets.loop.work import work_of
 from apt_assets.project import Project
 from apt_assets.promotion import LoopPlanner
-from apt_assets.settings.iterations import BASE
 
 
 def explain(project: Project, name: str, iteration: str) -> dict[str, Any]:
@@ -58,11 +57,8 @@ def upstream(planner: LoopPlanner, plan: StagePlan) -> list[dict[str, Any]]:
 
 def source_of(planner: LoopPlanner, iteration: str, given: str) -> tuple[str, str] | None:
     """(iteration, stage) that an input comes from; None if it comes from outside the store."""
-    producer = given.split("/")[0]
-    if producer in STAGES:
-        return (iteration if STAGES[producer].partitioned else BASE), producer
     try:
-        return SOURCES[producer].came_from(planner, iteration)
+        return planner.producer(iteration, given.split("/")[0])
     except Unsettled:
         return None
 

@@ -3,7 +3,7 @@
     python -m benchmarks.speed.all [--report]
 
 Takes hours on two cores. Each benchmark saves its raw numbers in benchmarks/results/ and can be run
-alone; --report writes the page from the files that are there.
+alone; --report writes the page from the files that are there, of two kinds of processor.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from apt_assets.settings.experiment import REPOSITORY
 from benchmarks import busy, cluster, data_path, retrieval, workers
 from benchmarks.speed import anchor, engine, exact, generation, parallel, scoring, training, whole_loop
-from benchmarks.speed.contest import RESULTS, say
+from benchmarks.speed.contest import files_of, say
 
 PAGE = REPOSITORY / "docs" / "performance.md"
 
@@ -49,16 +49,15 @@ PARTS = (
 
 
 def section(part: Part) -> str:
-    path = RESULTS / f"{part.results}.json"
-    if not path.is_file():
-        return f"## {part.title}\n\nNot measured yet: `python -m {' '.join([part.module.__name__, *part.arguments])}`."
-    found = json.loads(path.read_text(encoding="utf-8"))
-    machine = found["machine"]
-    libraries = [f"{name} {version}" for name, version in found.get("libraries", {}).items()]
-    where = ", ".join(
-        [found.get("date") or machine["date"], f"{machine['cores']} cores of {machine['cpu']}", *libraries]
-    )
-    return "\n\n".join([f"## {part.title}", part.module.__doc__.strip(), f"*{where}*", part.table(found)])
+    said = [f"## {part.title}", part.module.__doc__.strip()]
+    measured = [json.loads(path.read_text(encoding="utf-8")) for path in files_of(part.results) if path.is_file()]
+    for found in measured:
+        machine = found["machine"]
+        libraries = [f"{name} {version}" for name, version in found.get("libraries", {}).items()]
+        when = found.get("date") or machine["date"]
+        where = ", ".join([when, f"{machine['cores']} cores of {machine['cpu']}", *libraries])
+        said += [f"*{where}*", part.table(found)]
+    return "\n\n".join(said if measured else [*said, "Not measured yet."])
 
 
 def page() -> str:

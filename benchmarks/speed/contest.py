@@ -69,9 +69,19 @@ def ratio(runs: dict[str, list[dict]], ours: str, other: str, key: str = "second
     return statistics.median(b[key] / a[key] for a, b in zip(runs[ours], runs[other], strict=True))
 
 
+def files_of(name: str) -> list[Path]:
+    """Where results are kept: those of processors with AVX-512, and those of others, which take twice as long."""
+    return [RESULTS / f"{name}.json", RESULTS / f"{name}-no-avx512.json"]
+
+
+def file_here(name: str) -> Path:
+    """Where those of this machine are."""
+    return files_of(name)["AVX-512" not in machine()["cpu"]]
+
+
 def add_cases(name: str, runs: dict[str, Any]) -> dict[str, Any]:
     """These runs and those of other cases that were saved before, so that cases can be measured one by one."""
-    path = RESULTS / f"{name}.json"
+    path = file_here(name)
     return {**(json.loads(path.read_text())["runs"] if path.is_file() else {}), **runs}
 
 
@@ -83,7 +93,7 @@ def save(name: str, found: dict[str, Any], libraries: Iterable[str]) -> None:
         **found,
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    file_here(name).write_text(json.dumps(content, indent=1) + "\n")
 
 
 def say(line: str) -> None:
