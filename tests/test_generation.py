@@ -1,10 +1,13 @@
 """Answers equal transformers' own greedy ones, one prompt at a time, whatever the schedule."""
 
+from datetime import datetime
+
 import pytest
 
 from resources.model.generation import generate
 from resources.model.lm_eval_tasks import evaluate, load_task
 from resources.model.policy import load_policy
+from resources.model.prompts import encode
 from resources.model.scoring import Question
 from tests import tiny
 
@@ -73,6 +76,22 @@ def test_policy_without_chat_template_reads_the_plain_prompt(policy, theirs, pro
     monkeypatch.setattr(policy.tokenizer, "chat_template", None)
     ours = tiny.answers(policy, prompts[:6], max_new_tokens=5, batch_tokens=256)
     assert ours == one_by_one(theirs, [f"Be brief.\n{prompt}\n" for prompt in prompts[:6]], 5, plain=True)
+
+
+def test_template_that_tells_the_day_reads_a_question_alike_on_every_day(policy, monkeypatch):
+    said = "{{ strftime_now('%d %b %Y') }}: {{ messages[-1].content }}"
+    monkeypatch.setattr(policy.tokenizer, "chat_template", said)
+    read = []
+    for day in (1, 2):
+
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz=None, day=day):
+                return cls(2026, 12, day)
+
+        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Clock)
+        read.append(policy.tokenizer.decode(encode(policy, "Which day is it?")))
+    assert read == ["26 Jul 2024: Which day is it?"] * 2
 
 
 def test_prompts_that_do_not_begin_like_the_others_are_answered_too(policy, theirs, monkeypatch):

@@ -12,7 +12,7 @@ from typing import Any
 
 from resources.model.capabilities import skeleton
 from resources.model.files import ANEW, Unusable, shapes_in, weights_of
-from resources.model.prompts import Reader, encode, load_tokenizer, messages
+from resources.model.prompts import Reader, encode, load_tokenizer, messages, written
 
 QUESTION, ANSWER = "Which colour has grass?", "Green."
 # Heads, by the end of a class's name, that tell what a text is like and not how it goes on.
@@ -141,7 +141,7 @@ def check_template(reader: Reader) -> None:
     for turns in (asked, [*asked, {"role": "assistant", "content": ANSWER}]):
         what = "a question" if turns is asked else "a question and its answer"
         try:
-            text = written(reader, turns)
+            text = written(reader.tokenizer, turns, asks=turns is asked)
         except Exception as error:  # a template is a program
             raise Unusable(f"its chat template cannot be written with {what} ({in_a_line(error)}): {repair}") from None
         if turns[-1]["content"] not in text or QUESTION not in text:
@@ -150,7 +150,7 @@ def check_template(reader: Reader) -> None:
         return
     way_out = "set policy.system_prompt to null and write what it says into the prompts, or name another model"
     try:
-        text = written(reader, messages(QUESTION, reader.system_prompt))
+        text = written(reader.tokenizer, messages(QUESTION, reader.system_prompt), asks=True)
     except Exception as error:
         raise Unusable(
             f"its chat template takes no turn of the system ({in_a_line(error)}), and policy.system_prompt is one: "
@@ -158,12 +158,6 @@ def check_template(reader: Reader) -> None:
         ) from None
     if reader.system_prompt.strip() not in text:
         raise Unusable(f"its chat template leaves out the turn of the system, which policy.system_prompt is: {way_out}")
-
-
-def written(reader: Reader, turns: list[dict[str, str]]) -> str:
-    asks = turns[-1]["role"] == "user"
-    text: str = reader.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=asks)
-    return text
 
 
 def check_tokens(reader: Reader, rows: int) -> None:

@@ -1,6 +1,7 @@
 """A policy, a causal language model with an optional LoRA adapter, and how it reads a prompt."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
 # packed: many sequences in one pass, on packed rows (resources/model/packing.py). plain: each alone, as transformers
 # runs it (resources/model/plain.py). uncached: plain, and every token of an answer by a pass over the whole.
 RunPath = Literal["packed", "plain", "uncached"]
+# What a template that tells the day is told, so that a question is read tomorrow as it is today. It is the day that
+# Llama 3's templates tell where they are told none. transformers hands a template data and no functions, so that the
+# name of its own is taken by a macro.
+DAY = datetime(2024, 7, 26)
+CLOCK = "strftime_now"
+PARTS = ("-d", "-m", *"aAbBdeHIjmMpSyYZ")
+SAID = "".join(f" | replace('%{part}', '{DAY.strftime(f'%{part}')}')" for part in PARTS)
+ON_THAT_DAY = f"{{% macro {CLOCK}(format) %}}{{{{ format{SAID} }}}}{{% endmacro %}}"
 
 
 @dataclass
@@ -58,8 +67,16 @@ def render(texts: RowTexts, prompt: str, system_prompt: str | None) -> str:
     prompt, system_prompt = texts.marked(prompt), system_prompt and texts.marked(system_prompt)
     if texts.tokenizer.chat_template is None:
         return f"{system_prompt}\n{prompt}\n" if system_prompt else f"{prompt}\n"
-    turns = messages(prompt, system_prompt)
-    return texts.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    return written(texts.tokenizer, messages(prompt, system_prompt), asks=True)
+
+
+def written(tokenizer: Any, turns: list[dict[str, str]], *, asks: bool) -> str:
+    """A conversation as the chat template writes it, on DAY. asks: whether the header of an answer follows. Raises what
+    the template, which is a program, does."""
+    template = tokenizer.get_chat_template()
+    dated = {"chat_template": ON_THAT_DAY + template} if CLOCK in template else {}
+    text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=asks, **dated)
+    return text
 
 
 def encode(policy: Policy | Reader, prompt: str) -> list[int]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from resources.model.control_tokens import RowTexts, around, encoder
 from resources.model.generation import go_on
 from resources.model.packing import Ids, common_prefix
-from resources.model.prompts import Policy, messages, render
+from resources.model.prompts import Policy, messages, render, written
 from resources.model.sampling import by_seed, point
 from resources.store.rows import Batches
 
@@ -57,7 +57,7 @@ def tokens_of_turns(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
         return set()
     turns = [*messages("a", None), {"role": "assistant", "content": "b"}, *messages("c", None)]
     try:
-        ids = encoder(tokenizer)(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        ids = encoder(tokenizer)(written(tokenizer, turns, asks=True))
     except Exception:  # whatever a template says to a conversation that it does not take
         return set()
     return {token for token in ids if ids.count(token) > 1}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from resources.model.control_tokens import RowTexts, encoder
 from resources.model.policy import Policy, end_tokens, messages, render
+from resources.model.prompts import written
 
 if TYPE_CHECKING:
     import polars as pl
@@ -101,7 +102,7 @@ def around_answer(policy: Policy) -> tuple[str, str]:
     asked = render(RowTexts(policy.tokenizer), "a", policy.system_prompt)
     turns = [*messages("a", policy.system_prompt), {"role": "assistant", "content": ANSWER}]
     try:
-        whole = policy.tokenizer.apply_chat_template(turns, tokenize=False)
+        whole = written(policy.tokenizer, turns, asks=False)
     except Exception:  # whatever a template says to an answer that it does not take
         return "", ""
     until, _, after = whole.partition(ANSWER)
