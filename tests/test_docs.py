@@ -262,6 +262,8 @@ PASSED_ON = {
     "data.user_failure_data.description": "report.ending.of_the_machine",
     "errors.read().decode('utf-8', 'replace').strip()[-500:]": "parquet.send, or pyarrow's own words",
     "step.reason": "loop.in_turn",
+    "…: item …: …": "task_items.check_texts and place_of",
+    "task …: item …: …": "task_items.check_texts and place_of",
     "waits": "LoopPlanner.waits",
     "reason": "resources.assessors.golds: rows in quarantine",
     "self._problem": "resources.model.capabilities.lacking",

@@ -57,3 +57,111 @@ def test_line_that_is_no_item_is_named_with_its_file_and_number(tmp_path, broken
     number = items.read_bytes().count(b"\n")
     with pytest.raises(TaskError, match=f"colours.jsonl: line {number} is no JSON object in UTF-8"):
         load_task(folder / "colours.yaml", None, folder)
+
+
+CHOICES = {"question": "The sky is", "choices": ["blue", "loud noise"], "gold": 0}
+
+
+def own_task(folder, items, **config):
+    """A task of one's own, of these items."""
+    folder.mkdir(parents=True)
+    tiny.write_jsonl(folder / "own.jsonl", items)
+    its = {
+        "task": "own", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": "own.jsonl"}},
+        "test_split": "test", "output_type": "multiple_choice", "doc_to_text": "{{question}}",
+        "doc_to_choice": "choices", "doc_to_target": "gold", "metric_list": [{"metric": "acc_norm"}],
+    }  # fmt: skip
+    (folder / "own.yaml").write_text(yaml.safe_dump({**its, **config}))
+    return load_task(folder / "own.yaml", None, folder)
+
+
+def own_scores(policy, task):
+    return [
+        score for _, scores in score_items(policy, task, range(len(task.keys)), batch_tokens=256) for score in scores
+    ]
+
+
+@pytest.fixture(scope="module")
+def policy(tiny_folder):
+    return load_policy(tiny_folder / "policy", dtype="float32")
+
+
+@pytest.mark.parametrize(
+    ("asked", "item", "other"),
+    [
+        ("{{a}} + 2 =", {"a": 1}, {"a": 1.5}),
+        ("{{question}} is", {"question": "2020-01-01"}, {"question": "Monday"}),
+        ("{{question}} is", {"question": "Coal"}, {"question": "Ash", "more": {"of": "another kind"}}),
+    ],
+)
+def test_an_item_is_asked_in_the_same_words_whatever_else_its_file_holds(policy, tmp_path, asked, item, other):
+    items = [{**CHOICES, **its} for its in (item, other)]
+    alone = own_task(tmp_path / "alone", items[:1], doc_to_text=asked)
+    both = own_task(tmp_path / "both", items, doc_to_text=asked)
+    assert both.keys[0] == alone.keys[0]
+    assert own_scores(policy, both)[:1] == own_scores(policy, alone)
+
+
+@pytest.mark.parametrize(
+    ("item", "config"),
+    [
+        ({"choices": "elsewhere"}, {"doc_to_choice": ["A", "B"]}),
+        ({"choices": "elsewhere"}, {"doc_to_choice": {"first": "A", "second": "B"}}),
+        ({"options": ["A", "B"]}, {"doc_to_choice": "options"}),
+        ({"choices": {"text": ["A", "B"], "label": ["1", "2"]}}, {"doc_to_choice": "{{choices.text}}"}),
+        ({"choices": ["A", "B"], "gold": "A"}, {}),
+        ({"choices": ["A", "B"], "gold": "0"}, {}),
+        ({"choices": ["A", "B"]}, {"doc_to_target": "{{gold}}", "metric_list": [{"metric": "acc"}]}),
+    ],
+)
+def test_choices_and_gold_in_any_of_lm_evals_forms_have_the_same_scores(policy, tmp_path, item, config):
+    plain = own_task(tmp_path / "plain", [{**CHOICES, "choices": ["A", "B"]}])
+    assert own_scores(policy, own_task(tmp_path / "own", [{**CHOICES, **item}], **config)) == own_scores(policy, plain)
+
+
+def test_a_question_of_digits_is_a_question(policy, tmp_path):
+    by_field = own_task(tmp_path / "field", [{**CHOICES, "question": "7"}], doc_to_text="question")
+    by_template = own_task(tmp_path / "template", [{**CHOICES, "question": "7"}])
+    assert own_scores(policy, by_field) == own_scores(policy, by_template)
+
+
+@pytest.mark.parametrize(("text", "words"), [("2020-01-01", 1), ("[1, 2]", 2), ("['a']", 1)])
+def test_a_passage_is_scored_as_it_stands(policy, tmp_path, text, words):
+    passages = {"output_type": "loglikelihood_rolling", "doc_to_choice": None, "doc_to_target": "{{text}}"}
+    (score,) = own_scores(policy, own_task(tmp_path / "own", [{"text": text}], doc_to_text="", **passages))
+    assert score["words"] == words
+    assert score["nats"] > len(text), "of a tokenizer of bytes"
+
+
+@pytest.mark.parametrize(
+    ("item", "config", "why"),
+    [
+        ({"choices": ["blue"]}, {}, "own.jsonl: item 2: needs two choices or more"),
+        ({"choices": ["blue", ""]}, {}, "own.jsonl: item 2: needs two choices or more"),
+        ({"gold": [0, 1]}, {}, r"own.jsonl: item 2: needs one gold, .* and has \[0, 1\]"),
+        ({"gold": 2}, {}, "own.jsonl: item 2: needs one gold, .* and has 2"),
+        ({}, {"doc_to_choice": "options"}, "own.jsonl: item 1: needs two choices or more, .* and has none"),
+        ({}, {"include": "other.yaml"}, "own.yaml: include: other files are not read"),
+        ({}, {"dataset_kwargs": {"data_files": {"test": ["own.jsonl"]}}}, "data_files.test: needs the name of one"),
+    ],
+)
+def test_what_cannot_be_scored_is_named_before_anything_is(tmp_path, item, config, why):
+    with pytest.raises(TaskError, match=why):
+        own_task(tmp_path / "own", [CHOICES, {**CHOICES, **item}], **config)
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"doc_to_target": "{{question|length - 4}}"}, "task own: item 2: needs one gold, .* and has 6"),
+        ({"doc_to_text": "{{nothing.of.it}}"}, "task own: lm-eval cannot read it"),
+    ],
+)
+def test_a_template_that_makes_nothing_to_score_is_named(policy, tmp_path, config, why):
+    with pytest.raises(TaskError, match=why):
+        own_scores(policy, own_task(tmp_path / "own", [{**CHOICES, "question": "Coal"}, CHOICES], **config))
+
+
+def test_a_task_without_a_name_has_that_of_its_file(policy, tmp_path):
+    task = own_task(tmp_path / "own", [CHOICES], task=None)
+    assert own_scores(policy, task) == own_scores(policy, own_task(tmp_path / "named", [CHOICES]))

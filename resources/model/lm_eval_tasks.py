@@ -10,13 +10,14 @@ import json
 import logging
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resources.model.scoring import Question, score_answers
+from resources.model.task_items import Items, TaskError, as_text, check_choices, check_texts, lines_of, place_of
 from resources.store.digest import digest_file, digest_json
 from resources.store.rows import Batches, collect
 from resources.yaml_file import NotYaml, read_yaml
@@ -27,10 +28,7 @@ if TYPE_CHECKING:
 COMMIT_ITEMS = 200  # items that are scored and yielded together: lm-eval takes about a second to set up
 FEWSHOT_SEED = 1234  # simple_evaluate's
 CHOICE, ROLLING = "multiple_choice", "loglikelihood_rolling"  # the output types that are supported
-
-
-class TaskError(ValueError):
-    """A task file cannot be used; the message names the file and what is missing."""
+METRICS = {CHOICE: "acc_norm", ROLLING: "word_perplexity"}
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,15 @@ def load_task(path: Path, items: int | None, data: Path) -> Task:
     if not isinstance(config, dict) or not isinstance(config.get("dataset_kwargs"), dict):
         config = {}
     files = (config.get("dataset_kwargs") or {}).get("data_files")
-    if config.get("output_type") not in (CHOICE, ROLLING) or not isinstance(files, dict):
+    if config.get("output_type") not in METRICS or not isinstance(files, dict):
         raise TaskError(
             f"{path}: needs output_type multiple_choice or loglikelihood_rolling, and dataset_kwargs.data_files"
         )
+    for split, name in files.items():
+        if not isinstance(name, str):
+            raise TaskError(f"{path}: dataset_kwargs.data_files.{split}: needs the name of one file")
+    if "include" in config:
+        raise TaskError(f"{path}: include: other files are not read; write what they say into this one")
     split = config.get("test_split")
     if split not in files:
         raise TaskError(f"{path}: test_split {split!r} is not one of dataset_kwargs.data_files: {', '.join(files)}")
@@ -107,30 +110,14 @@ def load_task(path: Path, items: int | None, data: Path) -> Task:
     asked = lines[:items]
     if items is not None and len(asked) < items:
         raise TaskError(f"{path}: has {len(asked)} items, but benchmarks.tasks asks for {items}")
+    if config["output_type"] == CHOICE:
+        check_choices(found[list(files).index(split)], config, asked)
     shots = [[digest_file(file) for file in found]] if config.get("num_fewshot") else []
     keys = tuple(digest_json([config, line, *shots]) for line in asked)
     absolute = {name: str(file.resolve()) for name, file in zip(files, found, strict=True)}
     config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": absolute}
+    config["task"] = config.get("task") or path.stem
     return Task(path.stem, config, keys, tuple(lines))
-
-
-def lines_of(file: Path) -> list[str]:
-    """The lines of a file of JSON lines that are not empty. Raises TaskError for one that is no object."""
-    lines = []
-    # Not splitlines: a line separator of Unicode may stand inside a text.
-    for number, line in enumerate(file.read_bytes().split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            text = line.decode("utf-8").removesuffix("\r")
-            found = json.loads(text)
-            trouble = "" if isinstance(found, dict) else f"it is {type(found).__name__}"
-        except ValueError as error:
-            trouble = str(error)
-        if trouble:
-            raise TaskError(f"{file}: line {number} is no JSON object in UTF-8 ({trouble})")
-        lines.append(text)
-    return lines
 
 
 def task_files(path: Path, data: Path) -> list[Path]:
@@ -139,6 +126,7 @@ def task_files(path: Path, data: Path) -> list[Path]:
         names = list(((read_yaml(path).get("dataset_kwargs") or {}).get("data_files") or {}).values())
     except (OSError, AttributeError, NotYaml):
         return [path]
+    names = [name for name in names if isinstance(name, str)]
     return [path, *(path.parent / n if (path.parent / n).is_file() else data / n for n in names)]
 
 
@@ -155,8 +143,8 @@ def task_identity(path: Path, data: Path, digest: Callable[[Path], str]) -> Any:
 
 def score_items(policy: "Policy", task: Task, items: Sequence[int], *, batch_tokens: int) -> Batches[dict[str, Any]]:
     """Score the items at the given positions (`of_choices` or `of_passage`), in ascending order; yields a few hundred
-    at a time. Raises RuntimeError for log-likelihoods that are not finite."""
-    score = of_passage if task.rolling else of_choices
+    at a time. Raises RuntimeError for log-likelihoods that are not finite, TaskError for an item without a gold."""
+    score = of_passage if task.rolling else partial(of_choices, task.name)
     items = sorted(items)  # lm-eval reads them in this order, but numbers them in the order given
     for start in range(0, len(items), COMMIT_ITEMS):
         part = items[start : start + COMMIT_ITEMS]
@@ -177,20 +165,24 @@ def draw_anew_for_each_item(task: Any) -> None:
         sampler.sample = sample
 
 
-def of_choices(sample: dict[str, Any]) -> dict[str, Any]:
+def of_choices(task: str, sample: dict[str, Any]) -> dict[str, Any]:
     """{correct, margin, gold} of one of lm-eval's samples.
 
     An item is correct if its gold choice has the highest log-likelihood per character (lm-eval's
     acc_norm). gold is the gold's log-likelihood per character, margin that minus the best other
-    choice's, in nats.
+    choice's, in nats. Raises TaskError where that cannot be told.
     """
-    choices = sample["doc"]["choices"]
+    try:
+        check_texts(sample["choices"])
+        place = place_of(sample["target"], sample["choices"])
+    except ValueError as error:
+        raise TaskError(f"task {task}: item {int(sample['doc_id']) + 1}: {error}") from None
     scores = [float(response[0]) for response in sample["filtered_resps"]]
-    per_character = [s / max(len(c), 1) for s, c in zip(scores, choices, strict=True)]
-    place = int(sample["target"])
+    per_character = [s / len(c) for s, c in zip(scores, sample["choices"], strict=True)]
     gold = finite(per_character[place])
     margin = finite(gold - max(s for i, s in enumerate(per_character) if i != place))
-    return {"correct": bool(sample["acc_norm"]), "margin": margin, "gold": gold}
+    # Of equal ones the first, as lm-eval has it.
+    return {"correct": per_character.index(max(per_character)) == place, "margin": margin, "gold": gold}
 
 
 def of_passage(sample: dict[str, Any]) -> dict[str, Any]:
@@ -211,7 +203,8 @@ def finite(value: float) -> float:
 
 
 def evaluate(policy: "Policy", task: Task, items: list[int], batch_tokens: int) -> list[dict[str, Any]]:
-    """lm-eval's samples of the given items of one task."""
+    """lm-eval's samples of the given items of one task, each with its `choices`. Raises TaskError for a task that
+    lm-eval cannot read."""
     # Local tasks only: without this, lm-eval and datasets ask the hub before they look at a file.
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     import lm_eval
@@ -263,23 +256,36 @@ def evaluate(policy: "Policy", task: Task, items: list[int], batch_tokens: int) 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     # HFLM sets the padding side that it needs on the tokenizer it is given.
     side = policy.tokenizer.padding_side
-    # datasets keys its cache on path and modification time: a cache of its own, gone afterwards, cannot
-    # hand out what a file used to hold.
-    with tempfile.TemporaryDirectory() as cache:
-        config = copy.deepcopy(task.config)
-        config["dataset_kwargs"]["cache_dir"] = cache
-        loaded = TaskManager(include_defaults=False).load([config])
-        for each in loaded["tasks"].values():
-            draw_anew_for_each_item(each)
-        try:
-            # What simple_evaluate calls; it would go on to spend a second on listing installed packages.
-            result = lm_eval.evaluate(
-                lm=PackedLM(pretrained=policy.model, tokenizer=policy.tokenizer),
-                task_dict=loaded,
-                samples={config["task"]: items},
-                bootstrap_iters=0,
-            )
-        finally:
-            policy.tokenizer.padding_side = side
+    try:
+        loaded = TaskManager(include_defaults=False).load([as_lm_eval_reads_it(task)])
+    except Exception as error:  # of templates, and whatever lm-eval says to what they make of the first item
+        raise TaskError(f"task {task.name}: lm-eval cannot read it ({type(error).__name__}: {error})") from error
+    (its,) = loaded["tasks"].values()
+    draw_anew_for_each_item(its)
+    try:
+        # What simple_evaluate calls; it would go on to spend a second on listing installed packages.
+        result = lm_eval.evaluate(
+            lm=PackedLM(pretrained=policy.model, tokenizer=policy.tokenizer),
+            task_dict=loaded,
+            samples={task.config["task"]: items},
+            bootstrap_iters=0,
+        )
+    finally:
+        policy.tokenizer.padding_side = side
     assert result is not None, "lm-eval returns None only off the main rank"
-    return result["samples"][config["task"]]
+    samples: list[dict[str, Any]] = result["samples"][task.config["task"]]
+    return samples if task.rolling else [{**one, "choices": its.doc_to_choice(one["doc"])} for one in samples]
+
+
+def as_lm_eval_reads_it(task: Task) -> dict[str, Any]:
+    """Its configuration, with the items as they stand in its files and the one metric that is used."""
+    from lm_eval.utils import apply_template
+
+    config = copy.deepcopy(task.config)
+    files = config.pop("dataset_kwargs")["data_files"]
+    lines = {split: lines_of(Path(file)) for split, file in files.items() if split != config["test_split"]}
+    splits = {split: Items(its) for split, its in (lines | {config["test_split"]: task.lines}).items()}
+    said = "doc_to_target" if task.rolling else "doc_to_text"
+    if isinstance(config.get(said), str):
+        config[said] = as_text(config[said], apply_template)
+    return {**config, "custom_dataset": lambda **_: splits, "metric_list": [{"metric": METRICS[config["output_type"]]}]}
