@@ -27,6 +27,8 @@ def load(tmp_path: Path, text: str):
             "policy.dtype: Input should be 'auto', 'bfloat16', 'float16' or 'float32'",
         ),
         ("name: x\ndata: {test: 1.5}", "data.test: .*less than or equal to 1"),
+        ("name: x\ntraining: {seed: -1}", "training.seed: .*greater than or equal to 0"),
+        ("name: x\ntraining: {seed: 4294967296}", "training.seed: .*less than 4294967296"),
         ("name: x\ngate: {likelihood_tolerance: .inf}", "gate.likelihood_tolerance: .*finite number"),
         ("name: x\ntraining: {learning_rate: .inf}", "training.learning_rate: .*finite number"),
         ("name: x\ndata: {validation: 0.5, test: 0.5}", "no row would be left to train on"),

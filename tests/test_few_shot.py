@@ -1,5 +1,8 @@
 """General tasks of one's own: examples of other rows before each question, and files that cannot be read."""
 
+import json
+import shutil
+
 import pytest
 import yaml
 
@@ -165,3 +168,15 @@ def test_a_template_that_makes_nothing_to_score_is_named(policy, tmp_path, confi
 def test_a_task_without_a_name_has_that_of_its_file(policy, tmp_path):
     task = own_task(tmp_path / "own", [CHOICES], task=None)
     assert own_scores(policy, task) == own_scores(policy, own_task(tmp_path / "named", [CHOICES]))
+
+
+def test_items_are_scored_where_the_model_alone_names_an_end_token(tiny_folder, tmp_path):
+    model = shutil.copytree(tiny_folder / "policy", tmp_path / "policy")
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps({**config, "eos_token": None}))
+    policy = load_policy(model, dtype="float32")
+    assert policy.tokenizer.eos_token is None
+    for name in ("colours", "sayings"):
+        task = load_task(tiny_folder / "tasks" / f"{name}.yaml", None, tmp_path)
+        named = load_policy(tiny_folder / "policy", dtype="float32")
+        assert own_scores(policy, task) == own_scores(named, task)

@@ -97,6 +97,18 @@ def test_answer_that_is_trained_on_must_fit_where_max_length_does_not_cut_it(mak
     Project.open(make_experiment()).check()
 
 
+def test_rejected_answer_that_came_with_a_row_must_fit_as_well_where_it_is_trained_on(make_experiment, land):
+    row = {"prompt": "Tell?", "answer": "red", "split": "train"}
+    land(*SHORT, {**row, "rejected": "x" * 260})
+    Project.open(make_experiment()).check()  # what the policy says itself is rejected
+    Project.open(make_experiment(pairs={"rejected": "given"}, training={"objective": "sft"})).check()
+    said = problem(make_experiment(pairs={"rejected": "given"}))
+    assert said.startswith("policy.model reads 256 tokens at once, the answer that is trained on included; longer: ")
+    assert "colours.jsonl line 21 (2" in said
+    land(*SHORT, {**row, "rejected": "blue"})
+    Project.open(make_experiment(pairs={"rejected": "given"})).check()
+
+
 def test_answer_of_a_row_that_its_content_holds_out_need_not_fit(make_experiment, land):
     prompts = [f"Tell number {n}?" for n in range(40)]
     splits = dict(zip(prompts, splits_of([row_id(prompt) for prompt in prompts], 0.2, 0.2), strict=True))
@@ -127,6 +139,8 @@ def test_rubric_and_row_must_fit_into_a_local_grader(make_experiment, land, tiny
     prompt = build_prompt(Row(SHORT[0]["prompt"], "", "red"), "Be fair. " * 200).text
     assert tokens == len(encode(Reader(load_tokenizer(grader), None), prompt)) + 4 + room.REPLY
     assert len(RUBRIC) < 2048
+    land(*SHORT, {"prompt": "Tell?", "answer": ["red", "x" * 1900], "split": "test"})
+    assert "longer: colours.jsonl line 21 (" in problem(make_experiment(assessor=assessor)), "a grader reads every gold"
 
 
 def test_run_names_them_before_anything_is_computed_and_goes_on_once_they_are_taken_out(make_experiment, land):

@@ -56,6 +56,7 @@ def labels(cells):
         ({"control": "sfd"}, "control: 'sfd' is not an arm"),
         ({"seeds": [1, 1]}, "a seed stands there twice"),
         ({"seeds": [1]}, "seeds"),
+        ({"seeds": [1, -1]}, r"seeds.1: .*greater than or equal to 0"),
         ({"arms": {**ARMS, "new": {"starts_from": "later"}}}, "'later' is not an arm that stands before it"),
         ({"arms": {**ARMS, "new": {"settings": {"training.seed": 3}}}}, "training.seed: is set by the study itself"),
         (

@@ -51,7 +51,7 @@ class LandingFolder:
         return {name: self._contents(name, reader)[0] if name in present else "withdrawn" for name in names}
 
     def widest(self, name: str) -> int:
-        """The most tokens that a row of a landed file can have, prompt and answer, whatever the tokenizer."""
+        """The most tokens that a row of a landed file can have in all, whatever the tokenizer."""
         return self._contents(name, self.reader())[2]
 
     def _contents(self, name: str, reader: str) -> tuple[str, int, int]:

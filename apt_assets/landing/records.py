@@ -89,7 +89,7 @@ class Landed:
 class Contents:
     """What a landed file says. digest: 64 hex digits, whatever the order of its rows and the form of its lines.
     rows: how many are accepted, or how many decisions say something. remarks: what to know of accepted rows, told once
-    for the file. widest: no prompt has more tokens with its answer, whatever the tokenizer."""
+    for the file. widest: no row has more tokens in all, whatever the tokenizer."""
 
     digest: str
     rows: int
@@ -136,13 +136,13 @@ def contents_of(path: Path) -> Contents:
 
 
 def width() -> pl.Expr:
-    """The most tokens that a row's prompt and answer can become: one for a byte, and of text that a tokenizer may
-    rewrite at length, as it does with ligatures, four."""
+    """The most tokens that a row's prompt and all of its answers can become: one for a byte, and of text that a
+    tokenizer may rewrite at length, as it does with ligatures, four."""
     widths = []
-    for text in (pl.col("prompt"), pl.col("answer")):
+    for text in (pl.col(name) for name in ("prompt", "answer", "also", "rejected")):
         length = text.str.len_bytes().cast(pl.Int64)
         widths.append(pl.when(length == text.str.len_chars()).then(length).otherwise(4 * length))
-    return widths[0] + widths[1]
+    return pl.sum_horizontal(widths)  # of what is not there none
 
 
 def unknown_in_words(splits: Iterable[str]) -> str:

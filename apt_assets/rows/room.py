@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -26,23 +26,32 @@ from resources.model.room import most_tokens
 from resources.store.digest import digest_json
 from resources.store.kinds import installed_version
 
-COUNTED = 1  # raised when rows are counted otherwise, so that files are looked at again
+COUNTED = 2  # raised when rows are counted otherwise, so that files are looked at again
 SLACK = 16  # tokens that a template may take for a text beside those of a short one
 SHOWN = 3  # rows in a message
 REPLY = 32  # tokens, at most, of a grader's reply, of which the grades are scored
+
+
+class Texts(NamedTuple):
+    """What a landed row says; see Content (landing/records.py)."""
+
+    prompt: str
+    answer: str
+    also: str | None = None
+    rejected: str | None = None
 
 
 @dataclass(frozen=True)
 class Reading:
     """One way in which a model reads rows.
 
-    folder: the model's. tokens: (prompt, answer) -> how many it has to read of such a row, with what it writes.
+    folder: the model's. tokens: how many it has to read of a row, with what it writes.
     most: tokens at which what is longer is cut; None: nothing is. train_only: whether held-out rows are not read so.
     decided_by: what decides `tokens`. key: the setting that names the model. share, way_out: for people.
     """
 
     folder: Path
-    tokens: Callable[[str, str], int]
+    tokens: Callable[[Texts], int]
     decided_by: list[Any]
     key: str
     share: str
@@ -102,7 +111,7 @@ def limit_of(reading: Reading, landing: LandingFolder) -> int | None:
 def too_long_in(landing: LandingFolder, name: str, reading: Reading, limit: int, data: Data) -> dict[str, Any]:
     """`too_long` of a landed file, which is read again only if a row of it could be."""
     decided_by = decision(reading)[1]
-    shortest = int(landing.digests.once(f"shortest {decided_by}", lambda: str(reading.tokens("a", "a"))))
+    shortest = int(landing.digests.once(f"shortest {decided_by}", lambda: str(reading.tokens(Texts("a", "a")))))
     room = limit - shortest - SLACK
     if landing.widest(name) <= room:
         return {"count": 0, "first": []}
@@ -123,8 +132,8 @@ def too_long(parts: Iterable[Landed], reading: Reading, limit: int, room: int, d
         if reading.train_only:
             by_content = pl.Series(splits_of(row_ids(rows["prompt"]), data.validation, data.test), dtype=pl.String)
             rows = rows.filter(pl.coalesce("split", by_content) == "train")
-        for line, prompt, answer in rows.select("line", "prompt", "answer").iter_rows():
-            if (tokens := reading.tokens(prompt, answer)) > limit:
+        for line, *texts in rows.select("line", *Texts._fields).iter_rows():
+            if (tokens := reading.tokens(Texts(*texts))) > limit:
                 count += 1
                 first += [[line, tokens]] if len(first) < SHOWN else []
     return {"count": count, "first": first}
@@ -135,9 +144,10 @@ def readings(experiment: Experiment, models: Models) -> Iterator[Reading]:
     policy, data, longest = experiment.policy, experiment.data, experiment.training.max_length
     reader = opened(models.base_model, policy.system_prompt)
     content = [models.identity("base_model"), policy.system_prompt]
+    both = experiment.pairs.rejected == "given" and experiment.training.objective == "dpo"
     yield Reading(
         models.base_model,
-        lambda prompt, answer: len(encode(reader(), prompt)) + policy.max_new_tokens,
+        lambda texts: len(encode(reader(), texts.prompt)) + policy.max_new_tokens,
         [*content, policy.max_new_tokens],
         "policy.model",
         f"of which policy.max_new_tokens takes {policy.max_new_tokens}",
@@ -145,8 +155,8 @@ def readings(experiment: Experiment, models: Models) -> Iterator[Reading]:
     )
     yield Reading(
         models.base_model,
-        lambda prompt, answer: trained_tokens(reader(), prompt, answer),
-        [*content, data.validation, data.test],
+        lambda texts: trained_tokens(reader(), texts, both=both),
+        [*content, data.validation, data.test, both],
         "policy.model",
         "the answer that is trained on included",
         "set training.max_length to as many or less, which cuts them",
@@ -157,11 +167,7 @@ def readings(experiment: Experiment, models: Models) -> Iterator[Reading]:
         rubric, grader = experiment.assessor.rubric.text, opened(models.grader, None)
         yield Reading(
             models.grader,
-            lambda prompt, answer: (
-                len(encode(grader(), build_prompt(Row(prompt, "", answer), rubric).text))
-                + policy.max_new_tokens
-                + REPLY
-            ),
+            lambda texts: graded_tokens(grader(), texts, rubric) + policy.max_new_tokens + REPLY,
             [models.identity("grader"), rubric, policy.max_new_tokens],
             "assessor.rubric.model",
             f"the rubric and an answer of {policy.max_new_tokens} tokens included",
@@ -182,6 +188,15 @@ def decision(reading: Reading) -> tuple[str, str]:
     return model, digest_json([model, reading.key, reading.share, others])
 
 
-def trained_tokens(reader: Reader, prompt: str, answer: str) -> int:
-    """Of a row that is trained on: prompt, answer and end token."""
-    return len(encode(reader, prompt)) + len(reader.tokenizer(answer, add_special_tokens=False)["input_ids"]) + 1
+def trained_tokens(reader: Reader, texts: Texts, *, both: bool) -> int:
+    """Of a row that is trained on: prompt, answer and end token. both: whether the answer that came with it is
+    rejected, so that the longer one of the two counts."""
+    answers = [texts.answer, *([texts.rejected] if both and texts.rejected else [])]
+    longest = max(map(len, reader.tokenizer(answers, add_special_tokens=False)["input_ids"]))
+    return len(encode(reader, texts.prompt)) + longest + 1
+
+
+def graded_tokens(reader: Reader, texts: Texts, rubric: str) -> int:
+    """Of what a grader reads of a row with an empty answer."""
+    row = Row(texts.prompt, "", texts.answer, tuple(json.loads(texts.also or "[]")))
+    return len(encode(reader, build_prompt(row, rubric).text))

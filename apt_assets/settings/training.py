@@ -121,7 +121,7 @@ class Training(Section):
         description="on: layers are computed once more on the way back, which takes a third more time and a fraction "
         "of the memory; auto: where a step would not fit otherwise. It changes no result.",
     )
-    seed: int = Field(17, description="Of initialisation and order.")
+    seed: int = Field(17, ge=0, lt=2**32, description="Of initialisation and order.")
 
     @model_validator(mode="after")
     def forget_what_is_not_used(self) -> Self:

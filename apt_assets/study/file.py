@@ -63,7 +63,9 @@ class StudyFile(Section):
     domains: dict[Name, str] = Field(min_length=1, description="Name -> experiment file, relative to this one.")
     arms: dict[Name, Arm] = Field(min_length=2, description="Name -> recipe; {} is the experiment file's own.")
     control: str = Field(description="The arm that all others are compared with.")
-    seeds: list[int] = Field(min_length=2, description="Of training and mining; the first one tunes.")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
+        min_length=2, description="Of training and mining; the first one tunes."
+    )
     sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         {}, description="Dotted setting -> values; every arm tries all combinations with the first seed."
     )

@@ -46,7 +46,8 @@ def problem_with(folder: Path, model_dir: Path) -> str | None:
 
 def scale(folder: Path, factor: float, out: Path) -> None:
     """Write the adapter of `folder` to `out` with its update of every layer multiplied by `factor`: a point on the
-    line from the model that it was trained on to the trained one (Wise-FT, Wortsman et al. 2022, arXiv 2109.01903)."""
+    line from the model that it was trained on to the trained one (Wise-FT, Wortsman et al. 2022, arXiv 2109.01903).
+    Of a DoRA the trained magnitudes stay as they are, so that it is near that line and does not end at the model."""
     from safetensors.torch import load_file, save_file
 
     config, weights = ADAPTER_FILES

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resources.model.prompts import end_tokens
 from resources.model.scoring import Question, score_answers
 from resources.model.task_items import Items, TaskError, as_text, check_choices, check_texts, lines_of, place_of
 from resources.store.digest import digest_file, digest_json
@@ -265,7 +266,7 @@ def evaluate(policy: "Policy", task: Task, items: list[int], batch_tokens: int) 
     try:
         # What simple_evaluate calls; it would go on to spend a second on listing installed packages.
         result = lm_eval.evaluate(
-            lm=PackedLM(pretrained=policy.model, tokenizer=policy.tokenizer),
+            lm=PackedLM(pretrained=policy.model, tokenizer=policy.tokenizer, prefix_token_id=start_token(policy)),
             task_dict=loaded,
             samples={task.config["task"]: items},
             bootstrap_iters=0,
@@ -275,6 +276,13 @@ def evaluate(policy: "Policy", task: Task, items: list[int], batch_tokens: int) 
     assert result is not None, "lm-eval returns None only off the main rank"
     samples: list[dict[str, Any]] = result["samples"][task.config["task"]]
     return samples if task.rolling else [{**one, "choices": its.doc_to_choice(one["doc"])} for one in samples]
+
+
+def start_token(policy: "Policy") -> int | None:
+    """What stands before a text without context, where the tokenizer names no token for it; None: it does."""
+    if {policy.tokenizer.bos_token_id, policy.tokenizer.eos_token_id} != {None}:
+        return None
+    return min(end_tokens(policy.model, policy.tokenizer), default=None)
 
 
 def as_lm_eval_reads_it(task: Task) -> dict[str, Any]:
