@@ -25,15 +25,17 @@ def undecided(verdict: dict[str, Any]) -> bool:
     return verdict["passed"] and "approval" in verdict and verdict["approval"] is None
 
 
-def decisions(store: Store) -> list[dict[str, Any]]:
-    """What people decided on verdicts, the last one last: by its number, since machines differ in their clocks."""
-    return sorted(store.events(APPROVED, DISAPPROVED), key=lambda event: event.get("number", 0))
+def decisions(store: Store, experiment: str) -> list[dict[str, Any]]:
+    """What people decided on verdicts of an experiment, the last one last: by its number, since machines differ in their
+    clocks."""
+    its = (event for event in store.events(APPROVED, DISAPPROVED) if event.get("experiment") == experiment)
+    return sorted(its, key=lambda event: event.get("number", 0))
 
 
-def refused_by_people(store: Store) -> set[str]:
-    """The adapters, as they were trained and by sha256 of their weights, on which the last decision was a refusal:
-    of whatever verdict, so that one that is decided on anew is not in use until somebody approves."""
-    last = {event["adapter"]: event["event"] for event in decisions(store) if "adapter" in event}
+def refused_by_people(store: Store, experiment: str) -> set[str]:
+    """The adapters, as they were trained and by sha256 of their weights, on which the last decision in an experiment was
+    a refusal: of whatever verdict, so that one that is decided on anew is not in use until somebody approves."""
+    last = {event["adapter"]: event["event"] for event in decisions(store, experiment) if "adapter" in event}
     return {adapter for adapter, event in last.items() if event == DISAPPROVED}
 
 
@@ -199,8 +201,7 @@ class LoopPlanner(Planner):
     @cached_property
     def _approvals(self) -> dict[str, dict[str, Any]]:
         """What people decided last in this experiment, by what they decided on."""
-        mine = (event for event in decisions(self.store) if event.get("experiment") == self.experiment.name)
-        return {event["of"]: event for event in mine}
+        return {event["of"]: event for event in decisions(self.store, self.experiment.name)}
 
     def _promoted_until(self, iteration: str) -> str | None:
         """As `promoted_before`, this iteration included."""

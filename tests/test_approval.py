@@ -76,6 +76,26 @@ def test_approval_in_one_experiment_promotes_in_no_other(bench):
     assert project.planner()._approvals == {}
 
 
+def test_what_people_of_another_experiment_say_of_the_same_adapter_counts_there(waiting):
+    other = Project(waiting.project.experiment.model_copy(update={"name": "another"}), waiting.project.home)
+    other.open_iteration("0001")
+
+    def in_use():
+        kept = {(manifest.iteration, manifest.stage) for manifest in needs(waiting.project, 1)[0]}
+        return [key for key, _ in promotions(waiting.project)], ("0001", "promoted_adapter") in kept
+
+    approve(waiting)
+    waiting.refused.add("0002")
+    waiting.land("b.jsonl", (5, 9))
+    waiting.notice()
+    waiting.compute()
+    decide(other, "0001", "sam", "not for this one", approves=False)
+    assert in_use() == (["0001"], True)
+    approve(waiting, "ann", "rude", approves=False)
+    decide(other, "0001", "sam", "fine for this one", approves=True)
+    assert in_use() == ([], False)
+
+
 def test_what_was_never_promoted_runs_after_the_approval(bench):
     bench.set(gate=REQUIRED)
     bench.land("a.jsonl")

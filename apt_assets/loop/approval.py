@@ -33,10 +33,11 @@ def decide(project: Project, iteration: str, by: str, reason: str, *, approves: 
     if of not in (None, to_approve):
         raise UsageError("the verdict or its adapter was computed anew since it was shown: look at it again")
     weights = planner.fresh(iteration, "adapter_checkpoint").files[ADAPTER_PARTS[1]]
+    experiment = project.experiment.name
     with project.store.locks.take("approve"):
-        number = 1 + max((event.get("number", 0) for event in decisions(project.store)), default=0)
+        number = 1 + max((event.get("number", 0) for event in decisions(project.store, experiment)), default=0)
         project.store.journal(
-            APPROVED if approves else DISAPPROVED, experiment=project.experiment.name, iteration=iteration,
+            APPROVED if approves else DISAPPROVED, experiment=experiment, iteration=iteration,
             stage="gate", of=to_approve, adapter=weights, by=by, reason=reason, number=number,
         )  # fmt: skip
     if approves:

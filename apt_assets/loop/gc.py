@@ -55,7 +55,7 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
     needed: list[Manifest] = []
     pointed: list[Manifest] = []
     planner = project.planner()
-    studied, by_people = runs_of_studies(project.home), refused_by_people(project.store)
+    studied = runs_of_studies(project.home)
     for experiment in project.store.experiments():
         iterations = project.store.iterations(experiment)
         present = {
@@ -75,7 +75,7 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
         made = [key for key in iterations if (key, "promoted_adapter") in present]
         by_gate = {key for key in made if (planner.withdrawn(key) if own else refused(present.get((key, "gate"))))}
         asks = not own or project.experiment.gate.approval != "none"
-        said = by_people if asks else set()
+        said = refused_by_people(project.store, experiment) if asks else set()
         out = by_gate | {key for key in made if present[key, "promoted_adapter"].inputs[TRAINED] in said}
         promoted = [key for key in made if key not in out]
         counts = promoted[-1:] if own else may_count(made, out)

@@ -16,7 +16,7 @@ def promotions(project: Project) -> Iterator[tuple[str, Manifest]]:
     """
     store, name = project.store, project.experiment.name
     asks_people = project.experiment.gate.approval != "none"
-    refused = refused_by_people(store) if asks_people else set()
+    refused = refused_by_people(store, name) if asks_people else set()
     standing: list[tuple[str, Manifest, bool]] = []
     lost = False  # whether an earlier promotion was refused since
     for key in store.iterations(name):
