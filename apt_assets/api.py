@@ -130,7 +130,7 @@ class Project:
         from apt_assets.loop.outlook import planned
         from apt_assets.report.frames import of_plan
 
-        return of_plan(planned(self._project, iterations))
+        return of_plan(planned(self._project, counted(iterations)))
 
     # -- the loop --------------------------------------------------------------------------------
 
@@ -151,6 +151,7 @@ class Project:
         from apt_assets.orchestration.run import run_project
         from apt_assets.report.frames import of_stages
 
+        iterations = counted(iterations)
         shown, models = display or usual(as_json=False), self._project.models
         models.fetch = True  # what only looks downloads nothing
         try:
@@ -235,6 +236,13 @@ class Project:
         from apt_assets.report.export import export
 
         return export(self._project, path_of(Path(folder), "export"), iteration, what)
+
+
+def counted(iterations: int | None) -> int | None:
+    """How many iterations; None: until the loop ends by itself. Raises UsageError for what is no such number."""
+    if iterations is None or (type(iterations) is int and 1 <= iterations <= 9999):
+        return iterations
+    raise UsageError(f"iterations: give a number from 1 to 9999, such as 3; got {iterations!r}")
 
 
 @contextmanager

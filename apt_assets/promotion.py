@@ -26,15 +26,15 @@ def undecided(verdict: dict[str, Any]) -> bool:
 
 
 def decisions(store: Store, experiment: str) -> list[dict[str, Any]]:
-    """What people decided on verdicts of an experiment, the last one last: by its number, since machines differ in their
-    clocks."""
+    """What people decided on verdicts of an experiment, the last one last: by its number, since machines differ in
+    their clocks."""
     its = (event for event in store.events(APPROVED, DISAPPROVED) if event.get("experiment") == experiment)
     return sorted(its, key=lambda event: event.get("number", 0))
 
 
 def refused_by_people(store: Store, experiment: str) -> set[str]:
-    """The adapters, as they were trained and by sha256 of their weights, on which the last decision in an experiment was
-    a refusal: of whatever verdict, so that one that is decided on anew is not in use until somebody approves."""
+    """The adapters, as they were trained and by sha256 of their weights, on which the last decision in an experiment
+    was a refusal: of whatever verdict, so that one that is decided on anew is not in use until somebody approves."""
     last = {event["adapter"]: event["event"] for event in decisions(store, experiment) if "adapter" in event}
     return {adapter for adapter, event in last.items() if event == DISAPPROVED}
 

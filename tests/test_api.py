@@ -81,6 +81,10 @@ def test_bytes_are_no_text_and_a_number_that_is_no_iteration_is_a_usage_error(pr
     for call in (lambda: project.approve(0, by="a", reason="b"), lambda: project.export("out", iteration=0)):
         with pytest.raises(UsageError, match="give a number such as 1"):
             call()
+    for count in (0, -1, 1.5, "1", True, 10_000):
+        for call in (project.run, project.plan):
+            with pytest.raises(UsageError, match="iterations: give a number from 1 to 9999"):
+                call(count)
     with pytest.raises(UsageError, match="export: 'all' is none of"):
         project.export("out", "all")
 
