@@ -195,6 +195,15 @@ def test_temperature_draws_by_the_seed_and_nothing_is_drawn_without_one(project)
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+@pytest.mark.parametrize("temperature", [1e-50, 5e-324])
+def test_temperature_next_to_nothing_is_greedy_and_fails_nobody(project, temperature):
+    with serving(project) as served:
+        greedy = served.ask(QUESTION).json()
+        reply = served.ask(QUESTION, temperature=temperature)
+    assert reply.status_code == 200
+    assert reply.json()["choices"] == greedy["choices"]
+
+
 def test_model_that_fails_is_an_error_of_the_request_and_not_of_the_next_one(project, monkeypatch):
     advance, failures = Batch.advance, iter([True])
 

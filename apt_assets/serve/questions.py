@@ -29,6 +29,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
     "store": (False,),
 }
+GREEDY_BELOW = 1e-5  # a temperature; divided by one that is much lower still, scores are no numbers any more
 
 
 class Refused(Exception):
@@ -191,4 +192,5 @@ def question(body: Any, asked: Any, ids: list[int], limits: Limits, field: str) 
         reads = f"{field}: {len(ids)} tokens with an answer of {most} are more than the {limits.tokens} that it reads"
         raise Refused(400, reads, field, "context_length_exceeded")
     seed = secrets.token_hex(8) if body.seed is None else str(body.seed)
-    return Question(body, asked, ids, most, body.temperature or 0.0, seed)
+    temperature = body.temperature or 0.0
+    return Question(body, asked, ids, most, 0.0 if temperature < GREEDY_BELOW else temperature, seed)
