@@ -61,6 +61,7 @@ def test_bad_request_is_refused_with_the_field_named_and_the_next_one_is_answere
         (chat, {"messages": []}, "messages"),
         (chat, {"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role"),
         (chat, {"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+        (chat, {"messages": [{"role": "user", "content": " \n"}]}, "messages.0.content"),
         (chat, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type"),
         (chat, {"messages": [*ASKED["messages"], {"role": "assistant", "content": "Red"}]}, "messages"),
         (chat, {"messages": [{"role": "user", "content": long}]}, "messages"),
@@ -244,6 +245,15 @@ def test_model_of_the_plain_path_answers_as_the_loop_does(project, monkeypatch, 
         short = served.ask(QUESTION, max_tokens=3).json()
     assert [reply.json()["choices"][0]["message"]["content"]] == expected
     assert (short["usage"]["completion_tokens"], short["choices"][0]["finish_reason"]) == (3, "length")
+
+
+def test_white_space_around_a_question_is_not_read_just_as_it_does_not_land(tiny_folder):
+    reader, limits = Reader(load_tokenizer(tiny_folder / "policy"), "Be brief."), Limits(8, 256)
+
+    def ids(content):
+        return read_chat({"messages": [{"role": "user", "content": content}]}, reader, limits).ids
+
+    assert ids("\n Colour of sky? \n") == ids([{"type": "text", "text": "Colour of sky?\n"}]) == ids("Colour of sky?")
 
 
 def test_control_tokens_in_a_conversation_are_text_and_its_own_system_message_counts(tiny_folder):

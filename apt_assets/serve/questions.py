@@ -164,7 +164,10 @@ def parsed(kind: Any, content: Any) -> Any:
 def ids_of_chat(reader: Reader, messages: list[dict[str, str]]) -> list[int]:
     """Token ids of a conversation; its own system message stands in the place of the experiment's. Raises Refused."""
     if len(messages) == 1:
-        return encode(reader, messages[0]["content"])
+        content = messages[0]["content"].strip()  # as a question lands
+        if not content:
+            raise Refused(400, "messages.0.content: is empty", "messages.0.content")
+        return encode(reader, content)
     if reader.tokenizer.chat_template is None:
         raise Refused(400, "messages: this model has no chat template, and reads one user message alone", "messages")
     if reader.system_prompt and messages[0]["role"] != "system":
