@@ -132,6 +132,11 @@ def test_openais_own_client_asks_whole_and_token_by_token(project, adapters):
         text = client.completions.create(model="tiny", prompt="Colour of", max_tokens=5)
         with pytest.raises(openai.NotFoundError, match="there is no 'gpt-4' here"):
             client.chat.completions.create(model="gpt-4", messages=user(QUESTIONS[0]))
+        with pytest.raises(openai.NotFoundError, match="there is no 'gpt-4' here"):
+            client.models.retrieve("gpt-4")
+        assert [client.models.retrieve(name).id for name in named] == named
+        second_turn = [*user(QUESTIONS[0]), whole.choices[0].message.model_dump(), *user(QUESTIONS[1])]
+        again = client.chat.completions.create(model="tiny", messages=second_turn)
     assert raw.headers["x-apt-adapter"] == digest
     assert whole.choices[0].message.content == said[0]
     assert (
@@ -144,6 +149,7 @@ def test_openais_own_client_asks_whole_and_token_by_token(project, adapters):
     assert pieces[-1].usage.completion_tokens > 3
     assert pieces[-2].choices[0].finish_reason in ("stop", "length")
     assert text.usage.completion_tokens <= 5
+    assert again.usage.prompt_tokens > 2 * len(QUESTIONS[0])
 
 
 def user(text):

@@ -74,6 +74,7 @@ def test_bad_request_is_refused_with_the_field_named_and_the_next_one_is_answere
         (chat, {"max_completion_tokens": 25}, "max_completion_tokens"),
         (chat, {"colour": "red"}, "colour"),
         (chat, {"stream_options": {"include": True}}, "stream_options.include"),
+        (text, {"logprobs": 0}, "logprobs"),
         (text, {"prompt": [999_999]}, "prompt"),
         (text, {"prompt": ""}, "prompt"),
         (text, {"prompt": ["a", "b"]}, "prompt.0"),
@@ -100,6 +101,18 @@ def test_bad_request_is_refused_with_the_field_named_and_the_next_one_is_answere
         assert served.ask(QUESTION).status_code == 200
 
 
+def test_field_that_is_null_is_as_good_as_none_at_any_depth(project):
+    answer = {"role": "assistant", "content": "Red", "refusal": None, "tool_calls": None}
+    with serving(project) as served:
+        told = {"stream": True, "stream_options": {"include_usage": None}, "stop": None, "colour": None}
+        replies = [
+            served.ask(QUESTION, messages=[*ASKED["messages"], answer, *ASKED["messages"]]),
+            served.ask(QUESTION, **told),
+        ]
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert "[DONE]" in replies[1].text
+
+
 def test_more_requests_than_allowed_are_told_to_wait_and_who_goes_away_frees_a_place(project, held):
     with serving(project, requests=1) as served:
         host, port = served.url.removeprefix("http://").split(":")
@@ -115,6 +128,16 @@ def test_more_requests_than_allowed_are_told_to_wait_and_who_goes_away_frees_a_p
             waiting.until(lambda: served.metrics()["apt_requests_under_way"] == 0, 10)
         held.set()
         assert [served.ask(QUESTION).status_code for _ in range(5)] == [200] * 5, "each place is free with its answer"
+
+
+def test_models_that_are_asked_for_by_name_make_no_metric_each(project):
+    with serving(project) as served:
+        found = [requests.get(f"{served.url}/v1/models/{name}", timeout=30) for name in ("tiny", "b", "c", 'd"')]
+        metrics = served.metrics()
+    assert [reply.status_code for reply in found] == [200, 404, 404, 404]
+    assert error_of(found[1])[1] == "model"
+    assert metrics['apt_requests_total{path="/v1/models",status="404"}'] == 3
+    assert not any("/v1/models/" in name for name in metrics)
 
 
 def test_server_with_a_key_answers_nobody_without_it_but_for_its_health(project):

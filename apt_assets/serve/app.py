@@ -25,6 +25,7 @@ from resources.model.prompts import Reader
 
 LOOK_SECONDS = 2.0  # between two looks at what is promoted
 BODY_SECONDS = 30.0  # in which a request's body has to come
+MODELS = "/v1/models"
 CLOSED = 499  # what nginx counts a request as whose client did not wait
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -60,7 +61,9 @@ class Server:
                 reply = error(refused.status, refused.message, refused.field, refused.code)
             except ClientDisconnect:
                 reply = Response(status_code=CLOSED)  # nobody reads it
-            self.metrics.requests[request.url.path, reply.status_code] += 1
+            # Not by the name of a model, of which anyone may ask for any number.
+            path = MODELS if request.path_params else request.url.path
+            self.metrics.requests[path, reply.status_code] += 1
             return reply
 
         return handle
@@ -100,7 +103,7 @@ class Server:
         asked = question.body.model or self.name
         found = self.live.choose(question.body.user) if asked == self.name else self.live.named(asked)
         if found is None:
-            raise Refused(404, f"model: there is no {asked!r} here; see /v1/models", "model", "model_not_found")
+            raise no_model(asked)
         return found
 
     async def chat(self, request: Request) -> Response:
@@ -163,9 +166,18 @@ class Server:
     # -- what is so now --------------------------------------------------------------------------
 
     async def models(self, request: Request) -> Response:
-        names = [self.name, *dict.fromkeys(one.name for one in self.live.specialists)]
-        models = [{"id": name, "object": "model", "created": 0, "owned_by": "apt-assets"} for name in names]
-        return JSONResponse({"object": "list", "data": models})
+        return JSONResponse({"object": "list", "data": list(self.listed().values())})
+
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in self.listed():
+            raise no_model(name)
+        return JSONResponse(self.listed()[name])
+
+    def listed(self) -> dict[str, dict[str, Any]]:
+        """Name -> the model, in OpenAI's form."""
+        names = [self.name, *(one.name for one in self.live.specialists)]
+        return {name: {"id": name, "object": "model", "created": 0, "owned_by": "apt-assets"} for name in names}
 
     async def health(self, request: Request) -> Response:
         live = [{"model": one.name, "adapter": one.digest, "iteration": one.iteration} for one in self.live.specialists]
@@ -196,7 +208,8 @@ class Server:
         routes = [
             Route("/v1/chat/completions", self.guarded(self.chat), methods=["POST"]),
             Route("/v1/completions", self.guarded(self.completion), methods=["POST"]),
-            Route("/v1/models", self.guarded(self.models)),
+            Route(MODELS, self.guarded(self.models)),
+            Route(f"{MODELS}/{{name}}", self.guarded(self.model)),
             Route("/metrics", self.guarded(self.prometheus)),
             Route("/health", self.guarded(self.health, open_to_all=True)),
         ]
@@ -216,6 +229,10 @@ class Server:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             await asyncio.to_thread(self.live.look)
+
+
+def no_model(name: str) -> Refused:
+    return Refused(404, f"model: there is no {name!r} here; see {MODELS}", "model", "model_not_found")
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, str]) -> str:

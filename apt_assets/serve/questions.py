@@ -8,7 +8,17 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from resources.model.control_tokens import RowTexts
 from resources.model.prompts import Reader, encode
@@ -42,6 +52,16 @@ class Refused(Exception):
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def without_nulls(cls, content: Any) -> Any:
+        """Clients send an answer back with all the fields that it might have had."""
+        return (
+            {key: value for key, value in content.items() if value is not None}
+            if isinstance(content, dict)
+            else content
+        )
 
 
 class Part(Strict):
@@ -146,7 +166,7 @@ def parsed(kind: Any, content: Any) -> Any:
     """The body as one of its kind. Raises Refused that names the field."""
     if not isinstance(content, dict):
         raise Refused(400, "the body is no JSON object")
-    neutral = {key for key, value in content.items() if value is None or value in NEUTRAL.get(key, ())}
+    neutral = {key for key, value in content.items() if value is None or is_neutral(key, value)}
     if asked := sorted((content.keys() & NEUTRAL.keys()) - neutral):
         raise Refused(400, f"{asked[0]}: is not supported here; leave it out", asked[0], "unsupported_parameter")
     try:
@@ -159,6 +179,10 @@ def parsed(kind: Any, content: Any) -> Any:
         field = ".".join(map(str, known))
         said = "is not known here" if unknown else first["msg"].removeprefix("Value error, ")
         raise Refused(400, f"{field}: {said}", field) from None
+
+
+def is_neutral(field: str, value: Any) -> bool:
+    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in NEUTRAL.get(field, ()))
 
 
 def ids_of_chat(reader: Reader, messages: list[dict[str, str]]) -> list[int]:
