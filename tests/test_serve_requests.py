@@ -172,8 +172,11 @@ def test_health_tells_anyone_that_something_fails_and_only_the_servers_own_outpu
 
 def test_page_of_the_web_that_calls_this_machine_by_a_name_of_its_own_is_not_answered(project):
     with serving(project) as served:
-        reply = requests.post(f"{served.url}/v1/chat/completions", json=ASKED, headers={"Host": "evil.example"})
-        assert error_of(reply)[0] == 403
+        for host in ("evil.example", "evil.example:", "evil.example:80:80", "evil_x.example", "[", "x y", ""):
+            reply = requests.post(f"{served.url}/v1/chat/completions", json=ASKED, headers={"Host": host})
+            assert error_of(reply)[0] == 403, host
+        for host in ("localhost", "127.0.0.1:1", "[::1]:8000"):
+            assert requests.get(f"{served.url}/v1/models", headers={"Host": host}).status_code == 200, host
 
 
 @pytest.mark.parametrize(

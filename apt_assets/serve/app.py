@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from hmac import compare_digest
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -71,8 +72,10 @@ class Server:
     def admit(self, request: Request) -> None:
         """Raises Refused."""
         if self.key is None:
-            if request.url.hostname not in self.hosts:
-                raise Refused(403, f"no requests for the host {request.url.hostname!r} are answered here")
+            # The header itself: of one that is malformed, `request.url` has the address of this server.
+            host = request.headers.get("host", "")
+            if name_of(host) not in self.hosts:
+                raise Refused(403, f"no requests for the host {host!r} are answered here")
         else:
             given = request.headers.get("authorization", "").removeprefix("Bearer ")
             if not compare_digest(given.encode(), self.key.encode()):
@@ -229,6 +232,13 @@ class Server:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             await asyncio.to_thread(self.live.look)
+
+
+def name_of(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 def no_model(name: str) -> Refused:
