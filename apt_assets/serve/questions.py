@@ -57,11 +57,9 @@ class Strict(BaseModel):
     @classmethod
     def without_nulls(cls, content: Any) -> Any:
         """Clients send an answer back with all the fields that it might have had."""
-        return (
-            {key: value for key, value in content.items() if value is not None}
-            if isinstance(content, dict)
-            else content
-        )
+        if not isinstance(content, dict):
+            return content
+        return {key: value for key, value in content.items() if value is not None}
 
 
 class Part(Strict):
