@@ -193,13 +193,15 @@ def test_log_keeps_so_many_days_and_bytes_the_oldest_go_first_and_other_files_st
         return [log.write(logged(f"Colour {n}?")) for n in range(count)]
 
     (folder).mkdir()
-    (folder / "mine.jsonl").write_text("{}\n")
+    mine = ["asked-2026-13-45.jsonl", "mine.jsonl"]
+    for name in mine:
+        (folder / name).write_text("{}\n")
     for day in ("2026-11-26", "2026-11-27", "2026-11-28", "2026-11-29"):
         write(day, 2)
     days = sorted(path.name for path in folder.iterdir())
-    assert days == ["asked-2026-11-27.jsonl", "asked-2026-11-28.jsonl", "asked-2026-11-29.jsonl", "mine.jsonl"]
+    assert days == ["asked-2026-11-27.jsonl", "asked-2026-11-28.jsonl", "asked-2026-11-29.jsonl", *mine]
     assert write("2026-11-29", 4, most_bytes=5 * size) == [True, True, True, False], "today's alone fill it up"
-    assert sorted(path.name for path in folder.iterdir()) == ["asked-2026-11-29.jsonl", "mine.jsonl"]
+    assert sorted(path.name for path in folder.iterdir()) == ["asked-2026-11-29.jsonl", *mine]
     assert len((folder / "asked-2026-11-29.jsonl").read_text().splitlines()) == 5
     on("2026-11-29")
     log = AskedLog(folder, None, 5 * size, 3)
@@ -208,6 +210,14 @@ def test_log_keeps_so_many_days_and_bytes_the_oldest_go_first_and_other_files_st
     on("2026-11-30")
     assert log.write(logged("Colour 9?"))
     assert log.problem.text is None
+
+
+def test_two_servers_on_one_log_keep_no_more_bytes_than_one(tmp_path):
+    size = len(json.dumps(logged("Colour 0?"))) + 1
+    logs = [AskedLog(tmp_path, None, 5 * size, 30) for _ in range(2)]
+    written = [log.write(logged(f"Colour {n}?")) for n in range(4) for log in logs]
+    assert written == [True] * 5 + [False] * 3
+    assert len(lines_in(tmp_path)) == 5
 
 
 def test_line_that_a_full_disk_cut_off_is_told_and_costs_no_other_one(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,11 @@ class AskedLog:
     def _append(self, day: date, line: bytes) -> None:
         if day != self._day:
             self._clean(day)
-        while self._bytes + len(line) > self.most_bytes and (oldest := min(self._files(), default=day)) < day:
-            self._remove(oldest)
-        if self._bytes + len(line) > self.most_bytes:
+        sizes = self._sizes()  # each time: other servers may write here too
+        while sum(sizes.values()) + len(line) > self.most_bytes and (oldest := min(sizes, default=day)) < day:
+            self._path(oldest).unlink(missing_ok=True)
+            del sizes[oldest]
+        if sum(sizes.values()) + len(line) > self.most_bytes:
             raise OSError(f"today's lines fill all of the {self.most_bytes} bytes that the log may have")
         file = os.open(self._path(day), os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
@@ -80,24 +83,23 @@ class AskedLog:
             written = os.write(file, line)  # one call, so that lines of two servers do not mix
         finally:
             os.close(file)
-        self._bytes += written
         if written < len(line):
             raise OSError(errno.ENOSPC, "a line was written in part only", str(self._path(day)))
 
     def _clean(self, day: date) -> None:
-        """Remove what is too old, and count what is left."""
+        """Remove what is too old."""
         self._day = day
-        for other in self._files():
+        for other in days_in(self.folder):
             if other <= day - timedelta(days=self.most_days):
                 self._path(other).unlink(missing_ok=True)
-        self._bytes = sum(self._path(other).stat().st_size for other in self._files())
 
-    def _remove(self, day: date) -> None:
-        self._bytes -= self._path(day).stat().st_size
-        self._path(day).unlink()
-
-    def _files(self) -> list[date]:
-        return days_in(self.folder)
+    def _sizes(self) -> dict[date, int]:
+        """Day -> bytes of its file."""
+        found = {}
+        for day in days_in(self.folder):
+            with suppress(FileNotFoundError):  # another server has removed it
+                found[day] = self._path(day).stat().st_size
+        return found
 
     def _path(self, day: date) -> Path:
         return self.folder / f"asked-{day}.jsonl"
@@ -110,8 +112,12 @@ def today() -> date:
 
 def days_in(folder: Path) -> list[date]:
     """The days of which a folder has a file, in order."""
-    found = (NAME.fullmatch(path.name) for path in folder.iterdir())
-    return sorted(date.fromisoformat(match[1]) for match in found if match)
+    found = []
+    for path in folder.iterdir():
+        if match := NAME.fullmatch(path.name):
+            with suppress(ValueError):  # no day: a file of somebody else
+                found.append(date.fromisoformat(match[1]))
+    return sorted(found)
 
 
 def function_named(named: str) -> Redact:
@@ -119,7 +125,7 @@ def function_named(named: str) -> Redact:
     module, _, name = named.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UsageError(
             f"--log-redact: {named}: {error}; name MODULE:FUNCTION of a module that Python finds (PYTHONPATH)"
         ) from None
