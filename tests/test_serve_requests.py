@@ -4,13 +4,15 @@ import json
 import shutil
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 import requests
 from typer.testing import CliRunner
 
 from apt_assets.cli import app as cli
-from apt_assets.serve import engine
+from apt_assets.engine.display import Display
+from apt_assets.serve import command, engine
 from apt_assets.serve.asked_log import AskedLog
 from apt_assets.serve.batch import Batch
 from apt_assets.serve.questions import Limits, Refused, read_chat
@@ -186,6 +188,9 @@ def test_page_of_the_web_that_calls_this_machine_by_a_name_of_its_own_is_not_ans
         (["--previous", "--canary", "0.1"], "--previous and --canary exclude each other"),
         (["--log-redact", "json:dumps"], "name a folder with --log"),
         (["--log", "asked", "--log-redact", "json:nothing"], "has no attribute 'nothing'"),
+        (["--log", "asked", "--log-redact", ".a:y"], "name MODULE:FUNCTION of a module that Python finds"),
+        (["--log", "~nobody-of-that-name/asked"], "no home folder is known"),
+        (["--vllm", "'vllm --option"], "--vllm: 'vllm --option: No closing quotation"),
         (["--vllm", "no-such-command"], "there is no command 'no-such-command'"),
         (["--vllm", "vllm", "--canary", "0.1"], "it has neither --log nor --canary"),
     ],
@@ -194,6 +199,19 @@ def test_options_that_cannot_be_are_refused_before_a_model_is_loaded(project, op
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(cli, ["serve", "-e", str(project.experiment_file), *options])
     assert said in str(result.exception)
+
+
+def test_log_below_the_home_folder_is_kept_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    log = command.Logging(Path("~/asked"), None, 10**6, 30).open(Display())
+    assert log.folder == tmp_path / "asked"
+
+
+def test_host_that_is_no_name_is_told(project, monkeypatch):
+    monkeypatch.setenv("APT_SERVER_KEY", "secret-key-1")
+    result = CliRunner().invoke(cli, ["serve", "-e", str(project.experiment_file), "--host", "ü..x"])
+    assert "ü..x:8000" in str(result.exception)
+    assert "name another --host or --port" in str(result.exception)
 
 
 def test_port_that_is_in_use_is_told(project):

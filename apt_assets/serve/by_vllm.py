@@ -81,7 +81,10 @@ def serve_by_vllm(project: Project, command: str, host: str, port: int, live: Li
     """Run vLLM until it ends, whose exit code is returned, or Ctrl-C. command: as one types it, options included.
     Raises UsageError if there is no such command, or the adapters of the start cannot be loaded. One that comes later
     and is not taken is told, and tried again; what vLLM has answers on."""
-    words = shlex.split(command)
+    try:
+        words = shlex.split(command)
+    except ValueError as error:  # a quote that is not closed
+        raise UsageError(f"--vllm: {command}: {error}") from None
     if not words or shutil.which(words[0]) is None:
         raise UsageError(f"--vllm: there is no command {command!r}; name vLLM's own, such as vllm-env/bin/vllm")
     vllm = VLLM(project, words, client.served_name(project.models.identity("base_model"), None), host, port)

@@ -14,6 +14,7 @@ from apt_assets.project import Project
 from apt_assets.serve.asked_log import AskedLog, function_named
 from apt_assets.serve.live import Live, Specialist
 from apt_assets.settings.experiment import UsageError
+from apt_assets.settings.reader import expanded
 from resources.model import http
 from resources.model.openai_server import KEY_VARIABLE
 from resources.threads import set_threads
@@ -61,7 +62,7 @@ class Logging:
                 raise UsageError("--log-redact changes what --log writes: name a folder with --log")
             return None
         redact = None if self.redact is None else function_named(self.redact)
-        return AskedLog(self.folder, redact, self.most_bytes, self.most_days, display.line)
+        return AskedLog(expanded(self.folder, "--log"), redact, self.most_bytes, self.most_days, display.line)
 
 
 def address_of(host: str, port: int) -> Address:
@@ -145,8 +146,9 @@ def listening(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         return socket.create_server((address.host, address.port), family=family)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    except (OSError, TypeError) as error:  # TypeError: of a name that is none
+        number = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(number) if number and number > 0 else str(error)
         raise UsageError(f"{address}: {reason}: name another --host or --port") from None
 
 
