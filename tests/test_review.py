@@ -19,6 +19,7 @@ from apt_assets.method.corrections import taken_on
 from apt_assets.method.judge import one_grade_each
 from apt_assets.method.splits import row_id
 from apt_assets.project import Project
+from apt_assets.review import command
 from apt_assets.review import journal as journals
 from apt_assets.review.desk import Desk
 from apt_assets.review.exchange import write_tasks
@@ -421,6 +422,20 @@ def test_command_serves_asked_questions_before_any_iteration_until_ctrl_c(tmp_pa
             process.send_signal(signal.SIGINT)
     assert process.returncode == 0, said.read_text()
     assert "0 decisions are kept" in said.read_text()
+
+
+@pytest.mark.parametrize("error", [KeyError, OSError])
+def test_user_without_a_name_can_review(tmp_path, monkeypatch, error):
+    def no_name():
+        raise error("no such user")
+
+    monkeypatch.setattr(command.getpass, "getuser", no_name)
+    line = {"prompt": "Moon?", "answer": "white", "adapter": "a", "asked_at": "2026-11-28T10:00:00Z"}
+    tiny.write_jsonl(tmp_path / "review" / "queue" / "icd10" / "log.jsonl", [line])
+    tasks = tmp_path / "tasks.json"
+    project = without_data(tmp_path)
+    command.review(project, None, by=None, port=0, export_to=(tasks, "argilla"), imported=None)
+    assert "Moon?" in tasks.read_text()
 
 
 def test_undo_leaves_what_another_person_decided_since(desk_of, page_of, project):

@@ -31,7 +31,7 @@ def review(
     key = parse_key(iteration) if iteration else None
     if key == BASE:
         raise UsageError("iteration: base has no bad cases; give a number such as 1")
-    journal = Journal(project, (by or getpass.getuser()).strip() or "unknown")
+    journal = Journal(project, (by or user()).strip() or "unknown")
     if imported is not None:
         taken = decisions_of(imported, journal)
         if taken.lines:
@@ -54,3 +54,11 @@ def review(
         terminal.say(line)
     serve(desk, port, terminal.say)
     terminal.say(f"{journal.written} decisions are kept in {project.landing}: the next run takes them up")
+
+
+def user() -> str:
+    """The name of who calls; "": none is known, as in a container under a number of its own."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
