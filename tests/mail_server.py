@@ -15,12 +15,13 @@ class MailServer:
     """mails: what came, as EmailMessage. logins: (user, password, whether that was encrypted).
 
     certificate: see `make_certificate`; implicit: whether it speaks TLS from the start, or after STARTTLS. greeting:
-    False for one that takes the connection and says nothing. refuses: addresses that it takes no mail for.
+    False for one that takes the connection and says nothing. login: False for one that offers none. refuses: addresses
+    that it takes no mail for.
     """
 
-    def __init__(self, certificate=None, *, implicit=False, greeting=True, refuses=()):
+    def __init__(self, certificate=None, *, implicit=False, greeting=True, login=True, refuses=()):
         self.mails, self.logins, self.connections = [], [], 0
-        self.greeting, self.refuses, self.implicit = greeting, refuses, implicit
+        self.greeting, self.login, self.refuses, self.implicit = greeting, login, refuses, implicit
         self.tls = None
         if certificate is not None:
             self.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -49,7 +50,7 @@ class MailServer:
             verb = line.split()[0].upper()
             if verb == "EHLO":
                 offers = ["250-mail.test", *(["250-STARTTLS"] if self.tls and not encrypted else [])]
-                say(*offers, "250 AUTH PLAIN")
+                say(*offers, "250 AUTH PLAIN" if self.login else "250 HELP")
             elif verb == "STARTTLS":
                 say("220 go ahead")
                 await writer.start_tls(self.tls)

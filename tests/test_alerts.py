@@ -339,6 +339,15 @@ def test_password_is_not_sent_in_the_clear_to_another_machine(monkeypatch):
     assert (mail.logins, mail.mails) == ([], [])
 
 
+def test_server_that_offers_no_login_or_takes_no_such_address_is_told_as_that():
+    with mail_server.serve(login=False) as mail:
+        with pytest.raises(NotSent, match="AUTH extension not supported"):
+            Mail(f"smtp://me:secret@127.0.0.1:{mail.port}", ["you@example.org"]).deliver(MESSAGE)
+        with pytest.raises(NotSent, match="SMTPUTF8"):
+            Mail(f"smtp://127.0.0.1:{mail.port}", ["jörg@example.org"]).deliver(MESSAGE)
+    assert mail.connections == 2, "another attempt would do no better"
+
+
 def test_wrong_password_ends_at_once_and_refused_addresses_are_named():
     with mail_server.serve(refuses=["you@example.org"]) as mail:
         with pytest.raises(NotSent, match=r"^the server answers 535$"):

@@ -133,7 +133,9 @@ def send(server: SplitResult, mail: EmailMessage) -> Iterable[str]:
         if server.scheme == "smtp" and session.has_extn("starttls"):
             session.starttls(context=context)
         elif server.scheme == "smtp" and server.password and host not in LOOPBACK:
-            raise smtplib.SMTPNotSupportedError("it offers no STARTTLS")
+            raise smtplib.SMTPNotSupportedError(
+                "the server offers no STARTTLS, and the password is not sent in the clear"
+            )
         if server.username and server.password:
             session.login(unquote(server.username), unquote(server.password))
         return session.send_message(mail)
@@ -154,7 +156,7 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, smtplib.SMTPResponseException):
         return f"the server answers {error.smtp_code}"
     if isinstance(error, smtplib.SMTPNotSupportedError):
-        return "the server offers no STARTTLS, and the password is not sent in the clear"
+        return str(error)  # ours, or smtplib's on logging in and on addresses: none names a user
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         return "the server refused all addresses"
     if isinstance(error, smtplib.SMTPServerDisconnected):
