@@ -213,6 +213,8 @@ def test_asking_for_approval_decides_no_gate_anew(started):
     [
         ({"by": " "}, "--by: is empty"),
         ({"reason": ""}, "--reason: is empty"),
+        ({"by": "J\udcf6rg"}, "--by: is not UTF-8"),
+        ({"reason": "sch\udcf6n"}, "--reason: is not UTF-8"),
         ({"iteration": "0007"}, "0007 has no verdict that is up to date"),
     ],
 )
@@ -220,6 +222,13 @@ def test_decision_that_cannot_be_kept_says_why(waiting, arguments, message):
     given = {"iteration": "0001", "by": "ann", "reason": "good", **arguments}
     with pytest.raises(UsageError, match=message):
         decide(waiting.project, **given, approves=True)
+
+
+def test_reason_of_an_approval_sends_nothing_to_the_terminal(waiting):
+    approve(waiting, by="ann\x1b[31m", reason="good\x1b[2J")
+    text = as_text(explain(waiting.project, "gate", "0001"))
+    assert r"approved    ann\x1b[31m: good\x1b[2J" in text
+    assert "\x1b" not in text
 
 
 def test_nothing_is_approved_that_the_gate_refused_or_that_nobody_has_to_approve(bench):

@@ -6,6 +6,7 @@ anew and comes to another result waits anew, one that comes to the same does not
 
 from typing import Any
 
+from apt_assets.landing.chunks import SURROGATE
 from apt_assets.project import Project
 from apt_assets.promotion import APPROVED, DISAPPROVED, decisions
 from apt_assets.settings.experiment import UsageError
@@ -16,13 +17,17 @@ def decide(project: Project, iteration: str, by: str, reason: str, *, approves: 
     """Keep that `by` approves of the adapter of an iteration, or does not; returns what follows, for people. of: what
     they saw (LoopPlanner.to_approve); None: what there is.
 
-    Raises UsageError if nothing there is to be decided, if it is not `of` any more, or if nobody or no reason is named.
+    Raises UsageError if nothing there is to be decided, if it is not `of` any more, or if nobody or no reason is named,
+    or in what is no text.
     """
     if iteration == BASE:
         raise UsageError("iteration: base has no gate; give a number such as 1")
     by, reason = by.strip(), reason.strip()
     if not by or not reason:
         raise UsageError(f"{'--reason' if by else '--by'}: is empty; whoever reads the journal later needs it")
+    for option, text in (("--by", by), ("--reason", reason)):
+        if SURROGATE.search(text):
+            raise UsageError(f"{option}: is not UTF-8; have your terminal send that")
     if project.experiment.gate.approval == "none":
         raise UsageError(
             f"{project.experiment.name} asks for no approval: set `gate: {{approval: required}}` in its experiment file"

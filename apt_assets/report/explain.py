@@ -8,6 +8,7 @@ from apt_assets.engine.stage import STAGES
 from apt_assets.loop.work import work_of
 from apt_assets.project import Project
 from apt_assets.promotion import LoopPlanner
+from apt_assets.report.terminal import escaped
 
 
 def explain(project: Project, name: str, iteration: str) -> dict[str, Any]:
@@ -95,7 +96,7 @@ def as_text(found: dict[str, Any], events: int = 10) -> str:
         text = "; ".join(reason) if isinstance(reason, list) else reason
         text = f"{event['by']}: {text}" if "by" in event else text
         lines.append(f"  {event['time']} {event['event']:<11} {text}".rstrip())
-    return "\n".join(lines)
+    return str(escaped("\n".join(lines)))
 
 
 def tree(entries: list[dict[str, Any]], indent: str) -> Iterator[str]:
