@@ -284,6 +284,16 @@ def test_canary_answers_its_share_of_users_each_by_one_adapter(project, adapters
     assert asked == before, "a model that is named answers, whoever asks"
 
 
+def test_adapter_that_is_promoted_again_is_live_as_what_the_last_iteration_promoted(project, adapters):
+    first, second = promote(project, 1, adapters(1)), promote(project, 2, adapters(2))
+    with serving(project, canary=0.5) as served:
+        promote(project, 3, adapters(1))
+        waiting.until(lambda: served.live() == first, 10)
+        live = served.health()["live"]
+        assert served.ask(QUESTIONS[0], user="a").status_code == 200
+    assert [(one["adapter"], one["iteration"]) for one in live] == [(first, "0003"), (second, "0002")]
+
+
 def test_first_promotion_shares_with_what_the_loop_starts_from(project, adapters):
     newest = promote(project, 1, adapters(1))
     with serving(project, canary=0.0) as served:

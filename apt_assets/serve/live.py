@@ -137,12 +137,12 @@ class Live:
         return [newest] if self.canary is None else [newest, before]
 
     def _take(self, wanted: list[Origin]) -> None:
-        known = {one.name: one for one in self.specialists}
+        known = {(one.name, one.iteration): one for one in self.specialists}
         taken = []
         for iteration, manifest in wanted:
             digests = self._digests(manifest)
             name = served_name(self._base, digests)
-            taken.append(known.get(name) or self._new(name, iteration, manifest, digests))
+            taken.append(known.get((name, iteration)) or self._new(name, iteration, manifest, digests))
         if taken and taken != self.specialists:
             newest, self.specialists = taken[0] not in self.specialists[:1], taken
             if newest:
