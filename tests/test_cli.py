@@ -156,6 +156,8 @@ def test_landed_file_that_no_iteration_uses_is_pointed_out(ran, tmp_path):
         (["land", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["run", "-e", "nowhere.yaml"], "no experiment file"),
         (["show", "bad_cases", "x"], "iteration: give a number such as 1, or base"),
+        (["show", "bad_cases", "1" * 5000], "iteration: give a number such as 1, or base"),
+        (["run", "00001" + "1" * 5000], "iterations: give a number from 1 to 9999"),
         (["show", "bad_cases", "1"], "has nothing yet"),
         (["export", "out"], "no up-to-date promoted adapter"),
         (["run", "--iterations", "0"], "--iterations"),

@@ -17,9 +17,16 @@ def parse_key(iteration: str) -> str:
     """ "1", "0001" or "base" as a key. Raises UsageError for anything else."""
     if iteration == BASE:
         return BASE
-    if not (iteration.isascii() and iteration.isdigit() and 0 < int(iteration) <= 9999):
+    number = number_in(iteration)
+    if number is None:
         raise UsageError(f"iteration: give a number such as 1, or base; got {iteration!r}")
-    return key_of(int(iteration))
+    return key_of(number)
+
+
+def number_in(text: str) -> int | None:
+    """A number from 1 to 9999; None: it is none, however long."""
+    digits = text.lstrip("0")
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 4 else None
 
 
 def asked(number: str | None, iterations: int | None) -> int | None:
@@ -28,10 +35,11 @@ def asked(number: str | None, iterations: int | None) -> int | None:
         return iterations
     if iterations is not None:
         raise UsageError(f"iterations: {number} and --iterations {iterations} were both given; give one")
-    if not (number.isascii() and number.isdigit() and 0 < int(number[:5]) <= 9999):
+    count = number_in(number)
+    if count is None:
         force = f"; to compute a stage once more: --force {number}" if number in STAGES else ""
         raise UsageError(f"iterations: give a number from 1 to 9999, such as 3; got {number!r}{force}")
-    return int(number)
+    return count
 
 
 def require_stage(key: str, name: str) -> None:
