@@ -8,7 +8,7 @@ import pytest
 from apt_assets.method.corrections import taken_on
 from apt_assets.project import Project
 from apt_assets.review.exchange import decisions_of, write_tasks
-from apt_assets.review.journal import Journal, decisions_in
+from apt_assets.review.journal import Journal, decisions_in, now
 from apt_assets.settings.experiment import UsageError
 from tests.reviewing import asked, case, kept, without_data
 
@@ -89,6 +89,39 @@ def test_decision_of_another_tool_that_lacks_something_is_told_and_the_others_ar
         "row: must be 16 hex digits",
     ]
     assert len(taken.lines) == 6
+
+
+@pytest.mark.parametrize(
+    ("field", "task"),
+    [
+        ("result", {"annotations": [{"result": "leave_out"}], "data": {}}),
+        ("result", {"annotations": [{"result": [{"from_name": "decision", "value": None}]}], "data": {}}),
+        ("result", {"annotations": [{"result": [{"from_name": "decision", "value": ["leave_out"]}]}], "data": {}}),
+        ("decision", {"annotations": [{"result": [{"value": {"choices": [["leave_out"]]}}]}], "data": {}}),
+        ("responses", {"responses": ["leave_out"], "fields": {}}),
+        ("responses", {"responses": {"decision": {"value": "leave_out"}}, "fields": {}}),
+        ("decision", {"responses": {"decision": [{"value": ["leave_out"]}]}, "fields": {}}),
+        ("prompt", {"responses": {"decision": [{"value": "leave_out"}]}, "fields": None}),
+    ],
+)
+def test_decision_of_another_form_is_told_with_its_field(exchanged, tmp_path, field, task):
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps([task]))
+    taken = decisions_of(path, exchanged.journal)
+    assert taken.lines == []
+    assert taken.notes[0].startswith(f"{path}: decision 1 is not taken over: {field}: ")
+
+
+def test_decision_of_the_future_is_not_taken_over_and_the_next_one_is_dated_now(exchanged, project, tmp_path):
+    row = exchanged.queue.cases[0].row
+    line = {"prompt": "Sky?", "decision": "leave_out", "row": row, "by": "ann"}
+    path = tmp_path / "corrections-20261130T100000Z.jsonl"
+    path.write_text(json.dumps({**line, "at": "9999-12-31T23:59:59.999999+00:00"}))
+    taken = decisions_of(path, exchanged.journal)
+    assert (taken.lines, [note.split("over: ")[1] for note in taken.notes]) == ([], ["at: is in the future"])
+    exchanged.act("cases", 1, {"decision": "leave_out"})
+    (kept_line,) = decisions_in(project.landing)
+    assert kept_line["at"] <= now()
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "[1]", '[{"prompt": "Sky?"}]', "[", "[" * 100_000])

@@ -8,6 +8,7 @@ is reported and not applied, as any other.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ CHOICES = {
 # What a task says, by name, and its title for people.
 FIELDS = {"prompt": "question", "gold": "gold", "answer": "the answer", "about": "about", "similar": "similar cases"}
 Task = dict[str, Any]
+AHEAD = timedelta(days=1)  # that the clock of another machine may be
 
 
 @dataclass
@@ -169,10 +171,14 @@ def label_studio(task: Mapping[str, Any]) -> Iterator[Any]:
         if not isinstance(annotation, dict) or annotation.get("was_cancelled"):
             continue
         values: dict[str, Any] = {}
-        for result in annotation.get("result") or ():
+        results = annotation.get("result") or []
+        if not are_objects(results) or not are_objects([result.get("value", {}) for result in results]):
+            yield BadField("result", "must be a list of objects with a value, which is an object too")
+            continue
+        for result in results:
             value = result.get("value", {})
             texts = value.get("choices") or value.get("text")
-            values[result.get("from_name")] = texts[-1] if isinstance(texts, list) and texts else texts
+            values[str(result.get("from_name"))] = texts[-1] if isinstance(texts, list) and texts else texts
         who = annotation.get("completed_by")
         who = who.get("email") or who.get("id") if isinstance(who, dict) else who
         when = annotation.get("updated_at") or annotation.get("created_at")
@@ -182,10 +188,15 @@ def label_studio(task: Mapping[str, Any]) -> Iterator[Any]:
 def argilla(record: Mapping[str, Any]) -> Iterator[Any]:
     """Argilla tells no time of a response: it counts as taken now."""
     by_user: dict[str, dict[str, Any]] = {}
-    for question, responses in (record["responses"] or {}).items():
+    asked = record["responses"] or {}
+    if not are_objects([asked]) or not all(map(are_objects, asked.values())):
+        yield BadField("responses", "must be an object with a list of objects for each question")
+        return
+    for question, responses in asked.items():
         for response in responses:
             by_user.setdefault(str(response.get("user_id")), {})[question] = response.get("value")
-    data = {**(record.get("metadata") or {}), **record["fields"]}
+    parts = [record.get("metadata") or {}, record["fields"]]
+    data = {**parts[0], **parts[1]} if are_objects(parts) else {}
     for user, values in by_user.items():
         yield decision_on({**data, "row": data.get("row") or None}, values, f"{ARGILLA}{user}", now())
 
@@ -193,7 +204,7 @@ def argilla(record: Mapping[str, Any]) -> Iterator[Any]:
 def decision_on(data: Any, values: Mapping[str, Any], by: str, at: Any) -> Any:
     """A record of corrections, or the BadField that it is; values: {decision, right_answer}."""
     decision, typed = values.get("decision"), values.get("right_answer")
-    if decision not in CHOICES:
+    if not isinstance(decision, str) or decision not in CHOICES:
         return BadField("decision", f"is none of what can be decided: {', '.join(CHOICES)}")
     prompt, answer = (data.get(name) for name in ("prompt", "answer")) if isinstance(data, dict) else (None, None)
     answer = typed if decision == BOTH_WRONG else answer
@@ -207,7 +218,15 @@ def decision_on(data: Any, values: Mapping[str, Any], by: str, at: Any) -> Any:
     return {"prompt": prompt, "decision": decision, "answer": answer, "row": row, "by": by, "at": at}
 
 
+def are_objects(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(one, dict) for one in found)
+
+
 def as_line(found: Any) -> dict[str, Any]:
     """A checked line of corrections. Raises BadField."""
     names = ("prompt", "decision", "answer", "row", "by", "at")
-    return dict(zip(names, check_decision(found), strict=True))
+    line = dict(zip(names, check_decision(found), strict=True))
+    # What is decided here later has to be later, and would be dated as late.
+    if line["at"] > (datetime.now(UTC) + AHEAD).isoformat(timespec="microseconds"):
+        raise BadField("at", "is in the future")
+    return line
