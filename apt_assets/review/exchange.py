@@ -224,9 +224,8 @@ def are_objects(found: Any) -> bool:
 
 def as_line(found: Any) -> dict[str, Any]:
     """A checked line of corrections. Raises BadField."""
-    names = ("prompt", "decision", "answer", "row", "by", "at")
-    line = dict(zip(names, check_decision(found), strict=True))
+    line = check_decision(found)
     # What is decided here later has to be later, and would be dated as late.
-    if line["at"] > (datetime.now(UTC) + AHEAD).isoformat(timespec="microseconds"):
+    if line[-1] > (datetime.now(UTC) + AHEAD).isoformat(timespec="microseconds"):
         raise BadField("at", "is in the future")
-    return line
+    return dict(zip(("prompt", "decision", "answer", "row", "by", "at"), line, strict=True))
