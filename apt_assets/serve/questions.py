@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from resources.model.control_tokens import RowTexts
-from resources.model.prompts import Reader, encode
+from resources.model.prompts import Reader, encode, written
 
 # What clients send although it asks for nothing: field -> the values that are as good as none.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -199,10 +199,10 @@ def ids_of_chat(reader: Reader, messages: list[dict[str, str]]) -> list[int]:
     from jinja2 import TemplateError
 
     try:
-        written = reader.tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=True)
+        text = written(reader.tokenizer, marked, asks=True)
     except TemplateError as error:
         raise Refused(400, f"messages: the model's chat template refuses them: {error}", "messages") from None
-    return texts.tokenise(written)
+    return texts.tokenise(text)
 
 
 def question(body: Any, asked: Any, ids: list[int], limits: Limits, field: str) -> Question:
