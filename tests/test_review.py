@@ -438,6 +438,11 @@ def test_user_without_a_name_can_review(tmp_path, monkeypatch, error):
     assert "Moon?" in tasks.read_text()
 
 
+def test_name_that_a_terminal_of_another_encoding_sent_is_refused(project):
+    with pytest.raises(UsageError, match="--by: is not UTF-8"):
+        command.review(project, None, by="J\udcf6rg", port=0, export_to=None, imported=None)
+
+
 def test_undo_leaves_what_another_person_decided_since(desk_of, page_of, project):
     items = queue([case("A?"), case("B?")])
     anna, ben = (Desk(items, Journal(project, name)) for name in ("Anna", "Ben"))

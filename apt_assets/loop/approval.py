@@ -25,9 +25,8 @@ def decide(project: Project, iteration: str, by: str, reason: str, *, approves: 
     by, reason = by.strip(), reason.strip()
     if not by or not reason:
         raise UsageError(f"{'--reason' if by else '--by'}: is empty; whoever reads the journal later needs it")
-    for option, text in (("--by", by), ("--reason", reason)):
-        if SURROGATE.search(text):
-            raise UsageError(f"{option}: is not UTF-8; have your terminal send that")
+    require_text("--by", by)
+    require_text("--reason", reason)
     if project.experiment.gate.approval == "none":
         raise UsageError(
             f"{project.experiment.name} asks for no approval: set `gate: {{approval: required}}` in its experiment file"
@@ -48,6 +47,12 @@ def decide(project: Project, iteration: str, by: str, reason: str, *, approves: 
     if approves:
         return f"iteration {iteration} is approved: `apt-assets run` promotes it"
     return f"iteration {iteration} is not promoted: what was promoted before stays in use"
+
+
+def require_text(option: str, given: str) -> None:
+    """Raise UsageError for what a terminal of another encoding sent: no file that it stands in could be written."""
+    if SURROGATE.search(given):
+        raise UsageError(f"{option}: is not UTF-8; have your terminal send that")
 
 
 def require_passed(iteration: str, verdict: dict[str, Any] | None) -> None:

@@ -4,6 +4,7 @@ import getpass
 from pathlib import Path
 from typing import Literal
 
+from apt_assets.loop.approval import require_text
 from apt_assets.project import Project
 from apt_assets.report import terminal
 from apt_assets.report.show import parse_key
@@ -31,7 +32,9 @@ def review(
     key = parse_key(iteration) if iteration else None
     if key == BASE:
         raise UsageError("iteration: base has no bad cases; give a number such as 1")
-    journal = Journal(project, (by or user()).strip() or "unknown")
+    by = (by or user()).strip() or "unknown"
+    require_text("--by", by)
+    journal = Journal(project, by)
     if imported is not None:
         taken = decisions_of(imported, journal)
         if taken.lines:
