@@ -95,6 +95,8 @@ def policy(tiny_folder):
         ("{{a}} + 2 =", {"a": 1}, {"a": 1.5}),
         ("{{question}} is", {"question": "2020-01-01"}, {"question": "Monday"}),
         ("{{question}} is", {"question": "Coal"}, {"question": "Ash", "more": {"of": "another kind"}}),
+        ("{{hint|default('no hint')}} {{question}}", {}, {"hint": "Look up"}),
+        ("{% if hint is defined %}{{hint}}{% endif %}{{question}}", {}, {"hint": "Look up"}),
     ],
 )
 def test_an_item_is_asked_in_the_same_words_whatever_else_its_file_holds(policy, tmp_path, asked, item, other):
@@ -114,12 +116,36 @@ def test_an_item_is_asked_in_the_same_words_whatever_else_its_file_holds(policy,
         ({"choices": {"text": ["A", "B"], "label": ["1", "2"]}}, {"doc_to_choice": "{{choices.text}}"}),
         ({"choices": ["A", "B"], "gold": "A"}, {}),
         ({"choices": ["A", "B"], "gold": "0"}, {}),
+        ({"choices": ["A", "B"], "gold": False}, {}),
+        ({"choices": "elsewhere"}, {"doc_to_choice": "['A', 'B']"}),
+        ({"choices": "elsewhere"}, {"doc_to_choice": ["A", "B"], "doc_to_target": 0}),
         ({"choices": ["A", "B"]}, {"doc_to_target": "{{gold}}", "metric_list": [{"metric": "acc"}]}),
     ],
 )
 def test_choices_and_gold_in_any_of_lm_evals_forms_have_the_same_scores(policy, tmp_path, item, config):
     plain = own_task(tmp_path / "plain", [{**CHOICES, "choices": ["A", "B"]}])
     assert own_scores(policy, own_task(tmp_path / "own", [{**CHOICES, **item}], **config)) == own_scores(policy, plain)
+
+
+@pytest.mark.parametrize(
+    ("gold", "config"),
+    [("4", {}), ("4", {"doc_to_target": "{{gold}}"}), (1, {"doc_to_target": "{{gold}}"}), (1, {})],
+)
+def test_choices_that_are_digits_have_their_gold_by_text_or_by_number(policy, tmp_path, gold, config):
+    digits = {**CHOICES, "choices": ["3", "4"]}
+    plain = own_task(tmp_path / "plain", [{**digits, "gold": 1}])
+    assert own_scores(policy, own_task(tmp_path / "own", [{**digits, "gold": gold}], **config)) == own_scores(
+        policy, plain
+    )
+
+
+@pytest.mark.parametrize("gold", ["0", "blue", False])
+def test_examples_show_the_gold_by_its_text_however_it_is_named(policy, tmp_path, gold):
+    shots = {"num_fewshot": 2, "fewshot_config": {"doc_to_text": "{{question}}"}}
+    items = [{**CHOICES, "question": question} for question in ("7", "8", "9")]
+    plain = own_task(tmp_path / "plain", items, **shots)
+    named = own_task(tmp_path / "own", [{**item, "gold": gold} for item in items], **shots)
+    assert own_scores(policy, named) == own_scores(policy, plain)
 
 
 def test_a_question_of_digits_is_a_question(policy, tmp_path):
@@ -143,7 +169,9 @@ def test_a_passage_is_scored_as_it_stands(policy, tmp_path, text, words):
         ({"choices": ["blue", ""]}, {}, "own.jsonl: item 2: needs two choices or more"),
         ({"gold": [0, 1]}, {}, r"own.jsonl: item 2: needs one gold, .* and has \[0, 1\]"),
         ({"gold": 2}, {}, "own.jsonl: item 2: needs one gold, .* and has 2"),
-        ({}, {"doc_to_choice": "options"}, "own.jsonl: item 1: needs two choices or more, .* and has none"),
+        ({}, {"doc_to_choice": "options"}, r"own.jsonl: item 1: has no 'options' \(doc_to_choice\)"),
+        ({"question": None}, {"doc_to_text": "question"}, r"own.jsonl: item 2: has no 'question' \(doc_to_text\)"),
+        ({"gold": None}, {}, r"own.jsonl: item 2: has no 'gold' \(doc_to_target\)"),
         ({}, {"include": "other.yaml"}, "own.yaml: include: other files are not read"),
         ({}, {"dataset_kwargs": {"data_files": {"test": ["own.jsonl"]}}}, "data_files.test: needs the name of one"),
     ],
@@ -156,13 +184,21 @@ def test_what_cannot_be_scored_is_named_before_anything_is(tmp_path, item, confi
 @pytest.mark.parametrize(
     ("config", "why"),
     [
-        ({"doc_to_target": "{{question|length - 4}}"}, "task own: item 2: needs one gold, .* and has 6"),
-        ({"doc_to_text": "{{nothing.of.it}}"}, "task own: lm-eval cannot read it"),
+        ({"doc_to_target": "{{question|length - 4}}"}, "task own: test: item 2: needs one gold, .* and has .6"),
+        ({"doc_to_text": "{{nothing.of.it}}"}, "task own: test: item 1: 'nothing' is undefined"),
+        ({"doc_to_choice": "{{[1, question|length]}}"}, "task own: test: item 1: needs two choices or more"),
+        ({"filter_list": [{"name": "none"}]}, "task own: lm-eval cannot read it"),
     ],
 )
 def test_a_template_that_makes_nothing_to_score_is_named(policy, tmp_path, config, why):
     with pytest.raises(TaskError, match=why):
         own_scores(policy, own_task(tmp_path / "own", [{**CHOICES, "question": "Coal"}, CHOICES], **config))
+
+
+def test_a_passage_without_its_text_is_named(tmp_path):
+    passages = {"output_type": "loglikelihood_rolling", "doc_to_target": "text"}
+    with pytest.raises(TaskError, match=r"own.jsonl: item 2: has no .text."):
+        own_task(tmp_path / "own", [{"text": "a b"}, {"other": "c"}], **passages)
 
 
 def test_a_task_without_a_name_has_that_of_its_file(policy, tmp_path):

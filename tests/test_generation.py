@@ -7,7 +7,7 @@ import pytest
 from resources.model.generation import generate
 from resources.model.lm_eval_tasks import evaluate, load_task
 from resources.model.policy import load_policy
-from resources.model.prompts import encode
+from resources.model.prompts import DAY, encode, written
 from resources.model.scoring import Question
 from tests import tiny
 
@@ -92,6 +92,23 @@ def test_template_that_tells_the_day_reads_a_question_alike_on_every_day(policy,
         monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Clock)
         read.append(policy.tokenizer.decode(encode(policy, "Which day is it?")))
     assert read == ["26 Jul 2024: Which day is it?"] * 2
+
+
+@pytest.mark.parametrize("begins", ["", "\n", "  ", "    {% if true %}\n", "  {# a comment #}\n", "{{ 'A' }}\n"])
+def test_template_that_tells_the_day_is_written_to_the_letter(policy, monkeypatch, begins):
+    plain = f"{begins}{{{{ '26 Jul 2024' }}}}: {{{{ messages[-1].content }}}}{'{% endif %}' if 'if' in begins else ''}"
+    turns = [{"role": "user", "content": "q"}]
+    monkeypatch.setattr(policy.tokenizer, "chat_template", plain)
+    theirs = policy.tokenizer.apply_chat_template(turns, tokenize=False)
+    dated = plain.replace("'26 Jul 2024'", "strftime_now('%d %b %Y')")
+    monkeypatch.setattr(policy.tokenizer, "chat_template", dated)
+    assert written(policy.tokenizer, turns, asks=False) == theirs
+
+
+@pytest.mark.parametrize("asked", ["%F %T", "%D", "%-d %B %Y, %A", "%Y-%m-%d %H:%M:%S %p", "%j %U %u %%", "%c"])
+def test_template_may_ask_for_the_day_in_any_form(policy, monkeypatch, asked):
+    monkeypatch.setattr(policy.tokenizer, "chat_template", f"{{{{ strftime_now('{asked}') }}}}")
+    assert written(policy.tokenizer, [{"role": "user", "content": "q"}], asks=False) == DAY.strftime(asked)
 
 
 def test_prompts_that_do_not_begin_like_the_others_are_answered_too(policy, theirs, monkeypatch):

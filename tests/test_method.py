@@ -16,6 +16,7 @@ from apt_assets.method.pairing import build_pairs
 from apt_assets.method.scores import summarise, wilson
 from apt_assets.method.splits import row_id
 from apt_assets.method.weaknesses import changed_rows
+from resources.store import tables
 from resources.store.tables import TableError, read_table, write_table
 from schemas.tables import TABLES, DomainItems
 
@@ -261,6 +262,16 @@ def test_row_outside_its_schema_is_not_written_and_the_column_is_named(tmp_path,
 def test_same_row_twice_is_not_written(tmp_path):
     with pytest.raises(TableError, match="row_id"):
         write_table(table("train", [(row_id("q"), "q", "a", None)] * 2), tmp_path / "train.parquet")
+
+
+def test_table_is_checked_once_for_as_long_as_its_file_does_not_change(tmp_path, monkeypatch):
+    monkeypatch.setattr("resources.store.stat_cache.SETTLED", 0)
+    path, checks = tmp_path / "train.parquet", []
+    write_table(table("train", [(row_id("q"), "q", "a", None)]), path)
+    monkeypatch.setattr(tables, "checked", lambda found, its: checks.append(its) or found)
+    for _ in range(3):
+        assert read_table(path)["prompt"].to_list() == ["q"]
+    assert checks == [path]
 
 
 def test_table_that_was_read_and_has_since_become_one_of_another_shape_is_refused(tmp_path, monkeypatch):

@@ -94,6 +94,7 @@ def test_decision_of_another_tool_that_lacks_something_is_told_and_the_others_ar
 @pytest.mark.parametrize(
     ("field", "task"),
     [
+        *(("annotations", {"annotations": its, "data": {}}) for its in (5, {"a": 1}, [5])),
         ("result", {"annotations": [{"result": "leave_out"}], "data": {}}),
         ("result", {"annotations": [{"result": [{"from_name": "decision", "value": None}]}], "data": {}}),
         ("result", {"annotations": [{"result": [{"from_name": "decision", "value": ["leave_out"]}]}], "data": {}}),

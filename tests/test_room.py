@@ -141,6 +141,8 @@ def test_rubric_and_row_must_fit_into_a_local_grader(make_experiment, land, tiny
     assert len(RUBRIC) < 2048
     land(*SHORT, {"prompt": "Tell?", "answer": ["red", "x" * 1900], "split": "test"})
     assert "longer: colours.jsonl line 21 (" in problem(make_experiment(assessor=assessor)), "a grader reads every gold"
+    land(*SHORT, {"prompt": "Tell?", "answer": [f"a{n}" for n in range(100)], "split": "test"})
+    assert "longer: colours.jsonl line 21 (" in problem(make_experiment(assessor=assessor)), "and what stands before it"
 
 
 def test_run_names_them_before_anything_is_computed_and_goes_on_once_they_are_taken_out(make_experiment, land):

@@ -107,6 +107,7 @@ def test_field_that_is_null_is_as_good_as_none_at_any_depth(project):
     answer = {"role": "assistant", "content": "Red", "refusal": None, "tool_calls": None}
     with serving(project) as served:
         told = {"stream": True, "stream_options": {"include_usage": None}, "stop": None, "colour": None}
+        told["response_format"] = {"type": "text", "json_schema": None}
         replies = [
             served.ask(QUESTION, messages=[*ASKED["messages"], answer, *ASKED["messages"]]),
             served.ask(QUESTION, **told),

@@ -30,6 +30,7 @@ READ = frozenset(("prompt", "answer", "split", "id"))
 FIELDS = READ | {"metadata"}
 # Fields that are read if they stand beside these, under whatever spelling.
 READ_TOO = FIELDS | {*ALIASES, *REJECTED}
+BEFORE_A_GOLD = 8  # tokens
 UNCLEAN = re.compile(r"[\x00\ud800-\udfff]")
 
 
@@ -142,7 +143,9 @@ def width() -> pl.Expr:
     for text in (pl.col(name) for name in ("prompt", "answer", "also", "rejected")):
         length = text.str.len_bytes().cast(pl.Int64)
         widths.append(pl.when(length == text.str.len_chars()).then(length).otherwise(4 * length))
-    return pl.sum_horizontal(widths)  # of what is not there none
+    # What a rubric writes before a further gold, for each of the two quotes that it stands in.
+    also = BEFORE_A_GOLD * pl.col("also").str.count_matches('"', literal=True).cast(pl.Int64)
+    return pl.sum_horizontal(*widths, also)  # of what is not there none
 
 
 def unknown_in_words(splits: Iterable[str]) -> str:

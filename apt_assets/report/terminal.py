@@ -63,7 +63,8 @@ def escaped(cell: str) -> Any:
 
     shown = UNSHOWN.sub(lambda found: found[0] if found[0] in "\n\t" else repr(found[0])[1:-1], cell)
     # Here and not by the stream, so that columns are as wide as what they hold.
-    return Text(shown.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding))
+    encoding = sys.stdout.encoding or "utf-8"
+    return Text(shown.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def print_results(found: dict[str, Any]) -> None:

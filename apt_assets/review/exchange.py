@@ -167,8 +167,12 @@ def given(file: Path) -> Iterator[Any]:
 
 
 def label_studio(task: Mapping[str, Any]) -> Iterator[Any]:
-    for annotation in task["annotations"] or ():
-        if not isinstance(annotation, dict) or annotation.get("was_cancelled"):
+    annotations = task["annotations"] or []
+    if not are_objects(annotations):
+        yield BadField("annotations", "must be a list of objects")
+        return
+    for annotation in annotations:
+        if annotation.get("was_cancelled"):
             continue
         values: dict[str, Any] = {}
         results = annotation.get("result") or []

@@ -8,17 +8,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictInt,
-    StrictStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError, field_validator
 
 from resources.model.control_tokens import RowTexts
 from resources.model.prompts import Reader, encode, written
@@ -52,14 +42,6 @@ class Refused(Exception):
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def without_nulls(cls, content: Any) -> Any:
-        """Clients send an answer back with all the fields that it might have had."""
-        if not isinstance(content, dict):
-            return content
-        return {key: value for key, value in content.items() if value is not None}
 
 
 class Part(Strict):
@@ -164,7 +146,8 @@ def parsed(kind: Any, content: Any) -> Any:
     """The body as one of its kind. Raises Refused that names the field."""
     if not isinstance(content, dict):
         raise Refused(400, "the body is no JSON object")
-    neutral = {key for key, value in content.items() if value is None or is_neutral(key, value)}
+    content = without_nulls(content)
+    neutral = {key for key, value in content.items() if is_neutral(key, value)}
     if asked := sorted((content.keys() & NEUTRAL.keys()) - neutral):
         raise Refused(400, f"{asked[0]}: is not supported here; leave it out", asked[0], "unsupported_parameter")
     try:
@@ -177,6 +160,13 @@ def parsed(kind: Any, content: Any) -> Any:
         field = ".".join(map(str, known))
         said = "is not known here" if unknown else first["msg"].removeprefix("Value error, ")
         raise Refused(400, f"{field}: {said}", field) from None
+
+
+def without_nulls(value: Any) -> Any:
+    """Clients send an answer back with all the fields that it might have had."""
+    if isinstance(value, dict):
+        return {key: without_nulls(one) for key, one in value.items() if one is not None}
+    return [without_nulls(one) for one in value] if isinstance(value, list) else value
 
 
 def is_neutral(field: str, value: Any) -> bool:

@@ -11,14 +11,13 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resources.model.prompts import end_tokens
 from resources.model.scoring import Question, score_answers
-from resources.model.task_items import Items, TaskError, as_text, check_choices, check_texts, lines_of, place_of
+from resources.model.task_items import Asking, Items, TaskError, check_items, lines_of
 from resources.store.digest import digest_file, digest_json
 from resources.store.rows import Batches, collect
 from resources.yaml_file import NotYaml, read_yaml
@@ -107,12 +106,13 @@ def load_task(path: Path, items: int | None, data: Path) -> Task:
                 f"{path}: data file {name} is neither in {path.parent} nor in {data} "
                 "(`make embedded` fetches the sets of the default tasks)"
             )
-    lines = lines_of(found[list(files).index(split)])
+    file = found[list(files).index(split)]
+    lines = lines_of(file)
     asked = lines[:items]
     if items is not None and len(asked) < items:
         raise TaskError(f"{path}: has {len(asked)} items, but benchmarks.tasks asks for {items}")
-    if config["output_type"] == CHOICE:
-        check_choices(found[list(files).index(split)], config, asked)
+    asking = Asking(config, config["output_type"] == ROLLING, Items(lines).features)
+    check_items(str(file), asking, enumerate(map(json.loads, asked), 1))
     shots = [[digest_file(file) for file in found]] if config.get("num_fewshot") else []
     keys = tuple(digest_json([config, line, *shots]) for line in asked)
     absolute = {name: str(file.resolve()) for name, file in zip(files, found, strict=True)}
@@ -144,8 +144,9 @@ def task_identity(path: Path, data: Path, digest: Callable[[Path], str]) -> Any:
 
 def score_items(policy: "Policy", task: Task, items: Sequence[int], *, batch_tokens: int) -> Batches[dict[str, Any]]:
     """Score the items at the given positions (`of_choices` or `of_passage`), in ascending order; yields a few hundred
-    at a time. Raises RuntimeError for log-likelihoods that are not finite, TaskError for an item without a gold."""
-    score = of_passage if task.rolling else partial(of_choices, task.name)
+    at a time. Raises RuntimeError for log-likelihoods that are not finite, TaskError for an item that cannot be
+    scored."""
+    score = of_passage if task.rolling else of_choices
     items = sorted(items)  # lm-eval reads them in this order, but numbers them in the order given
     for start in range(0, len(items), COMMIT_ITEMS):
         part = items[start : start + COMMIT_ITEMS]
@@ -166,19 +167,14 @@ def draw_anew_for_each_item(task: Any) -> None:
         sampler.sample = sample
 
 
-def of_choices(task: str, sample: dict[str, Any]) -> dict[str, Any]:
+def of_choices(sample: dict[str, Any]) -> dict[str, Any]:
     """{correct, margin, gold} of one of lm-eval's samples.
 
     An item is correct if its gold choice has the highest log-likelihood per character (lm-eval's
     acc_norm). gold is the gold's log-likelihood per character, margin that minus the best other
-    choice's, in nats. Raises TaskError where that cannot be told.
+    choice's, in nats.
     """
-    try:
-        check_texts(sample["choices"])
-        place = place_of(sample["target"], sample["choices"])
-    except ValueError as error:
-        raise TaskError(f"task {task}: item {int(sample['doc_id']) + 1}: {error}") from None
-    scores = [float(response[0]) for response in sample["filtered_resps"]]
+    place, scores = sample["target"], [float(response[0]) for response in sample["filtered_resps"]]
     per_character = [s / len(c) for s, c in zip(scores, sample["choices"], strict=True)]
     gold = finite(per_character[place])
     margin = finite(gold - max(s for i, s in enumerate(per_character) if i != place))
@@ -204,8 +200,8 @@ def finite(value: float) -> float:
 
 
 def evaluate(policy: "Policy", task: Task, items: list[int], batch_tokens: int) -> list[dict[str, Any]]:
-    """lm-eval's samples of the given items of one task, each with its `choices`. Raises TaskError for a task that
-    lm-eval cannot read."""
+    """lm-eval's samples of the given items of one task; of choices with these, as `choices`, and the gold's number as
+    `target`. Raises TaskError for a task or an item that cannot be scored."""
     # Local tasks only: without this, lm-eval and datasets ask the hub before they look at a file.
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     import lm_eval
@@ -257,9 +253,10 @@ def evaluate(policy: "Policy", task: Task, items: list[int], batch_tokens: int) 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     # HFLM sets the padding side that it needs on the tokenizer it is given.
     side = policy.tokenizer.padding_side
+    config = as_lm_eval_reads_it(task, items)
     try:
-        loaded = TaskManager(include_defaults=False).load([as_lm_eval_reads_it(task)])
-    except Exception as error:  # of templates, and whatever lm-eval says to what they make of the first item
+        loaded = TaskManager(include_defaults=False).load([config])
+    except Exception as error:  # whatever lm-eval says to the rest of a configuration
         raise TaskError(f"task {task.name}: lm-eval cannot read it ({type(error).__name__}: {error})") from error
     (its,) = loaded["tasks"].values()
     draw_anew_for_each_item(its)
@@ -275,7 +272,7 @@ def evaluate(policy: "Policy", task: Task, items: list[int], batch_tokens: int) 
         policy.tokenizer.padding_side = side
     assert result is not None, "lm-eval returns None only off the main rank"
     samples: list[dict[str, Any]] = result["samples"][task.config["task"]]
-    return samples if task.rolling else [{**one, "choices": its.doc_to_choice(one["doc"])} for one in samples]
+    return samples if task.rolling else [{**one, "choices": config["doc_to_choice"](one["doc"])} for one in samples]
 
 
 def start_token(policy: "Policy") -> int | None:
@@ -285,15 +282,19 @@ def start_token(policy: "Policy") -> int | None:
     return min(end_tokens(policy.model, policy.tokenizer), default=None)
 
 
-def as_lm_eval_reads_it(task: Task) -> dict[str, Any]:
-    """Its configuration, with the items as they stand in its files and the one metric that is used."""
+def as_lm_eval_reads_it(task: Task, items: Sequence[int]) -> dict[str, Any]:
+    """Its configuration, with the items as they stand in its files, what is asked of them by Asking, and the one metric
+    that is used. Raises TaskError if one of these items cannot be scored, or one that may be an example."""
     from lm_eval.utils import apply_template
 
     config = copy.deepcopy(task.config)
-    files = config.pop("dataset_kwargs")["data_files"]
-    lines = {split: lines_of(Path(file)) for split, file in files.items() if split != config["test_split"]}
-    splits = {split: Items(its) for split, its in (lines | {config["test_split"]: task.lines}).items()}
-    said = "doc_to_target" if task.rolling else "doc_to_text"
-    if isinstance(config.get(said), str):
-        config[said] = as_text(config[said], apply_template)
-    return {**config, "custom_dataset": lambda **_: splits, "metric_list": [{"metric": METRICS[config["output_type"]]}]}
+    files, tested = config.pop("dataset_kwargs")["data_files"], config["test_split"]
+    splits = {split: Items(task.lines if split == tested else lines_of(Path(file))) for split, file in files.items()}
+    asking = Asking(task.config, task.rolling, splits[tested].features, apply_template)
+    for split, its in splits.items():
+        places = range(len(its)) if config.get("num_fewshot") else items if split == tested else ()
+        check_items(f"task {task.name}: {split}", asking, ((place + 1, its[place]) for place in places))
+    if isinstance(own := config.get("fewshot_config"), dict):
+        config["fewshot_config"] = {**own, **replace(asking, config={**task.config, **own}).parts()}
+    metrics = [{"metric": METRICS[config["output_type"]]}]
+    return {**config, **asking.parts(), "custom_dataset": lambda **_: splits, "metric_list": metrics}

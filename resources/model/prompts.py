@@ -19,9 +19,10 @@ RunPath = Literal["packed", "plain", "uncached"]
 # name of its own is taken by a macro.
 DAY = datetime(2024, 7, 26)
 CLOCK = "strftime_now"
-PARTS = ("-d", "-m", *"aAbBdeHIjmMpSyYZ")
+PARTS = (*(f"-{part}" for part in "deHIjklmMSUVWyw"), *"aAbBcCdDeFgGhHIjklmMnpPrRStTuUVwWxXyYzZ%")
 SAID = "".join(f" | replace('%{part}', '{DAY.strftime(f'%{part}')}')" for part in PARTS)
-ON_THAT_DAY = f"{{% macro {CLOCK}(format) %}}{{{{ format{SAID} }}}}{{% endmacro %}}"
+# The line's end is taken by the block before it, so that the template begins a line.
+ON_THAT_DAY = f"{{% macro {CLOCK}(format) %}}{{{{ format{SAID} }}}}{{% endmacro %}}\n"
 
 
 @dataclass

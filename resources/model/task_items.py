@@ -4,10 +4,14 @@
 item says 1.5, and the text of a date a moment, so that an item would depend on others.
 """
 
+import ast
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+Render = Callable[[str, dict[str, Any]], str]  # a template and an item -> what it says
 
 
 class TaskError(ValueError):
@@ -34,55 +38,98 @@ def lines_of(file: Path) -> list[str]:
 
 
 class Items(list[dict[str, Any]]):
-    """Items as lm-eval reads a split: in order, by number, and with the names of their fields in `features`. A field
-    that an item lacks is None, as `datasets` has it."""
+    """Items as lm-eval reads a split: in order, by number, and with the names of their fields in `features`."""
 
     def __init__(self, lines: Sequence[str]):
-        items = [json.loads(line) for line in lines]
-        self.features: dict[str, None] = dict.fromkeys(field for item in items for field in item)
-        super().__init__({**self.features, **item} for item in items)
+        super().__init__(json.loads(line) for line in lines)
+        self.features: dict[str, None] = dict.fromkeys(field for item in self for field in item)
 
 
-def check_choices(where: Path, config: dict[str, Any], lines: Sequence[str]) -> None:
-    """Raise TaskError for an item whose choices or gold, as far as a field or the task names them, cannot be scored."""
-    named, target = config.get("doc_to_choice"), config.get("doc_to_target")
-    for number, line in enumerate(lines, 1):
-        item = json.loads(line)
-        choices: Any = list(named.values()) if isinstance(named, dict) else named
-        if isinstance(named, str):
-            if "{" in named:  # a template, which lm-eval renders
-                continue
-            choices = item.get(named)
+@dataclass(frozen=True)
+class Asking:
+    """How a task asks an item: `doc_to_text`, `doc_to_choice` and `doc_to_target` of its configuration, each a field's
+    name, a template, or what it says itself. lm-eval takes digits for a number, and what looks like a list of Python
+    for one, also where they are the text of an item.
+
+    fields: names that are fields although they are no words. render: of a template and an item; None: none is rendered
+    yet, so that what templates say is not looked at.
+    """
+
+    config: Mapping[str, Any]
+    rolling: bool
+    fields: Collection[str]
+    render: Render | None = None
+
+    def check(self, item: dict[str, Any]) -> None:
+        """Raise ValueError for an item that cannot be scored, and what a template does."""
+        for name, read in self.parts().items():
+            if self.render is not None or all(map(self.is_plain, NEEDS.get(name, (name,)))):
+                read(item)
+
+    def parts(self) -> dict[str, Callable[[dict[str, Any]], Any]]:
+        if self.rolling:
+            return {"doc_to_target": self.passage}
+        return {"doc_to_text": self.text, "doc_to_choice": self.choices, "doc_to_target": self.place}
+
+    def text(self, item: dict[str, Any]) -> str:
+        return str(self._said("doc_to_text", item))
+
+    def passage(self, item: dict[str, Any]) -> str:
+        return str(self._said("doc_to_target", item))
+
+    def choices(self, item: dict[str, Any]) -> list[str]:
+        found = self._said("doc_to_choice", item)
+        if isinstance(found, str) and not self.is_field(self.config["doc_to_choice"]):
+            found = ast.literal_eval(found)
+        found = list(found.values()) if isinstance(found, dict) else found
+        if not isinstance(found, list) or len(found) < 2 or not all(isinstance(one, str) and one for one in found):
+            raise ValueError(f"needs two choices or more, each a text (doc_to_choice), and has {shown(found)}")
+        return found
+
+    def place(self, item: dict[str, Any]) -> int:
+        """Which of the choices is the gold: a field names it by its text or its number from 0, a template by its number
+        or its text, whichever comes first."""
+        target, choices = self._said("doc_to_target", item), self.choices(item)
+        numbers = [str(number) for number in range(len(choices))]
+        known = (choices, numbers) if self.is_field(self.config["doc_to_target"]) else (numbers, choices)
+        found = next((names.index(target) for names in known if isinstance(target, str) and target in names), target)
+        if not isinstance(found, int) or not 0 <= found < len(choices):
+            raise ValueError(
+                f"needs one gold, the number of a choice or its text (doc_to_target), and has {shown(target)}"
+            )
+        return int(found)
+
+    def _said(self, name: str, item: dict[str, Any]) -> Any:
+        said = self.config.get(name)
+        if said is None:
+            raise ValueError(f"the task has no {name}")
+        if not isinstance(said, str):
+            return said
+        if not self.is_field(said):
+            assert self.render is not None, "it is a template"
+            return self.render(said, item)
+        if item.get(said) is None:
+            raise ValueError(f"has no {said!r} ({name})")
+        return item[said]
+
+    def is_field(self, said: Any) -> bool:
+        return isinstance(said, str) and (said.isidentifier() or said in self.fields)
+
+    def is_plain(self, name: str) -> bool:
+        return self.is_field(self.config.get(name)) or not isinstance(self.config.get(name), str)
+
+
+NEEDS = {"doc_to_target": ("doc_to_choice", "doc_to_target")}
+
+
+def check_items(where: str, asking: Asking, items: Iterable[tuple[int, dict[str, Any]]]) -> None:
+    """Raise TaskError for the first of the items, given by number, that cannot be scored."""
+    for number, item in items:
         try:
-            check_texts(choices)
-            if isinstance(target, str) and target in item:
-                place_of(item[target], choices)
-        except ValueError as error:
+            asking.check(item)
+        except Exception as error:  # of a template too
             raise TaskError(f"{where}: item {number}: {error}") from None
-
-
-def check_texts(choices: Any) -> None:
-    """Raise ValueError unless these are choices: two texts or more, none of them empty."""
-    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(one, str) and one for one in choices):
-        raise ValueError(f"needs two choices or more, each a text (doc_to_choice), and has {shown(choices)}")
-
-
-def place_of(target: Any, choices: Sequence[str]) -> int:
-    """Which of the choices is the gold: it is named by its number from 0, or by its text. Raises ValueError."""
-    if isinstance(target, str) and target in choices:
-        return choices.index(target)
-    if isinstance(target, str) and target.isdecimal():
-        target = int(target)
-    if type(target) is not int or not 0 <= target < len(choices):
-        raise ValueError(f"needs one gold, the number of a choice or its text (doc_to_target), and has {shown(target)}")
-    return target
 
 
 def shown(value: Any) -> str:
     return "none" if value is None else json.dumps(value, ensure_ascii=False, default=str)[:80]
-
-
-def as_text(said: str, render: Callable[[str, dict[str, Any]], str]) -> Callable[[dict[str, Any]], str]:
-    """What a task says by a template, or by the name of a field, as the text that it is: lm-eval takes digits for a
-    number, and what looks like a list of Python for one. render: of a template and an item."""
-    return lambda item: str(item[said]) if said in item else render(said, item)
