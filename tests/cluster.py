@@ -5,7 +5,7 @@ import http.server
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -20,10 +20,18 @@ def s3_server() -> Iterator[str]:
     """The address of an S3 server with the bucket BUCKET."""
     pytest.importorskip("obstore", reason="the extra `cluster` is not installed")
     pytest.importorskip("moto", reason="moto is not installed")
-    from moto.moto_server.werkzeug_app import MotoRequestHandler
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler
     from moto.server import ThreadedMotoServer
 
+    answer, writing = DomainDispatcherApplication.__call__, threading.Lock()
+
+    def answered(app, environ, start):
+        # S3 looks whether a thing is there and writes it at once, moto one after the other.
+        with writing if environ["REQUEST_METHOD"] == "PUT" else nullcontext():
+            return answer(app, environ, start)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DomainDispatcherApplication, "__call__", answered)
         patch.setattr(MotoRequestHandler, "log_request", lambda *arguments: None)  # a line for each request
         server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         server.start()
