@@ -173,9 +173,9 @@ class Server:
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        if name not in self.listed():
+        if (found := self.listed().get(name)) is None:
             raise no_model(name)
-        return JSONResponse(self.listed()[name])
+        return JSONResponse(found)
 
     def listed(self) -> dict[str, dict[str, Any]]:
         """Name -> the model, in OpenAI's form."""

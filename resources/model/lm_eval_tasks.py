@@ -111,8 +111,9 @@ def load_task(path: Path, items: int | None, data: Path) -> Task:
     asked = lines[:items]
     if items is not None and len(asked) < items:
         raise TaskError(f"{path}: has {len(asked)} items, but benchmarks.tasks asks for {items}")
-    asking = Asking(config, config["output_type"] == ROLLING, Items(lines).features)
-    check_items(str(file), asking, enumerate(map(json.loads, asked), 1))
+    its = Items(lines)
+    asking = Asking(config, config["output_type"] == ROLLING, its.features)
+    check_items(str(file), asking, enumerate(its[: len(asked)], 1))
     shots = [[digest_file(file) for file in found]] if config.get("num_fewshot") else []
     keys = tuple(digest_json([config, line, *shots]) for line in asked)
     absolute = {name: str(file.resolve()) for name, file in zip(files, found, strict=True)}

@@ -7,6 +7,7 @@ item says 1.5, and the text of a date a moment, so that an item would depend on 
 import ast
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ Render = Callable[[str, dict[str, Any]], str]  # a template and an item -> what 
 
 class TaskError(ValueError):
     """A task file cannot be used; the message names the file and what is missing."""
+
+
+class Unrendered(Exception):
+    """What a template says is asked for, and none is rendered yet."""
 
 
 def lines_of(file: Path) -> list[str]:
@@ -62,8 +67,8 @@ class Asking:
 
     def check(self, item: dict[str, Any]) -> None:
         """Raise ValueError for an item that cannot be scored, and what a template does."""
-        for name, read in self.parts().items():
-            if self.render is not None or all(map(self.is_plain, NEEDS.get(name, (name,)))):
+        for read in self.parts().values():
+            with suppress(Unrendered):
                 read(item)
 
     def parts(self) -> dict[str, Callable[[dict[str, Any]], Any]]:
@@ -89,7 +94,7 @@ class Asking:
     def place(self, item: dict[str, Any]) -> int:
         """Which of the choices is the gold: a field names it by its text or its number from 0, a template by its number
         or its text, whichever comes first."""
-        target, choices = self._said("doc_to_target", item), self.choices(item)
+        choices, target = self.choices(item), self._said("doc_to_target", item)
         numbers = [str(number) for number in range(len(choices))]
         known = (choices, numbers) if self.is_field(self.config["doc_to_target"]) else (numbers, choices)
         found = next((names.index(target) for names in known if isinstance(target, str) and target in names), target)
@@ -106,7 +111,8 @@ class Asking:
         if not isinstance(said, str):
             return said
         if not self.is_field(said):
-            assert self.render is not None, "it is a template"
+            if self.render is None:
+                raise Unrendered
             return self.render(said, item)
         if item.get(said) is None:
             raise ValueError(f"has no {said!r} ({name})")
@@ -114,12 +120,6 @@ class Asking:
 
     def is_field(self, said: Any) -> bool:
         return isinstance(said, str) and (said.isidentifier() or said in self.fields)
-
-    def is_plain(self, name: str) -> bool:
-        return self.is_field(self.config.get(name)) or not isinstance(self.config.get(name), str)
-
-
-NEEDS = {"doc_to_target": ("doc_to_choice", "doc_to_target")}
 
 
 def check_items(where: str, asking: Asking, items: Iterable[tuple[int, dict[str, Any]]]) -> None:
