@@ -148,6 +148,7 @@ def score_items(policy: "Policy", task: Task, items: Sequence[int], *, batch_tok
     at a time. Raises RuntimeError for log-likelihoods that are not finite, TaskError for an item that cannot be
     scored."""
     score = of_passage if task.rolling else of_choices
+    check_asked(task, items)
     items = sorted(items)  # lm-eval reads them in this order, but numbers them in the order given
     for start in range(0, len(items), COMMIT_ITEMS):
         part = items[start : start + COMMIT_ITEMS]
@@ -202,9 +203,8 @@ def finite(value: float) -> float:
 
 def evaluate(policy: "Policy", task: Task, items: list[int], batch_tokens: int) -> list[dict[str, Any]]:
     """lm-eval's samples of the given items of one task; of choices with these, as `choices`, and the gold's number as
-    `target`. Raises TaskError for a task or an item that cannot be scored."""
-    # Local tasks only: without this, lm-eval and datasets ask the hub before they look at a file.
-    os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+    `target`. Raises TaskError for a task that lm-eval cannot read."""
+    config = as_lm_eval_reads_it(task)
     import lm_eval
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
@@ -254,7 +254,6 @@ def evaluate(policy: "Policy", task: Task, items: list[int], batch_tokens: int) 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     # HFLM sets the padding side that it needs on the tokenizer it is given.
     side = policy.tokenizer.padding_side
-    config = as_lm_eval_reads_it(task, items)
     try:
         loaded = TaskManager(include_defaults=False).load([config])
     except Exception as error:  # whatever lm-eval says to the rest of a configuration
@@ -283,18 +282,31 @@ def start_token(policy: "Policy") -> int | None:
     return min(end_tokens(policy.model, policy.tokenizer), default=None)
 
 
-def as_lm_eval_reads_it(task: Task, items: Sequence[int]) -> dict[str, Any]:
-    """Its configuration, with the items as they stand in its files, what is asked of them by Asking, and the one metric
-    that is used. Raises TaskError if one of these items cannot be scored, or one that may be an example."""
+def check_asked(task: Task, items: Sequence[int]) -> None:
+    """Raise TaskError if one of these items cannot be scored, or one that may be an example."""
+    splits, asking = read_by_us(task)
+    for split, its in splits.items():
+        tested = items if split == task.config["test_split"] else ()
+        places = range(len(its)) if task.config.get("num_fewshot") else tested
+        check_items(f"task {task.name}: {split}", asking, ((place + 1, its[place]) for place in places))
+
+
+def read_by_us(task: Task) -> tuple[dict[str, Items], Asking]:
+    """The items as they stand in the task's files, by split, and how they are asked."""
+    # Local tasks only: without this, lm-eval and datasets ask the hub, as soon as they are imported.
+    os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     from lm_eval.utils import apply_template
 
-    config = copy.deepcopy(task.config)
-    files, tested = config.pop("dataset_kwargs")["data_files"], config["test_split"]
+    files, tested = task.config["dataset_kwargs"]["data_files"], task.config["test_split"]
     splits = {split: Items(task.lines if split == tested else lines_of(Path(file))) for split, file in files.items()}
-    asking = Asking(task.config, task.rolling, splits[tested].features, apply_template)
-    for split, its in splits.items():
-        places = range(len(its)) if config.get("num_fewshot") else items if split == tested else ()
-        check_items(f"task {task.name}: {split}", asking, ((place + 1, its[place]) for place in places))
+    return splits, Asking(task.config, task.rolling, splits[tested].features, apply_template)
+
+
+def as_lm_eval_reads_it(task: Task) -> dict[str, Any]:
+    """Its configuration, with the items and what is asked of them by `read_by_us`, and the one metric that is used."""
+    splits, asking = read_by_us(task)
+    config = copy.deepcopy(task.config)
+    del config["dataset_kwargs"]
     if isinstance(own := config.get("fewshot_config"), dict):
         config["fewshot_config"] = {**own, **replace(asking, config={**task.config, **own}).parts()}
     metrics = [{"metric": METRICS[config["output_type"]]}]
