@@ -15,7 +15,10 @@ CPUINFO = Path("/proc/cpuinfo")
 AVX512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl"}
 AVX2 = {"avx2", "fma"}
 # What else chooses kernels. The number of threads does too: resources/threads.py.
-VARIABLES = (MODE, "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
+VARIABLES = (
+    MODE, "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY",
+    *(f"{by}_{what}" for by in ("ONEDNN", "DNNL") for what in ("MAX_CPU_ISA", "CPU_ISA_HINTS", "DEFAULT_FPMATH_MODE")),
+)  # fmt: skip
 
 
 def choose_mode(cpuinfo: Mapping[str, str]) -> str:

@@ -192,6 +192,9 @@ BROKEN = {
     "no config": (lambda folder: (folder / "config.json").unlink(), "there is no config.json"),
     "half of a config": (cut("config.json", 0.5), "config.json is not JSON"),
     "a config that is a list": (lambda folder: (folder / "config.json").write_text("[1]"), "config.json"),
+    "an adapter beside it": (
+        lambda folder: (folder / "adapter_config.json").write_text("{}"), "an adapter lies in the same folder",
+    ),
     "an adapter": (adapter_in_place, "is a LoRA adapter and no model: name it in policy.initial_adapter"),
     "an unknown kind": (lambda folder: change(folder / "config.json", model_type="llama9"), "cannot be used .*llama9"),
     "code of its own": (of_its_own_code, "needs code of its own"),

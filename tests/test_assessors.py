@@ -94,6 +94,13 @@ def test_gold_that_stands_in_the_question_may_be_said_with_the_numbers_beside_it
 def test_volumes_are_one_measure_and_a_blood_pressure_is_no_fraction():
     assert grade(numeric(), "5 cm3", "5 mL") == grade(numeric(), "1 m3", "1000 L") == 5
     assert grade(numeric(), "1 g/cm3", "1000 g/L") == 5
+    for said, gold in (
+        ("10 m·s⁻¹", "10 m/s"), ("9.81 m s^-2", "9.81 m/s²"), ("5 mmol·L⁻¹", "5 mmol/L"), ("3 kg·m⁻³", "3 g/L"),
+        ("8.314 J/(mol·K)", "8.314 J mol⁻¹ K⁻¹"),
+    ):  # fmt: skip
+        assert grade(numeric(), said, gold) == grade(numeric(), gold, said) == 5, said
+    assert grade(numeric(), "10 m·s⁻²", "10 m/s") == 2
+    assert [value for value, *_ in quantities("3x⁻¹ and 10⁻³ mol")] == [3, -1, 0.001]
     assert grade(numeric(), "5 cm2", "5 mL") == 2
     with pytest.raises(Ungradable, match="none that can be read"):
         grade(numeric(), "150/100 mmHg", "120/80 mmHg")

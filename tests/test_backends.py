@@ -328,6 +328,29 @@ def test_loop_with_a_server_answers_as_without_one_and_asks_nothing_twice(make_e
     assert planner.stage("base", "base_scores").causes == ["policy.server.engine: null -> another one"]
 
 
+@pytest.mark.parametrize(
+    ("choice", "usage", "says"),
+    [
+        ({"finish_reason": "abort"}, {}, "finish_reason is 'abort'"),
+        ({"finish_reason": "length"}, {"completion_tokens": 2}, "a limit of its own, 2 tokens here, where 5 were"),
+        ({"finish_reason": "length"}, {"completion_tokens": 5}, None),
+        ({"finish_reason": "stop"}, {"completion_tokens": 2}, None),
+        ({"finish_reason": None}, None, None),
+    ],
+)
+def test_answer_that_a_server_cut_short_is_none(folder, model, reader, choice, usage, says):
+    model.completions = lambda body: {
+        "model": body["model"], "choices": [{"text": " sunny \ud83c", **choice}], "usage": usage,
+    }  # fmt: skip
+    with serving(model) as url:
+        answers = generate_served(reader, of(url, model, folder), PROMPTS[:1], max_new_tokens=5)
+        if says:
+            with pytest.raises(ServerError, match=f"did not answer to the end: .*{says}"):
+                collect(1, answers)
+        else:
+            assert collect(1, answers) == ["sunny \ufffd"], "half of a character is none, and could stand in no file"
+
+
 def test_run_that_its_server_left_goes_on_with_what_was_answered(make_experiment, tmp_path, folder, monkeypatch):
     monkeypatch.setattr(http, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(served, "COMMIT_ROWS", 4)

@@ -1,10 +1,13 @@
 """Nothing that a row says becomes a control token, and a row that spells none is read as it always was."""
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from resources.model.control_tokens import RowTexts, spelling
-from resources.model.policy import Reader, encode, messages
+from resources.model.policy import Reader, encode, load_tokenizer, messages
 from resources.training.examples import answer_turn, tokenise
+from tests import tiny
 from tests.made_tokenizers import TEMPLATES, make_tokenizer, reader
 
 WITH_SYSTEM = [name for name in TEMPLATES if name != "gemma"]
@@ -157,3 +160,39 @@ def test_tokens_that_the_tokenizer_itself_puts_around_a_text_stay_around_it(toke
     assert ids[0] == tokenizer.bos_token_id
     assert ids.count(tokenizer.bos_token_id) == 1
     assert tokenizer.decode(ids[1:]) == "Use no <s>.\nnot </s> either\n"
+
+
+# -- what a tokenizer's files ask for ------------------------------------------------------------------------
+
+
+def loaded(tokenizer, folder):
+    tokenizer.save_pretrained(folder)
+    return load_tokenizer(folder)
+
+
+def test_end_token_that_a_tokenizer_puts_behind_texts_does_not_stand_between_question_and_answer(tmp_path):
+    tokenizer = tiny.make_tokenizer()
+    tokenizer.chat_template = None
+    around = [("<|pad|>", tokenizer.pad_token_id), ("<|end|>", tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|pad|> $A <|end|>", pair="<|pad|> $A $B <|end|>", special_tokens=around
+    )
+    asked = loaded(tokenizer, tmp_path)
+    for prompt in ("Hi", "Hi <|end|>"):
+        ids = encode(Reader(asked, None), prompt)
+        assert ids[0] == asked.pad_token_id
+        assert asked.eos_token_id not in ids
+
+
+def test_answer_is_written_as_it_was_said_and_a_question_read_the_same_way_each_time(tmp_path):
+    pieces = ["<unk>", "</s>", "▁", "▁is", "▁.", "5", "a", "▁a", "▁!", "="]
+    unigram = Tokenizer(models.Unigram([(piece, -1.0 - n) for n, piece in enumerate(pieces)], unk_id=0))
+    unigram.pre_tokenizer, unigram.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    settings = {"eos_token": "</s>", "unk_token": "<unk>", "clean_up_tokenization_spaces": True}
+    asked = loaded(PreTrainedTokenizerFast(tokenizer_object=unigram, **settings), tmp_path / "unigram")
+    assert asked.decode(asked("a != a is .5", add_special_tokens=False)["input_ids"]).strip() == "a != a is .5"
+
+    letters = ["<|end|>", *"the ", "th", "the"]
+    bpe = Tokenizer(models.BPE({part: n for n, part in enumerate(letters)}, [("t", "h"), ("th", "e")], dropout=0.5))
+    asked = loaded(PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|end|>"), tmp_path / "bpe")
+    assert {len(encode(Reader(asked, None), "the" * 40)) for _ in range(5)} == {40}

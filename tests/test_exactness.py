@@ -55,6 +55,13 @@ def test_own_mode_of_the_user_stands_even_an_empty_one(monkeypatch):
     assert os.environ["MKL_CBWR"] == "AVX512,STRICT"
 
 
+@pytest.mark.parametrize("by", ["ONEDNN", "DNNL"])
+def test_machine_is_another_one_by_either_name_of_what_onednn_is_told(monkeypatch, by):
+    told = processor.machine()
+    monkeypatch.setenv(f"{by}_MAX_CPU_ISA", "SSE41")
+    assert processor.machine() != told
+
+
 def test_machine_tells_what_chooses_kernels_without_loading_torch(monkeypatch):
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     told = processor.machine()

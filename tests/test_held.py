@@ -1,5 +1,6 @@
 """One load of a base model: adapters swapped on it answer as if each had been loaded afresh, to the last bit."""
 
+import json
 import os
 import shutil
 import weakref
@@ -11,7 +12,9 @@ from apt_assets.engine.display import Display
 from apt_assets.orchestration.run import run_loop
 from resources.model import held, policy
 from resources.model.held import BaseModel, let_go, open_held, take_base
-from resources.model.policy import load_policy
+from resources.model.lm_eval_tasks import load_tasks, score_items
+from resources.model.policy import end_tokens, load_policy
+from resources.store.rows import collect
 from resources.training.trainer import only_new_garbage
 from tests import tiny
 
@@ -128,3 +131,62 @@ def test_another_model_of_the_same_size_and_time_is_read_again(tiny_folder, tmp_
     shutil.copy2(other / "model.safetensors", folder / "new")
     (folder / "new").replace(folder / "model.safetensors")
     assert not torch.equal(logits(open_held("policy", base, None)), before)
+
+
+@pytest.fixture
+def windowed(tmp_path):
+    """A model that runs on the plain path, with more end tokens than its tokenizer names and a repetition penalty."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    tokenizer = tiny.make_tokenizer()
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=256, sliding_window=64, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, initializer_range=0.4,
+    )  # fmt: skip
+    model = MistralForCausalLM(config)
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, *map(tokenizer.convert_tokens_to_ids, "aeiou0123")]
+    model.generation_config.repetition_penalty = 5.0
+    model.save_pretrained(tmp_path / "policy")
+    tokenizer.save_pretrained(tmp_path / "policy")
+    return tmp_path / "policy"
+
+
+@pytest.mark.parametrize("task_type", ["CAUSAL_LM", None])
+def test_answers_of_an_adapter_on_the_plain_path_leave_end_tokens_and_answers_of_others_as_they_were(
+    windowed, tmp_path, reads, task_type
+):
+    prompts = ["What is it?", "And why?", "7 and 5"]
+    adapters = {}
+    for seed, name in enumerate(("one", "two")):
+        adapters[name] = tiny.make_adapter(tmp_path / name, windowed, seed)
+        config = tmp_path / name / "adapter_config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "task_type": task_type}))
+
+    def said(name):
+        policy = open_held("policy", BaseModel(windowed, "bfloat16", path="plain"), None, adapters.get(name), name)
+        return end_tokens(policy.model, policy.tokenizer), tiny.answers(
+            policy, prompts, max_new_tokens=20, batch_tokens=256
+        )
+
+    alone = {}
+    for name in (None, "one", "two"):
+        let_go()
+        alone[name] = said(name)
+    assert len(alone[None][0]) == 10
+    let_go()
+    for name in ("one", "two", None, "one"):
+        assert said(name) == alone[name]
+
+
+def test_head_that_a_checkpoint_has_apart_stays_apart_whatever_its_configuration_says(tmp_path, reads):
+    folder = tiny.make_policy(tmp_path / "policy", spread=0.3)
+    config = folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "tie_word_embeddings": True}))
+    tiny.make_task(tmp_path / "tasks")
+    (task,) = load_tasks(tmp_path / "tasks", {"colours": None}, tmp_path)
+    base = BaseModel(folder, "float32", path="plain")
+    before = logits(open_held("policy", base, None))
+    collect(2, score_items(open_held("policy", base, None), task, range(2), batch_tokens=256))
+    assert torch.equal(logits(open_held("policy", base, None)), before)

@@ -221,6 +221,7 @@ def without_pooling(folder):
         (pointer("1_Pooling/config.json"), "config.json is a Git LFS pointer"),
         (without_pooling, "modules.json names 1_Pooling, which is not there"),
         (cut("modules.json", 0.5), "modules.json is not JSON"),
+        (lambda folder: (folder / "adapter_config.json").write_text("{}"), "an adapter lies in the same folder"),
         (lambda folder: (folder / "modules.json").unlink(), "there is no modules.json"),
         (
             lambda folder: change_weights(folder, lambda weights: weights.pop("encoder.layer.0.output.dense.weight")),

@@ -5,8 +5,11 @@ import shutil
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from apt_assets.method.splits import row_id
+from resources.model.files import check_encoder
+from resources.retrieval.checks import check_sentence_encoder
 from resources.retrieval.encoder import Encoder
 from resources.retrieval.retriever import make_pool, nearest, similar_cases, verify_pool
 from resources.retrieval.vector_folder import VectorFolder
@@ -14,6 +17,7 @@ from resources.store.file_digests import FileDigests
 from resources.store.manifest import CorruptArtifact
 from resources.store.rows import collect
 from schemas.tables import BadCases, Examples
+from tests import tiny
 
 PROMPTS = [f"question about topic {n} and {n * 7}" for n in range(40)]
 
@@ -366,3 +370,62 @@ def test_vectors_of_another_encoder_put_in_place_are_not_taken_for_its_own(table
     assert other.fill(PROMPTS, encoder.embed) == len(PROMPTS)
     assert sorted(encoder.asked) == sorted(PROMPTS)
     assert table.missing(PROMPTS) == 0
+
+
+# -- encoders of other forms ---------------------------------------------------------------------------------
+
+
+def encoder_of(folder, *modules):
+    from sentence_transformers import SentenceTransformer
+
+    SentenceTransformer(modules=list(modules), device="cpu").save(str(folder))
+    check_encoder(folder)
+    check_sentence_encoder(folder, "cpu")
+    return Encoder(folder)
+
+
+def test_vectors_of_an_encoder_in_bfloat16_have_length_one_and_the_nearest_are_those_by_cosine(tiny_folder, tmp_path):
+    from sentence_transformers.sentence_transformer import modules
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder / "bert")
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        initializer_range=0.3,
+    )  # fmt: skip
+    BertModel(config).to(torch.bfloat16).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    encoder = encoder_of(tmp_path / "encoder", modules.Transformer(str(tmp_path / "bert")), modules.Pooling(64))
+    found = np.stack(collect(len(PROMPTS), encoder.embed(PROMPTS))).astype(np.float64)
+    lengths = np.linalg.norm(found, axis=1)
+    assert lengths == pytest.approx(1, abs=1e-6)
+    order = np.argsort(-(found @ found.T), kind="stable")
+    assert (order == np.argsort(-((found / lengths[:, None]) @ (found / lengths[:, None]).T), kind="stable")).all()
+
+
+def test_text_as_long_as_an_encoder_of_the_kind_of_roberta_has_positions_for_is_embedded(tmp_path):
+    from sentence_transformers.sentence_transformer import modules
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
+    tokenizer = tiny.make_tokenizer()
+    config = XLMRobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=66, pad_token_id=1,
+    )  # fmt: skip
+    XLMRobertaModel(config).save_pretrained(tmp_path / "roberta")
+    tokenizer.save_pretrained(tmp_path / "roberta")
+    encoder = encoder_of(tmp_path / "encoder", modules.Transformer(str(tmp_path / "roberta")), modules.Pooling(16))
+    assert encoder.most_tokens == 64
+    at_most, more = collect(2, encoder.embed(["a" * 64, "a" * 64 + "b" * 20]))
+    assert encoder.cut == 1
+    assert np.array_equal(at_most, more)
+
+
+def test_encoder_of_static_embeddings_is_used(tmp_path):
+    from sentence_transformers.sentence_transformer import modules
+
+    static = modules.StaticEmbedding(tiny.make_tokenizer().backend_tokenizer, embedding_dim=16)
+    encoder = encoder_of(tmp_path / "encoder", static)
+    one, other, again = collect(3, encoder.embed(["abc", "a longer text", "abc"]))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)

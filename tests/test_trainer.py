@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from apt_assets.method.splits import row_id
 from resources.training.trainer import Diverged, TrainingRecipe, make_trainer, train_adapter
 from schemas.tables import PreferencePairs
+from tests import tiny
 
 pytestmark = pytest.mark.slow("loop")
 
@@ -91,3 +92,28 @@ def test_tail_of_a_generation_prompt_is_trained_as_it_is_asked(tail, tiny_folder
         tokenizer.decode(ids[mask == 1]) for ids, mask in zip(batch["input_ids"], batch["completion_mask"], strict=True)
     ]
     assert scored[1::2] == ["blue<|end|>", "wrong 1<|end|>"]
+
+
+def test_dropout_that_a_model_has_as_a_function_is_off_in_training(tmp_path):
+    from transformers import BioGptConfig, BioGptForCausalLM
+
+    tokenizer = tiny.make_tokenizer()
+    config = BioGptConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=256, hidden_dropout_prob=0.5, layerdrop=0.5, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    BioGptForCausalLM(config).save_pretrained(tmp_path / "policy")
+    tokenizer.save_pretrained(tmp_path / "policy")
+    first, second = (train(tmp_path, tmp_path / f"{seed}", seed=seed, learning_rate=1e-9) for seed in (1, 2))
+    assert first["margin"][0] == pytest.approx(0, abs=1e-5), "a policy is its own reference before the first step"
+    assert second["margin"][0] == pytest.approx(0, abs=1e-5)
+
+
+def test_what_a_launcher_says_of_precision_trains_no_other_adapter(tiny_folder, tmp_path, monkeypatch):
+    train(tiny_folder, tmp_path / "one", path="plain")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "3")
+    train(tiny_folder, tmp_path / "two", path="plain")
+    one, two = ((tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two

@@ -82,15 +82,12 @@ def write_adapter(source: Path, target: Path, names: Names) -> None:
 
 
 def write_merged(project: Project, source: Path, target: Path) -> None:
-    from peft import PeftModel
-
-    from resources.model.policy import load_policy
+    from resources.model.policy import load_base, with_adapter
 
     # Unquantised, whatever the adapter was trained on: merging into 4 bits would round it away.
-    policy = load_policy(project.models.base_model, source, dtype=project.experiment.policy.dtype)
-    model = policy.model.merge_and_unload() if isinstance(policy.model, PeftModel) else policy.model
-    model.save_pretrained(target)
-    policy.tokenizer.save_pretrained(target)
+    model, tokenizer = load_base(project.models.base_model, project.experiment.policy.dtype, "none", "cpu", "plain")
+    with_adapter(model, source).merge_and_unload().save_pretrained(target)
+    tokenizer.save_pretrained(target)
 
 
 def write_pairs(project: Project, pairs: Path, target: Path) -> None:

@@ -52,6 +52,8 @@ def counter(tokenizer: Path) -> Callable[[Sequence[str]], list[int]]:
     from tokenizers import Tokenizer
 
     reader = Tokenizer.from_file(str(tokenizer))
+    reader.no_truncation()
+    reader.no_padding()
     return lambda texts: [len(found.ids) for found in reader.encode_batch(list(texts), add_special_tokens=False)]
 
 

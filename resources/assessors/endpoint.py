@@ -13,7 +13,7 @@ from typing import Any
 
 from resources.assessors import Grade, Row, Ungradable, Variant
 from resources.assessors.rubric import Prompt, build_prompt, is_exact, read_grade
-from resources.model.http import Client, Failure, Refused, Unreadable, key_in
+from resources.model.http import Client, Failure, Refused, Unreadable, key_in, whole
 from resources.store.kinds import RowKind
 
 
@@ -109,7 +109,7 @@ class EndpointRubric:
             reply = content["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
             raise Unreadable(f"no chat completion but {self._client.excerpt(content)!r}") from None
-        grade = read_grade(reply, prompt) if isinstance(reply, str) else None
+        grade = read_grade(whole(reply), prompt) if isinstance(reply, str) else None
         if grade is None:
             raise Unreadable(
                 f"no single line `{prompt.reply_start} N` in the reply {self._client.excerpt(str(reply))!r}"

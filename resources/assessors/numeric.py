@@ -82,6 +82,9 @@ IN_OTHER_WORDS = [
     (re.compile("(?<![=-])>="), "≥"),
     (re.compile(r"(?<=\w)\s+per\s+(?=[^\W\d]|°)"), "/"),
 ]
+# m·s^-1, J mol^-1 K^-1, and what is below a stroke in brackets: J/(mol·K).
+BELOW = re.compile(r"\s?[·⋅*]?\s?(?<![^\W\d_])(?P<unit>[^\W\d_]{1,4})\^-(?P<power>[123])(?!\d)")
+BELOW_STROKE = re.compile(r"/\((?P<one>[^\W\d_]{1,4})\s?[·⋅*\s]\s?(?P<two>[^\W\d_]{1,4})\)")
 # °F, ° f, degF, degrees F; Fahrenheit, °Fahrenheit, degrees, degrés, grados or Grad Fahrenheit. Other signs and letters
 # that look like those of °C: a Spanish keyboard's º, a ring, a Russian C.
 SCALE = re.compile(
@@ -211,8 +214,15 @@ def in_plain_form(text: str) -> str:
     plain = TAG.sub(" ", readable(text)).replace("\N{GREEK SMALL LETTER MU}", "µ")
     for written, form in IN_OTHER_WORDS:
         plain = written.sub(form, plain)
+    plain = BELOW_STROKE.sub(r"/\g<one>/\g<two>", BELOW.sub(with_stroke, plain))
     in_brackets = BRACKETS.fullmatch(plain.strip())
     return f"-{in_brackets[1]}" if in_brackets else plain
+
+
+def with_stroke(match: re.Match[str]) -> str:
+    """A unit that is divided by, if it is one."""
+    unit = match["unit"] + match["power"].removeprefix("1")
+    return f"/{unit}" if known(read_unit(unit).measure) else match[0]
 
 
 def quantity_of(match: re.Match[str], *, kelvin: bool) -> Quantity:

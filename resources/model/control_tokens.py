@@ -68,11 +68,13 @@ class RowTexts:
         """Token ids of what was made of marked texts."""
         # The template has written the special tokens already; a second <bos> would change the answers.
         bare = self.tokenizer.chat_template is None
-        if not self.spelled:
-            return self.tokenizer(written, add_special_tokens=bare)["input_ids"]
-        (first, _), *others = self._pieces(written)
+        # What the tokenizer puts behind a text is left out: it would stand between a question and its answer.
         before, after = around(self.tokenizer) if bare else ([], [])
-        return [*before, *encoder(self.tokenizer)(first), *self._going_on(others), *after]
+        if not self.spelled:
+            ids: list[int] = self.tokenizer(written, add_special_tokens=bare)["input_ids"]
+            return ids[: len(ids) - len(after)]
+        (first, _), *others = self._pieces(written)
+        return [*before, *encoder(self.tokenizer)(first), *self._going_on(others)]
 
     def tokenise_on(self, written: str) -> list[int]:
         """Token ids of what goes on after something that is tokenised already."""
@@ -114,5 +116,7 @@ def going_on(encode: "Encode", text: str) -> list[int]:
 def around(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
     """Token ids that the tokenizer puts (before, after) a text."""
     bare, whole = encoder(tokenizer)("a"), tokenizer("a")["input_ids"]
-    first = next(place for place in range(len(whole)) if whole[place : place + len(bare)] == bare)
+    first = next((place for place in range(len(whole)) if whole[place : place + len(bare)] == bare), None)
+    if first is None:
+        return [], []
     return whole[:first], whole[first + len(bare) :]

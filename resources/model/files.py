@@ -78,12 +78,22 @@ def check_model(folder: Path, look: Look = problem_with_file) -> None:
                 "trained on in policy.model"
             )
         raise Unusable(f"there is no config.json: it is no model of transformers' form, or not all of one; {ANEW}")
+    refuse_adapter_beside(folder)
     if (folder / "modules.json").is_file():
         raise Unusable(
             "it is a sentence encoder (it has a modules.json): name it in retrieval.encoder, and a causal language "
             "model here"
         )
     check_parts(folder, look)
+
+
+def refuse_adapter_beside(folder: Path) -> None:
+    """Raise Unusable if an adapter lies where a model is looked for."""
+    if (folder / "adapter_config.json").is_file():
+        raise Unusable(
+            "an adapter lies in the same folder (adapter_config.json), which transformers would put on the model, or "
+            "on the one that it names: move it out, or save model and adapter as one with `merge_and_unload`"
+        )
 
 
 def check_encoder(folder: Path, look: Look = problem_with_file) -> None:
@@ -105,6 +115,7 @@ def check_encoder(folder: Path, look: Look = problem_with_file) -> None:
             if str(module["type"]).endswith(".Normalize"):
                 continue
             raise Unusable(f"modules.json names {module['path']}, which is not there; {ANEW}")
+        refuse_adapter_beside(part)
         if (part / "config.json").is_file() and str(module["type"]).endswith(".Transformer"):
             check_parts(part, look)
         else:

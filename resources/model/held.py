@@ -42,15 +42,15 @@ class BaseModel:
 
 @dataclass
 class Held:
-    """A base model with at most one adapter on it: `adapted`. originals: layer -> what its weights were, of an adapter
-    that was added to them."""
+    """A base model with at most one adapter on it. beside: peft's model around it, of an adapter that lies beside its
+    weights. originals: layer -> what its weights were, of one that was added to them."""
 
     base: BaseModel
     files: tuple[tuple[str, tuple[int, ...]], ...]
     bare: Any
     tokenizer: Any
     adapter: str | None = None
-    adapted: Any = None
+    beside: Any = None
     originals: "dict[str, dict[str, torch.Tensor]]" = field(default_factory=dict)
 
     def put_on(self, folder: Path, identity: str) -> None:
@@ -58,23 +58,25 @@ class Held:
         from peft.tuners.lora import LoraLayer
 
         self.take_off()
-        model = with_adapter(self.bare, folder)
+        beside = with_adapter(self.bare, folder)
         if is_merged(self.base.dtype, self.base.quantization):
             # Experts have a layer of LoRA around another: the outer one has the name that stays.
             layers = [(name, it) for name, it in self.bare.named_modules() if isinstance(it, LoraLayer)]
             names = {it.get_base_layer(): name for name, it in reversed(layers)}
             self.originals = {name: copies(its.named_parameters(recurse=False)) for its, name in names.items()}
-            model = model.merge_and_unload()
-        self.adapter, self.adapted = identity, model
+            beside.merge_and_unload()
+        else:
+            self.beside = beside
+        self.adapter = identity
 
     def take_off(self) -> None:
         if self.originals:
             for name, weights in self.originals.items():
                 for weight, its in self.bare.get_submodule(name).named_parameters(recurse=False):
                     its.data.copy_(weights[weight])
-        elif self.adapted is not None:
-            self.adapted.unload()
-        self.adapter, self.adapted, self.originals = None, None, {}
+        elif self.beside is not None:
+            self.beside.unload()
+        self.adapter, self.beside, self.originals = None, None, {}
 
 
 def copies(parameters: "Iterable[tuple[str, torch.Tensor]]") -> "dict[str, torch.Tensor]":
@@ -97,10 +99,9 @@ def open_held(
     if identity != held.adapter:
         held.take_off() if adapter is None else held.put_on(adapter, str(identity))
     _held[role] = held  # not before: a failure on the way leaves a model that is neither
-    model = held.bare if held.adapted is None else held.adapted
     if shape_free is not None:
-        set_shape_free(model, shape_free)
-    return Policy(model.eval(), held.tokenizer, None, base.path)
+        set_shape_free(held.bare, shape_free)
+    return Policy(held.bare.eval(), held.tokenizer, None, base.path)
 
 
 def take_base(base: BaseModel) -> tuple[Any, Any]:

@@ -144,6 +144,12 @@ class Client:
         return without_key(text, self.key)[:EXCERPT]
 
 
+def whole(said: str) -> str:
+    """A text of a reply. JSON may hold half a pair of surrogates, which no file can: it is U+FFFD, as in what a server
+    cut in the middle of a character otherwise."""
+    return said.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def wait_of(reply: "requests.Response") -> float:
     """Seconds until Retry-After, which is a number or a date (RFC 9110, 10.2.3); 0 for none, or one that is neither."""
     value = reply.headers.get("Retry-After", "0")

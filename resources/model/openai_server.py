@@ -207,6 +207,19 @@ def complete(session: http.Client, served: Served, ids: list[int], max_new_token
     if reply.get("model") != served.name:
         raise ServerError(f"{served.url} answered with the model {reply.get('model')!r}, asked for {served.name!r}")
     try:
-        return reply["choices"][0]["text"].strip()
+        choice = reply["choices"][0]
+        if reason := cut_short(reply, choice.get("finish_reason"), max_new_tokens):
+            raise ServerError(f"{served.url} did not answer to the end: {reason}")
+        return http.whole(choice["text"]).strip()
     except (KeyError, IndexError, TypeError, AttributeError):
         raise ServerError(f"{served.url} answered without choices[0].text: {session.excerpt(reply)}") from None
+
+
+def cut_short(reply: dict[str, Any], ended_by: Any, max_new_tokens: int) -> str | None:
+    """Why an answer is not the policy's whole one; None: it is, or the server does not tell."""
+    if ended_by not in (None, "", "stop", "length"):
+        return f"finish_reason is {ended_by!r}"
+    written = (reply.get("usage") or {}).get("completion_tokens")
+    if ended_by == "length" and isinstance(written, int) and written < max_new_tokens:
+        return f"it has a limit of its own, {written} tokens here, where {max_new_tokens} were asked for"
+    return None

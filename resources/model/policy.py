@@ -46,9 +46,9 @@ def load_policy(
     path = path or tried(str(model_dir), newest_file(Path(model_dir)), dtype, quantization, device)
     model, tokenizer = load_base(model_dir, dtype, quantization, device, path)
     if adapter_dir is not None:
-        model = with_adapter(model, adapter_dir)
+        beside = with_adapter(model, adapter_dir)
         if is_merged(dtype, quantization):
-            model = model.merge_and_unload()
+            beside.merge_and_unload()
     if shape_free is not None:
         set_shape_free(model, shape_free)
     return Policy(model.eval(), tokenizer, system_prompt, path)
@@ -81,13 +81,18 @@ def load_base(
     model = AutoModelForCausalLM.from_pretrained(model_dir, use_safetensors=True, trust_remote_code=False, **named)
     if quantization == "none":
         model = model.to(device)  # not also to the dtype: that would round the frequencies of the positions
+    # lm-eval ties head and embedding by what the configuration says, also where the checkpoint has both, which
+    # transformers leaves apart: the model stays what was read.
+    model.tie_weights = lambda *_, **__: None
     if path == "packed":  # on the plain one it is as in transformers
         use_faster_products(model)
     return model, load_tokenizer(model_dir)
 
 
 def with_adapter(model: Any, folder: Path) -> Any:
-    """The model with the LoRA adapter of `folder` beside its weights: a PeftModel, whose layers are the model's."""
+    """Put the LoRA adapter of `folder` beside the weights of the model, which computes with it from then on; returns
+    peft's model around it, to take it off again. That one is not asked for answers: peft would leave a configuration of
+    its own on the model, and reads one of an adapter without task_type otherwise."""
     from peft import PeftModel
 
     # In the dtype of the weights: peft would widen the adapter to fp32 and cast at every layer.

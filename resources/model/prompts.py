@@ -48,12 +48,16 @@ class Policy:
 
 
 def load_tokenizer(model_dir: Path | str) -> Any:
-    """The model's tokenizer, padding with its end token if it has none for that."""
+    """The model's tokenizer, padding with its end token if it has none for that. It reads a text the same way each
+    time, and writes what was said as it was said, whatever its files ask for."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_dir, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.clean_up_tokenization_spaces = False  # which writes " .5" as ".5", and "a != b" as "a!= b"
+    if tokenizer.is_fast and getattr(tokenizer.backend_tokenizer.model, "dropout", None):
+        tokenizer.backend_tokenizer.model.dropout = None  # of BPE's merges, for training
     return tokenizer
 
 

@@ -40,6 +40,5 @@ def compare_encoder(folder: Path, encoder: "Encoder") -> None:
     """Raise Unusable if a transformer in it lacks weights, which sentence-transformers would make up."""
     for part, module in zip(json.loads((folder / "modules.json").read_bytes()), encoder.modules, strict=True):
         model = getattr(module, "auto_model", None)
-        # One that is a LoRA adapter on another model has no configuration of its own.
-        if model is not None and (folder / part["path"] / "config.json").is_file():
+        if model is not None:
             compare_weights(folder / part["path"], type(model), model.config, SPARE)

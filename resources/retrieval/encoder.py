@@ -1,8 +1,9 @@
 """The sentence encoder: texts in, unit vectors out, each depending on its text alone."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resources.model.packing import round_up
 from resources.store.rows import Batches
@@ -28,10 +29,13 @@ class Encoder:
             device=device,
             local_files_only=True,
             trust_remote_code=False,
-            model_kwargs={"use_safetensors": True, **attention},
+            # In its weights' own 16 bits, a length of 1 would be rounded, and what is nearest with it.
+            model_kwargs={"use_safetensors": True, "dtype": "float32", **attention},
         )
         self.modules = list(self._model.children())
         self.most_tokens = self._model.max_seq_length or 512
+        if (room := min(map(positions_of, self._model.modules()))) < self.most_tokens:
+            self.most_tokens = self._model.max_seq_length = room
         self.cut = 0
         self._batch_size = batch_size
         # Texts of one length share a batch, so none is padded, and a vector depends on its text alone, to
@@ -45,7 +49,7 @@ class Encoder:
 
         for start in range(0, len(texts), TOKENIZED):
             part = list(texts[start : start + TOKENIZED])
-            lengths = [len(ids) for ids in self._model.tokenizer(part)["input_ids"]]
+            lengths = self._lengths(part)
             self.cut += sum(length > self.most_tokens for length in lengths)
             for rows in batches_by_length([min(n, self.most_tokens) for n in lengths], self._batch_size):
                 filled = rows + rows[:1] * (round_up(len(rows), self._unit) - len(rows))
@@ -57,6 +61,20 @@ class Encoder:
                     show_progress_bar=False,
                 )
                 yield [start + i for i in rows], list(vectors[: len(rows)].astype(np.float32, copy=False))
+
+    def _lengths(self, texts: list[str]) -> list[int]:
+        tokenizer = self._model.tokenizer
+        if not callable(tokenizer):  # of static embeddings, whose own is that of `tokenizers`
+            return [len(its.ids) for its in tokenizer.encode_batch(texts)]
+        return [len(ids) for ids in tokenizer(texts)["input_ids"]]
+
+
+def positions_of(module: Any) -> float:
+    """How many tokens a module has positions for. Of the kind of RoBERTa those up to the padding's are not used, which
+    sentence-transformers does not count off where the encoder's files name no length."""
+    table: Any = getattr(module, "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return math.inf if padding is None else table.num_embeddings - padding - 1
 
 
 def batches_by_length(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:

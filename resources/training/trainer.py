@@ -17,6 +17,8 @@ import contextlib
 import gc
 import json
 import math
+import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -43,6 +45,9 @@ from resources.training.weights import weigh_pairs
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+CHANCE = re.compile("drop|jitter")  # in the names of the numbers that let chance into a pass
 
 
 class Diverged(ArithmeticError):
@@ -203,6 +208,7 @@ def make_trainer(
                     f"finite; lower training.learning_rate (this iteration's is {recipe.learning_rate:g})"
                 )
 
+    forget_launcher()
     arguments = DPOConfig(
         output_dir=str(out / "trainer"),
         learning_rate=recipe.learning_rate,
@@ -239,6 +245,7 @@ def make_trainer(
         peft_config=lora,
         callbacks=[Report()],
     )
+    without_chance(trainer.model)
     if recipe.shape_free is not None:
         set_shape_free(trainer.model, recipe.shape_free)
     # It prints every logged step as a dict; the training log has them as a table.
@@ -247,6 +254,21 @@ def make_trainer(
     if "ref" in trainer.model.peft_config:
         trainer.model.delete_adapter("ref")
     return trainer
+
+
+def forget_launcher() -> None:
+    """Take what `accelerate launch` tells a script out of the environment: a precision, say, which is the recipe's to
+    say, and which Trainer would take."""
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        del os.environ[name]
+
+
+def without_chance(model: Any) -> None:
+    """Let a model compute in training as it does otherwise. TRL does so for layers of dropout; many models (OPT, BART)
+    have it as a function of a number of theirs, and mixtures of experts a jitter of their router."""
+    for it in (*model.modules(), model.config, model.config.get_text_config()):
+        chances = [name for name, value in vars(it).items() if isinstance(value, float) and CHANCE.search(name)]
+        vars(it).update(dict.fromkeys(chances, 0.0))
 
 
 def keep_checkpoints(trainer: Any, checkpoints: Checkpoints, parts: Parts) -> str | None:
