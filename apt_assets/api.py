@@ -264,7 +264,7 @@ def files_of(rows: Any, name: str) -> Iterator[list[Path]]:
 
 def as_line(number: int, row: Any) -> str:
     """A row as a line of JSON, arrays as lists, dates and the like as text. Raises UsageError for bytes, which no text
-    follows from, and sets, which have no order."""
+    follows from, sets, which have no order, and what is no JSON otherwise."""
 
     def as_json(value: Any) -> str | list[Any]:
         if isinstance(value, bytes | bytearray | memoryview):
@@ -275,13 +275,24 @@ def as_line(number: int, row: Any) -> str:
             return str(value)
         return (value if getattr(value.dtype, "kind", "") not in "Mm" else value.astype(str)).tolist()
 
-    return f"{json.dumps(row, default=as_json)}\n"
+    try:
+        return f"{json.dumps(row, default=as_json)}\n"
+    except (TypeError, ValueError) as error:  # a name that is no text, or what holds itself
+        raise UsageError(f"row {number}: {error}") from None
 
 
 def dicts_of(frame: Any) -> list[dict[str, Any]]:
-    """The rows of a polars or pandas frame."""
+    """The rows of a polars or pandas frame. Raises UsageError for a column that is there twice."""
     import polars as pl
 
     if isinstance(frame, pl.LazyFrame):
         frame = frame.collect()
-    return (frame if isinstance(frame, pl.DataFrame) else pl.from_pandas(frame)).to_dicts()
+    if isinstance(frame, pl.DataFrame):
+        return frame.to_dicts()
+    # By itself: polars gives a column one type, so that one odd cell would lose all rows.
+    names = [str(name) for name in frame.columns]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"rows: the column {twice!r} is there twice")
+    found = frame.astype(object).where(frame.notna(), None).set_axis(names, axis="columns")
+    rows: list[dict[str, Any]] = found.to_dict("records")
+    return rows

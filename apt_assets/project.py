@@ -175,17 +175,23 @@ class Project:
         return self.landing_folder.usable_rows(name)
 
     def landing_files(self, iteration: str, known: dict[str, str] | None = None) -> dict[str, str]:
-        """File name -> digest of its rows for the iteration's snapshot; all present files if it has none yet.
+        """File name -> digest of its rows for the iteration's snapshot; of all present files if it is to have one.
 
         known: digests of files that were looked up at this moment already, as a planner does for many
         iterations; it is added to.
         """
         known = {} if known is None else known
-        names = None if iteration == BASE else self.store.snapshot(self.experiment.name, iteration)
+        names = None if iteration == BASE else self.snapshot(iteration)
         names = self.landed() if names is None else names
         if new := [name for name in names if name not in known]:
             known |= self.landing_folder.versions(new)
         return {name: known[name] for name in names}
+
+    def snapshot(self, iteration: str) -> list[str] | None:
+        """Names of the files that an iteration uses; None: that is to be fixed. So it is anew once none of them has
+        stayed and others are there."""
+        names, landed = self.store.snapshot(self.experiment.name, iteration), self.landed()
+        return None if names is None or (landed and not {*names} & {*landed}) else names
 
     # -- plans -------------------------------------------------------------------------------------
 
@@ -199,7 +205,7 @@ class Project:
         name = self.experiment.name
         with self.store.locks.take(f"open-{name}"):
             self.store.restore_snapshots(name)
-            if anew or self.store.snapshot(name, iteration) is None:
+            if anew or self.snapshot(iteration) is None:
                 self.store.take_snapshot(name, iteration, [file for file in self.landed() if self.usable_rows(file)])
 
     def changed_since_start(self) -> str | None:

@@ -51,6 +51,20 @@ def test_rows_of_a_program_land_as_a_file_and_bad_ones_are_told_by_their_number(
     assert (project.home / "landing" / landed.files["landed"][0]).is_file()
 
 
+def test_odd_cell_of_a_frame_costs_its_row_and_what_is_no_json_is_told_by_its_row(project):
+    rows = tiny.domain_rows(4)
+    given = pd.DataFrame(
+        {**{name: [row[name] for row in rows] for name in ("prompt", "answer")}, "n": [1, "x", 2.5, None]}
+    )
+    given["answer"] = [*given["answer"][:3], object()]
+    landed = project.land(given, name="odd")
+    assert landed.good == 4, "of an object there is a text"
+    with pytest.raises(UsageError, match="rows: the column 'answer' is there twice"):
+        project.land(pd.DataFrame([["q", "a", "b"]], columns=["prompt", "answer", "answer"]))
+    with pytest.raises(UsageError, match="row 2: keys must be str"):
+        project.land([*tiny.domain_rows(1), {**tiny.domain_rows(2)[1], (1, 2): 3}])
+
+
 def as_lines(rows):
     return [json.loads(as_line(1, row)) for row in rows]
 

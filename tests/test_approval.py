@@ -224,6 +224,15 @@ def test_decision_that_cannot_be_kept_says_why(waiting, arguments, message):
         decide(waiting.project, **given, approves=True)
 
 
+def test_history_of_a_stage_is_that_of_its_own_experiment(waiting):
+    approve(waiting, by="ann", reason="good")
+    where = {"iteration": "0001", "stage": "gate"}
+    waiting.project.store.journal("disapproved", experiment="another", by="eve", reason="not ours", **where)
+    assert [event.get("by") for event in explain(waiting.project, "gate", "0001")["journal"] if "by" in event] == [
+        "ann"
+    ]
+
+
 def test_reason_of_an_approval_sends_nothing_to_the_terminal(waiting):
     approve(waiting, by="ann\x1b[31m", reason="good\x1b[2J")
     text = as_text(explain(waiting.project, "gate", "0001"))

@@ -103,6 +103,10 @@ def test_home_that_is_a_file_is_refused_and_a_tilde_is_a_home_folder(tmp_path, m
     monkeypatch.setenv("APT_HOME", str(tmp_path / "file"))
     with pytest.raises(UsageError, match=r"\$APT_HOME: .*file: is no folder"):
         find_home()
+    for name in ("what?", "a%41"):
+        monkeypatch.setenv("APT_HOME", str(tmp_path / name))
+        with pytest.raises(UsageError, match="Dagster's records cannot have"):
+            find_home()
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("APT_HOME", "~/apt")
     assert find_home() == tmp_path / "apt"

@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
@@ -10,7 +11,10 @@ import pytest
 from apt_assets.engine.execute import run_stage
 from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stage import STAGES
-from apt_assets.loop.gc import collect_garbage
+from apt_assets.loop.gc import collect_garbage, needs
+from apt_assets.loop.promotions import promotions
+from apt_assets.promotion import TRAINED
+from apt_assets.serve.live import base_of
 from apt_assets.settings.iterations import BASE
 from tests.oracle import content_of
 from tests.torture.small_loop import open_loop
@@ -138,3 +142,38 @@ def test_what_a_study_compares_stays_all_iterations_of_it(engine):
     (runs / "cell.yaml").write_text("# written by a study\nname: t\n")
     collect_garbage(engine.world, 1, dry_run=False)
     assert engine.results()["0001", "eval_predictions"] is not None
+
+
+def test_rows_of_a_stage_that_failed_after_them_stay_and_are_not_computed_again(engine):
+    world, stage = engine.world, STAGES["base_scores"]
+
+    def full(step):
+        stage.compute(step)
+        raise OSError(28, "No space left on device")
+
+    world.set("policy", max_new_tokens=9)
+    with patch.dict(STAGES, {"base_scores": replace(stage, compute=full)}), pytest.raises(OSError, match="space"):
+        run_stage(world, BASE, "base_scores", run_id="r")
+    begun = world.store.unfinished(world.planner().stage(BASE, "base_scores").fingerprint)
+    begun.mkdir(parents=True)
+    collect_garbage(world, 1, dry_run=False)
+    assert begun.is_dir()
+    work = run_stage(world, BASE, "base_scores", run_id="r").manifest.work
+    assert {kind: counts["computed"] for kind, counts in work.items()} == dict.fromkeys(work, 0)
+    assert work["answers"]["reused"] > 0
+    collect_garbage(world, 1, dry_run=False)
+    assert not begun.exists(), "it came to its end"
+
+
+def test_promotion_of_an_early_version_that_noted_no_adapter_stands(bench):
+    bench.land("a.jsonl")
+    bench.notice()
+    bench.compute()
+    store = bench.project.store
+    promoted = store.pointed("made-up", "0001", "promoted_adapter")
+    inputs = {name: version for name, version in promoted.inputs.items() if name != TRAINED}
+    store.point("made-up", "0001", replace(promoted, inputs=inputs))
+    bench.set(gate={"approval": "required"})
+    assert [key for key, _ in promotions(bench.project)] == ["0001"]
+    assert base_of(bench.project, "0001", next(promotions(bench.project))[1]) is None
+    assert promoted.data_version in {manifest.data_version for manifest in needs(bench.project, 1)[0]}

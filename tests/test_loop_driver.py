@@ -38,6 +38,23 @@ def test_base_runs_first_then_the_lowest_iteration_out_of_date(bench):
     assert asked(bench.drive()) == ("iterate", "0002")
 
 
+def test_iterations_whose_files_were_all_taken_away_or_renamed_use_what_there_is_and_the_loop_goes_on(bench):
+    bench.land("a.jsonl")
+    bench.notice()
+    bench.compute(BASE, "0001")
+    bench.drive()
+    bench.compute("0002")
+    (bench.project.landing / "a.jsonl").rename(bench.project.landing / "b.jsonl")
+    assert bench.project.planner().stage("0001", "domain_dataset").status == "stale"
+    bench.compute(BASE)
+    assert asked(bench.drive()) == ("iterate", "0001")
+    assert bench.opened()["0001"] == ["b.jsonl"]
+    bench.land("c.jsonl", rows=(5, 9))
+    bench.compute(BASE, "0001")
+    bench.drive()
+    assert bench.opened() == {"0001": ["b.jsonl"], "0002": ["b.jsonl", "c.jsonl"]}, "what is fixed anew stays"
+
+
 def test_second_look_at_the_same_state_gives_the_same_run_key(bench):
     bench.land("a.jsonl")
     bench.notice()

@@ -169,8 +169,8 @@ def record_hit(project: "World", plan: StagePlan, run_id: str) -> None:
     if project.store.pointed(project.experiment.name, plan.iteration, plan.stage) != plan.manifest:
         project.store.point(project.experiment.name, plan.iteration, plan.manifest)
     project.store.journal(
-        "hit", iteration=plan.iteration, stage=plan.stage, run_id=run_id, fingerprint=plan.fingerprint,
-        reason=[f"computed by run {plan.manifest.run_id} for {plan.manifest.iteration}"],
+        "hit", experiment=project.experiment.name, iteration=plan.iteration, stage=plan.stage, run_id=run_id,
+        fingerprint=plan.fingerprint, reason=[f"computed by run {plan.manifest.run_id} for {plan.manifest.iteration}"],
     )  # fmt: skip
 
 

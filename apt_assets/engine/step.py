@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from apt_assets.engine.world import World
 
 Log = Callable[[str], None]
+FILLING = "filling"  # an event: rows of a table are computed
 RowCompute = Callable[[RowScope, list[int]], Batches[Any]]
 
 
@@ -48,6 +49,12 @@ class Step(View):
         self.work: dict[str, Any] = {}
         self.row_seconds: dict[str, float] = {}
 
+    @property
+    def where(self) -> dict[str, str]:
+        """For the journal."""
+        name = self.project.experiment.name
+        return {"experiment": name, "iteration": self.plan.iteration, "stage": self.plan.stage}
+
     def check(self) -> None:
         """Raise StageBlocked if what the stage reads from outside the store is not what was planned.
 
@@ -55,8 +62,7 @@ class Step(View):
         """
         assert self.plan.facts is not None
         if changed := changed_outside(self.project, self.plan, self.planner):
-            where = {"iteration": self.plan.iteration, "stage": self.plan.stage}
-            self.project.store.journal("abandoned", **where, reason=[f"{changed} changed while it ran"])
+            self.project.store.journal("abandoned", **self.where, reason=[f"{changed} changed while it ran"])
             raise StageBlocked(
                 f"{self.plan.stage} of {self.plan.iteration}: {changed} changed while it ran; run it again"
             )
@@ -73,6 +79,9 @@ class Step(View):
         table, scope = self.rows(kind, **given), self.scope(kind, **given)
 
         def watched(missing: list[int]) -> Batches[Any]:
+            # If the stage does not come to its end, gc knows what of it to leave.
+            named = {"table": f"{table.kind}/{table.digest}", "fingerprint": self.plan.fingerprint}
+            self.project.store.journal(FILLING, **self.where, **named)
             return self.shown(self.checked(compute(scope, missing)), len(missing), what, unit)
 
         started = time.monotonic()
@@ -81,9 +90,8 @@ class Step(View):
             spent = time.monotonic() - started
             self.row_seconds[table.kind] = self.row_seconds.get(table.kind, 0.0) + spent
         if filled.damaged:
-            where = {"iteration": self.plan.iteration, "stage": self.plan.stage}
             reason = [f"{filled.damaged} damaged lines of {table.kind}/{table.digest[:8]}.jsonl were computed again"]
-            self.project.store.journal("quarantined", **where, reason=reason)
+            self.project.store.journal("quarantined", **self.where, reason=reason)
         self.count(table.kind, reused=filled.reused, computed=filled.computed)
         return filled
 
@@ -118,7 +126,7 @@ class Step(View):
     @property
     def unfinished(self) -> Path:
         """A folder for what a long computation keeps while it goes on, by what decides its result; it is removed
-        when the artifact is committed, and by gc."""
+        when the artifact is committed, and by gc unless the stage has yet to come to its end."""
         assert self.plan.fingerprint is not None
         return self.project.store.unfinished(self.plan.fingerprint)
 

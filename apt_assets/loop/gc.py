@@ -2,10 +2,10 @@
 
 What goes: the files of older iterations' artifacts, artifacts and traces of settings that are no
 longer pointed at, rows and vectors that no kept artifact used, quarantine, and what killed runs left
-behind. What stays: everything the kept iterations read, all iterations of what a study compares, the
-promoted adapter with its scores, and of *every* iteration its manifests, its verdict and which adapter it
-promoted. So nothing turns stale: an older iteration stays fresh without its files, and one of them that is
-needed again is computed again.
+behind. What stays: everything the kept iterations read, the rows and checkpoints of a stage that has yet to come
+to its end, all iterations of what a study compares, the promoted adapter with its scores, and of *every* iteration
+its manifests, its verdict and which adapter it promoted. So nothing turns stale: an older iteration stays fresh
+without its files, and one of them that is needed again is computed again.
 """
 
 import re
@@ -15,6 +15,7 @@ from typing import Any
 
 from apt_assets.engine.plan import stages_of
 from apt_assets.engine.stage import STAGES
+from apt_assets.engine.step import FILLING
 from apt_assets.project import Project
 from apt_assets.promotion import TRAINED, refused_by_people
 from apt_assets.settings.iterations import BASE
@@ -42,12 +43,26 @@ def collect_garbage(project: Project, keep: int, *, dry_run: bool) -> Collected:
 def what_to_keep(project: Project, keep: int) -> Kept:
     """What has to stay so that nothing turns stale and the last `keep` iterations can be read."""
     needed, pointed = needs(project, keep)
+    begun = begun_rows(project)
     return Kept(
         data_versions={manifest.data_version for manifest in needed},
         traces={(manifest.stage, manifest.fingerprint) for manifest in pointed},
-        row_tables={name for manifest in needed for name in manifest.row_tables},
+        row_tables={name for manifest in needed for name in manifest.row_tables} | set(begun),
         vectors=needed_vectors(project, [manifest for manifest in needed if manifest.stage == "retrieval_index"]),
+        unfinished=set(begun.values()),
     )
+
+
+def begun_rows(project: Project) -> dict[str, str]:
+    """Table of rows -> fingerprint of the stage that computed some of them and has not come to its end since."""
+    begun: dict[tuple[str, ...], dict[str, str]] = {}
+    for event in project.store.events("computed", "hit", FILLING):
+        where = tuple(event.get(name, "") for name in ("experiment", "iteration", "stage"))
+        if event["event"] == FILLING:
+            begun.setdefault(where, {})[event["table"]] = event["fingerprint"]
+        else:
+            begun.pop(where, None)
+    return {table: fingerprint for tables in begun.values() for table, fingerprint in tables.items()}
 
 
 def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
@@ -76,7 +91,8 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
         by_gate = {key for key in made if (planner.withdrawn(key) if own else refused(present.get((key, "gate"))))}
         asks = not own or project.experiment.gate.approval != "none"
         said = refused_by_people(project.store, experiment) if asks else set()
-        out = by_gate | {key for key in made if present[key, "promoted_adapter"].inputs[TRAINED] in said}
+        # An early version did not note which adapter it promoted: nobody could refuse that one.
+        out = by_gate | {key for key in made if present[key, "promoted_adapter"].inputs.get(TRAINED) in said}
         promoted = [key for key in made if key not in out]
         counts = promoted[-1:] if own else may_count(made, out)
         # What a study compares is read again when it is called again.

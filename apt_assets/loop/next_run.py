@@ -77,8 +77,9 @@ def wanted(project: Project, planner: LoopPlanner, iterations: int | None) -> Ru
             break
         if stopped := planner.stopped(key):
             return End(f"iteration {key} does not run: {stopped}", passed=False)
-        if key not in opened:
-            return Run(key, (), opens=True)  # left out by a run that was launched by hand
+        # It was left out by a run that was launched by hand, or all of its files were taken away.
+        if key not in opened or project.snapshot(key) is None:
+            return Run(key, (), opens=True)
         if stale := planner.out_of_date(key):
             return Run(key, tuple(stale))
         if planner.verdict(key) is None:

@@ -23,7 +23,7 @@ def promotions(project: Project) -> Iterator[tuple[str, Manifest]]:
         verdict, promoted = store.pointed(name, key, "gate"), store.pointed(name, key, "promoted_adapter")
         if verdict is None or promoted is None:
             continue
-        if not verdict.facts["passed"] or promoted.inputs[TRAINED] in refused:
+        if not verdict.facts["passed"] or promoted.inputs.get(TRAINED) in refused:
             lost = True
         else:
             standing.append((key, promoted, lost))

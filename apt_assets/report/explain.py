@@ -5,6 +5,7 @@ from typing import Any
 
 from apt_assets.engine.plan import StagePlan, Unsettled, shorten
 from apt_assets.engine.stage import STAGES
+from apt_assets.engine.step import FILLING
 from apt_assets.loop.work import work_of
 from apt_assets.project import Project
 from apt_assets.promotion import LoopPlanner
@@ -65,9 +66,10 @@ def source_of(planner: LoopPlanner, iteration: str, given: str) -> tuple[str, st
 
 
 def journal(project: Project, name: str, iteration: str) -> Iterator[dict[str, Any]]:
-    """The journal's events of one stage of one iteration, oldest first."""
+    """What happened to one stage of one iteration of this experiment, oldest first."""
     for event in project.store.events():
-        if event.get("stage") == name and event.get("iteration") == iteration:
+        own = event.get("experiment", project.experiment.name) == project.experiment.name
+        if own and event.get("stage") == name and event.get("iteration") == iteration and event["event"] != FILLING:
             yield event
 
 

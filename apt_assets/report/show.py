@@ -12,6 +12,8 @@ from apt_assets.settings.reader import nearest
 if TYPE_CHECKING:
     import polars as pl
 
+    from resources.store.manifest import Manifest
+
 
 def parse_key(iteration: str) -> str:
     """ "1", "0001" or "base" as a key. Raises UsageError for anything else."""
@@ -78,8 +80,6 @@ def table_of(project: Project, name: str, iteration: str) -> "pl.DataFrame":
     """
     import polars as pl
 
-    from resources.store.tables import read_table
-
     key = parse_key(iteration)
     manifests = {s: project.store.pointed(project.experiment.name, key, s) for s in STAGES}
     present = {s: m for s, m in manifests.items() if m is not None}
@@ -94,9 +94,9 @@ def table_of(project: Project, name: str, iteration: str) -> "pl.DataFrame":
     }
     table = (STAGES[name].main_table if name in STAGES else None) or name
     if name in present and f"{table}.parquet" in present[name].files:
-        rows = read_table(project.artifact(present[name]) / f"{table}.parquet")
+        rows = as_now(project, present[name], table)
     elif name in tables:
-        rows = read_table(project.artifact(tables[name]) / f"{name}.parquet")
+        rows = as_now(project, tables[name], name)
     elif name in present:
         folder, files = project.artifact(present[name]), present[name].files
         content = {k: v for f in files if f.endswith(".json") for k, v in json.loads((folder / f).read_text()).items()}
@@ -108,6 +108,18 @@ def table_of(project: Project, name: str, iteration: str) -> "pl.DataFrame":
     if "record" in rows.columns:
         rows = with_lines(project, rows).sort("file", "line")
     return rows
+
+
+def as_now(project: Project, manifest: "Manifest", table: str) -> "pl.DataFrame":
+    """A table of an artifact. Raises UsageError for one of an early version, which had other columns."""
+    from resources.store.tables import TableError, read_table
+
+    try:
+        return read_table(project.artifact(manifest) / f"{table}.parquet")
+    except TableError as error:
+        raise UsageError(
+            f"{table} of {manifest.iteration} is of another version ({error}): `apt-assets run` computes it anew"
+        ) from None
 
 
 def with_lines(project: Project, rows: "pl.DataFrame") -> "pl.DataFrame":

@@ -50,7 +50,7 @@ def base_of(project: Project, iteration: str, promoted: Manifest) -> str | None:
     """Digest of the base model that a promoted adapter was trained on; None: nothing in the store tells it any more.
     While its iteration is computed anew, and the pointers are of something else, the journal leads there."""
     for trained in made(project, iteration, "adapter_checkpoint"):
-        if trained.files[ADAPTER_PARTS[1]] == promoted.inputs[TRAINED]:
+        if trained.files[ADAPTER_PARTS[1]] == promoted.inputs.get(TRAINED):
             policies = made(project, iteration, "policy")
             found = (one for one in policies if one.data_version == trained.inputs["policy"])
             return next((policy.identities["base_model"] for policy in found), None)

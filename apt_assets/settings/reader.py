@@ -60,6 +60,9 @@ def find_home(named: Path | str | None = None) -> Path:
         if named:
             raise UsageError(f"home: {home}: is no folder; name one, or leave it out")
         raise UsageError(f"$APT_HOME: {home}: is no folder; name one, or unset it")
+    if re.search(r"\?|%[0-9A-Fa-f]{2}", str(home)):
+        # Dagster writes it into addresses of databases as it is.
+        raise UsageError(f"{home}: a folder for Dagster's records cannot have ? or % and two digits in its path")
     return home
 
 

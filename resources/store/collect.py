@@ -34,7 +34,8 @@ def remove_unneeded(
     for folder in ("quarantine", "rows/damaged", "temporary", "unfinished"):
         kind = "quarantine" if folder == "rows/damaged" else folder
         for path in sorted((root / folder).glob("*")):
-            remove(path, kind, collected, really=really)
+            if folder != "unfinished" or path.name not in kept.unfinished:
+                remove(path, kind, collected, really=really)
     for kind in ("traces", "pointers", "snapshots"):
         # What a kill left of a file that was being replaced.
         for path in sorted((root / kind).rglob(".*")):

@@ -28,12 +28,14 @@ class Kept:
     traces: (stage, fingerprint) of the manifests that are needed, with or without their artifact's files.
     row_tables: as manifests name them, `kind/digest of the context`.
     vectors: name of a table -> the checks of its needed rows; None: which ones are needed is not known.
+    unfinished: fingerprints of computations that will be gone on with.
     """
 
     data_versions: set[str]
     traces: set[tuple[str, str]]
     row_tables: set[str]
     vectors: dict[str, set[str] | None]
+    unfinished: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -177,8 +179,8 @@ class Store(Protocol):
     # -- gc ----------------------------------------------------------------------------------------
 
     def remove_unneeded(self, kept: Kept, *, really: bool) -> Collected:
-        """Remove what `kept` does not name, quarantine, and what killed or unfinished computations left; tell what,
-        also if not `really`. Pointers, snapshots and the journal stay.
+        """Remove what `kept` does not name, quarantine, and what killed computations left; tell what, also if not
+        `really`. Pointers, snapshots and the journal stay.
 
         A needed trace whose artifact's files go says from then on that they were collected, and so does every
         pointer to it. Only under `locks.all_idle`: what a run has not committed yet would look unneeded.

@@ -132,7 +132,8 @@ class SharedStore(RecordedStore):
         collected = collect.remove_unneeded(self._bucket, self._records, self.vectors, kept, really=really)
         for kind in ("temporary", "unfinished"):
             for path in sorted((self._local / kind).glob("*")):
-                remove(path, kind, collected, really=really)
+                if path.name not in kept.unfinished:
+                    remove(path, kind, collected, really=really)
         if really:
             collect.join_rows(self._bucket, self._copies)
             collect.remove_copies(self._bucket, self._copies)
