@@ -125,6 +125,24 @@ def test_decision_of_the_future_is_not_taken_over_and_the_next_one_is_dated_now(
     assert kept_line["at"] <= now()
 
 
+def test_decision_that_does_not_hold_as_a_later_one_is_here_is_taken_over_and_told(exchanged, tmp_path):
+    exchanged.act("cases", 1, {"decision": "leave_out"})
+    row = exchanged.queue.cases[0].row
+    path = tmp_path / "corrections-20261130T100000Z.jsonl"
+    line = {
+        "prompt": "Sky?",
+        "decision": "gold_is_right",
+        "row": row,
+        "by": "ann",
+        "at": "2026-01-01T00:00:00.000000+00:00",
+    }
+    path.write_text(json.dumps(line))
+    taken = decisions_of(path, exchanged.journal)
+    (holds,) = exchanged.journal.decided.values()
+    assert len(taken.lines) == 1
+    assert taken.notes == [f"{path}: decision 1 is older than that of {holds['by']}, which holds: {holds['at']}"]
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", "[1]", '[{"prompt": "Sky?"}]', "[", "[" * 100_000])
 def test_file_of_no_tool_is_refused(exchanged, tmp_path, content):
     path = tmp_path / "other.json"

@@ -138,8 +138,12 @@ def decisions_of(file: Path, journal: Journal) -> Taken:
             continue
         if journal.knows(line):
             taken.known += 1
-        else:
-            taken.lines.append(line)
+            continue
+        taken.lines.append(line)
+        if (holds := journal.decided.get(line["row"])) is not None and holds["at"] > line["at"]:
+            taken.notes.append(
+                f"{file}: decision {place} is older than that of {holds['by']}, which holds: {holds['at']}"
+            )
     return taken
 
 
