@@ -266,18 +266,19 @@ def as_line(number: int, row: Any) -> str:
     """A row as a line of JSON, arrays as lists, dates and the like as text. Raises UsageError for bytes, which no text
     follows from, sets, which have no order, and what is no JSON otherwise."""
 
-    def as_json(value: Any) -> str | list[Any]:
+    def as_json(value: Any) -> Any:
         if isinstance(value, bytes | bytearray | memoryview):
             raise UsageError(f"row {number}: {bytes(value)[:40]!r} is bytes and no text: decode it")
         if isinstance(value, set | frozenset):
             raise UsageError(f"row {number}: a set has no order: make a list of it")
         if not getattr(value, "ndim", 0):
-            return str(value)
+            is_number = getattr(getattr(value, "dtype", None), "kind", "") in {*"biuf"}
+            return value.item() if is_number else str(value)
         return (value if getattr(value.dtype, "kind", "") not in "Mm" else value.astype(str)).tolist()
 
     try:
         return f"{json.dumps(row, default=as_json)}\n"
-    except (TypeError, ValueError) as error:  # a name that is no text, or what holds itself
+    except (TypeError, ValueError, RecursionError) as error:  # a name that is no text, or what holds itself
         raise UsageError(f"row {number}: {error}") from None
 
 
@@ -289,10 +290,11 @@ def dicts_of(frame: Any) -> list[dict[str, Any]]:
         frame = frame.collect()
     if isinstance(frame, pl.DataFrame):
         return frame.to_dicts()
-    # By itself: polars gives a column one type, so that one odd cell would lose all rows.
-    names = [str(name) for name in frame.columns]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UsageError(f"rows: the column {twice!r} is there twice")
-    found = frame.astype(object).where(frame.notna(), None).set_axis(names, axis="columns")
-    rows: list[dict[str, Any]] = found.to_dict("records")
-    return rows
+    if frame.columns.duplicated().any():
+        raise UsageError(f"rows: the column {str(frame.columns[frame.columns.duplicated()][0])!r} is there twice")
+    try:
+        return pl.from_pandas(frame).to_dicts()
+    except Exception:  # of arrow or polars: a column has one type there, so that one odd cell would lose all rows
+        cells = frame.astype(object).where(frame.notna(), None).set_axis(map(str, frame.columns), axis="columns")
+        rows: list[dict[str, Any]] = cells.to_dict("records")
+        return rows

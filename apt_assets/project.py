@@ -13,6 +13,7 @@ from typing import Any
 
 import apt_assets.assets.order  # noqa: F401 - declares the stages
 from apt_assets.landing.folder import LandingFolder
+from apt_assets.landing.names import is_corrections
 from apt_assets.promotion import LoopPlanner
 from apt_assets.settings.experiment import REPOSITORY, Experiment, UsageError
 from apt_assets.settings.iterations import BASE
@@ -175,23 +176,28 @@ class Project:
         return self.landing_folder.usable_rows(name)
 
     def landing_files(self, iteration: str, known: dict[str, str] | None = None) -> dict[str, str]:
-        """File name -> digest of its rows for the iteration's snapshot; of all present files if it is to have one.
+        """File name -> digest of its rows for the iteration's snapshot; all present files if it has none yet.
 
         known: digests of files that were looked up at this moment already, as a planner does for many
         iterations; it is added to.
         """
         known = {} if known is None else known
-        names = None if iteration == BASE else self.snapshot(iteration)
+        names = None if iteration == BASE else self.store.snapshot(self.experiment.name, iteration)
         names = self.landed() if names is None else names
         if new := [name for name in names if name not in known]:
             known |= self.landing_folder.versions(new)
         return {name: known[name] for name in names}
 
-    def snapshot(self, iteration: str) -> list[str] | None:
-        """Names of the files that an iteration uses; None: that is to be fixed. So it is anew once none of them has
-        stayed and others are there."""
-        names, landed = self.store.snapshot(self.experiment.name, iteration), self.landed()
-        return None if names is None or (landed and not {*names} & {*landed}) else names
+    def without_files(self) -> dict[str, list[str]]:
+        """Opened iteration -> the files that it uses, of which none has stayed, where others are there."""
+        landed = {name for name in self.landed() if not is_corrections(name)}
+        found = {}
+        for key in self.store.iterations(self.experiment.name) if landed else ():
+            names = self.store.snapshot(self.experiment.name, key) or []
+            rows = [name for name in names if not is_corrections(name)]
+            if rows and landed.isdisjoint(rows):
+                found[key] = rows
+        return found
 
     # -- plans -------------------------------------------------------------------------------------
 
@@ -205,7 +211,7 @@ class Project:
         name = self.experiment.name
         with self.store.locks.take(f"open-{name}"):
             self.store.restore_snapshots(name)
-            if anew or self.snapshot(iteration) is None:
+            if anew or self.store.snapshot(name, iteration) is None:
                 self.store.take_snapshot(name, iteration, [file for file in self.landed() if self.usable_rows(file)])
 
     def changed_since_start(self) -> str | None:

@@ -99,8 +99,12 @@ def test_volumes_are_one_measure_and_a_blood_pressure_is_no_fraction():
         ("8.314 J/(mol·K)", "8.314 J mol⁻¹ K⁻¹"),
     ):  # fmt: skip
         assert grade(numeric(), said, gold) == grade(numeric(), gold, said) == 5, said
-    assert grade(numeric(), "10 m·s⁻²", "10 m/s") == 2
+    assert grade(numeric(), "10 m·s⁻²", "10 m/s") == grade(numeric(), "100 W", "100 W/(m²·K)") == 2
+    assert grade(numeric(), "100 W m⁻² K⁻¹", "100 W/(m²·K)") == grade(numeric(), "8 J/K/mol", "8 J mol⁻¹ K⁻¹") == 5
     assert [value for value, *_ in quantities("3x⁻¹ and 10⁻³ mol")] == [3, -1, 0.001]
+    # Read in part, a wrong unit would be the right one.
+    for gold in ("1600 cm⁻¹", "10 kg m s⁻²", "6.7e-11 N m² kg⁻²", "5 m s⁻¹ K⁻¹ mol⁻¹", "2 m^-1.5"):
+        assert no_one_number(gold), gold
     assert grade(numeric(), "5 cm2", "5 mL") == 2
     with pytest.raises(Ungradable, match="none that can be read"):
         grade(numeric(), "150/100 mmHg", "120/80 mmHg")

@@ -4,6 +4,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from apt_assets.rows.lengths import counter
 from resources.model.control_tokens import RowTexts, spelling
 from resources.model.policy import Reader, encode, load_tokenizer, messages
 from resources.training.examples import answer_turn, tokenise
@@ -196,3 +197,12 @@ def test_answer_is_written_as_it_was_said_and_a_question_read_the_same_way_each_
     bpe = Tokenizer(models.BPE({part: n for n, part in enumerate(letters)}, [("t", "h"), ("th", "e")], dropout=0.5))
     asked = loaded(PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|end|>"), tmp_path / "bpe")
     assert {len(encode(Reader(asked, None), "the" * 40)) for _ in range(5)} == {40}
+    count = counter(tmp_path / "bpe" / "tokenizer.json")
+    assert {tuple(count(["the" * 40])) for _ in range(5)} == {(40,)}
+
+
+def test_tokenizer_without_the_letter_that_is_tried_loses_nothing_of_a_question(tmp_path):
+    letters = ["<|end|>", "x", "\n"]
+    known = Tokenizer(models.BPE({letter: n for n, letter in enumerate(letters)}, []))
+    asked = loaded(PreTrainedTokenizerFast(tokenizer_object=known, eos_token="<|end|>"), tmp_path)
+    assert encode(Reader(asked, None), "xx") == [1, 1, 2]

@@ -154,14 +154,18 @@ def test_rows_of_a_stage_that_failed_after_them_stay_and_are_not_computed_again(
     world.set("policy", max_new_tokens=9)
     with patch.dict(STAGES, {"base_scores": replace(stage, compute=full)}), pytest.raises(OSError, match="space"):
         run_stage(world, BASE, "base_scores", run_id="r")
-    begun = world.store.unfinished(world.planner().stage(BASE, "base_scores").fingerprint)
-    begun.mkdir(parents=True)
+    # Fine-tuning computes no rows, and keeps checkpoints.
+    trains = replace(STAGES["anchor_texts"], compute=lambda step: step.unfinished.mkdir(parents=True) or 1 / 0)
+    world.set("anchor", tokens=17)
+    with patch.dict(STAGES, {"anchor_texts": trains}), pytest.raises(ZeroDivisionError):
+        run_stage(world, BASE, "anchor_texts", run_id="r")
+    begun = world.store.unfinished(world.planner().stage(BASE, "anchor_texts").fingerprint)
     collect_garbage(world, 1, dry_run=False)
     assert begun.is_dir()
     work = run_stage(world, BASE, "base_scores", run_id="r").manifest.work
     assert {kind: counts["computed"] for kind, counts in work.items()} == dict.fromkeys(work, 0)
     assert work["answers"]["reused"] > 0
-    collect_garbage(world, 1, dry_run=False)
+    run_stage(world, BASE, "anchor_texts", run_id="r")
     assert not begun.exists(), "it came to its end"
 
 

@@ -38,7 +38,9 @@ def test_base_runs_first_then_the_lowest_iteration_out_of_date(bench):
     assert asked(bench.drive()) == ("iterate", "0002")
 
 
-def test_iterations_whose_files_were_all_taken_away_or_renamed_use_what_there_is_and_the_loop_goes_on(bench):
+def test_iterations_whose_files_were_all_taken_away_are_named_and_use_what_there_is_once_asked_to(
+    bench,
+):
     bench.land("a.jsonl")
     bench.notice()
     bench.compute(BASE, "0001")
@@ -47,12 +49,20 @@ def test_iterations_whose_files_were_all_taken_away_or_renamed_use_what_there_is
     (bench.project.landing / "a.jsonl").rename(bench.project.landing / "b.jsonl")
     assert bench.project.planner().stage("0001", "domain_dataset").status == "stale"
     bench.compute(BASE)
+    assert "iteration 0001 used a.jsonl, and none of that is in" in bench.drive()
+    assert bench.opened() == {"0001": ["a.jsonl"], "0002": ["a.jsonl"]}, "it may come back"
+    (bench.project.landing / "corrections-20261130T100000Z.jsonl").write_text("")
+    assert bench.project.without_files() == {"0001": ["a.jsonl"], "0002": ["a.jsonl"]}
+    for key in bench.project.without_files():
+        bench.project.open_iteration(key, anew=True)
+    bench.compute(BASE)
     assert asked(bench.drive()) == ("iterate", "0001")
-    assert bench.opened()["0001"] == ["b.jsonl"]
     bench.land("c.jsonl", rows=(5, 9))
-    bench.compute(BASE, "0001")
-    bench.drive()
-    assert bench.opened() == {"0001": ["b.jsonl"], "0002": ["b.jsonl", "c.jsonl"]}, "what is fixed anew stays"
+    rows = {
+        key: [name for name in names if not name.startswith("corrections")] for key, names in bench.opened().items()
+    }
+    assert rows == {"0001": ["b.jsonl"], "0002": ["b.jsonl"]}, "what is fixed anew stays"
+    assert bench.project.without_files() == {}
 
 
 def test_second_look_at_the_same_state_gives_the_same_run_key(bench):

@@ -393,6 +393,7 @@ def test_vectors_of_an_encoder_in_bfloat16_have_length_one_and_the_nearest_are_t
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
         initializer_range=0.3,
     )  # fmt: skip
+    torch.manual_seed(0)
     BertModel(config).to(torch.bfloat16).save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
     encoder = encoder_of(tmp_path / "encoder", modules.Transformer(str(tmp_path / "bert")), modules.Pooling(64))

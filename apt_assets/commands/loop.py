@@ -23,6 +23,10 @@ def run(
             help="Compute this stage although it is fresh, its rows too (not vectors); default: of the last iteration.",
         ),
     ] = None,
+    reopen: Annotated[
+        bool,
+        typer.Option("--reopen", help="Iterations whose files were all taken away or renamed use what there is."),
+    ] = False,
     experiment: ExperimentOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -40,6 +44,8 @@ def run(
 
     iterations = asked(number, iterations)
     project = open_project(experiment, fetch=True)
+    for key in project.without_files() if reopen else ():
+        project.open_iteration(key, anew=True)
     from apt_assets.engine.display import display
     from apt_assets.orchestration.run import run_project
     from apt_assets.report.money import Bill

@@ -9,6 +9,7 @@ without its files, and one of them that is needed again is computed again.
 """
 
 import re
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -43,26 +44,37 @@ def collect_garbage(project: Project, keep: int, *, dry_run: bool) -> Collected:
 def what_to_keep(project: Project, keep: int) -> Kept:
     """What has to stay so that nothing turns stale and the last `keep` iterations can be read."""
     needed, pointed = needs(project, keep)
-    begun = begun_rows(project)
+    begun = begun_work(project)
     return Kept(
         data_versions={manifest.data_version for manifest in needed},
         traces={(manifest.stage, manifest.fingerprint) for manifest in pointed},
-        row_tables={name for manifest in needed for name in manifest.row_tables} | set(begun),
+        row_tables={name for manifest in needed for name in manifest.row_tables} | begun.tables,
         vectors=needed_vectors(project, [manifest for manifest in needed if manifest.stage == "retrieval_index"]),
-        unfinished=set(begun.values()),
+        unfinished=begun.fingerprints,
     )
 
 
-def begun_rows(project: Project) -> dict[str, str]:
-    """Table of rows -> fingerprint of the stage that computed some of them and has not come to its end since."""
-    begun: dict[tuple[str, ...], dict[str, str]] = {}
-    for event in project.store.events("computed", "hit", FILLING):
+@dataclass
+class Begun:
+    """What computations left that have not come to their end: tables of rows, and what they are known by."""
+
+    tables: set[str] = field(default_factory=set)
+    fingerprints: set[str] = field(default_factory=set)
+
+
+def begun_work(project: Project) -> Begun:
+    """Of all stages that were begun, by the journal, and have not come to their end since."""
+    begun: dict[tuple[str, ...], Begun] = {}
+    for event in project.store.events("miss", "computed", "hit", FILLING):
         where = tuple(event.get(name, "") for name in ("experiment", "iteration", "stage"))
-        if event["event"] == FILLING:
-            begun.setdefault(where, {})[event["table"]] = event["fingerprint"]
-        else:
+        if event["event"] in ("computed", "hit"):
             begun.pop(where, None)
-    return {table: fingerprint for tables in begun.values() for table, fingerprint in tables.items()}
+            continue
+        its = begun.setdefault(where, Begun())
+        its.fingerprints.add(event["fingerprint"])
+        its.tables |= {event["table"]} if event["event"] == FILLING else set()
+    tables = [table for its in begun.values() for table in its.tables]
+    return Begun(set(tables), {fingerprint for its in begun.values() for fingerprint in its.fingerprints})
 
 
 def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:

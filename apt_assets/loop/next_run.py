@@ -71,15 +71,21 @@ def wanted(project: Project, planner: LoopPlanner, iterations: int | None) -> Ru
     if stale := planner.out_of_date(BASE):
         return Run(BASE, tuple(stale))
     opened = project.store.iterations(project.experiment.name)
-    last = number_of(opened[-1]) if opened else 0
+    last, without_files = number_of(opened[-1]) if opened else 0, project.without_files()
     for key in map(key_of, range(1, last + 1)):
         if iterations is not None and number_of(key) > iterations:
             break
         if stopped := planner.stopped(key):
             return End(f"iteration {key} does not run: {stopped}", passed=False)
-        # It was left out by a run that was launched by hand, or all of its files were taken away.
-        if key not in opened or project.snapshot(key) is None:
-            return Run(key, (), opens=True)
+        if key not in opened:
+            return Run(key, (), opens=True)  # left out by a run that was launched by hand
+        if key in without_files:
+            gone = ", ".join(without_files[key])
+            return End(
+                f"iteration {key} used {gone}, and none of that is in {project.landing} any more: put it back, or "
+                "`apt-assets run --reopen` has it use what there is",
+                passed=False,
+            )
         if stale := planner.out_of_date(key):
             return Run(key, tuple(stale))
         if planner.verdict(key) is None:

@@ -71,8 +71,6 @@ def bring_up_to_date(project: Project, iterations: int | None, display: Display,
             break
         dagster = dagster or Dagster(project, display)
         if step.opens:
-            if step.key in project.store.iterations(project.experiment.name):
-                display.line(f"iteration {step.key}: the files that it used were taken away; it uses those there are")
             project.open_iteration(step.key)
         dagster.settle()
         run_id, failure = dagster.materialize(step.key, [plan.stage for plan in step.stages])

@@ -51,9 +51,12 @@ def counter(tokenizer: Path) -> Callable[[Sequence[str]], list[int]]:
         return lambda texts: [int(USUAL * len(text.encode())) + 1 for text in texts]
     from tokenizers import Tokenizer
 
+    from resources.model.control_tokens import without_merge_dropout
+
     reader = Tokenizer.from_file(str(tokenizer))
     reader.no_truncation()
     reader.no_padding()
+    without_merge_dropout(reader)
     return lambda texts: [len(found.ids) for found in reader.encode_batch(list(texts), add_special_tokens=False)]
 
 

@@ -62,7 +62,7 @@ def find_home(named: Path | str | None = None) -> Path:
         raise UsageError(f"$APT_HOME: {home}: is no folder; name one, or unset it")
     if re.search(r"\?|%[0-9A-Fa-f]{2}", str(home)):
         # Dagster writes it into addresses of databases as it is.
-        raise UsageError(f"{home}: a folder for Dagster's records cannot have ? or % and two digits in its path")
+        raise UsageError(f"{home}: a folder for Dagster's records cannot have ? or % and two hex digits in its path")
     return home
 
 

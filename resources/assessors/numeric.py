@@ -82,9 +82,17 @@ IN_OTHER_WORDS = [
     (re.compile("(?<![=-])>="), "≥"),
     (re.compile(r"(?<=\w)\s+per\s+(?=[^\W\d]|°)"), "/"),
 ]
-# m·s^-1, J mol^-1 K^-1, and what is below a stroke in brackets: J/(mol·K).
-BELOW = re.compile(r"\s?[·⋅*]?\s?(?<![^\W\d_])(?P<unit>[^\W\d_]{1,4})\^-(?P<power>[123])(?!\d)")
-BELOW_STROKE = re.compile(r"/\((?P<one>[^\W\d_]{1,4})\s?[·⋅*\s]\s?(?P<two>[^\W\d_]{1,4})\)")
+# One unit right behind a number, divided by others: 10 m·s^-1, 8.3 J mol^-1 K^-1, 8.3 J/(mol·K). Nothing else is read:
+# of a unit that was read in part a right answer would be a wrong one.
+FACTOR = r"(?:°[CFK]|[^\W\d_]{1,4})"
+TIMES = r"(?:\s?[·⋅*]\s?|\s)"
+BELOW = rf"{TIMES}(?P<below>{FACTOR})\^-(?P<power>[123])(?![\d^]|[.,]\d)"
+AND_BELOW = BELOW.replace("below", "other").replace("power", "its_power")
+DIVIDED = re.compile(
+    rf"(?<=\d)\s?(?P<unit>{FACTOR}[23]?)"
+    rf"(?:{BELOW}(?:{AND_BELOW})?(?!\s?[·⋅*])(?!\s{FACTOR}\^)"
+    rf"|/\((?P<first>{FACTOR}[23]?){TIMES}(?P<second>{FACTOR}[23]?)\))"
+)
 # °F, ° f, degF, degrees F; Fahrenheit, °Fahrenheit, degrees, degrés, grados or Grad Fahrenheit. Other signs and letters
 # that look like those of °C: a Spanish keyboard's º, a ring, a Russian C.
 SCALE = re.compile(
@@ -214,15 +222,18 @@ def in_plain_form(text: str) -> str:
     plain = TAG.sub(" ", readable(text)).replace("\N{GREEK SMALL LETTER MU}", "µ")
     for written, form in IN_OTHER_WORDS:
         plain = written.sub(form, plain)
-    plain = BELOW_STROKE.sub(r"/\g<one>/\g<two>", BELOW.sub(with_stroke, plain))
+    plain = DIVIDED.sub(with_strokes, plain)
     in_brackets = BRACKETS.fullmatch(plain.strip())
     return f"-{in_brackets[1]}" if in_brackets else plain
 
 
-def with_stroke(match: re.Match[str]) -> str:
-    """A unit that is divided by, if it is one."""
-    unit = match["unit"] + match["power"].removeprefix("1")
-    return f"/{unit}" if known(read_unit(unit).measure) else match[0]
+def with_strokes(match: re.Match[str]) -> str:
+    """A unit that is divided by others in the form that NUMBER reads, m/s, if all of them are known."""
+    powers = ((match["below"], match["power"]), (match["other"], match["its_power"]))
+    below = [unit + power.removeprefix("1") for unit, power in powers if unit] or [match["first"], match["second"]]
+    if all(known(read_unit(unit).measure) for unit in (match["unit"], *below)):
+        return f" {'/'.join((match['unit'], *below))}"
+    return match[0]
 
 
 def quantity_of(match: re.Match[str], *, kelvin: bool) -> Quantity:
@@ -258,10 +269,9 @@ def read_unit(unit: str) -> Unit:
     rate, only the size of the degree counts."""
     first, *below = unit.split("/")
     if below:
-        found = read_unit(first)
-        for per in map(read_unit, below):
-            found = Unit(found.size / per.size, f"{found.measure}/{per.measure}")
-        return found
+        above, per = read_unit(first), sorted(map(read_unit, below), key=lambda unit: unit.measure)
+        size = above.size / math.prod(unit.size for unit in per)
+        return Unit(size, "/".join((above.measure, *(unit.measure for unit in per))))
     if unit in TEMPERATURES:
         return TEMPERATURES[unit]
     if unit in OTHERS:

@@ -11,7 +11,7 @@ nothing sets them apart from a row that writes the same.
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -113,10 +113,19 @@ def going_on(encode: "Encode", text: str) -> list[int]:
     return ids[len(line_end) :] if ids[: len(line_end)] == line_end else encode(text)
 
 
+def without_merge_dropout(tokenizer: Any) -> None:
+    """Have a tokenizer, of transformers or of `tokenizers`, read a text the same way each time: BPE may leave out
+    merges by chance, for training."""
+    model: Any = getattr(getattr(tokenizer, "backend_tokenizer", tokenizer), "model", None)
+    if getattr(model, "dropout", None):
+        model.dropout = None
+
+
+@lru_cache(maxsize=8)
 def around(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
     """Token ids that the tokenizer puts (before, after) a text."""
     bare, whole = encoder(tokenizer)("a"), tokenizer("a")["input_ids"]
     first = next((place for place in range(len(whole)) if whole[place : place + len(bare)] == bare), None)
-    if first is None:
+    if first is None or not bare:
         return [], []
     return whole[:first], whole[first + len(bare) :]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
 
 from resources import workers
+from resources.model.no_room import forget_parts
 from resources.model.packing import set_shape_free
 from resources.model.policy import is_merged, load_base, with_adapter
 from resources.model.prompts import Policy, RunPath
@@ -77,6 +78,7 @@ class Held:
         elif self.beside is not None:
             self.beside.unload()
         self.adapter, self.beside, self.originals = None, None, {}
+        forget_parts(self.bare)
 
 
 def copies(parameters: "Iterable[tuple[str, torch.Tensor]]") -> "dict[str, torch.Tensor]":

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resources.model.control_tokens import around
 from resources.model.prompts import end_tokens
 from resources.model.scoring import Question, score_answers
 from resources.model.task_items import Asking, Items, TaskError, check_items, lines_of
@@ -214,6 +215,11 @@ def evaluate(policy: "Policy", task: Task, items: list[int], batch_tokens: int) 
         """lm-eval's own requests, truncation, windows and metrics; the choices of an item are scored as
         branches of its context, so that its log-likelihoods do not depend on which others are scored."""
 
+        def tok_encode(self, string: str, *arguments: Any, **named: Any) -> list[int]:
+            # As a question is read: what the tokenizer puts behind a text would stand between context and answer.
+            ids: list[int] = super().tok_encode(string, *arguments, **named)
+            return ids[: -len(after)] if after and ids[-len(after) :] == after else ids
+
         def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
             self.items = [request.doc_id for request in requests]
             return super().loglikelihood(requests, disable_tqdm=True)
@@ -251,6 +257,7 @@ def evaluate(policy: "Policy", task: Task, items: list[int], batch_tokens: int) 
                     results[place] = score
             return results
 
+    _, after = around(policy.tokenizer)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     # HFLM sets the padding side that it needs on the tokenizer it is given.
     side = policy.tokenizer.padding_side

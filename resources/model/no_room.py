@@ -68,6 +68,11 @@ def pass_tokens(model: Any, batch_tokens: int) -> int:
     return min(batch_tokens, vars(model).get(PASS_TOKENS, batch_tokens))
 
 
+def forget_parts(model: Any) -> None:
+    """Let passes of `model` be as large as is asked for again."""
+    vars(model).pop(PASS_TOKENS, None)
+
+
 def halve(model: Any, tokens: int) -> int:
     """Half of `tokens`, for every pass of `model` from now on."""
     half = max(tokens // 2, 1)

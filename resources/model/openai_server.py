@@ -26,6 +26,7 @@ COMMIT_ROWS = 32  # answers that are yielded together
 ATTEMPTS = 5  # at one request
 KEY_VARIABLE = "APT_SERVER_KEY"
 LOOK_SECONDS = 10.0  # to wait for an answer, where a server is only looked at
+ENDS = ("stop", "eos", "eos_token", "stop_sequence")  # finish_reason of an answer that came to its end
 RANKS = (16, 32, 64, 128, 256, 320, 512)  # that vLLM can make room for; the first is its default
 
 
@@ -217,7 +218,7 @@ def complete(session: http.Client, served: Served, ids: list[int], max_new_token
 
 def cut_short(reply: dict[str, Any], ended_by: Any, max_new_tokens: int) -> str | None:
     """Why an answer is not the policy's whole one; None: it is, or the server does not tell."""
-    if ended_by not in (None, "", "stop", "length"):
+    if ended_by not in (None, "", "length", *ENDS):
         return f"finish_reason is {ended_by!r}"
     written = (reply.get("usage") or {}).get("completion_tokens")
     if ended_by == "length" and isinstance(written, int) and written < max_new_tokens:

@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from resources.model.control_tokens import RowTexts
+from resources.model.control_tokens import RowTexts, without_merge_dropout
 from resources.model.packing import common_prefix
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def load_tokenizer(model_dir: Path | str) -> Any:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.clean_up_tokenization_spaces = False  # which writes " .5" as ".5", and "a != b" as "a!= b"
-    if tokenizer.is_fast and getattr(tokenizer.backend_tokenizer.model, "dropout", None):
-        tokenizer.backend_tokenizer.model.dropout = None  # of BPE's merges, for training
+    without_merge_dropout(tokenizer)
     return tokenizer
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resources.model.control_tokens import without_merge_dropout
 from resources.model.packing import round_up
 from resources.store.rows import Batches
 
@@ -32,6 +33,8 @@ class Encoder:
             # In its weights' own 16 bits, a length of 1 would be rounded, and what is nearest with it.
             model_kwargs={"use_safetensors": True, "dtype": "float32", **attention},
         )
+        self._model.float()  # modules that the dtype is not handed to
+        without_merge_dropout(self._model.tokenizer)
         self.modules = list(self._model.children())
         self.most_tokens = self._model.max_seq_length or 512
         if (room := min(map(positions_of, self._model.modules()))) < self.most_tokens:

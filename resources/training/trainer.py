@@ -18,7 +18,6 @@ import gc
 import json
 import math
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -45,9 +44,6 @@ from resources.training.weights import weigh_pairs
 
 if TYPE_CHECKING:
     import polars as pl
-
-
-CHANCE = re.compile("drop|jitter")  # in the names of the numbers that let chance into a pass
 
 
 class Diverged(ArithmeticError):
@@ -245,7 +241,7 @@ def make_trainer(
         peft_config=lora,
         callbacks=[Report()],
     )
-    without_chance(trainer.model)
+    without_dropout(trainer.model)
     if recipe.shape_free is not None:
         set_shape_free(trainer.model, recipe.shape_free)
     # It prints every logged step as a dict; the training log has them as a table.
@@ -263,12 +259,12 @@ def forget_launcher() -> None:
         del os.environ[name]
 
 
-def without_chance(model: Any) -> None:
+def without_dropout(model: Any) -> None:
     """Let a model compute in training as it does otherwise. TRL does so for layers of dropout; many models (OPT, BART)
-    have it as a function of a number of theirs, and mixtures of experts a jitter of their router."""
+    have it as a function of a number of theirs."""
     for it in (*model.modules(), model.config, model.config.get_text_config()):
-        chances = [name for name, value in vars(it).items() if isinstance(value, float) and CHANCE.search(name)]
-        vars(it).update(dict.fromkeys(chances, 0.0))
+        numbers = [name for name, value in vars(it).items() if isinstance(value, float) and "drop" in name]
+        vars(it).update(dict.fromkeys(numbers, 0.0))
 
 
 def keep_checkpoints(trainer: Any, checkpoints: Checkpoints, parts: Parts) -> str | None:
