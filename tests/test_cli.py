@@ -104,6 +104,19 @@ def test_run_interrupted_in_a_stage_goes_on_without_redoing_finished_stages(land
     assert stage in {name for _, name in found["computed"]}
 
 
+def test_iteration_whose_file_was_renamed_is_named_and_goes_on_with_reopen(ran, tmp_path):
+    experiment = ran(1)
+    (file,) = (tmp_path / "landing").glob("*.jsonl")
+    file.rename(file.with_name("renamed.jsonl"))
+    refused = CliRunner().invoke(app, ["run", "-e", str(experiment), "--iterations", "1", "--json"])
+    assert refused.exit_code == 1
+    assert f"iteration 0001 used {file.name}, and none of that is in" in json.loads(refused.stdout)["reason"]
+    found = json.loads(here("run", "-e", experiment, "--iterations", 1, "--reopen", "--json"))
+    assert found["passed"]
+    assert ["0001", "domain_dataset"] in found["computed"]
+    assert ["0001", "adapter_checkpoint"] in found["reused"], "the rows are the same"
+
+
 def test_second_run_computes_nothing_and_plan_says_why_beforehand(ran, make_experiment):
     landed = ran(1)
     again = json.loads(apt("run", "-e", landed, "--iterations", 1, "--json").stdout)
