@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from apt_assets.cli import app
+from apt_assets.project import Project
 from apt_assets.start import checks
 from apt_assets.start.doctor import summary
 from tests import tiny
@@ -39,6 +40,14 @@ def test_project_that_can_run_is_told_so_with_what_it_has(make_experiment, land)
 def test_nothing_landed_is_bad_and_says_the_command(make_experiment):
     odd, _ = look(make_experiment(), code=1)
     assert "`apt-assets land FILE`" in odd["data", "bad"]
+
+
+def test_iteration_whose_files_were_taken_away_is_bad_as_it_is_for_run(make_experiment, land):
+    path, file = make_experiment(), land(tiny.domain_rows(60))
+    Project.open(path).open_iteration("0001")
+    file.rename(file.with_name("renamed.jsonl"))
+    odd, _ = look(path, code=1)
+    assert odd["data", "bad"].startswith("iteration 0001 used colours.jsonl, and none of that is in")
 
 
 def test_one_bad_check_does_not_hide_the_others(make_experiment, land, tmp_path):

@@ -11,6 +11,7 @@ from typing import Literal
 
 from apt_assets.assets.domain_dataset import domain_of
 from apt_assets.landing.side_fields import SPLITS
+from apt_assets.loop.next_run import taken_away
 from apt_assets.loop.outlook import planned
 from apt_assets.loop.work import total
 from apt_assets.method.left_out import in_words as left_out_in_words
@@ -151,6 +152,8 @@ def data(project: Project) -> Found:
         yield "bad", f"no data in {project.landing}: `apt-assets land FILE`"
         return
     yield "ok", f"{len(named)} landed file{'s' * (len(named) > 1)} in {project.landing}"
+    for key, names in [*project.without_files().items()][:1]:
+        yield "bad", taken_away(project, key, names)
     for name in (name for name in named if not project.usable_rows(name)):
         yield "warn", f"{name} has no row that can be used: `apt-assets land --dry-run` tells why"
     paths = [project.landing / name for name in named]
