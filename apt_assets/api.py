@@ -266,14 +266,13 @@ def as_line(number: int, row: Any) -> str:
     """A row as a line of JSON, arrays as lists, dates and the like as text. Raises UsageError for bytes, which no text
     follows from, sets, which have no order, and what is no JSON otherwise."""
 
-    def as_json(value: Any) -> Any:
+    def as_json(value: Any) -> str | list[Any]:
         if isinstance(value, bytes | bytearray | memoryview):
             raise UsageError(f"row {number}: {bytes(value)[:40]!r} is bytes and no text: decode it")
         if isinstance(value, set | frozenset):
             raise UsageError(f"row {number}: a set has no order: make a list of it")
         if not getattr(value, "ndim", 0):
-            is_number = getattr(getattr(value, "dtype", None), "kind", "") in {*"biuf"}
-            return value.item() if is_number else str(value)
+            return str(value)
         return (value if getattr(value.dtype, "kind", "") not in "Mm" else value.astype(str)).tolist()
 
     try:

@@ -142,6 +142,9 @@ def test_open_question_is_queued_again_with_another_answer_and_one_that_somebody
     assert asked("2026-11-03", again, again) == [("a", "")]
     assert asked("2026-11-03", again, again) == []
     assert {one.prompt: one.times for one in asked_of(queue)[0]} == {"a": 4, "b": 1, "c": 1}
+    taken_back = {**decided, "decision": "undo", "at": "2026-11-03T11:00:00+00:00"}
+    tiny.write_jsonl(tmp_path / "landing" / "corrections-20261103T110000Z.jsonl", [taken_back])
+    assert asked("2026-11-04", logged("b", "Red", "2026-11-04T10:00:00Z")) == [("b", "Red")]
 
 
 def test_experiments_of_one_home_have_each_a_queue_of_its_own(make_experiment, tmp_path):

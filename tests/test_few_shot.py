@@ -216,3 +216,9 @@ def test_items_are_scored_where_the_model_alone_names_an_end_token(tiny_folder, 
         task = load_task(tiny_folder / "tasks" / f"{name}.yaml", None, tmp_path)
         named = load_policy(tiny_folder / "policy", dtype="float32")
         assert own_scores(policy, task) == own_scores(named, task)
+
+
+def test_task_that_has_the_name_of_all_tasks_together_is_refused(tmp_path):
+    task = tiny.make_task(tmp_path / "tasks") / "colours.yaml"
+    with pytest.raises(TaskError, match="all is what scores of all tasks together are called"):
+        load_task(task.rename(task.with_name("all.yaml")), None, tmp_path)

@@ -16,6 +16,7 @@ from jinja2 import UndefinedError
 from apt_assets.drawing import plots
 from apt_assets.method.measures import by_label, confusion, grade_counts
 from apt_assets.method.weaknesses import changed_items, changed_rows, cluster_groups, label_groups, weaknesses
+from apt_assets.report.evaluation import eval_results
 from apt_assets.report.findings import findings
 from apt_assets.report.html import render
 from apt_assets.report.page import STATES, page, write_report
@@ -273,6 +274,14 @@ def test_weakness_is_cured_better_remains_or_worse_by_what_came_later():
     assert found["b"]["rates"] == {"0001": {"asked": 2, "bad": 2}, "0002": {"asked": 2, "bad": 1}}
     assert found["c"]["examples"][0]["last_answer"] == "y"
     assert found["d"]["examples"][0]["last_answer"] is None
+    # What is bad is a setting, and what is right is not.
+    later = {"0001": answers((1, "a", "x", 1)), "0002": answers((1, "a", "y", 3))}
+    (again,) = (one["again"] for one in weaknesses(later, label_groups(pl.concat(later.values())), 3))
+    assert again == {"asked": 1, "right": 0}
+
+
+def test_card_of_an_adapter_that_is_not_scored_yet_has_no_scores():
+    assert eval_results("colours", {}) == []
 
 
 def test_held_out_rows_of_a_label_decide_before_mined_ones_do():

@@ -453,6 +453,41 @@ def test_undo_leaves_what_another_person_decided_since(desk_of, page_of, project
     assert (held["decision"], held["by"]) == ("both_wrong", "Ben")
 
 
+def test_undo_leaves_another_answer_of_somebody_of_the_same_name_and_takes_back_a_form_that_was_sent_twice(project):
+    items = queue([case("A?"), case("B?")])
+    one, other = (Desk(items, Journal(project, "root")) for _ in range(2))
+    one.act("cases", 1, {"decision": "both_wrong", "answer": "green"})
+    other.act("cases", 1, {"decision": "both_wrong", "answer": "violet"})
+    one.undo()
+    assert Desk(items, Journal(project, "x")).decision(items.cases[0])["answer"] == "violet"
+    for _ in range(2):
+        one.act("cases", 2, {"decision": "leave_out"})
+    one.undo()
+    assert Desk(items, Journal(project, "x")).decision(items.cases[1]) is None
+
+
+def test_decision_without_an_answer_names_none_and_own_file_that_was_taken_away_takes_all_back(project):
+    items = queue([case("A?"), case("B?")])
+    desk = Desk(items, Journal(project, "Anna"))
+    desk.act("cases", 1, {"decision": "gold_is_right"})
+    assert desk.decision(items.cases[0])["answer"] is None
+    (file,) = project.landing.glob("corrections-*.jsonl")
+    file.unlink()
+    desk.journal.look()
+    assert desk.decision(items.cases[0]) is None
+    desk.act("cases", 2, {"decision": "leave_out"})
+    assert [line[0] for line in kept(project)] == ["B?"]
+
+
+def test_long_text_is_shown_from_both_ends_with_what_is_left_out(desk_of, page_of):
+    page = page_of(desk_of([case(f"Context {'x' * 30_000} and so: which colour?")]))
+    status, _, shown = page.ask(f"/{TOKEN}/cases/1")
+    assert status == 200
+    assert "and so: which colour?" in shown
+    assert "characters are not shown" in shown
+    assert page.ask(f"/{TOKEN}/cases?page={'9' * 5000}")[0] == 200
+
+
 @pytest.mark.parametrize("decision", ["gold_is_right", "leave_out", "answer_is_right_too"])
 def test_undo_takes_back_ones_own_decision_although_somebody_decided_about_another_item(project, decision):
     items = queue([case("A?"), case("B?"), case("C?")])

@@ -10,6 +10,7 @@ from apt_assets.project import Project
 from apt_assets.review.exchange import decisions_of, write_tasks
 from apt_assets.review.journal import Journal, decisions_in, now
 from apt_assets.settings.experiment import UsageError
+from tests import tiny
 from tests.reviewing import asked, case, kept, without_data
 
 DATA = Path(__file__).parent / "data" / "review"
@@ -123,6 +124,23 @@ def test_decision_of_the_future_is_not_taken_over_and_the_next_one_is_dated_now(
     exchanged.act("cases", 1, {"decision": "leave_out"})
     (kept_line,) = decisions_in(project.landing)
     assert kept_line["at"] <= now()
+
+
+def test_of_the_decisions_of_a_file_the_last_one_holds_although_it_says_what_held_here_before(project, tmp_path):
+    row, journal = case("Sky?").row, Journal(project, "Ben")
+
+    def line(decision, by, day):
+        return {"prompt": "Sky?", "decision": decision, "row": row, "by": by, "at": f"2026-11-{day}T10:00:00+00:00"}
+
+    journal.add([{**line("gold_is_right", "Anna", 20), "answer": None}])
+    path = tiny.write_jsonl(
+        tmp_path / "corrections-20261122T100000Z.jsonl",
+        [line("leave_out", "Carl", 21), line("gold_is_right", "Bob", 22)],
+    )
+    journal.add(decisions_of(path, journal).lines)
+    held = Journal(project, "Dora").decided[row]
+    assert (held["decision"], held["by"]) == ("gold_is_right", "Bob")
+    assert decisions_of(path, journal).lines == []
 
 
 def test_decision_that_does_not_hold_as_a_later_one_is_here_is_taken_over_and_told(exchanged, tmp_path):

@@ -80,7 +80,7 @@ def wanted(project: Project, planner: LoopPlanner, iterations: int | None) -> Ru
         if key not in opened:
             return Run(key, (), opens=True)  # left out by a run that was launched by hand
         if key in without_files:
-            return End(taken_away(project, key, without_files[key]), passed=False)
+            return taken_away(project, key, without_files[key])
         if stale := planner.out_of_date(key):
             return Run(key, tuple(stale))
         if planner.verdict(key) is None:
@@ -96,11 +96,12 @@ def wanted(project: Project, planner: LoopPlanner, iterations: int | None) -> Ru
     return asked_for(planner, opened[-1]) if new is None else Run(new, (), opens=True)
 
 
-def taken_away(project: Project, key: str, names: list[str]) -> str:
+def taken_away(project: Project, key: str, names: list[str]) -> End:
     """What is said of an iteration of `Project.without_files`."""
-    return (
+    return End(
         f"iteration {key} used {', '.join(names)}, and none of that is in {project.landing} any more: put it back, or "
-        "`apt-assets run --reopen` has it use what there is"
+        "`apt-assets run --reopen` has it use what there is",
+        passed=False,
     )
 
 

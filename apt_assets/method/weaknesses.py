@@ -115,7 +115,7 @@ def weaknesses(
             "name": name,
             "size": first_bad.height,
             "rates": {row["iteration"]: {"asked": row["asked"], "bad": row["bad"]} for row in rates.to_dicts()},
-            "again": {"asked": later.height, "right": int((~later["bad_last"]).sum())},
+            "again": {"asked": later.height, "right": int(is_right(later["grade_last"]).sum())},
             "heldout": None,
             "examples": [as_example(row) for row in followed.sort("grade", "row_id").head(examples).to_dicts()],
         }

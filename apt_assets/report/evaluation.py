@@ -15,7 +15,9 @@ def eval_results(domain: str, scores: dict[str, Any]) -> "list[EvalResult]":
     1; the 95 % interval and the number of rows are arguments of the metric."""
     from huggingface_hub import EvalResult
 
-    found = []
+    found: list[EvalResult] = []
+    if not scores:
+        return found
 
     def add(dataset: str, split: str, metric: str, name: str, value: float, arguments: dict[str, Any]) -> None:
         found.append(

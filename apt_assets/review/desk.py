@@ -13,6 +13,7 @@ from apt_assets.landing.corrections import (
     NEW_ROW,
     NO_ROW,
     UNDO,
+    WITH_ANSWER,
     check_decision,
 )
 from apt_assets.review.approvals import Approvals
@@ -87,7 +88,8 @@ class Desk:
         with self._lock:
             before = self.decision(item)
             self._decide(kind, item, form.get("decision", ""), form.get("answer", ""))
-            self._done.append((kind, number, before, self.decision(item)))
+            if said(self.decision(item)) != said(before):  # a form that was sent twice is one decision
+                self._done.append((kind, number, before, self.decision(item)))
         return self.following(kind, number)
 
     def undo(self) -> tuple[str, int] | None:
@@ -116,14 +118,15 @@ class Desk:
     def _decide(self, kind: str, item: Case | Asked, decision: str, typed: str) -> None:
         if decision not in CHOICES[kind]:
             raise Wrong(f"a decision is one of {', '.join(CHOICES[kind])}")
-        answer = typed.replace("\r\n", "\n").strip() if decision == BOTH_WRONG else item.prediction
+        answer: str | None = typed.replace("\r\n", "\n").strip() if decision == BOTH_WRONG else item.prediction
         row: str | None
         if isinstance(item, Case):
             row = item.row
         else:
             # Of an asked question there is no gold that could be wrong: the typed answer makes the row.
             decision = NO_ROW if decision == NO_ROW else NEW_ROW
-            row = None if decision == NO_ROW else as_new_row(item.prompt, answer)
+            row = None if decision == NO_ROW else as_new_row(item.prompt, str(answer))
+        answer = answer if decision in WITH_ANSWER else None
         line = {"prompt": item.prompt, "decision": decision, "answer": answer, "row": row}
         try:
             check_decision({**line, "by": self.journal.by, "at": now()})
@@ -134,4 +137,4 @@ class Desk:
 
 def said(decision: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
     """What is decided and by whom, whenever: a decision that holds again is a later line of the journal."""
-    return None if decision is None else tuple(decision[name] for name in ("decision", "row", "by"))
+    return None if decision is None else tuple(decision[name] for name in ("decision", "answer", "row", "by"))

@@ -73,8 +73,9 @@ class Journal:
     def _read_others(self) -> None:
         """Take up what others decided meanwhile."""
         files = (path for path in self.project.landing.glob("corrections-*.jsonl") if path != self._file)
-        if (others := {path.name: path.stat().st_size for path in files}) != self._others:
-            self._others = others
+        taken_away = self._file is not None and not self._file.exists()
+        if (others := {path.name: path.stat().st_size for path in files}) != self._others or taken_away:
+            self._others, self._file = others, None if taken_away else self._file
             self._recall(decisions_in(self.project.landing))
 
     def _with_undos(self, lines: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -90,11 +91,8 @@ class Journal:
             yield line
 
     def knows(self, line: Mapping[str, Any]) -> bool:
-        """Whether a decision of elsewhere says nothing new: it is here, or what holds now is the same."""
-        asked = self.of_asked.get(row_id(line["prompt"])) if line["decision"] in (NEW_ROW, NO_ROW) else None
-        holds = asked or self.decided.get(line["row"] or "")
-        same = holds is not None and all(holds[name] == line[name] for name in ("decision", "answer", "row"))
-        return same or said(line) in self._known
+        """Whether a decision of elsewhere is here. One that says what holds now is not: another may lie between."""
+        return said(line) in self._known
 
     def grade(self, prompt: str, answer: str, golds: Sequence[str], grade: int) -> None:
         """Keep a person's grade of an answer, 1-5. Raises OSError."""

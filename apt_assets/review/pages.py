@@ -87,15 +87,23 @@ def item_page(desk: Desk, kind: str, number: int, nonce: str) -> str:
         number=number,
         total=len(desk.items(kind)),
         about=about(item),
-        prompt=item.prompt[:LONGEST],
-        golds=[gold[:LONGEST] for gold in item.golds] if not isinstance(item, Asked) else [],
-        prediction=item.prediction[:LONGEST],
+        prompt=bearable(item.prompt),
+        golds=[bearable(gold) for gold in item.golds] if not isinstance(item, Asked) else [],
+        prediction=bearable(item.prediction),
         answered=bool(item.prediction.strip()),
         case=isinstance(item, Case),
         decided=None if found is None else decided(found),
         grade=desk.grade(item),
         similar=similar(desk, item) if isinstance(item, Case) else None,
     )
+
+
+def bearable(text: str) -> str:
+    """A text, or its beginning and end, and how much stands between."""
+    if len(text) <= LONGEST:
+        return text
+    half = LONGEST // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half:,} characters are not shown …\n{text[-half:]}"
 
 
 def about(item: Item) -> list[str]:

@@ -29,6 +29,7 @@ from apt_assets.settings.experiment import UsageError
 
 HOST = "127.0.0.1"
 LOOPBACK = (HOST, "localhost", "::1")
+MOST_DIGITS = 10  # of the number of a page
 LONGEST_BODY = 4 << 20  # bytes of what is typed
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; form-action 'self'; base-uri 'none'; "
@@ -80,8 +81,9 @@ def make_app(desk: Desk, token: str) -> ASGIApp:
     """The page of a desk, below /TOKEN/."""
 
     def listed(request: Request) -> Response:
-        page = request.query_params.get("page", "1")
-        return shown(lambda nonce: list_page(desk, kind_in(request), int(page) if page.isdecimal() else 1, nonce))
+        page = request.query_params.get("page", "")
+        number = int(page) if page.isdecimal() and len(page) < MOST_DIGITS else 1
+        return shown(lambda nonce: list_page(desk, kind_in(request), number, nonce))
 
     def item(request: Request) -> Response:
         kind, number = kind_in(request), request.path_params["number"]

@@ -83,7 +83,7 @@ class Server:
 
     async def content(self, request: Request) -> Any:
         """The JSON of the body. Raises Refused."""
-        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise Refused(415, "Content-Type must be application/json")
         body = bytearray()
         try:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from apt_assets.landing.corrections import NO_ROW
 from apt_assets.method.splits import row_id
 from apt_assets.project import Project
 from apt_assets.report import terminal
@@ -70,13 +71,20 @@ def queue_asked(project: Project, folder: Path) -> Queued:
 
 
 def decided_questions(project: Project) -> set[str]:
-    """The questions, by row_id, that have landed, or on which somebody decided that they do not."""
+    """The questions, by row_id, that have landed, or on which somebody decided that they do not and nobody took that
+    back."""
     from apt_assets.landing.records import read_landed
     from apt_assets.method.splits import row_ids
 
-    files = [project.landing / name for name in project.landed()]
-    parts = (part for file in files for part in read_landed(file))
-    return {row for part in parts for said in (part.rows, part.corrections) for row in row_ids(said["prompt"])}
+    landed: set[str] = set()
+    decisions: list[tuple[str, str, str]] = []
+    for part in (part for name in project.landed() for part in read_landed(project.landing / name)):
+        landed |= set(row_ids(part.rows["prompt"]))
+        decisions += part.corrections.select("at", "prompt", "decision").rows()
+    # In the order of the file where times are the same: a row is taken back before its question is refused.
+    in_order = sorted(decisions, key=lambda decided: decided[0])
+    refused = {row_id(prompt): decision == NO_ROW for _, prompt, decision in in_order}
+    return landed | {row for row, is_refused in refused.items() if is_refused}
 
 
 def queued_questions(queue: Path) -> dict[str, dict[str, Any]]:

@@ -153,7 +153,7 @@ def data(project: Project) -> Found:
         return
     yield "ok", f"{len(named)} landed file{'s' * (len(named) > 1)} in {project.landing}"
     for key, names in [*project.without_files().items()][:1]:
-        yield "bad", taken_away(project, key, names)
+        yield "bad", taken_away(project, key, names).reason
     for name in (name for name in named if not project.usable_rows(name)):
         yield "warn", f"{name} has no row that can be used: `apt-assets land --dry-run` tells why"
     paths = [project.landing / name for name in named]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 COMMIT_ITEMS = 200  # items that are scored and yielded together: lm-eval takes about a second to set up
 FEWSHOT_SEED = 1234  # simple_evaluate's
 CHOICE, ROLLING = "multiple_choice", "loglikelihood_rolling"  # the output types that are supported
+EVERY = "all"  # what the scores of all tasks together are called
 METRICS = {CHOICE: "acc_norm", ROLLING: "word_perplexity"}
 
 
@@ -95,6 +96,8 @@ def load_task(path: Path, items: int | None, data: Path) -> Task:
     for split, name in files.items():
         if not isinstance(name, str):
             raise TaskError(f"{path}: dataset_kwargs.data_files.{split}: needs the name of one file")
+    if path.stem == EVERY:
+        raise TaskError(f"{path}: {EVERY} is what scores of all tasks together are called: name it otherwise")
     if "include" in config:
         raise TaskError(f"{path}: include: other files are not read; write what they say into this one")
     split = config.get("test_split")
