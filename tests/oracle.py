@@ -181,7 +181,9 @@ class Engine:
         return version
 
     def run(self):
-        """Drive the loop to its end; returns how it ended."""
+        """Drive the loop to its end, as `run --reopen` does; returns how it ended."""
+        for key in self.world.without_files():
+            self.world.open_iteration(key, anew=True)
         verified: set[str] = set()
         quarantine_damaged(self.world, verified)
         for _ in range(40):
