@@ -73,8 +73,10 @@ def begun_work(project: Project) -> Begun:
         its = begun.setdefault(where, Begun())
         its.fingerprints.add(event["fingerprint"])
         its.tables |= {event["table"]} if event["event"] == FILLING else set()
-    tables = [table for its in begun.values() for table in its.tables]
-    return Begun(set(tables), {fingerprint for its in begun.values() for fingerprint in its.fingerprints})
+    return Begun(
+        {table for its in begun.values() for table in its.tables},
+        {fingerprint for its in begun.values() for fingerprint in its.fingerprints},
+    )
 
 
 def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:

@@ -71,7 +71,7 @@ def wanted(project: Project, planner: LoopPlanner, iterations: int | None) -> Ru
     if stale := planner.out_of_date(BASE):
         return Run(BASE, tuple(stale))
     opened = project.store.iterations(project.experiment.name)
-    last, without_files = number_of(opened[-1]) if opened else 0, project.without_files()
+    last = number_of(opened[-1]) if opened else 0
     for key in map(key_of, range(1, last + 1)):
         if iterations is not None and number_of(key) > iterations:
             break
@@ -79,10 +79,9 @@ def wanted(project: Project, planner: LoopPlanner, iterations: int | None) -> Ru
             return End(f"iteration {key} does not run: {stopped}", passed=False)
         if key not in opened:
             return Run(key, (), opens=True)  # left out by a run that was launched by hand
-        if key in without_files:
-            return taken_away(project, key, without_files[key])
         if stale := planner.out_of_date(key):
-            return Run(key, tuple(stale))
+            gone = project.without_files().get(key)
+            return taken_away(project, key, gone) if gone else Run(key, tuple(stale))
         if planner.verdict(key) is None:
             # All is fresh, but the verdict cannot be read: the run notices the damage and decides again.
             return Run(key, (replace(planner.stage(key, "gate"), status="stale", note="its verdict is damaged"),))

@@ -118,16 +118,16 @@ class Desk:
     def _decide(self, kind: str, item: Case | Asked, decision: str, typed: str) -> None:
         if decision not in CHOICES[kind]:
             raise Wrong(f"a decision is one of {', '.join(CHOICES[kind])}")
-        answer: str | None = typed.replace("\r\n", "\n").strip() if decision == BOTH_WRONG else item.prediction
+        answer = typed.replace("\r\n", "\n").strip() if decision == BOTH_WRONG else item.prediction
         row: str | None
         if isinstance(item, Case):
             row = item.row
         else:
             # Of an asked question there is no gold that could be wrong: the typed answer makes the row.
             decision = NO_ROW if decision == NO_ROW else NEW_ROW
-            row = None if decision == NO_ROW else as_new_row(item.prompt, str(answer))
-        answer = answer if decision in WITH_ANSWER else None
-        line = {"prompt": item.prompt, "decision": decision, "answer": answer, "row": row}
+            row = None if decision == NO_ROW else as_new_row(item.prompt, answer)
+        said_right = answer if decision in WITH_ANSWER else None
+        line = {"prompt": item.prompt, "decision": decision, "answer": said_right, "row": row}
         try:
             check_decision({**line, "by": self.journal.by, "at": now()})
         except BadField as bad:
