@@ -221,7 +221,7 @@ class PassageItems(Table):
     task: str = pa.Field(description="lm-eval task name")
     item: int = pa.Field(ge=0, description="index of the passage in the task")
     nats: float = pa.Field(ge=0, description="minus the log-likelihood of the whole passage, nats")
-    words: int = pa.Field(ge=1, description="words in it: what white space parts")
+    words: int = pa.Field(ge=1, description="words in it: what white space parts, and letters of scripts without any")
 
 
 class AnchorTexts(Table):

@@ -238,10 +238,10 @@ def test_label_with_a_line_break_stays_inside_its_comment(here, tiny_folder):
 def test_loss_that_so_many_items_show_is_the_gates_own():
     import polars as pl
 
-    from apt_assets.method.gate import Tolerances, smallest_visible
+    from apt_assets.method.gate import smallest_visible
 
     turned = [-1.0] * 15 + [1.0] * 15 + [0.0] * 970  # 3 % of a thousand
-    seen = smallest_visible(pl.Series(turned), Tolerances(0, 0.01, None, None, 0.95, 100))
+    seen = smallest_visible(pl.Series(turned), 0.95)
     assert smallest_loss(1000) == pytest.approx(seen, rel=0.01)
     assert smallest_loss(1833) == pytest.approx(0.01, abs=0.0002)
 

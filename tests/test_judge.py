@@ -85,6 +85,25 @@ def test_intervals_cover_the_truth_whatever_the_judge_gets_wrong(sensitivity, sp
     assert min(lows, highs) / 200 >= 0.91
 
 
+@pytest.mark.parametrize("accuracy", [0.02, 0.98])
+def test_interval_covers_a_share_that_the_errors_of_the_judge_could_explain_alone(accuracy):
+    judge, covered = MadeUp(0.9, 0.85, np.random.default_rng(2)), 0
+    for _ in range(200):
+        known = judge.confusion(100, 0.5)
+        if known.corrects:
+            share = corrected_share(int(judge.says(judge.random.random(200) < accuracy).sum()), 200, known)
+            covered += share["low"] <= accuracy <= share["high"]
+    assert covered / 200 >= 0.91
+
+
+def test_share_of_which_the_judge_found_nothing_has_a_width():
+    known = Confusion(both=40, people_only=10, judge_only=8, neither=42)
+    none, all_of_them = corrected_share(0, 100, known), corrected_share(100, 100, known)
+    assert (none["mean"], none["low"], all_of_them["mean"], all_of_them["high"]) == (0, 0, 1, 1)
+    assert 0.02 < none["high"] < 0.08
+    assert 0.92 < all_of_them["low"] < 0.98
+
+
 def test_interval_of_the_sample_alone_misses_the_truth_where_the_judge_errs():
     judge, covered = MadeUp(0.97, 0.8, np.random.default_rng(1)), 0
     for _ in range(200):

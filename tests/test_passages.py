@@ -13,7 +13,7 @@ from apt_assets.report.export import export
 from apt_assets.report.findings import findings
 from apt_assets.report.results import results
 from apt_assets.report.tables import general_rows
-from resources.model.lm_eval_tasks import TaskError, load_task, score_items
+from resources.model.lm_eval_tasks import TaskError, load_task, of_passage, score_items
 from resources.model.policy import load_policy
 from resources.store.tables import read_table
 from schemas.tables import DomainItems, GeneralItems, PassageItems
@@ -47,6 +47,22 @@ def test_word_perplexity_is_that_of_lm_evals_own_model(tiny_folder):
         assert (-nats, words) == (pytest.approx(log_likelihood, abs=1e-3), counted)
     theirs = found["results"]["sayings"]["word_perplexity,none"]
     assert word_perplexity(ours["nats"], ours["words"])["word_perplexity"] == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("水是湿的,煤是黑的。", 8),
+        ("GPU 很快。雪は白い", 7),
+        ("น้ำเปียก", 4),
+        ("물은 젖어 있다", 3),
+        ("The snow is white.", 4),
+    ],
+)
+def test_words_of_a_passage_are_letters_in_scripts_without_spaces(text, words):
+    # A passage of one word has the word perplexity of a whole passage, of which no loss is within 5 %.
+    sample = {"filtered_resps": [-9.0], "target": text}
+    assert of_passage(sample) == {"nats": 9.0, "words": words}
 
 
 def test_a_passage_has_the_same_nats_whatever_is_scored_with_it(tiny_folder):

@@ -1,6 +1,5 @@
 """One check of the gate, and how it is told."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ class Check:
 
     Accuracies are shares 0-1. Likelihoods are nats per character. Of perplexities per word the difference is a share:
     by how much more. Kappa is at most 1; what it is compared with is the floor. visible: the smallest loss, as a
-    positive number, that is seen with a power of POWER.
+    positive number, that is seen with a power of POWER; needed: how many items would see one of the tolerance.
     """
 
     name: str
@@ -27,6 +26,7 @@ class Check:
     items: int
     against: str
     visible: float | None = None
+    needed: int = 0
 
     def sentence(self) -> str:
         if self.items == 0:
@@ -47,10 +47,10 @@ class Check:
         """What more items would see; "" where these are enough."""
         if self.visible is None or self.visible <= self.tolerance or self.tolerance == 0:
             return ""
-        form, needed = FORMS[self.name], math.ceil(self.items * (self.visible / self.tolerance) ** 2)
+        form = FORMS[self.name]
         return (
             f"; a loss of less than {form.scale * self.visible:.{form.digits}f}{form.unit} is seen less than "
-            f"{POWER:.0%} of the time: {needed:,} {form.items} would see the tolerance"
+            f"{POWER:.0%} of the time: {self.needed:,} {form.items} would see the tolerance"
         )
 
 

@@ -3,11 +3,12 @@
 Domain: validation accuracy (lenient) not below the promoted adapter's by more than the tolerance.
     A point comparison: an iteration that is not better on its own validation split is rolled back.
 General ability is held to that of what the loop starts from, the base model or the initial adapter, by three checks of
-non-inferiority: with the given confidence, the loss is no more than the tolerance (the worse end of the paired
-bootstrap interval, a bound of that confidence, lies within it). Too few items to tell is a refusal, and says how
-many would do.
-    general: mean accuracy over the general items.
-    likelihood: mean log-likelihood of the gold choice, nats per character, which falls before an answer turns.
+non-inferiority: with the given confidence, the loss is no more than the tolerance (the worse end of an interval of the
+paired difference, a bound of that confidence, lies within it). Too few items to tell is a refusal, and says how many
+would do.
+    general: mean accuracy over the general items; the bound is of the score test (method/paired.py).
+    likelihood: mean log-likelihood of the gold choice, nats per character, which falls before an answer turns; the
+        bound is of the paired bootstrap, as that of the last.
     perplexity: of a word, over the passages; not checked where no task has any.
 judge: where people graded some answers too (`assessor.calibration`), kappa of the assessor's grades with theirs is not
     below the floor, with the given confidence. Then domain accuracies and their interval are corrected for the errors
@@ -26,6 +27,7 @@ from apt_assets.method.bootstrap import paired_bootstrap, tails
 from apt_assets.method.check import POWER, Check
 from apt_assets.method.grades import is_right
 from apt_assets.method.judge import Confusion, corrected, corrected_difference
+from apt_assets.method.paired import fewest_items, score_interval
 
 ROUNDING = 1e-9  # of a difference of two shares, which may equal its tolerance
 
@@ -106,7 +108,7 @@ def domain_check(
         .join(validation(promoted), on=("row_id", "answer", "also"), nulls_equal=True, suffix="_reference")
         .sort("row_id")
     )
-    compared = means(both["right"], both["right_reference"], tolerances)
+    compared = shares(both["right"], both["right_reference"], tolerances.confidence)
     if judge is not None and judge.confusion.corrects and both.height:
         compared |= by_people(both["right"], both["right_reference"], judge.confusion, tolerances)
         against = f"{against}, corrected for the judge"
@@ -147,18 +149,35 @@ def validation(domain: pl.DataFrame) -> pl.DataFrame:
 
 
 def general_checks(candidate: pl.DataFrame, start: pl.DataFrame, tolerances: Tolerances, against: str) -> list[Check]:
-    both, found = pair(candidate, start, "correct", "gold"), []
-    for name, column, tolerance in (
-        ("general", "correct", tolerances.general_tolerance),
-        ("likelihood", "gold", tolerances.likelihood_tolerance),
-    ):
-        if tolerance is None:
-            continue
-        compared = means(both[column], both[f"{column}_reference"], tolerances)
-        passed = both.height > 0 and compared["low"] >= -tolerance - ROUNDING
-        seen = smallest_visible(both[column].cast(float) - both[f"{column}_reference"].cast(float), tolerances)
-        found.append(Check(name, passed, tolerance=tolerance, against=against, visible=seen, **compared))
-    return found
+    both = pair(candidate, start, "correct", "gold")
+    checks = [accuracy_check(both["correct"], both["correct_reference"], tolerances, against)]
+    if (tolerance := tolerances.likelihood_tolerance) is not None:
+        checks.append(likelihood_check(both["gold"], both["gold_reference"], tolerance, tolerances, against))
+    return checks
+
+
+def accuracy_check(candidate: pl.Series, start: pl.Series, tolerances: Tolerances, against: str) -> Check:
+    """Of which items are right."""
+    compared, tolerance = shares(candidate, start, tolerances.confidence), tolerances.general_tolerance
+    turning = smallest_visible(candidate.cast(float) - start.cast(float), tolerances.confidence) or 0.0
+    # Where hardly any item turned, how many of others would is not known: so many have to be there in any case.
+    least, _ = score_interval(0, 0, len(candidate), tolerances.confidence)
+    needed = max(enough(turning, len(candidate), tolerance), fewest_items(tolerance, tolerances.confidence))
+    passed = len(candidate) > 0 and compared["low"] >= -tolerance - ROUNDING
+    return Check(
+        "general", passed, tolerance=tolerance, against=against, visible=max(turning, -least), needed=needed, **compared
+    )
+
+
+def likelihood_check(
+    candidate: pl.Series, start: pl.Series, tolerance: float, tolerances: Tolerances, against: str
+) -> Check:
+    """Of the log-likelihoods of gold choices."""
+    compared = means(candidate, start, tolerances)
+    seen = smallest_visible(candidate - start, tolerances.confidence)
+    passed = len(candidate) > 0 and compared["low"] >= -tolerance - ROUNDING
+    needed = enough(seen, len(candidate), tolerance)
+    return Check("likelihood", passed, tolerance=tolerance, against=against, visible=seen, needed=needed, **compared)
 
 
 def perplexity_check(both: pl.DataFrame, tolerance: float, tolerances: Tolerances, against: str) -> Check:
@@ -169,7 +188,8 @@ def perplexity_check(both: pl.DataFrame, tolerance: float, tolerances: Tolerance
     low, high = np.quantile((draws @ more) / (draws @ words), tails(tolerances.confidence))
     rate = more.sum() / words.sum()
     # Of a ratio of sums, by linearisation, as method/scores.py has it.
-    seen = smallest_visible(pl.Series((more - rate * words) * len(words) / words.sum()), tolerances)
+    seen = smallest_visible(pl.Series((more - rate * words) * len(words) / words.sum()), tolerances.confidence)
+    visible = None if seen is None else math.expm1(min(seen, 700.0))
     return Check(
         "perplexity",
         passed=bool(math.expm1(min(high, 700.0)) <= tolerance),
@@ -181,7 +201,8 @@ def perplexity_check(both: pl.DataFrame, tolerance: float, tolerances: Tolerance
         tolerance=tolerance,
         items=len(words),
         against=against,
-        visible=None if seen is None else math.expm1(min(seen, 700.0)),
+        visible=visible,
+        needed=enough(visible, len(words), tolerance),
     )
 
 
@@ -196,27 +217,35 @@ def pair(candidate: pl.DataFrame, reference: pl.DataFrame, *columns: str) -> pl.
     return both.select(*columns, *(f"{column}_reference" for column in columns))
 
 
+def shares(candidate: pl.Series, reference: pl.Series, confidence: float) -> dict[str, Any]:
+    """What `means` has, of two columns of the same items, right or not; the bounds are those of the score test."""
+    gained, lost = int((candidate & ~reference).sum()), int((~candidate & reference).sum())
+    low, high = score_interval(gained, lost, len(candidate), confidence)
+    return {**side_by_side(candidate.cast(float), reference.cast(float)), "low": low, "high": high}
+
+
 def means(candidate: pl.Series, reference: pl.Series, tolerances: Tolerances) -> dict[str, Any]:
-    """{candidate, reference, difference, low, high, items} of the means of two columns of the same items."""
-    one, other = candidate.cast(float), reference.cast(float)
-    low, high = paired_bootstrap(one - other, tolerances.confidence, tolerances.resamples)
-    mine, theirs = (float(values.sum()) / max(len(values), 1) for values in (one, other))
-    return {
-        "candidate": mine,
-        "reference": theirs,
-        "difference": mine - theirs,
-        "low": low,
-        "high": high,
-        "items": len(one),
-    }
+    """{candidate, reference, difference, low, high, items} of the means of two columns of the same items; the bounds
+    are those of the paired bootstrap."""
+    low, high = paired_bootstrap(candidate - reference, tolerances.confidence, tolerances.resamples)
+    return {**side_by_side(candidate, reference), "low": low, "high": high}
 
 
-def smallest_visible(differences: pl.Series, tolerances: Tolerances) -> float | None:
+def side_by_side(candidate: pl.Series, reference: pl.Series) -> dict[str, Any]:
+    mine, theirs = (float(values.sum()) / max(len(values), 1) for values in (candidate, reference))
+    return {"candidate": mine, "reference": theirs, "difference": mine - theirs, "items": len(candidate)}
+
+
+def smallest_visible(differences: pl.Series, confidence: float) -> float | None:
     """The loss of a mean that is told from none with a power of POWER, if differences spread as these do: (z of the
     confidence + z of the power) standard errors. None for fewer than two items."""
     spread = differences.std()
     if spread is None:
         return None
     z = NormalDist().inv_cdf
-    error = float(spread) / math.sqrt(len(differences))  # type: ignore[arg-type]
-    return (z(tolerances.confidence) + z(POWER)) * error
+    return (z(confidence) + z(POWER)) * float(spread) / math.sqrt(len(differences))  # type: ignore[arg-type]
+
+
+def enough(visible: float | None, items: int, tolerance: float) -> int:
+    """Items that would see a loss of the tolerance, where these see one of `visible`; 0 where that cannot be told."""
+    return math.ceil(items * (visible / tolerance) ** 2) if visible and tolerance else 0

@@ -29,7 +29,9 @@ from apt_assets.method.grades import is_right
 from apt_assets.method.scores import wilson
 
 DRAWS = 4000  # of the confusion, for what the report shows
+JUDGES = 500  # drawn ones over which a likelihood is summed: it is smooth for each
 CONFIDENCE = 0.975  # of each end there: 95 % intervals
+EDGES = np.linspace(0, 1, 201)  # of the shares that are told apart there
 NEARLY_NONE = 1e-9  # Youden's J of a drawn judge that tells right from wrong no better than chance
 
 
@@ -113,11 +115,22 @@ def corrected_share(right: int, rows: int, confusion: Confusion) -> dict[str, An
     """
     if rows == 0:
         return {"mean": 0.0, "low": 0.0, "high": 1.0, "n": 0}
-    specificity, youden = drawn_rates(confusion, DRAWS)
-    shares = np.random.default_rng(0).beta(right + 0.5, rows - right + 0.5, DRAWS)
-    drawn = np.clip((shares + specificity - 1) / youden, 0, 1)
-    low, high = np.quantile(drawn, tails(CONFIDENCE))
-    return {"mean": corrected(right / rows, confusion), "low": float(low), "high": float(high), "n": rows}
+    found = corrected(right / rows, confusion)
+    below = np.cumsum([0, *likelihoods(right, rows, confusion)])
+    low, high = np.interp(np.array(tails(CONFIDENCE)) * below[-1], below, EDGES)
+    return {"mean": found, "low": min(float(low), found), "high": max(float(high), found), "n": rows}
+
+
+def likelihoods(right: int, rows: int, confusion: Confusion) -> np.ndarray:
+    """How likely these counts are, over all drawn judges, of each share between EDGES that people would have found.
+
+    Estimates by the drawn judges are heaped up at 0 and 1 where a judge's errors explain all of what it found.
+    """
+    specificity, youden = (drawn[:, None] for drawn in drawn_rates(confusion, JUDGES))
+    called = 1 - specificity + youden * (EDGES[1:] + EDGES[:-1]) / 2
+    called = np.clip(called, NEARLY_NONE, 1 - NEARLY_NONE)
+    logs = right * np.log(called) + (rows - right) * np.log1p(-called)
+    return np.exp(logs - logs.max()).sum(axis=0)  # type: ignore[no-any-return]
 
 
 def corrected(share: float, confusion: Confusion) -> float:

@@ -61,7 +61,8 @@ def mean_with_error(values: pl.Series) -> tuple[float, float | None]:
 
 
 def word_perplexity(nats: pl.Series, words: pl.Series) -> dict[str, Any]:
-    """{word_perplexity, se, words, n} of passages: exp(all nats / all words), as lm-eval has it.
+    """{word_perplexity, se, words, n} of passages: exp(all nats / all words), as lm-eval has it where words
+    are parted by spaces.
 
     se is that of a ratio of sums over passages, by linearisation (Cochran 1977, Sampling Techniques, 6.5).
     """

@@ -31,8 +31,8 @@ class Gate(Section):
     perplexity_tolerance: float | None = Field(
         0.05, ge=0, description="By what share word perplexity of passages may rise; null: by any (choice)."
     )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the bound on a loss, by the paired bootstrap.")
-    resamples: int = Field(2000, ge=100, description="Of the paired bootstrap.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the bound on a loss.")
+    resamples: int = Field(2000, ge=100, description="Of the paired bootstrap, which bounds what is no share.")
     approval: Literal["none", "required"] = Field(
         "none",
         description="required: an adapter that passed is promoted once a person approves of it (`apt-assets approve`); "

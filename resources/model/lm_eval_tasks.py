@@ -21,6 +21,7 @@ from resources.model.scoring import Question, score_answers
 from resources.model.task_items import Asking, Items, TaskError, check_items, lines_of
 from resources.store.digest import digest_file, digest_json
 from resources.store.rows import Batches, collect
+from resources.words import letters
 from resources.yaml_file import NotYaml, read_yaml
 
 if TYPE_CHECKING:
@@ -189,14 +190,16 @@ def of_choices(sample: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_passage(sample: dict[str, Any]) -> dict[str, Any]:
-    """{nats, words}: minus the log-likelihood of the whole text, and how many words lm-eval counts in it.
+    """{nats, words}: minus the log-likelihood of the whole text, and how many words lm-eval counts in it, where the
+    letters of a script without spaces are words.
 
-    exp(sum of nats / sum of words) over a task's items is lm-eval's word_perplexity.
+    exp(sum of nats / sum of words) over a task's items is lm-eval's word_perplexity, except that lm-eval takes a
+    Chinese passage for a word or two.
     """
     from lm_eval.api.task import Task as LmEvalTask
 
     (response,) = sample["filtered_resps"]
-    return {"nats": -finite(float(response)), "words": int(LmEvalTask.count_words(sample["target"]))}
+    return {"nats": -finite(float(response)), "words": int(LmEvalTask.count_words(letters(sample["target"])))}
 
 
 def finite(value: float) -> float:
