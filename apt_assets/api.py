@@ -252,12 +252,16 @@ def files_of(rows: Any, name: str) -> Iterator[list[Path]]:
         rows = [rows]
     if type(rows).__module__.partition(".")[0] in ("polars", "pandas"):
         rows = dicts_of(rows)
+    if not isinstance(rows, Iterable):
+        raise UsageError(f"rows: give dicts, a frame or files; got {rows!r}")
     rows = [rows] if isinstance(rows, Mapping) else list(rows)
     if rows and all(isinstance(one, str | os.PathLike) for one in rows):
         yield [Path(one) for one in rows]
         return
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{name.replace('/', '_')}.jsonl"
+        if not 0 < len(os.fsencode(file.name)) < 250 or "\0" in name:
+            raise UsageError(f"name: {name[:40]!r} cannot be the name of a file")
         file.write_text("".join(as_line(number, row) for number, row in enumerate(rows, 1)), encoding="utf-8")
         yield [file]
 

@@ -13,7 +13,7 @@ from apt_assets.engine.plan import BELOW, Planner, Status, Unsettled
 from apt_assets.engine.stage import Stage
 from apt_assets.settings.iterations import ADAPTER_PARTS, BASE, key_of, number_of
 from resources.store.digest import digest_json
-from resources.store.manifest import CorruptArtifact
+from resources.store.manifest import CorruptArtifact, Manifest
 from resources.store.store import Store
 
 APPROVED, DISAPPROVED = "approved", "disapproved"  # events of the journal
@@ -96,11 +96,28 @@ class LoopPlanner(Planner):
 
     def scored_by(self, iteration: str) -> str:
         """The stage with the scores of what an iteration stands for: the gate, of an adapter that it passed at a
-        smaller scale; else benchmark_scores, of the adapter as it was trained; base_scores of BASE."""
+        smaller scale; else benchmark_scores, of the adapter as it was trained; base_scores of BASE. While the gate is
+        not fresh, its last verdict counts if it was on the adapter that there is."""
         if iteration == BASE:
             return "base_scores"
         verdict = self.verdict(iteration)
-        return "benchmark_scores" if verdict is None or verdict.get("scale", 1) == 1 else "gate"
+        scale = self._last_scale(iteration) if verdict is None else verdict.get("scale", 1)
+        return "benchmark_scores" if scale == 1 else "gate"
+
+    def tells_of(self, iteration: str, promoted: Manifest) -> bool:
+        """Whether the scores of `scored_by` are those of what the iteration promoted, which is in use until the
+        iteration promotes another one: they may be of the one that was trained since."""
+        stage = self.scored_by(iteration)
+        scores, scale = self.stage(iteration, stage).manifest, promoted.facts.get("scale", 1)
+        if scores is None or scores.inputs.get(TRAINED) != promoted.inputs.get(TRAINED):
+            return False
+        return scale == (scores.facts.get("scale", 1) if stage == "gate" else 1)
+
+    def _last_scale(self, iteration: str) -> float:
+        decided, scores = (self.stage(iteration, name).manifest for name in ("gate", "benchmark_scores"))
+        if decided is None or scores is None or decided.inputs.get(TRAINED) != scores.inputs.get(TRAINED):
+            return 1
+        return float(decided.facts.get("scale", 1))
 
     def adapter_of(self, iteration: str) -> str:
         """The stage with the adapter that `scored_by` is of."""

@@ -18,8 +18,8 @@ class NotYaml(ValueError):
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but 1e-3 is a number, as people who set learning rates expect, and a key that
-    stands in one mapping twice raises NotYaml: PyYAML takes the last one and says nothing."""
+    """YAML 1.1 as PyYAML reads it, but 1e-3 and 1.5e3 are numbers, as people who set learning rates expect, and a key
+    that stands in one mapping twice raises NotYaml: PyYAML takes the last one and says nothing."""
 
     def __init__(self, stream: str):
         super().__init__(stream)
@@ -33,6 +33,15 @@ class Loader(yaml.SafeLoader):
             return super().compose_node(parent, index)
         finally:
             self._path.pop()
+
+    def construct_scalar(self, node: yaml.Node) -> Any:
+        value = super().construct_scalar(node)  # type: ignore[arg-type]
+        try:
+            # JSON writes what lies beyond its first 65,536 characters as two halves, and PyYAML leaves them apart.
+            return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            line = node.start_mark.line + 1
+            raise NotYaml(f"line {line}: half of a character (a surrogate without its other half)") from None
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -60,7 +69,9 @@ class Dumper(yaml.SafeDumper):
 for one in (Loader, Dumper):
     # To its end: 3e8f0a is a name, of a revision say.
     one.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+\Z"), list("-+0123456789")
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+\Z"),
+        list("-+0123456789."),
     )
 
 

@@ -13,6 +13,7 @@ from apt_assets.method.screening import held
 from apt_assets.orchestration.run import run_loop
 from apt_assets.project import Project
 from apt_assets.report.export import export
+from apt_assets.report.findings import findings
 from apt_assets.report.results import results
 from apt_assets.report.tables import score_rows
 from apt_assets.rows.anchors import origins
@@ -22,6 +23,7 @@ from apt_assets.settings.training import Anchor
 from resources.model.own_texts import pieces
 from resources.model.policy import load_policy, load_tokenizer
 from resources.model.unprompted import document_start, headers, say
+from resources.store.digest import digest_file
 from resources.store.rows import collect
 from resources.store.tables import read_table
 from tests import tiny
@@ -299,7 +301,8 @@ def lost(make_experiment, tmp_path):
 def test_adapter_that_forgets_is_promoted_at_the_scale_that_passes_and_continued_from(make_experiment, tmp_path, lost):
     # A tolerance between what is lost at a tenth and at a half; intervals of three passages are wide.
     between = {"perplexity_tolerance": (lost[1] + lost[2]) / 2, "confidence": 0.51}
-    path = with_general_loss(make_experiment, tmp_path, gate=between, promotion={"scales": [0.1, 0.5]})
+    few = {"scales": [0.1, 0.5]}
+    path = with_general_loss(make_experiment, tmp_path, gate=between, promotion=few)
     project, result = run(path)
     assert result.passed, result.reason
     found = verdict_of(project)
@@ -326,6 +329,24 @@ def test_adapter_that_forgets_is_promoted_at_the_scale_that_passes_and_continued
     against = next(check for check in verdict_of(project, "0002")["checks"] if check["name"] == "domain")
     now = read_table(artifact(project, "gate")[1] / "domain_items.parquet").filter(pl.col("split") == "validation")
     assert against["reference"] == pytest.approx((now["grade"] >= 4).mean())
+
+    # While the gate is out of date the page, and an export, are of what it passed last; at a smaller scale, that is.
+    stale = with_general_loss(make_experiment, tmp_path, gate={**between, "confidence": 0.52}, promotion=few)
+    project = Project.open(stale)
+    found, told = findings(project), results(project)["iterations"][1]
+    assert (found["served"], found["measured"], told["iteration"], told["gate"]) == ("0002", True, "0001", None)
+    scored = told["scores"]["passages"]["sayings"]["word_perplexity"]
+    assert scored == pytest.approx(verdict_of(project)["checks"][-1]["candidate"])
+    served = artifact(project, "promoted_adapter", "0002")[1] / weights
+    assert found["digests"][f"adapter of 0002: {weights}"] == digest_file(served)
+    with pytest.raises(UsageError, match="no up-to-date promoted_adapter"):
+        export(project, tmp_path / "no", 1, "adapter")
+    # What waits for a person can be tried before it is promoted.
+    waits = with_general_loss(make_experiment, tmp_path, gate={**between, "approval": "required"}, promotion=few)
+    project = Project.open(waits)
+    assert project.planner().stage("0001", "promoted_adapter").status == "held"
+    export(project, tmp_path / "to try", 1, "adapter")
+    assert (tmp_path / "to try" / weights).read_bytes() == (promoted / weights).read_bytes()
 
 
 def test_no_scale_is_tried_where_the_gate_passes_or_the_list_is_empty_or_the_domain_is_refused(

@@ -92,6 +92,12 @@ def test_files_land_by_their_paths_and_a_dry_run_lands_none(project, tmp_path):
 def test_bytes_are_no_text_and_a_number_that_is_no_iteration_is_a_usage_error(project):
     with pytest.raises(UsageError, match="row 2: b'red' is bytes and no text"):
         project.land([{"prompt": "What?", "answer": "red"}, {"prompt": "Which?", "answer": b"red"}])
+    for odd in (None, 5):
+        with pytest.raises(UsageError, match=f"rows: give dicts, a frame or files; got {odd}"):
+            project.land(odd)
+    for name in ("a\0b", "x" * 300):
+        with pytest.raises(UsageError, match="cannot be the name of a file"):
+            project.land(tiny.domain_rows(1), name=name)
     for call in (lambda: project.approve(0, by="a", reason="b"), lambda: project.export("out", iteration=0)):
         with pytest.raises(UsageError, match="give a number such as 1"):
             call()

@@ -159,6 +159,16 @@ def test_adapter_that_a_person_refused_is_served_only_once_one_approves_of_it_wh
     assert served() == ["0001"]
 
 
+def test_scores_of_what_was_trained_since_are_not_told_of_what_is_served(started):
+    (key, promoted), *_ = promotions(started.project)
+    assert started.project.planner().tells_of(key, promoted)
+    started.set(training={"epochs": 2})
+    assert started.project.planner().tells_of(key, promoted), "out of date, and still of that adapter"
+    started.compute(key, before="gate")
+    assert [one for one, _ in promotions(started.project)] == [key]
+    assert not started.project.planner().tells_of(key, promoted)
+
+
 def test_what_was_made_of_a_refused_adapter_is_neither_served_nor_kept_in_its_place(ended):
     project = ended.project
     ended.set(gate=REQUIRED)

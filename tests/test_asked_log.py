@@ -215,6 +215,16 @@ def test_log_keeps_so_many_days_and_bytes_the_oldest_go_first_and_other_files_st
     assert log.problem.text is None
 
 
+def test_log_that_is_kept_for_ever_opens_again_and_goes_on_the_next_day(tmp_path, on):
+    for day in ("2026-11-26", "2026-11-27"):
+        on(day)
+        log = AskedLog(tmp_path / "asked", None, 10**9, most_days=10**9)
+        assert log.write(logged("Colour 0?"))
+    on("2026-11-28")
+    assert log.write(logged("Colour 1?"))
+    assert len([*(tmp_path / "asked").iterdir()]) == 3
+
+
 def test_two_servers_on_one_log_keep_no_more_bytes_than_one(tmp_path):
     size = len(json.dumps(logged("Colour 0?"))) + 1
     logs = [AskedLog(tmp_path, None, 5 * size, 30) for _ in range(2)]

@@ -19,6 +19,10 @@ def load(tmp_path: Path, text: str):
             "name: x\ntraining: {betta: 0.2}",
             "training.betta: unknown key; the nearest valid key is training.beta",
         ),
+        (
+            "name: x\ntraining.beta: 0.2",
+            "training.beta: unknown key; write beta below `training:`, on a line of its own",
+        ),
         ("name: x\ntrainning: {beta: 0.2}", "trainning: unknown key; the nearest valid key is training"),
         ("name: x\ntraining: {beta: high}", "training.beta: Input should be a valid number.*'high'"),
         ("name: x\nmining: {questions: '10'}", "mining.questions: Input should be a valid integer.*'10'"),
@@ -64,6 +68,13 @@ def test_wrong_setting_names_the_file_the_key_and_what_to_change(tmp_path, text,
 
 def test_learning_rate_may_be_written_without_a_dot(tmp_path):
     assert load(tmp_path, "name: x\ntraining: {learning_rate: 1e-3}").training.learning_rate == 0.001
+    assert load(tmp_path, "name: x\ntraining: {learning_rate: 1.5e-3, beta: .5e0}").training.learning_rate == 0.0015
+
+
+@pytest.mark.parametrize("written", ["on", "off", "auto", "'on'"])
+def test_a_word_that_yaml_takes_for_true_or_false_is_the_word(tmp_path, written):
+    found = load(tmp_path, f"name: x\ntraining: {{gradient_checkpointing: {written}}}")
+    assert found.training.gradient_checkpointing == written.strip("'")
 
 
 def test_strategy_of_a_single_worker_decides_nothing(tmp_path):

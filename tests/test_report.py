@@ -368,6 +368,14 @@ def test_label_rates_compare_the_same_questions_only():
     ]
 
 
+def test_answer_that_is_another_of_several_golds_is_not_confused():
+    table = answers((1, "red", "crimson", 5), (2, "red", "blue", 1)).with_columns(
+        also=pl.Series(['["crimson"]', None]), exact=pl.Series([True, False])
+    )
+    found = confusion(table, ["blue", "red"])
+    assert found == {"gold": ["red"], "said": ["red", "other labels"], "counts": [[1, 1]]}
+
+
 def test_confusion_counts_every_answer_once():
     said = ["red", "a red one", "red or blue", "no idea", "green", "light blue"]
     table = answers(

@@ -116,6 +116,20 @@ def test_field_that_is_null_is_as_good_as_none_at_any_depth(project):
     assert "[DONE]" in replies[1].text
 
 
+def test_lists_too_deep_in_each_other_are_no_json_and_a_path_that_is_not_there_is_counted(project):
+    body = '{"prompt": ' + "[" * 900 + "]" * 900 + "}"
+    with serving(project) as served:
+        headers = {"content-type": "application/json"}
+        replies = [
+            requests.post(f"{served.url}/v1/completions", data=body, headers=headers, timeout=30),
+            requests.get(f"{served.url}/nowhere", timeout=30),
+        ]
+        counted = served.metrics()
+    assert [reply.status_code for reply in replies] == [400, 404]
+    assert counted['apt_requests_total{path="elsewhere",status="404"}'] == 1
+    assert not any("nowhere" in name for name in counted), "anyone may ask for any number of these"
+
+
 def test_more_requests_than_allowed_are_told_to_wait_and_who_goes_away_frees_a_place(project, held):
     with serving(project, requests=1) as served:
         host, port = served.url.removeprefix("http://").split(":")

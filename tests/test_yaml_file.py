@@ -1,5 +1,6 @@
 """Files of settings as people write them: each mistake is one line that says where."""
 
+import json
 import re
 
 import pytest
@@ -31,6 +32,13 @@ def read(tmp_path, content: str | bytes):
 def test_key_that_stands_twice_is_named_with_its_lines(tmp_path, content, says):
     with pytest.raises(NotYaml, match=f"file.yaml: {re.escape(says)}$"):
         read(tmp_path, content)
+
+
+def test_character_that_json_wrote_as_two_halves_is_one_and_a_single_half_is_named(tmp_path):
+    written = json.dumps({"system_prompt": "Smile 😀", "ключ": "é"})
+    assert read(tmp_path, written) == {"system_prompt": "Smile 😀", "ключ": "é"}
+    with pytest.raises(NotYaml, match=r"file.yaml: line 2: half of a character"):
+        read(tmp_path, 'a: 1\nb: "\\ud83d"\n')
 
 
 def test_equal_keys_in_different_mappings_anchors_and_merged_keys_are_no_mistake(tmp_path):

@@ -45,11 +45,13 @@ def confusion(predictions: pl.DataFrame, labels: list[str], most: int = 12) -> d
     gold, then by said.
 
     labels: the normalised labels of a closed task (`assessor.labels_of`). The `most` labels with the
-    most gold rows stand for themselves, the rest together as "other labels". An answer says the label
-    it equals, else the only one it names; "no label" if it names none, "several labels" if more.
+    most gold rows stand for themselves, the rest together as "other labels". An answer that equals one of several
+    golds says the gold; any other says the label it equals, else the only one it names; "no label" if it names none,
+    "several labels" if more.
     """
     gold = with_label(predictions)["label"].to_list()
-    said = [said_label(text, labels) for text in predictions["prediction"]]
+    answers = zip(gold, predictions["prediction"], predictions["exact"], strict=True)
+    said = [label if exact else said_label(text, labels) for label, text, exact in answers]
     counts = pl.Series("label", gold, dtype=pl.String).value_counts(name="n")
     kept = counts.sort("n", "label", descending=[True, False])["label"].to_list()[:most]
     table: dict[tuple[str, str], int] = {}

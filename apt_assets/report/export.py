@@ -11,6 +11,8 @@ from apt_assets.promotion import LoopPlanner
 from apt_assets.report.model_card import Names, model_card
 from apt_assets.report.show import parse_key
 from apt_assets.settings.experiment import UsageError
+from resources.model.adapter import scale
+from resources.store.digest import temporary_folder
 from resources.yaml_file import read_yaml
 
 What = Literal["adapter", "merged", "pairs", "results"]
@@ -52,13 +54,25 @@ def write(project: Project, planner: LoopPlanner, key: str, what: What, target: 
             source = fresh(project, planner, key, planner.scored_by(key))
             write_results(project, key, source, target)
         case "adapter" | "merged":
-            source = fresh(project, planner, key, planner.adapter_of(key))
-            if what == "merged":
-                write_merged(project, source, target)
-            else:
-                write_adapter(source, target, names)
+            with temporary_folder(project.home / ".apt" / "exported") as folder:
+                source = adapter_of(project, planner, key, folder)
+                if what == "merged":
+                    write_merged(project, source, target)
+                else:
+                    write_adapter(source, target, names)
             card = model_card(project, planner, key, names, merged=what == "merged")
             (target / "README.md").write_text(card, encoding="utf-8")
+
+
+def adapter_of(project: Project, planner: LoopPlanner, key: str, folder: Path) -> Path:
+    """The folder with the adapter that an iteration stands for. One that passed its gate at a smaller scale and waits
+    for a person, or was refused by one, is written to `folder`. Raises UsageError."""
+    verdict = planner.verdict(key)
+    factor = verdict.get("scale", 1) if verdict else 1
+    if factor == 1 or planner.stage(key, "promoted_adapter").status not in ("held", "refused"):
+        return fresh(project, planner, key, planner.adapter_of(key))
+    scale(fresh(project, planner, key, "adapter_checkpoint"), factor, folder)
+    return folder
 
 
 def fresh(project: Project, planner: Planner, key: str, stage: str) -> Path:

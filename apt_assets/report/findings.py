@@ -1,11 +1,12 @@
 """What the report says, as plain data: read from the store, nothing computed anew but counts."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from apt_assets.engine.plan import stages_of
+from apt_assets.loop.promotions import promotions
 from apt_assets.method.grades import is_bad
 from apt_assets.project import Project
 from apt_assets.report.doubtful import doubtful_golds
@@ -15,7 +16,7 @@ from apt_assets.report.results import passages_of, results, start_of
 from apt_assets.settings.experiment import Experiment
 from apt_assets.settings.iterations import BASE
 from resources.section import Section
-from resources.store.manifest import CorruptArtifact
+from resources.store.manifest import CorruptArtifact, Manifest
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,11 +35,13 @@ def findings(project: Project) -> dict[str, Any]:
         return {**about, "iterations": [], "landed": project.landed()}
     look = ProjectLook(project, project.planner(), keys, BASE, keys)
     found = {**about, **results(project)}
-    served = [key for key in keys if look.manifest(key, "promoted_adapter")]
+    served = dict(reversed([*promotions(project)]))
+    last = max(served, default=None)
     scored = [entry["iteration"] for entry in found["iterations"] if entry["scores"]]
-    look.shown = served[-1] if served else next((key for key in reversed(scored)), BASE)
+    look.shown = last or next((key for key in reversed(scored)), BASE)
     found |= {
-        "served": served[-1] if served else None,
+        "served": last,
+        "measured": last is not None and look.planner.tells_of(last, served[last]),
         "shown": look.shown,
         "start": start_of(look.planner),
         "closed": bool(look.labels()),
@@ -57,7 +60,7 @@ def findings(project: Project) -> dict[str, Any]:
         "work": work_done(look, keys),
         **({"money": costs_of(look, keys)} if project.experiment.costs.given else {}),
         "settings": settings_of(project.experiment),
-        **identities(look, keys, served),
+        **identities(look, keys, {last: served[last]} if last else {}),
     }
     return {**found, "verdict": verdict(found), "notes": look.all_notes()}
 
@@ -75,6 +78,9 @@ def verdict(found: dict[str, Any]) -> str:
         reasons.append("Parts are not up to date, see below.")
     if found["served"] is None:
         return " ".join([f"No adapter is promoted yet: {found['start']} is the one to serve.", *reasons])
+    if not found["measured"]:
+        anew = f"Serve the adapter that iteration {found['served']} promoted: the figures are of the one made since."
+        return " ".join([anew, *reasons])
     served, base = entries[found["served"]]["scores"], entries[BASE]["scores"]
     parts = []
     for what, section, part in (
@@ -138,11 +144,12 @@ def with_vectors(look: ProjectLook, questions: "pl.DataFrame") -> tuple["pl.Data
     return questions.clear(), np.empty((0, 0), np.float32)
 
 
-def forgotten(look: ProjectLook, scored: list[str], served: list[str]) -> list[dict[str, Any]]:
+def forgotten(look: ProjectLook, scored: list[str], promoted: Iterable[str]) -> list[dict[str, Any]]:
     """{before, after, parts} of each iteration against what it started from, and of the served one
     against what the loop starts from; parts: see `method.weaknesses.changed_rows` and `changed_items`."""
     from apt_assets.method.weaknesses import changed_items, changed_rows
 
+    served = sorted(promoted)
     compared = [(next((k for k in reversed(served) if k < key), BASE), key) for key in scored]
     if served and (BASE, served[-1]) not in compared:
         compared.append((BASE, served[-1]))
@@ -221,8 +228,9 @@ def single_settings(section: Section, usual: Section, prefix: str = "") -> Itera
             yield {**its, "meaning": declared.description or ""}
 
 
-def identities(look: ProjectLook, keys: list[str], served: list[str]) -> dict[str, Any]:
-    """{versions: {library: versions that computed what is shown}, digests: {what: sha256}}."""
+def identities(look: ProjectLook, keys: list[str], served: Mapping[str, Manifest]) -> dict[str, Any]:
+    """{versions: {library: versions that computed what is shown}, digests: {what: sha256}}. served: what is in use, by
+    its iteration."""
     versions: dict[str, set[str]] = {}
     digests: dict[str, str] = {}
     for key in [BASE, *keys]:
@@ -231,8 +239,8 @@ def identities(look: ProjectLook, keys: list[str], served: list[str]) -> dict[st
                 for library, version in manifest.libraries.items():
                     versions.setdefault(library, set()).add(version)
                 digests |= manifest.identities
-    if served and (adapter := look.manifest(served[-1], "adapter_checkpoint")):
-        digests |= {f"adapter of {served[-1]}: {name}": digest for name, digest in adapter.files.items()}
+    for key, adapter in served.items():
+        digests |= {f"adapter of {key}: {name}": digest for name, digest in adapter.files.items()}
     for key in keys:
         digests |= {f"landed, {key}: {name}": digest for name, digest in look.planner.landed(key).items()}
     own = {"apt-assets": metadata.version("apt-assets"), "python": platform.python_version()}

@@ -172,7 +172,8 @@ def training(planner: LoopPlanner, key: str) -> str:
     start = f"the adapter of iteration {earlier}" if earlier else first
     return (
         f"{table(['setting', 'value'], settings)}\n\nContinued from {start}. {versions}. "
-        f"Adapter `{manifest.data_version[:16]}`, fingerprint `{manifest.fingerprint[:16]}`, made {manifest.created}."
+        f"The adapter as trained is `{manifest.data_version[:16]}`, fingerprint `{manifest.fingerprint[:16]}`, made "
+        f"{manifest.created}."
     )
 
 

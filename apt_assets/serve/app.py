@@ -21,7 +21,7 @@ from apt_assets.serve.engine import Answerer, Full
 from apt_assets.serve.forms import CHAT, COMPLETION, Form
 from apt_assets.serve.live import Live, Specialist
 from apt_assets.serve.metrics import TYPE, Metrics, metric
-from apt_assets.serve.questions import Limits, Question, Refused, read_chat, read_completion
+from apt_assets.serve.questions import Limits, Question, Refused, read_chat, read_completion, without_nulls
 from resources.model.prompts import Reader
 
 LOOK_SECONDS = 2.0  # between two looks at what is promoted
@@ -54,6 +54,8 @@ class Server:
         """The handler for those who may ask; whatever it refuses is an error of OpenAI's form."""
 
         async def handle(request: Request) -> Response:
+            # Not by the name of a model, of which anyone may ask for any number.
+            path = MODELS if request.path_params else request.url.path
             try:
                 if not open_to_all:
                     self.admit(request)
@@ -62,8 +64,9 @@ class Server:
                 reply = error(refused.status, refused.message, refused.field, refused.code)
             except ClientDisconnect:
                 reply = Response(status_code=CLOSED)  # nobody reads it
-            # Not by the name of a model, of which anyone may ask for any number.
-            path = MODELS if request.path_params else request.url.path
+            except Exception:
+                self.metrics.requests[path, 500] += 1
+                raise
             self.metrics.requests[path, reply.status_code] += 1
             return reply
 
@@ -92,7 +95,7 @@ class Server:
                     body += piece
                     if len(body) > self.body:
                         raise Refused(413, f"a request has at most {self.body} bytes here")
-            content = json.loads(body)
+            content = without_nulls(json.loads(body))
             json.dumps(content, ensure_ascii=False).encode()  # half of a surrogate pair is no text to anyone
             return content
         except TimeoutError:
@@ -205,6 +208,11 @@ class Server:
         ]
         return PlainTextResponse("\n".join(lines) + "\n", media_type=TYPE)
 
+    async def elsewhere(self, request: Request, failure: HTTPException) -> Response:
+        """A path or a method that there is not."""
+        self.metrics.requests["elsewhere", failure.status_code] += 1
+        return error(failure.status_code, f"{request.method} {request.url.path}: {failure.detail}")
+
     # -- the application -------------------------------------------------------------------------
 
     def application(self) -> Starlette:
@@ -216,7 +224,7 @@ class Server:
             Route("/metrics", self.guarded(self.prometheus)),
             Route("/health", self.guarded(self.health, open_to_all=True)),
         ]
-        handlers: Any = {HTTPException: elsewhere, Exception: broken}
+        handlers: Any = {HTTPException: self.elsewhere, Exception: broken}
         return Starlette(routes=routes, exception_handlers=handlers, lifespan=self.lifespan)
 
     @asynccontextmanager
@@ -282,11 +290,6 @@ def error(
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
     return JSONResponse(error_content(status, message, field, code), status_code=status, headers=headers)
-
-
-async def elsewhere(request: Request, failure: HTTPException) -> Response:
-    """A path or a method that there is not."""
-    return error(failure.status_code, f"{request.method} {request.url.path}: {failure.detail}")
 
 
 async def broken(request: Request, failure: Exception) -> Response:

@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ class AskedLog:
         """Remove what is too old."""
         self._day = day
         for other in days_in(self.folder):
-            if other <= day - timedelta(days=self.most_days):
+            if (day - other).days >= self.most_days:
                 self._path(other).unlink(missing_ok=True)
 
     def _sizes(self) -> dict[date, int]:

@@ -143,10 +143,9 @@ def read_completion(content: Any, reader: Reader, limits: Limits) -> Question:
 
 
 def parsed(kind: Any, content: Any) -> Any:
-    """The body as one of its kind. Raises Refused that names the field."""
+    """The body as one of its kind; without nulls in it. Raises Refused that names the field."""
     if not isinstance(content, dict):
         raise Refused(400, "the body is no JSON object")
-    content = without_nulls(content)
     neutral = {key for key, value in content.items() if is_neutral(key, value)}
     if asked := sorted((content.keys() & NEUTRAL.keys()) - neutral):
         raise Refused(400, f"{asked[0]}: is not supported here; leave it out", asked[0], "unsupported_parameter")

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from resources.section import Fraction, Section
+from resources.section import Fraction, Section, as_written
 
 
 class Pairs(Section):
@@ -116,7 +116,7 @@ class Training(Section):
         description="Longest prompt + answer, in tokens. Answers are cut there; a pair whose prompt alone is as long "
         "is left out; both are told.",
     )
-    gradient_checkpointing: Literal["auto", "on", "off"] = Field(
+    gradient_checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(as_written)] = Field(
         "auto",
         description="on: layers are computed once more on the way back, which takes a third more time and a fraction "
         "of the memory; auto: where a step would not fit otherwise. It changes no result.",
