@@ -275,7 +275,9 @@ def test_loop_ends_with_waiting_and_the_command_lets_it_go_on(ran):
     assert not ended.passed
     assert "waits for the approval of a person: `apt-assets approve 1 --by NAME --reason TEXT`" in ended.reason
     found = findings(Project.open(path))
-    assert found["verdict"].startswith("No adapter is promoted yet")
+    assert found["verdict"].startswith("Serve the adapter of iteration 0001: "), (
+        "it was promoted before anybody was asked"
+    )
     assert "Iteration 0001 passed its gate and waits for the approval of a person" in found["verdict"]
     assert score_rows(found)[-1][-1] == "waits for approval"
     assert found["iterations"][-1]["stages"]["promoted_adapter"]["status"] == "held"
@@ -291,3 +293,8 @@ def test_loop_ends_with_waiting_and_the_command_lets_it_go_on(ran):
     assert run_loop(project, 1, Display()).passed
     assert "Ann approved of that on 2" in card(project)
     assert "approved    Ann: as good as ours" in as_text(explain(project, "gate", "0001"))
+    assert findings(project)["verdict"].startswith("Serve the adapter of iteration 0001: ")
+    decide(project, "0001", "Bo", "rude to customers", approves=False)
+    project.experiment_file.write_text(path.read_text().replace("domain_tolerance: 1.0", "domain_tolerance: 0.9"))
+    found = findings(Project.open(path))
+    assert found["served"] is None, "its gate is out of date, and a person's last word is not"
