@@ -265,6 +265,18 @@ def test_watching_daemon_retrains_by_itself_when_data_lands_and_does_nothing_els
     assert project.planner().promoted_before("0004") == "0003"
 
 
+def test_dagster_ends_with_the_command_that_is_killed(tmp_path):
+    there = tmp_path / "pid"
+    child = f"import os, pathlib, time; pathlib.Path({str(there)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    code = (
+        f"import sys; from apt_assets.orchestration.ui import passed_on; passed_on([sys.executable, '-c', {child!r}])"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        pid = int(waiting.until(lambda: there.exists() and there.read_text(), 60))
+        process.kill()
+    waiting.until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, 20)
+
+
 def test_iterations_asked_for_in_the_ui_run_in_order_one_at_a_time_and_a_gap_is_refused(ran):
     experiment = ran(1)
     with Ui(experiment) as ui:
@@ -285,7 +297,8 @@ def test_iterations_asked_for_in_the_ui_run_in_order_one_at_a_time_and_a_gap_is_
         refused = ui.until_done(before + 5)[-1]
         assert refused["status"] == "FAILURE"
         failures = ui.failures(refused)
-        assert "policy of 0007 is waiting: iteration 0006 is not up to date" in failures["policy"]
+        assert any("0007 does not run: iteration 0006 was never opened" in failure for failure in failures.values())
+        assert "0007" not in Project.open(experiment).store.iterations("tiny")
         assert not {"eval_predictions", "adapter_checkpoint", "promoted_adapter"} & set(failures)
         assert ui.said("loop_driver") == ui.said("landing") == [], "without --watch both sensors are off"
         ui.process.send_signal(signal.SIGINT)

@@ -2,6 +2,7 @@
 twice. The same rows in any of them are the same rows."""
 
 import csv
+import errno
 import gzip
 import io
 import json
@@ -145,6 +146,17 @@ def test_split_of_a_folder_of_parquet_is_that_of_the_name_where_a_row_says_none(
         ROWS[0]["prompt"]: "train",
         ROWS[1]["prompt"]: "test",
     }
+
+
+def test_folder_that_is_whole_is_not_called_damaged_where_there_is_no_room_for_its_rows(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "set").mkdir()
+    pl.DataFrame(ROWS).write_parquet(tmp_path / "set" / "rows.parquet")
+    monkeypatch.setattr("pyarrow.parquet.write_table", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_parquet(tmp_path / "set", tmp_path / "one.parquet")
 
 
 def test_folder_whose_name_begins_like_a_split_is_none(tmp_path):

@@ -4,8 +4,12 @@ import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 
+from apt_assets.engine.display import Display
 from apt_assets.engine.plan import stages_of
-from apt_assets.orchestration.sensors import DEAD_AFTER, MOST_RESTARTS
+from apt_assets.orchestration.definitions import build_definitions
+from apt_assets.orchestration.instance import Dagster
+from apt_assets.orchestration.lost import DEAD_AFTER
+from apt_assets.orchestration.sensors import MOST_RESTARTS
 from apt_assets.settings.iterations import BASE
 from tests.made_up import asked
 
@@ -163,6 +167,42 @@ def test_run_whose_process_vanished_is_marked_failed_and_requested_again_a_few_t
     assert len(set(keys)) == 1 + MOST_RESTARTS
     assert answer == f"runs of this were lost {1 + MOST_RESTARTS} times; materialise 0002 by hand to go on"
     assert started.drive() == answer
+
+
+@pytest.mark.parametrize("seconds_ago", [DEAD_AFTER + 5, -86_400], ids=["begun", "clock put back since"])
+@pytest.mark.parametrize("who", ["a run of the command", "a look of Dagster's"])
+def test_run_that_was_killed_keeps_nobody_waiting_with_the_driver_off(started, who, seconds_ago):
+    run = started.start(dg.RunRequest(run_key="by hand", job_name="iterate"), seconds_ago=seconds_ago)
+    alive = started.start(dg.RunRequest(run_key="another", job_name="iterate"), seconds_ago=seconds_ago)
+    with started.project.store.locks.take(f"run-{alive.run_id}"):
+        if who == "a run of the command":
+            Dagster(started.project, Display())
+        else:
+            sensor = build_definitions(started.project, Display()).resolve_sensor_def("lost_runs")
+            assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+            sensor(dg.build_sensor_context(instance=started.instance))
+    found = [started.instance.get_run_by_id(one.run_id).status for one in (run, alive)]
+    assert found == [DagsterRunStatus.FAILURE, DagsterRunStatus.STARTED]
+
+
+def test_run_that_is_interrupted_before_it_begins_is_cancelled(started, monkeypatch):
+    def interrupted(job, *, instance, run_id, **_):
+        instance.add_run(dg.DagsterRun(job_name=job.name, run_id=run_id, status=DagsterRunStatus.NOT_STARTED))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dg.JobDefinition, "execute_in_process", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Dagster(started.project, Display()).materialize("0001", [])
+    assert asked(started.drive()) == ("iterate", "0002"), "nothing is going on"
+
+
+def test_iteration_behind_a_gap_is_refused_and_opens_nothing(started):
+    job = build_definitions(started.project, Display()).resolve_job_def("iterate")
+    started.instance.add_dynamic_partitions("iteration", ["0004"])
+    result = job.execute_in_process(partition_key="0004", instance=started.instance, raise_on_error=False)
+    failures = [event.step_failure_data.user_failure_data.description for event in result.get_step_failure_events()]
+    assert "iteration 0004 does not run: iteration 0002 was never opened" in failures
+    assert list(started.opened()) == ["0001"], "or the driver would run all in between"
 
 
 def test_run_interrupted_by_the_end_of_its_daemon_is_started_again(started):

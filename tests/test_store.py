@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from resources.store import file_digests
 from resources.store.digest import list_files
 from resources.store.file_digests import FileDigests
 from resources.store.manifest import CorruptArtifact
@@ -105,6 +106,19 @@ def test_file_overwritten_in_place_with_its_old_size_and_mtime_has_a_new_digest(
     path.write_bytes(b"bbbb")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert FileDigests(tmp_path / "memory.json").file(path) != first
+
+
+def test_overwrite_within_one_tick_of_a_coarse_file_clock_is_noticed(tmp_path, monkeypatch):
+    def by_the_second(stat):
+        return stat.st_ino, stat.st_size, *(time // 10**9 * 10**9 for time in (stat.st_mtime_ns, stat.st_ctime_ns))
+
+    monkeypatch.setattr(file_digests, "seen", by_the_second)
+    path, memory = tmp_path / "weights", tmp_path / "memory.json"
+    found = []
+    for content in (b"aaaa", b"bbbb", b"cccc"):
+        path.write_bytes(content)
+        found.append(FileDigests(memory).file(path))
+    assert len(set(found)) == 3
 
 
 def events(store, kind):

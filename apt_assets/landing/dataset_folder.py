@@ -30,12 +30,12 @@ def write_parquet(folder: Path, target: Path) -> None:
     import pyarrow.parquet as parquet
 
     try:
-        tables = list(tables_of(folder))
-        parquet.write_table(pa.concat_tables(tables, promote_options="permissive"), target)
+        rows = pa.concat_tables(tables_of(folder), promote_options="permissive")
     except UsageError:
         raise
     except Exception as error:  # `datasets` takes for granted what its files say: a KeyError, an AttributeError, ...
         raise UsageError(f"{folder}: cannot be read as a data set: {error}") from None
+    parquet.write_table(rows, target)
 
 
 def tables_of(folder: Path) -> "Iterator[pa.Table]":

@@ -150,6 +150,9 @@ def run(project: Project, iteration: str, name: str, context: Any, display: Disp
         if (reason := project.planner().stopped(iteration)) is not None:
             what = f"iteration {iteration} does not run: {reason}; land data or change a setting"
             raise dg.Failure(description=what, allow_retries=False)
+        if gap := unopened_before(project, iteration):
+            what = f"iteration {iteration} does not run: iteration {gap} was never opened"
+            raise dg.Failure(description=what, allow_retries=False)
         project.open_iteration(iteration)
     # Held until the process ends: how the loop driver knows that a run is alive.
     project.store.locks.keep(f"{locks.RUN}{context.run.run_id}")
@@ -174,6 +177,13 @@ def run(project: Project, iteration: str, name: str, context: Any, display: Disp
         if (reason := of_the_machine(error)) is not None:
             raise dg.Failure(description=reason, metadata={MACHINE: True}) from error
         raise
+
+
+def unopened_before(project: Project, iteration: str) -> str | None:
+    """The first iteration before this one that is not there. Were this one opened, those in between would be run too,
+    whether or not the loop has ended."""
+    opened = set(project.store.iterations(project.experiment.name))
+    return next((key for key in map(key_of, range(1, number_of(iteration))) if key not in opened), None)
 
 
 def announce(project: Project, iteration: str, context: Any, display: Display) -> None:

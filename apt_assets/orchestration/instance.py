@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from apt_assets.engine.display import Display
 from apt_assets.engine.stage import STAGES
 from apt_assets.orchestration import postgres
 from apt_assets.orchestration.failures import what_failed
+from apt_assets.orchestration.lost import fail_lost_runs
 from apt_assets.orchestration.sqlite_engines import keep_engines
 from apt_assets.project import Project
 from apt_assets.report import interrupts
@@ -104,6 +106,7 @@ class Dagster:
             # dagster.yaml's default limit does not bind the first runs that ever use a pool.
             self.instance.event_log_storage.set_concurrency_slots("apt_loop", 1)
             self.instance.get_dynamic_partitions("iteration")
+            fail_lost_runs(project, self.instance)
 
     def settle(self, also: str | None = None) -> None:
         """Make Dagster know the opened iterations, their sources and what is reused of them; `also`: an
@@ -129,16 +132,19 @@ class Dagster:
         # Built anew each time: code versions are those of now.
         definitions = build_definitions(self._project, self._display)
         job = definitions.resolve_job_def("score_base" if key == BASE else "iterate")
+        run_id = str(uuid.uuid4())
         try:
             with interrupts.kept_from_children(), readable_history(self._project):
                 result = job.execute_in_process(
+                    run_id=run_id,
                     instance=self.instance,
                     partition_key=None if key == BASE else key,
                     asset_selection=assets_of(stages) or None,
                     raise_on_error=False,
                     run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
                 )
-        except dg.DagsterExecutionInterruptedError:
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+            self._cancel_unbegun(run_id)
             raise KeyboardInterrupt from None
         if result.success:
             return result.run_id, None
@@ -151,6 +157,14 @@ class Dagster:
         if data.user_failure_data and MACHINE in data.user_failure_data.metadata:
             raise UsageError(data.user_failure_data.description)
         return result.run_id, what_failed(failures[0])
+
+    def _cancel_unbegun(self, run_id: str) -> None:
+        """Dagster leaves a run that was interrupted before it began as one that is to begin."""
+        import dagster as dg
+
+        run = self.instance.get_run_by_id(run_id)
+        if run is not None and run.status == dg.DagsterRunStatus.NOT_STARTED:
+            self.instance.report_run_canceled(run)
 
 
 def assets_of(stages: Collection[str]) -> "list[dg.AssetKey]":

@@ -1,13 +1,12 @@
-"""The two sensors: one notices landed data, the other runs what is out of date.
+"""Two sensors: one notices landed data, the other runs what is out of date. A third one frees the way for both.
 
 Only the driver starts runs, so nothing is ever started twice. What decides is the store and the run
 history, never a sensor's cursor: a cursor holds the file sizes of the last look, and a deleted one
-costs one look. Both are off until someone turns them on (`apt-assets ui --watch` does).
+costs one look. These two are off until someone turns them on (`apt-assets ui --watch` does).
 """
 
 import json
 import os
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from apt_assets.engine.stage import STAGES
 from apt_assets.loop.next_run import End, Run, next_run, unused
 from apt_assets.orchestration.alerts import Alerts
 from apt_assets.orchestration.ledger import FOR_EVERY_ITERATION, Ledger, settle
+from apt_assets.orchestration.lost import DEAD_AFTER, fail_lost_runs
 from apt_assets.project import Project
 from apt_assets.settings.iterations import BASE, key_of, number_of
 from resources.store import locks
@@ -36,7 +36,6 @@ IN_PROGRESS = [
 ]
 INTERRUPTED = dg.DagsterExecutionInterruptedError.__name__
 MOST_RESTARTS = 3  # of a run whose process vanished or was interrupted
-DEAD_AFTER = 60  # seconds in which a started run must have taken its lock
 INTERVAL = 15  # seconds between two looks
 
 
@@ -65,7 +64,7 @@ class Look:
 
 
 def build_sensors(project: Project, jobs: dict[str, Any]) -> list[dg.SensorDefinition]:
-    """`landing` and `loop_driver` of one project."""
+    """`landing`, `loop_driver` and `lost_runs` of one project."""
     running = os.environ.get("APT_WATCH") == "1"
     status = dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
 
@@ -104,7 +103,17 @@ def build_sensors(project: Project, jobs: dict[str, Any]) -> list[dg.SensorDefin
             return dg.SensorResult(run_requests=[answer], cursor=look.cursor)
         return dg.SensorResult(skip_reason=answer, cursor=look.cursor)
 
-    return [landing, loop_driver]
+    @dg.sensor(
+        name="lost_runs",
+        minimum_interval_seconds=DEAD_AFTER,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Marks a run as failed whose process is gone: it would keep all others waiting.",
+    )
+    def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        lost = fail_lost_runs(project, context.instance)
+        return dg.SkipReason(f"lost: {', '.join(lost)}" if lost else "no run is lost")
+
+    return [landing, loop_driver, lost_runs]
 
 
 def notice(project: Project, instance: dg.DagsterInstance, waiting: list[str]) -> str:
@@ -194,20 +203,10 @@ def work_of(project: Project, instance: dg.DagsterInstance, key: str) -> str:
 
 
 def live_run(project: Project, instance: dg.DagsterInstance) -> str | None:
-    """The id of a run that is queued or going on. A run whose process is gone is marked as failed."""
-    for record in instance.get_run_records(dg.RunsFilter(statuses=IN_PROGRESS)):
-        run = record.dagster_run
-        started = record.start_time
-        dead = (
-            started is not None
-            and time.time() - started > DEAD_AFTER
-            and not project.store.locks.taken(f"{locks.RUN}{run.run_id}")
-        )
-        if run.status == DagsterRunStatus.STARTED and dead:
-            instance.report_run_failed(run, "its process is gone (machine or daemon restarted)")
-            continue
-        return run.run_id[:8]
-    return None
+    """The id of a run that is queued or going on; those that `fail_lost_runs` marks are not."""
+    fail_lost_runs(project, instance)
+    running = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS), limit=1)
+    return running[0].run_id[:8] if running else None
 
 
 def failed_steps(instance: dg.DagsterInstance, run_id: str) -> set[str | None]:

@@ -1,5 +1,6 @@
 """`apt-assets ui`: Dagster's own web server and daemon over the project."""
 
+import ctypes
 import errno
 import os
 import signal
@@ -24,6 +25,7 @@ ENDING = threading.Event()
 # `dg dev`, which Dagster names in place of `dagster dev`, calls the same function of dagster's: the command is in
 # dagster-dg-cli, which brings seventeen packages more, of Dagster's cloud among others. So nobody is told.
 SUPERSEDED = "ignore:Function `dev_command` is superseded"
+PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when the one that started it ends
 PATIENCE = 10.0  # seconds that Dagster has to end its services
 
 
@@ -50,9 +52,16 @@ def passed_on(command: list[str]) -> int:
     signal.set_wakeup_fd(-1)  # nothing computes in this process, so that Ctrl-C cannot get lost
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, signal.default_int_handler)
+    libc = ctypes.CDLL(None)
     # A group of its own: a terminal sends Ctrl-C to all processes of one, and each of these would tell of it at length.
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        process_group=0,
+        # It ends when this process is killed, too: its sensors would go on training.
+        preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
     ) as process:
         threading.Thread(target=relay, args=(process.stdout,), daemon=True).start()
         try:

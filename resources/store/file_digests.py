@@ -1,5 +1,6 @@
 """Digests of files that were read before and have not changed since."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,15 @@ from typing import Any
 from resources.store.digest import digest_file, digest_json, list_files, seen
 from resources.store.sealed import Damaged, read_sealed, remember
 
+SETTLED = 2_000_000_000  # ns: the coarsest clock of file times, that of FAT, ticks in two seconds
+
 
 class FileDigests:
     """File digests remembered between processes by (inode, size, mtime, ctime), all in nanoseconds.
 
     ctime cannot be set by a program, so an overwrite in place is noticed even if its size and mtime
-    are put back. Without this, `plan` would hash every model file at every call. A damaged memory is
+    are put back; a file that changed a moment ago could change within the same tick of that clock, and is
+    read again. Without this, `plan` would hash every model file at every call. A damaged memory is
     forgotten.
     """
 
@@ -34,8 +38,9 @@ class FileDigests:
             now = list(seen(path.stat()))
             known = self._known.get(str(path))
             if known is None or known[:4] != now:
-                known, changed = [*now, digest_file(path)], True
-                self._known[str(path)] = known
+                known = [*now, digest_file(path)]
+                if abs(time.time_ns() - now[3]) > SETTLED:
+                    self._known[str(path)], changed = known, True
             digests.append(known[4])
         if changed:
             self._save()

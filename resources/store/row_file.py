@@ -8,6 +8,7 @@ file (a lock); others wait and then find the rows.
 
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ class RowFile(RowTable):
                     new.writelines(b"\n" + line for raw in file if is_whole(line := raw.removesuffix(b"\n")))
                     new.flush()
                     os.fsync(new.fileno())
-                os.link(self.path, aside)
+                shutil.copyfile(self.path, aside)  # not every file system has links
                 whole.replace(self.path)
             else:
                 self.path.rename(aside)
