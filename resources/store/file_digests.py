@@ -38,8 +38,9 @@ class FileDigests:
             now = list(seen(path.stat()))
             known = self._known.get(str(path))
             if known is None or known[:4] != now:
+                settled = abs(time.time_ns() - now[3]) > SETTLED  # before it is read, which may take long
                 known = [*now, digest_file(path)]
-                if abs(time.time_ns() - now[3]) > SETTLED:
+                if settled:
                     self._known[str(path)], changed = known, True
             digests.append(known[4])
         if changed:
