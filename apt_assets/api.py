@@ -259,11 +259,19 @@ def files_of(rows: Any, name: str) -> Iterator[list[Path]]:
         yield [Path(one) for one in rows]
         return
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"{name.replace('/', '_')}.jsonl"
-        if not 0 < len(os.fsencode(file.name)) < 250 or "\0" in name:
-            raise UsageError(f"name: {name[:40]!r} cannot be the name of a file")
+        file = Path(folder) / f"{file_name(name)}.jsonl"
         file.write_text("".join(as_line(number, row) for number, row in enumerate(rows, 1)), encoding="utf-8")
         yield [file]
+
+
+def file_name(name: Any) -> str:
+    """Raises UsageError for what no file can be called."""
+    try:
+        if name and "\0" not in name and len(name.encode()) < 200:
+            return str(name.replace("/", "_"))
+    except (AttributeError, TypeError, UnicodeEncodeError):  # no text, or half of a character
+        pass
+    raise UsageError(f"name: {str(name)[:40]!r} cannot be the name of a file")
 
 
 def as_line(number: int, row: Any) -> str:

@@ -52,7 +52,7 @@ class Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 value = key.value if key.tag in SPECIAL else self.construct_object(key)
                 lines.setdefault(value, []).append(key.start_mark.line + 1)
-                names.setdefault(value, key.value)
+                names.setdefault(value, value if isinstance(value, str) else key.value)
         for value, there in lines.items():
             if len(there) > 1:
                 where = ".".join(filter(None, [*self._path, names[value]]))

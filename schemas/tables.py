@@ -221,7 +221,8 @@ class PassageItems(Table):
     task: str = pa.Field(description="lm-eval task name")
     item: int = pa.Field(ge=0, description="index of the passage in the task")
     nats: float = pa.Field(ge=0, description="minus the log-likelihood of the whole passage, nats")
-    words: int = pa.Field(ge=1, description="words in it: what white space parts, and letters of scripts without any")
+    # Letters, in scripts without spaces. A description counts as code, and this file is in the key of every stage.
+    words: int = pa.Field(ge=1, description="words in it: what white space parts")
 
 
 class AnchorTexts(Table):

@@ -289,7 +289,7 @@ def test_loops_end_that_the_daemon_finds_is_told_at_its_first_look_only(ended, h
 
 def test_without_alerts_dagster_has_no_sensor_of_them(ended):
     names = {sensor.name for sensor in build_definitions(ended.project).sensors}
-    assert names == {"landing", "loop_driver"}
+    assert names == {"landing", "loop_driver", "lost_runs"}
 
 
 # -- servers --------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def test_bytes_are_no_text_and_a_number_that_is_no_iteration_is_a_usage_error(pr
     for odd in (None, 5):
         with pytest.raises(UsageError, match=f"rows: give dicts, a frame or files; got {odd}"):
             project.land(odd)
-    for name in ("a\0b", "x" * 300):
+    for name in ("a\0b", "x" * 300, "", "\ud83d", 5):
         with pytest.raises(UsageError, match="cannot be the name of a file"):
             project.land(tiny.domain_rows(1), name=name)
     for call in (lambda: project.approve(0, by="a", reason="b"), lambda: project.export("out", iteration=0)):

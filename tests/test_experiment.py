@@ -21,8 +21,9 @@ def load(tmp_path: Path, text: str):
         ),
         (
             "name: x\ntraining.beta: 0.2",
-            "training.beta: unknown key; write beta below `training:`, on a line of its own",
+            "training.beta: unknown key; .*write `training: {beta: ...}`",
         ),
+        ("name: x\nassessor: {calibration.floor: 1}", ".*write `assessor: {calibration: {floor: ...}}`"),
         ("name: x\ntrainning: {beta: 0.2}", "trainning: unknown key; the nearest valid key is training"),
         ("name: x\ntraining: {beta: high}", "training.beta: Input should be a valid number.*'high'"),
         ("name: x\nmining: {questions: '10'}", "mining.questions: Input should be a valid integer.*'10'"),

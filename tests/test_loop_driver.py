@@ -2,15 +2,16 @@
 
 import dagster as dg
 import pytest
-from dagster import DagsterRunStatus
+from dagster import DagsterEvent, DagsterEventType, DagsterRunStatus
 
 from apt_assets.engine.display import Display
 from apt_assets.engine.plan import stages_of
 from apt_assets.orchestration.definitions import build_definitions
 from apt_assets.orchestration.instance import Dagster
-from apt_assets.orchestration.lost import DEAD_AFTER
+from apt_assets.orchestration.lost import DEAD_AFTER, fail_lost_runs
 from apt_assets.orchestration.sensors import MOST_RESTARTS
 from apt_assets.settings.iterations import BASE
+from resources.store.locks import FileLocks
 from tests.made_up import asked
 
 # -- what runs next -----------------------------------------------------------------------------------
@@ -173,16 +174,36 @@ def test_run_whose_process_vanished_is_marked_failed_and_requested_again_a_few_t
 @pytest.mark.parametrize("who", ["a run of the command", "a look of Dagster's"])
 def test_run_that_was_killed_keeps_nobody_waiting_with_the_driver_off(started, who, seconds_ago):
     run = started.start(dg.RunRequest(run_key="by hand", job_name="iterate"), seconds_ago=seconds_ago)
-    alive = started.start(dg.RunRequest(run_key="another", job_name="iterate"), seconds_ago=seconds_ago)
-    with started.project.store.locks.take(f"run-{alive.run_id}"):
+    alive, elsewhere = (
+        started.start(dg.RunRequest(run_key=key, job_name="iterate"), seconds_ago=seconds_ago) for key in "ab"
+    )
+    locks = started.project.store.locks
+    with locks.take(f"run-{run.run_id}"):
+        assert not fail_lost_runs(started.project, started.instance)
+    with locks.take(f"run-{alive.run_id}"):
         if who == "a run of the command":
             Dagster(started.project, Display())
         else:
             sensor = build_definitions(started.project, Display()).resolve_sensor_def("lost_runs")
             assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
             sensor(dg.build_sensor_context(instance=started.instance))
-    found = [started.instance.get_run_by_id(one.run_id).status for one in (run, alive)]
-    assert found == [DagsterRunStatus.FAILURE, DagsterRunStatus.STARTED]
+    found = [started.instance.get_run_by_id(one.run_id).status for one in (run, alive, elsewhere)]
+    assert found == [DagsterRunStatus.FAILURE, DagsterRunStatus.STARTED, DagsterRunStatus.STARTED]
+
+
+def test_run_that_ends_while_it_is_looked_at_is_not_lost(started, monkeypatch):
+    run = started.start(dg.RunRequest(run_key="by hand", job_name="iterate"), seconds_ago=DEAD_AFTER + 5)
+    with started.project.store.locks.take(f"run-{run.run_id}"):
+        pass
+
+    def ends_first(_, name):
+        event = DagsterEvent(DagsterEventType.PIPELINE_SUCCESS.value, job_name=run.job_name)
+        started.instance.report_dagster_event(event, run.run_id)
+        return True
+
+    monkeypatch.setattr(FileLocks, "let_go", ends_first)
+    assert fail_lost_runs(started.project, started.instance) == []
+    assert started.instance.get_run_by_id(run.run_id).status == DagsterRunStatus.SUCCESS
 
 
 def test_run_that_is_interrupted_before_it_begins_is_cancelled(started, monkeypatch):

@@ -194,7 +194,11 @@ def test_gate_says_how_many_items_would_see_the_tolerance_and_so_many_do():
 
     few = one_in_ten_turned(400)
     assert not few["passed"]
-    needed = int(re.search(r"seen less than 80% of the time: ([\d,]+) items", few["reason"])[1].replace(",", ""))
+    needed = int(
+        re.search(r"seen less than 80% of the time: the tolerance takes at least ([\d,]+) items", few["reason"])[
+            1
+        ].replace(",", "")
+    )
     assert needed == pytest.approx(0.1 * (1.645 + 0.84) ** 2 / 0.02**2, rel=0.02)
     enough = one_in_ten_turned(needed + 10)
     assert enough["passed"]
@@ -221,7 +225,21 @@ def test_gate_does_not_take_items_of_which_none_turned_for_more_than_they_are(it
     result = verdict([True] * 20, [True] * 20, [True] * items, [True] * items,
                      tolerances=dataclasses.replace(TOLERANCES, general_tolerance=0.01))  # fmt: skip
     assert result["passed"] is passes
-    assert ("of the time: 268 items would see the tolerance" in result["reason"]) is not passes
+    assert ("of the time: the tolerance takes at least 268 items" in result["reason"]) is not passes
+
+
+def test_gate_that_tolerates_nothing_is_told_that_no_number_of_items_will_do():
+    result = verdict([True] * 20, [True] * 20, [True] * 1833, [True] * 1833,
+                     tolerances=dataclasses.replace(TOLERANCES, general_tolerance=0.0))  # fmt: skip
+    assert not result["passed"]
+    assert "that nothing at all is lost no number of items shows: tolerate some" in result["reason"]
+
+
+def test_gate_says_how_many_items_it_takes_where_the_loss_that_is_seen_is_within_the_tolerance():
+    result = verdict([True] * 20, [True] * 20, [False] + [True] * 99, [True] * 100,
+                     tolerances=dataclasses.replace(TOLERANCES, general_tolerance=0.03))  # fmt: skip
+    assert not result["passed"]
+    assert int(re.search(r"takes at least (\d+) items", result["reason"])[1]) > 100
 
 
 @pytest.mark.parametrize("items", [50, 100, 270, 1833])

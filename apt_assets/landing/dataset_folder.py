@@ -35,7 +35,10 @@ def write_parquet(folder: Path, target: Path) -> None:
         raise
     except Exception as error:  # `datasets` takes for granted what its files say: a KeyError, an AttributeError, ...
         raise UsageError(f"{folder}: cannot be read as a data set: {error}") from None
-    parquet.write_table(rows, target)
+    try:
+        parquet.write_table(rows, target)
+    except pa.ArrowException as error:  # a type that Parquet does not have; a full disk is an OSError
+        raise UsageError(f"{folder}: cannot be read as a data set: {error}") from None
 
 
 def tables_of(folder: Path) -> "Iterator[pa.Table]":

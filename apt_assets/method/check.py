@@ -12,7 +12,8 @@ class Check:
 
     Accuracies are shares 0-1. Likelihoods are nats per character. Of perplexities per word the difference is a share:
     by how much more. Kappa is at most 1; what it is compared with is the floor. visible: the smallest loss, as a
-    positive number, that is seen with a power of POWER; needed: how many items would see one of the tolerance.
+    positive number, that may be seen with a power of POWER; needed: how many items it takes at least to see one of the
+    tolerance.
     """
 
     name: str
@@ -45,12 +46,14 @@ class Check:
 
     def too_few(self) -> str:
         """What more items would see; "" where these are enough."""
-        if self.visible is None or self.visible <= self.tolerance or self.tolerance == 0:
+        if self.visible is None or self.visible <= self.tolerance:
             return ""
+        if self.tolerance == 0:
+            return "" if self.passed else "; that nothing at all is lost no number of items shows: tolerate some"
         form = FORMS[self.name]
         return (
             f"; a loss of less than {form.scale * self.visible:.{form.digits}f}{form.unit} is seen less than "
-            f"{POWER:.0%} of the time: {self.needed:,} {form.items} would see the tolerance"
+            f"{POWER:.0%} of the time: the tolerance takes at least {self.needed:,} {form.items}"
         )
 
 

@@ -160,12 +160,14 @@ def accuracy_check(candidate: pl.Series, start: pl.Series, tolerances: Tolerance
     """Of which items are right."""
     compared, tolerance = shares(candidate, start, tolerances.confidence), tolerances.general_tolerance
     turning = smallest_visible(candidate.cast(float) - start.cast(float), tolerances.confidence) or 0.0
-    # Where hardly any item turned, how many of others would is not known: so many have to be there in any case.
-    least, _ = score_interval(0, 0, len(candidate), tolerances.confidence)
-    needed = max(enough(turning, len(candidate), tolerance), fewest_items(tolerance, tolerances.confidence))
+    # By how much one that lost nothing might have: where hardly any item turned, that is more.
+    reach = compared["difference"] - compared["low"]
+    needed = fewest_items(tolerance, tolerances.confidence)
+    if turning:
+        needed = max(needed, enough(max(turning, reach), len(candidate), tolerance))
     passed = len(candidate) > 0 and compared["low"] >= -tolerance - ROUNDING
     return Check(
-        "general", passed, tolerance=tolerance, against=against, visible=max(turning, -least), needed=needed, **compared
+        "general", passed, tolerance=tolerance, against=against, visible=max(turning, reach), needed=needed, **compared
     )
 
 
@@ -247,5 +249,5 @@ def smallest_visible(differences: pl.Series, confidence: float) -> float | None:
 
 
 def enough(visible: float | None, items: int, tolerance: float) -> int:
-    """Items that would see a loss of the tolerance, where these see one of `visible`; 0 where that cannot be told."""
+    """Items that see a loss of the tolerance, where these see one of `visible`; 0 where that cannot be told."""
     return math.ceil(items * (visible / tolerance) ** 2) if visible and tolerance else 0

@@ -19,6 +19,7 @@ not one without a fault. tests/test_judge.py has the coverage.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -126,11 +127,18 @@ def likelihoods(right: int, rows: int, confusion: Confusion) -> np.ndarray:
 
     Estimates by the drawn judges are heaped up at 0 and 1 where a judge's errors explain all of what it found.
     """
+    called_right, called_wrong = logs_of(confusion)
+    logs = right * called_right + (rows - right) * called_wrong
+    return np.exp(logs - logs.max()).sum(axis=0)  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=4)
+def logs_of(confusion: Confusion) -> tuple[np.ndarray, np.ndarray]:
+    """Of shape (JUDGES, shares) each: the logarithms of how likely a drawn judge calls an answer right, and wrong."""
     specificity, youden = (drawn[:, None] for drawn in drawn_rates(confusion, JUDGES))
     called = 1 - specificity + youden * (EDGES[1:] + EDGES[:-1]) / 2
     called = np.clip(called, NEARLY_NONE, 1 - NEARLY_NONE)
-    logs = right * np.log(called) + (rows - right) * np.log1p(-called)
-    return np.exp(logs - logs.max()).sum(axis=0)  # type: ignore[no-any-return]
+    return np.log(called), np.log1p(-called)
 
 
 def corrected(share: float, confusion: Confusion) -> float:

@@ -146,6 +146,8 @@ def gate_checks(project: Project, display: Display) -> dg.AssetChecksDefinition:
 
 def run(project: Project, iteration: str, name: str, context: Any, display: Display) -> Outcome:
     """Run one stage for a Dagster step, with its log lines in Dagster and in the terminal."""
+    # Held until the process ends: how others know that a run is alive.
+    project.store.locks.keep(f"{locks.RUN}{context.run.run_id}")
     if iteration != BASE:
         if (reason := project.planner().stopped(iteration)) is not None:
             what = f"iteration {iteration} does not run: {reason}; land data or change a setting"
@@ -154,8 +156,6 @@ def run(project: Project, iteration: str, name: str, context: Any, display: Disp
             what = f"iteration {iteration} does not run: iteration {gap} was never opened"
             raise dg.Failure(description=what, allow_retries=False)
         project.open_iteration(iteration)
-    # Held until the process ends: how the loop driver knows that a run is alive.
-    project.store.locks.keep(f"{locks.RUN}{context.run.run_id}")
 
     def log(line: str) -> None:
         context.log.info(line)

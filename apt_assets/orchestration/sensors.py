@@ -204,7 +204,7 @@ def work_of(project: Project, instance: dg.DagsterInstance, key: str) -> str:
 
 def live_run(project: Project, instance: dg.DagsterInstance) -> str | None:
     """The id of a run that is queued or going on; those that `fail_lost_runs` marks are not."""
-    fail_lost_runs(project, instance)
+    fail_lost_runs(project, instance, unlocked=True)
     running = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS), limit=1)
     return running[0].run_id[:8] if running else None
 

@@ -26,6 +26,8 @@ ENDING = threading.Event()
 # dagster-dg-cli, which brings seventeen packages more, of Dagster's cloud among others. So nobody is told.
 SUPERSEDED = "ignore:Function `dev_command` is superseded"
 PR_SET_PDEATHSIG = 1  # of Linux: the signal that a process gets when the one that started it ends
+# Of a look that is made each minute and found nothing.
+QUIET = (b"new runs for sensor: lost_runs", b"no run is lost")
 PATIENCE = 10.0  # seconds that Dagster has to end its services
 
 
@@ -82,7 +84,7 @@ def passed_on(command: list[str]) -> int:
 def relay(lines: IO[bytes]) -> None:
     """Print what another process says, until this one is interrupted."""
     for line in lines:
-        if not ENDING.is_set():
+        if not ENDING.is_set() and not any(quiet in line for quiet in QUIET):
             terminal.say(line.decode(errors="replace").rstrip("\n"))
 
 

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,7 +15,6 @@ from apt_assets.report.model_card import Names, model_card
 from apt_assets.report.show import parse_key
 from apt_assets.settings.experiment import UsageError
 from resources.model.adapter import scale
-from resources.store.digest import temporary_folder
 from resources.yaml_file import read_yaml
 
 What = Literal["adapter", "merged", "pairs", "results"]
@@ -54,8 +56,7 @@ def write(project: Project, planner: LoopPlanner, key: str, what: What, target: 
             source = fresh(project, planner, key, planner.scored_by(key))
             write_results(project, key, source, target)
         case "adapter" | "merged":
-            with temporary_folder(project.home / ".apt" / "exported") as folder:
-                source = adapter_of(project, planner, key, folder)
+            with adapter_of(project, planner, key) as source:
                 if what == "merged":
                     write_merged(project, source, target)
                 else:
@@ -64,15 +65,19 @@ def write(project: Project, planner: LoopPlanner, key: str, what: What, target: 
             (target / "README.md").write_text(card, encoding="utf-8")
 
 
-def adapter_of(project: Project, planner: LoopPlanner, key: str, folder: Path) -> Path:
+@contextmanager
+def adapter_of(project: Project, planner: LoopPlanner, key: str) -> Iterator[Path]:
     """The folder with the adapter that an iteration stands for. One that passed its gate at a smaller scale and waits
-    for a person, or was refused by one, is written to `folder`. Raises UsageError."""
+    for a person, or was refused by one, is there for as long as the context is. Raises UsageError."""
     verdict = planner.verdict(key)
     factor = verdict.get("scale", 1) if verdict else 1
     if factor == 1 or planner.stage(key, "promoted_adapter").status not in ("held", "refused"):
-        return fresh(project, planner, key, planner.adapter_of(key))
-    scale(fresh(project, planner, key, "adapter_checkpoint"), factor, folder)
-    return folder
+        yield fresh(project, planner, key, planner.adapter_of(key))
+        return
+    trained = fresh(project, planner, key, "adapter_checkpoint")
+    with tempfile.TemporaryDirectory() as folder:
+        scale(trained, factor, Path(folder))
+        yield Path(folder)
 
 
 def fresh(project: Project, planner: Planner, key: str, stage: str) -> Path:

@@ -32,7 +32,9 @@ class Gate(Section):
         0.05, ge=0, description="By what share word perplexity of passages may rise; null: by any (choice)."
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the bound on a loss.")
-    resamples: int = Field(2000, ge=100, description="Of the paired bootstrap, which bounds what is no share.")
+    resamples: int = Field(
+        2000, ge=100, description="Of the paired bootstrap, of what is no share, or is corrected for the judge."
+    )
     approval: Literal["none", "required"] = Field(
         "none",
         description="required: an adapter that passed is promoted once a person approves of it (`apt-assets approve`); "

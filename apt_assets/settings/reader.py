@@ -142,9 +142,9 @@ def shortened(value: Any) -> str:
 
 def unknown(key: str) -> str:
     """What is said of a dotted key that no experiment file may hold."""
-    section, _, name = key.rpartition(".")
-    if section and key in valid_keys():
-        return f"unknown key; write {name} below `{section}:`, on a line of its own"
+    if key in valid_keys():
+        names = key.split(".")
+        return f"unknown key; a section is no part of a name: write `{': {'.join(names)}: ...{'}' * (len(names) - 1)}`"
     return f"unknown key; the nearest valid key is {difflib.get_close_matches(key, valid_keys(), n=1, cutoff=0)[0]}"
 
 

@@ -15,6 +15,7 @@ from apt_assets.loop.next_run import taken_away
 from apt_assets.loop.outlook import planned
 from apt_assets.loop.work import total
 from apt_assets.method.left_out import in_words as left_out_in_words
+from apt_assets.method.paired import fewest_items
 from apt_assets.orchestration import postgres
 from apt_assets.project import Project
 from apt_assets.report.left_out import MOST_BYTES
@@ -206,10 +207,13 @@ def gate(project: Project) -> Found:
         return
     tasks = [task for task in project.tasks.load(experiment.benchmarks.tasks) if not task.rolling]
     items, tolerance = sum(len(task.keys) for task in tasks), experiment.gate.general_tolerance
+    least = fewest_items(tolerance, experiment.gate.confidence)
     if not items:
         yield "bad", "benchmarks.tasks: no general item with choices, so that the gate refuses: name a task"
-    elif tolerance and (seen := smallest_loss(items)) > 1.1 * tolerance:
-        needed = items * (seen / tolerance) ** 2
+    elif tolerance == 0:
+        yield "warn", "gate.general_tolerance is 0: that nothing at all is lost no number of items shows"
+    elif (seen := smallest_loss(items)) > 1.1 * tolerance or items < least:
+        needed = max(items * (seen / tolerance) ** 2, least)
         yield (
             "warn",
             f"{items:,} general items show a loss of {100 * seen:.1f} points, if {TURNING:.0%} of the answers turn, "

@@ -29,6 +29,10 @@ class Locks(Protocol):
         """Whether some process holds the lock."""
         ...
 
+    def let_go(self, name: str) -> bool:
+        """Whether some process had the lock, as far as that is known, and none has it now."""
+        ...
+
     def all_idle(self) -> AbstractContextManager[None]:
         """Keep others from taking any lock but GC and DAGSTER. Raises RuntimeError if one is held: a run is
         going on."""
@@ -64,6 +68,9 @@ class FileLocks:
             return False
         with path.open("w") as file:
             return not is_free(file)
+
+    def let_go(self, name: str) -> bool:
+        return (self._folder / name).exists() and not self.taken(name)
 
     @contextmanager
     def all_idle(self) -> Iterator[None]:
