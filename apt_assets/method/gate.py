@@ -165,9 +165,14 @@ def accuracy_check(candidate: pl.Series, start: pl.Series, tolerances: Tolerance
     needed = fewest_items(tolerance, tolerances.confidence)
     if turning:
         needed = max(needed, enough(max(turning, reach), len(candidate), tolerance))
-    passed = len(candidate) > 0 and compared["low"] >= -tolerance - ROUNDING
     return Check(
-        "general", passed, tolerance=tolerance, against=against, visible=max(turning, reach), needed=needed, **compared
+        "general",
+        within(compared, tolerance),
+        tolerance=tolerance,
+        against=against,
+        visible=max(turning, reach),
+        needed=needed,
+        **compared,
     )
 
 
@@ -177,9 +182,13 @@ def likelihood_check(
     """Of the log-likelihoods of gold choices."""
     compared = means(candidate, start, tolerances)
     seen = smallest_visible(candidate - start, tolerances.confidence)
-    passed = len(candidate) > 0 and compared["low"] >= -tolerance - ROUNDING
-    needed = enough(seen, len(candidate), tolerance)
+    needed, passed = enough(seen, len(candidate), tolerance), within(compared, tolerance)
     return Check("likelihood", passed, tolerance=tolerance, against=against, visible=seen, needed=needed, **compared)
+
+
+def within(compared: dict[str, Any], tolerance: float) -> bool:
+    """Whether a loss beyond the tolerance is out of the question; of no items it is not."""
+    return compared["items"] > 0 and compared["low"] >= -tolerance - ROUNDING
 
 
 def perplexity_check(both: pl.DataFrame, tolerance: float, tolerances: Tolerances, against: str) -> Check:

@@ -56,7 +56,7 @@ def write(project: Project, planner: LoopPlanner, key: str, what: What, target: 
             source = fresh(project, planner, key, planner.scored_by(key))
             write_results(project, key, source, target)
         case "adapter" | "merged":
-            with adapter_of(project, planner, key) as source:
+            with adapter_folder(project, planner, key) as source:
                 if what == "merged":
                     write_merged(project, source, target)
                 else:
@@ -66,7 +66,7 @@ def write(project: Project, planner: LoopPlanner, key: str, what: What, target: 
 
 
 @contextmanager
-def adapter_of(project: Project, planner: LoopPlanner, key: str) -> Iterator[Path]:
+def adapter_folder(project: Project, planner: LoopPlanner, key: str) -> Iterator[Path]:
     """The folder with the adapter that an iteration stands for. One that passed its gate at a smaller scale and waits
     for a person, or was refused by one, is there for as long as the context is. Raises UsageError."""
     verdict = planner.verdict(key)

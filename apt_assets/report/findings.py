@@ -35,7 +35,7 @@ def findings(project: Project) -> dict[str, Any]:
         return {**about, "iterations": [], "landed": project.landed()}
     look = ProjectLook(project, project.planner(), keys, BASE, keys)
     found = {**about, **results(project)}
-    served = dict(reversed([*promotions(project)]))
+    served = dict(promotions(project))
     last = max(served, default=None)
     scored = [entry["iteration"] for entry in found["iterations"] if entry["scores"]]
     look.shown = last or next((key for key in reversed(scored)), BASE)
