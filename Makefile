@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 EXPERIMENT := experiments/embedded.yaml
-# Where apt-assets keeps all that it writes, and looks for what is downloaded: as $APT_HOME says.
-HOME_FOLDER := $(patsubst ~%,$(HOME)%,$(or $(APT_HOME),.))
+# Where apt-assets keeps all that it writes, and looks for what is downloaded: as $APT_HOME says. It is the shell that
+# asks, each time: make itself would take a name apart at its spaces.
+HOME_FOLDER := "$$($(PYTHON) -c 'import os; print(os.path.abspath(os.path.expanduser(os.environ.get("APT_HOME") or ".")))')"
 CACHE := $(HOME_FOLDER)/.apt/cache
 TORCH := torch==2.13.0
 PLATFORM := import platform, sys; print(sys.platform, platform.machine(), *sys.version_info[:2])
@@ -17,7 +18,7 @@ CUDA := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvid
 test check bench torture: CACHE := .apt/cache
 
 demo: embedded  ## set up, land the embedded domain, run base scores and two iterations
-	$(BIN)/apt-assets land --experiment $(EXPERIMENT) "$(CACHE)/icd10.jsonl"
+	$(BIN)/apt-assets land --experiment $(EXPERIMENT) $(CACHE)/icd10.jsonl
 	$(BIN)/apt-assets run --experiment $(EXPERIMENT) --iterations 2
 
 test: embedded  ## set up and run the tests
@@ -36,7 +37,7 @@ lint-deploy: setup .venv-lint/ready  ## what lies in deploy/, each file by the t
 	PATH="$(CURDIR)/.venv-lint/bin:$$PATH" $(BIN)/python -m pytest -n 0 tests/test_deploy.py
 
 ui: embedded  ## open Dagster on http://127.0.0.1:3000
-	$(BIN)/apt-assets land --experiment $(EXPERIMENT) "$(CACHE)/icd10.jsonl"
+	$(BIN)/apt-assets land --experiment $(EXPERIMENT) $(CACHE)/icd10.jsonl
 	$(BIN)/apt-assets ui --experiment $(EXPERIMENT)
 
 docs: setup  ## write the documentation site into site/; every warning is an error
@@ -97,7 +98,8 @@ setup: .venv/ready
 	touch $@
 
 embedded: setup  ## pinned downloads, unpacked once
-	@$(BIN)/python -m resources.demo.downloads "$(CACHE)"
+	@$(BIN)/python -m resources.demo.downloads $(CACHE)
 
 clean:  ## remove everything that was computed, written or downloaded; landed files, the pages of studies and the environment stay
-	rm -rf site "$(HOME_FOLDER)/.apt" $(foreach part,history storage schedules,"$(HOME_FOLDER)/dagster_home/$(part)")
+	rm -rf site
+	cd $(HOME_FOLDER) && rm -rf .apt dagster_home/history dagster_home/storage dagster_home/schedules

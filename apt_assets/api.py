@@ -250,7 +250,7 @@ def files_of(rows: Any, name: str) -> Iterator[list[Path]]:
     """The files that rows are, or a file of them that is there for as long as the context is. Raises UsageError."""
     if isinstance(rows, str | os.PathLike):
         rows = [rows]
-    if type(rows).__module__.partition(".")[0] in ("polars", "pandas"):
+    if type(rows).__module__.partition(".")[0] in ("polars", "pandas") and hasattr(rows, "columns"):
         rows = dicts_of(rows)
     if not isinstance(rows, Iterable):
         raise UsageError(f"rows: give dicts, a frame or files; got {rows!r}")

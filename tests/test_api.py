@@ -59,6 +59,8 @@ def test_odd_cell_of_a_frame_costs_its_row_and_what_is_no_json_is_told_by_its_ro
     given["answer"] = [*given["answer"][:3], object()]
     landed = project.land(given, name="odd")
     assert landed.good == 4, "of an object there is a text"
+    for series in (pl.Series(tiny.domain_rows(2)), pd.Series(tiny.domain_rows(2))):
+        assert project.land(series, dry_run=True).good == 2, "a column of rows"
     with pytest.raises(UsageError, match="rows: the column 'answer' is there twice"):
         project.land(pd.DataFrame([["q", "a", "b"]], columns=["prompt", "answer", "answer"]))
     with pytest.raises(UsageError, match="row 2: keys must be str"):

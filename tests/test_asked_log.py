@@ -4,6 +4,7 @@ import json
 import os
 import stat
 from datetime import date
+from unittest.mock import ANY
 
 import pytest
 from typer.testing import CliRunner
@@ -12,6 +13,7 @@ from apt_assets.cli import app as cli
 from apt_assets.review.queue import asked_of
 from apt_assets.serve import asked_log
 from apt_assets.serve.asked_log import AskedLog, function_named
+from apt_assets.settings.experiment import UsageError
 from tests import tiny
 from tests.serving import promote, serving
 
@@ -116,6 +118,32 @@ def test_queue_has_each_question_once_with_its_last_answer_and_passes_over_torn_
     assert "0 questions to review; left out: 3 that are in the data or the queue already, 1 asked again" in queue()
 
 
+def test_question_that_no_review_can_show_is_counted_as_such_and_a_dry_run_queues_nothing(make_experiment, tmp_path):
+    experiment, folder = make_experiment(), tmp_path / "asked"
+    broken = [
+        logged("NUL in the answer?", "a\x00b"),
+        logged("NUL \x00 in the question?"),
+        logged("An endless answer?", "x" * 1_000_001),
+        logged("When?", at="yesterday"),
+        logged("Half \ud83d of a sign?"),
+    ]
+    tiny.write_jsonl(folder / "asked-2026-11-28.jsonl", [])
+    lines = [json.dumps(one) for one in [*broken, logged("Plain?")]]  # ASCII: half of a sign is escaped
+    (folder / "asked-2026-11-28.jsonl").write_text("\n".join(lines))
+
+    def queue(*options):
+        done = CliRunner().invoke(cli, ["land", "--from-log", str(folder), "-e", str(experiment), "--json", *options])
+        assert done.exit_code == 0, done.exception
+        return json.loads(done.stdout)
+
+    told = {"queued": 1, "known": 0, "repeated": 0, "others": 5, "file": None}
+    assert queue("--dry-run") == told
+    assert not (tmp_path / "review").exists()
+    assert queue() == {**told, "file": ANY}
+    found, unreadable = asked_of(tmp_path / "review" / "queue" / "tiny")
+    assert ([one.prompt for one in found], unreadable) == (["Plain?"], 0)
+
+
 def test_open_question_is_queued_again_with_another_answer_and_one_that_somebody_decided_on_is_not(
     make_experiment, tmp_path
 ):
@@ -172,6 +200,13 @@ def test_land_from_a_log_that_is_none_is_refused(make_experiment, tmp_path, argu
     assert said in str(result.exception)
 
 
+def test_module_of_the_users_function_that_cannot_be_read_is_named_with_the_reason(tmp_path, monkeypatch):
+    (tmp_path / "half_written.py").write_text("def redact(line:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match=r"--log-redact: half_written:redact: .*half_written\.py, line 1"):
+        function_named("half_written:redact")
+
+
 def test_what_the_users_function_takes_out_is_in_no_line_and_no_line_is_written_that_it_fails_on(tmp_path):
     redact = function_named("tests.test_asked_log:without_numbers")
     log = AskedLog(tmp_path / "asked", redact, 10**6, 30)
@@ -209,10 +244,13 @@ def test_log_keeps_so_many_days_and_bytes_the_oldest_go_first_and_other_files_st
     on("2026-11-29")
     log = AskedLog(folder, None, 5 * size, 3)
     assert not log.write(logged("Colour 9?"))
-    assert "fill all of the" in log.problem.text
+    assert "exceed the" in log.problem.text
     on("2026-11-30")
     assert log.write(logged("Colour 9?"))
     assert log.problem.text is None
+    before = lines_in(folder)
+    assert not log.write(logged("Colour?" * size)), "longer than all that the log may have"
+    assert lines_in(folder) == before, "no day goes for a line that has no room then either"
 
 
 def test_log_that_is_kept_for_ever_opens_again_and_goes_on_the_next_day(tmp_path, on):

@@ -1,6 +1,7 @@
 """A study file: what it says, what it refuses, and which runs it asks for in which order."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import yaml
@@ -187,7 +188,16 @@ def test_failed_and_refused_runs_are_not_asked_for_again(write_study):
     known.refused["colours", "apt"] = "no GPU"
     known.failed[Cell("colours", "sft", 0, 1)] = "killed"
     assert labels(wanted(study, known)) == ["scores.base", "sft.1.seed-1"]
-    assert all_runs(study, known.refused) == 1 + 2 * (3 + 2)
+    assert all_runs(study, known) == 1 + 2 * (3 + 2)
+
+
+def test_adapter_of_two_arms_is_scored_once_and_counted_once(write_study):
+    study, known = load_study(write_study(arms={**ARMS, "same": {"about": "as apt"}})), Known()
+    whole = all_runs(study, known)
+    for arm, adapter in {"sft": "a", "apt": "b", "same": "b"}.items():
+        for candidate, seed in product(range(len(study.candidates)), study.file.seeds):
+            known.outcomes[Cell("colours", arm, candidate, seed)] = {"validation": 0.5, "adapter": f"{adapter}{seed}"}
+    assert all_runs(study, known) == whole - len(study.file.seeds)
 
 
 def test_experiment_file_given_as_a_study_is_called_one_and_the_least_study_file_works_on_it(tmp_path):

@@ -27,7 +27,8 @@ def land(
         typer.Option(help="Of text that is neither UTF-8 nor begins with a mark: cp1252, gbk, ... It lands as UTF-8."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only tell what each file is taken for, with three rows of it.")
+        bool,
+        typer.Option("--dry-run", help="Only tell what each file is taken for, with three rows, or what is to queue."),
     ] = False,
     experiment: ExperimentOption = None,
     as_json: JsonOption = False,
@@ -50,7 +51,7 @@ def land(
     if from_log is not None:
         from apt_assets.serve.review_queue import queue_for_review
 
-        queue_for_review(project, files, expanded(from_log, "--from-log"), as_json=as_json)
+        queue_for_review(project, files, expanded(from_log, "--from-log"), dry_run=dry_run, as_json=as_json)
         return
     if not files:
         raise UsageError("name the files to land, or --from-log FOLDER")

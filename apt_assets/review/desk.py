@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from apt_assets.landing.asked import Asked
 from apt_assets.landing.chunks import BadField
 from apt_assets.landing.corrections import (
     ANSWER_IS_RIGHT_TOO,
@@ -18,7 +19,7 @@ from apt_assets.landing.corrections import (
 )
 from apt_assets.review.approvals import Approvals
 from apt_assets.review.journal import Journal, as_new_row, now
-from apt_assets.review.queue import Answer, Asked, Case, Item, Queue
+from apt_assets.review.queue import Answer, Case, Item, Queue
 
 # What may be decided, by kind of item.
 KINDS = ("cases", "asked", "grades")

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from apt_assets.landing.asked import Asked
 from apt_assets.method.check import Check
 from apt_assets.report.html import Table, render
 from apt_assets.review.desk import KINDS, Desk
-from apt_assets.review.queue import Answer, Asked, Case, Item
+from apt_assets.review.queue import Answer, Case, Item
 
 SHOWN = 50  # items of a page of the list
 TITLES = {"cases": "bad cases", "asked": "asked questions", "grades": "answers to grade"}

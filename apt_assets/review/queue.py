@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apt_assets.landing.asked import Asked, as_asked
 from apt_assets.project import Project
 from apt_assets.report.look import ProjectLook
 from apt_assets.settings.experiment import UsageError
@@ -30,19 +31,6 @@ class Case:
     grade: int
     doubt: float | None
     other: str | None
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question that people asked, and what was answered the last time, "" where that was nothing. adapter: who
-    answered."""
-
-    row_id: str
-    prompt: str
-    prediction: str
-    adapter: str
-    asked_at: str
-    times: int
 
 
 @dataclass(frozen=True)
@@ -165,20 +153,3 @@ def records_of(path: Path) -> Iterator[Any]:
 
     for chunk in read_chunks(path):
         yield from chunk.records
-
-
-def as_asked(record: Any, identity: Any) -> Asked | None:
-    from apt_assets.landing.chunks import BadField
-    from apt_assets.landing.corrections import checked, time_of
-
-    if isinstance(record, BadField) or not isinstance(record, dict):
-        return None
-    try:
-        prompt, answer = checked(record, "prompt"), record["answer"]
-        said_nothing = isinstance(answer, str) and not answer.strip()
-        answer = "" if said_nothing else checked(record, "answer")
-        adapter, times = str(record.get("adapter") or ""), record.get("times")
-        often = times if type(times) is int and times > 0 else 1
-        return Asked(identity(prompt), prompt, answer, adapter, time_of(record["asked_at"]), often)
-    except (BadField, KeyError):
-        return None

@@ -70,11 +70,11 @@ class AskedLog:
         if day != self._day:
             self._clean(day)
         sizes = self._sizes()  # each time: other servers may write here too
-        while sum(sizes.values()) + len(line) > self.most_bytes and (oldest := min(sizes, default=day)) < day:
-            self._path(oldest).unlink(missing_ok=True)
+        if sum(size for other, size in sizes.items() if other >= day) + len(line) > self.most_bytes:
+            raise OSError(f"with {len(line)} more bytes today's lines exceed the {self.most_bytes} of the log")
+        while sum(sizes.values()) + len(line) > self.most_bytes:
+            self._path(oldest := min(sizes)).unlink(missing_ok=True)
             del sizes[oldest]
-        if sum(sizes.values()) + len(line) > self.most_bytes:
-            raise OSError(f"today's lines fill all of the {self.most_bytes} bytes that the log may have")
         file = os.open(self._path(day), os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             size = os.fstat(file).st_size
@@ -125,7 +125,7 @@ def function_named(named: str) -> Redact:
     module, _, name = named.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except Exception as error:  # of whatever the module does when it is imported
         raise UsageError(
             f"--log-redact: {named}: {error}; name MODULE:FUNCTION of a module that Python finds (PYTHONPATH)"
         ) from None

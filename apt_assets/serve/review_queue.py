@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from apt_assets.landing.asked import as_asked
 from apt_assets.landing.corrections import NO_ROW
 from apt_assets.method.splits import row_id
 from apt_assets.project import Project
@@ -23,7 +24,7 @@ FIELDS = ("prompt", "answer", "adapter", "asked_at")
 class Queued:
     """What became of the lines of a log. queued: questions to review, in `file` if there are any. known: somebody
     decided on it, or it is queued with this answer of this adapter, or a later one. repeated: asked more than once; the
-    last answer counts. others: lines that are not one question alone, or cannot be read."""
+    last answer counts. others: lines that are not one question alone, or that a review cannot read."""
 
     queued: int = 0
     known: int = 0
@@ -39,9 +40,9 @@ class Queued:
         )
 
 
-def queue_asked(project: Project, folder: Path) -> Queued:
+def queue_asked(project: Project, folder: Path, *, dry_run: bool = False) -> Queued:
     """Write the questions of a log that are new to review/queue/EXPERIMENT/, and again those on which nobody decided
-    and that were answered otherwise since. Raises UsageError if the folder has no log."""
+    and that were answered otherwise since; dry_run: write nothing. Raises UsageError if the folder has no log."""
     if not folder.is_dir() or not days_in(folder):
         raise UsageError(f"--from-log: no asked-YYYY-MM-DD.jsonl in {folder}; `apt-assets serve --log` writes them")
     queue = project.home.joinpath(*QUEUE, project.experiment.name)
@@ -61,12 +62,13 @@ def queue_asked(project: Project, folder: Path) -> Queued:
     news = {row: asked for row, asked in last.items() if row not in queued or is_news(asked, queued[row])}
     new = {row: {**asked, "times": times[row]} for row, asked in news.items()}
     found.known += len(last) - len(new)
-    if new:
+    found.queued = len(new)
+    if new and not dry_run:
         text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in new.values())
         target = queue / f"asked-{digest_json(list(new.values()))[:12]}.jsonl"
         queue.mkdir(parents=True, exist_ok=True)
         write_atomically(target, text)
-        found.queued, found.file = len(new), str(target)
+        found.file = str(target)
     return found
 
 
@@ -91,9 +93,8 @@ def queued_questions(queue: Path) -> dict[str, dict[str, Any]]:
     """row_id -> the last line of the question that is queued."""
     found: dict[str, dict[str, Any]] = {}
     for asked in (asked for file in sorted(queue.glob("*.jsonl")) for asked in read_lines(file)):
-        if asked and isinstance(asked.get("prompt"), str):
-            row = row_id(asked["prompt"])
-            found[row] = max(found.get(row, asked), asked, key=when)
+        if asked and (one := as_asked(asked, row_id)):
+            found[one.row_id] = max(found.get(one.row_id, asked), asked, key=when)
     return found
 
 
@@ -124,21 +125,23 @@ def read_lines(file: Path) -> Iterator[dict[str, Any] | None]:
 
 
 def asked_once(line: dict[str, Any] | None) -> dict[str, str] | None:
-    """The fields of the queue, of a line that is one question and its answer; None of any other."""
+    """The fields of the queue, of a line that is one question and its answer, both such as a review can show; None of
+    any other."""
     match line:
         case {
             "messages": [{"role": "user", "content": str(prompt)}],
             "answer": str(answer),
             "adapter": str(adapter),
             "asked_at": str(asked_at),
-        } if prompt.strip():
-            return dict(zip(FIELDS, (prompt, answer, adapter, asked_at), strict=True))
+        }:
+            asked = dict(zip(FIELDS, (prompt, answer, adapter, asked_at), strict=True))
+            return asked if as_asked(asked, row_id) else None
     return None
 
 
-def queue_for_review(project: Project, files: list[Path] | None, folder: Path, *, as_json: bool) -> None:
-    """`apt-assets land --from-log`: queue what was asked, and tell. Raises UsageError."""
+def queue_for_review(project: Project, files: list[Path] | None, folder: Path, *, dry_run: bool, as_json: bool) -> None:
+    """`apt-assets land --from-log`: queue what was asked, and tell; dry_run: only tell. Raises UsageError."""
     if files:
         raise UsageError("--from-log lands nothing: name no files beside it")
-    found = queue_asked(project, folder)
+    found = queue_asked(project, folder, dry_run=dry_run)
     terminal.print_json(asdict(found)) if as_json else print(found)

@@ -1,6 +1,7 @@
 """Running a study: the cells that are wanted, some processes at a time, until none is."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -118,8 +119,7 @@ class Runner:
                 self.finish(run, project)
             else:
                 log = self.file(run).with_suffix(".log")
-                lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-                self.known.failed[run] = f"{lines[-1] if lines else f'exit code {status}'} ({log})"
+                self.known.failed[run] = f"{why_ended(status, log)} ({log})"
                 self.display.line(f"{run.label}: failed: {self.known.failed[run]}")
             self.found(self.known)
 
@@ -131,7 +131,7 @@ class Runner:
             outcome = measure_scores(project)
             says = f"test {outcome['test']:.1%}, general {outcome['general']:.1%}"
         self.known.outcomes[run] = outcome
-        done, total = len(self.known.outcomes), all_runs(self.study, self.known.refused)
+        done, total = len(self.known.outcomes), all_runs(self.study, self.known)
         self.display.line(f"{run.label}: {says} ({done} of {total} runs{self.left(total - done)})")
         seconds = time.monotonic() - self._started
         self.display.progress(Progress("study", self.study.file.name, "runs", "runs", done, total, seconds))
@@ -155,6 +155,14 @@ class Runner:
 
     def file(self, run: Run) -> Path:
         return self.out / "runs" / f"{run.label}.yaml"
+
+
+def why_ended(status: int, log: Path) -> str:
+    """Why a process did not end well, by its exit status and the last line of what it said."""
+    if status < 0:  # it was killed, and what it said last is no reason
+        return f"killed by {signal.Signals(-status).name}"
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"exit code {status}"
 
 
 def landed_rows(project: Project) -> dict[str, str]:

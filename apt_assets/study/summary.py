@@ -34,7 +34,7 @@ def summary(study: Study, known: Known, home: Path, machine: dict[str, Any]) -> 
         "control": study.file.control,
         "seeds": study.file.seeds,
         "candidates": study.candidates,
-        "runs": {"done": len(known.outcomes), "of": all_runs(study, known.refused), "failed": len(known.failed)},
+        "runs": {"done": len(known.outcomes), "of": all_runs(study, known), "failed": len(known.failed)},
         "domains": domains,
         "refused": [{"domain": d, "arm": a, "reason": reason} for (d, a), reason in known.refused.items()],
         "failed": [{"run": cell.label, "reason": reason} for cell, reason in known.failed.items()],

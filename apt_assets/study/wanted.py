@@ -1,6 +1,7 @@
 """Which runs a study still needs, given what is known: tuning, the other seeds of what won, then full scores."""
 
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from apt_assets.study.file import Cell, Run, Scoring, Study
@@ -79,10 +80,18 @@ def final(study: Study, known: Known, domain: str, arm: str, seed: int) -> Outco
     return None if outcome is None or scores is None else {**outcome, **scores}
 
 
-def all_runs(study: Study, refused: dict[tuple[str, str], str]) -> int:
-    """How many runs the whole study has, at most: two arms may come to the same adapter."""
-    arms = sum((domain, arm) not in refused for domain in study.domains for arm in study.file.arms)
-    return len(study.domains) + arms * (training_runs(study) + len(study.file.seeds))
+def all_runs(study: Study, known: Known) -> int:
+    """How many runs the whole study has. As long as adapters are not trained, at most: two arms may come to the same
+    one, which is scored once."""
+    arms = [(domain, arm) for domain in study.domains for arm in study.file.arms if (domain, arm) not in known.refused]
+    scored: set[Run] = {Scoring(domain, None) for domain in study.domains}
+    others = len(arms) * training_runs(study)
+    for (domain, arm), seed in product(arms, study.file.seeds):
+        if outcome := trained(study, known, domain, arm, seed):
+            scored.add(study.scoring(domain, arm, outcome["adapter"]))
+        else:
+            others += 1
+    return len(scored) + others
 
 
 def training_runs(study: Study) -> int:
