@@ -32,11 +32,16 @@ def decisions(store: Store, experiment: str) -> list[dict[str, Any]]:
     return sorted(its, key=lambda event: event.get("number", 0))
 
 
+def decided_by_people(store: Store, experiment: str) -> dict[str, str]:
+    """Adapter, as it was trained and by sha256 of its weights -> the last decision on it in an experiment, APPROVED or
+    DISAPPROVED: of whatever verdict."""
+    return {event["adapter"]: event["event"] for event in decisions(store, experiment) if "adapter" in event}
+
+
 def refused_by_people(store: Store, experiment: str) -> set[str]:
-    """The adapters, as they were trained and by sha256 of their weights, on which the last decision in an experiment
-    was a refusal: of whatever verdict, so that one that is decided on anew is not in use until somebody approves."""
-    last = {event["adapter"]: event["event"] for event in decisions(store, experiment) if "adapter" in event}
-    return {adapter for adapter, event in last.items() if event == DISAPPROVED}
+    """The adapters on which the last of these decisions was a refusal: one that is decided on anew is not in use until
+    somebody approves."""
+    return {adapter for adapter, event in decided_by_people(store, experiment).items() if event == DISAPPROVED}
 
 
 @dataclass

@@ -82,7 +82,7 @@ def test_what_people_of_another_experiment_say_of_the_same_adapter_counts_there(
 
     def in_use():
         kept = {(manifest.iteration, manifest.stage) for manifest in needs(waiting.project, 1)[0]}
-        return [key for key, _ in promotions(waiting.project)], ("0001", "promoted_adapter") in kept
+        return [key for key, _ in promotions(waiting.project)], ("0001", "preference_pairs") in kept
 
     approve(waiting)
     waiting.refused.add("0002")
@@ -157,6 +157,35 @@ def test_adapter_that_a_person_refused_is_served_only_once_one_approves_of_it_wh
     assert served() == []
     approve(waiting, by="bob", reason="I asked them")
     assert served() == ["0001"]
+
+
+def test_decisions_on_a_verdict_hold_when_a_setting_brings_it_back(waiting):
+    def decided(tolerance, **decision):
+        waiting.set(gate={**REQUIRED, "domain_tolerance": tolerance}, owners=OWNERS)
+        waiting.gain["0001"] = 0.2 if tolerance else 0.1
+        waiting.compute("0001")
+        if decision:
+            approve(waiting, **decision)
+            waiting.compute("0001")
+        return status(waiting), [key for key, _ in promotions(waiting.project)]
+
+    assert decided(0.0, approves=False) == ("refused", [])
+    assert decided(0.2, by="bob", reason="I asked them") == ("fresh", ["0001"])
+    assert decided(0.0) == ("refused", []), "what the loop says is refused is not served"
+    assert decided(0.0, by="bob", reason="them too") == ("fresh", ["0001"])
+    assert decided(0.2, approves=False) == ("refused", [])
+    assert decided(0.0) == ("fresh", ["0001"]), "and what it says is promoted is"
+
+
+def test_adapter_that_people_have_yet_to_decide_on_or_may_think_better_of_is_kept(ended):
+    def adapters():
+        kept, _ = needs(ended.project, keep=1)
+        return [manifest for manifest in kept if manifest.stage == "adapter_checkpoint"]
+
+    ended.set(gate=REQUIRED)
+    assert len(adapters()) == 2, "of the last iteration, and one that waits"
+    decide(ended.project, "0001", "ann", "rude to customers", approves=False)
+    assert len(adapters()) == 2
 
 
 def test_scores_of_what_was_trained_since_are_not_told_of_what_is_served(started):

@@ -81,3 +81,32 @@ def test_a_window_shorter_than_the_context_is_run_plainly_and_one_as_long_is_pac
         make_architecture("qwen2", tmp_path / path, use_sliding_window=True, sliding_window=window)
         config = AutoConfig.from_pretrained(tmp_path / path)
         assert (special(config) is None) == (path == "packed")
+
+
+def test_rotary_positions_that_go_by_the_longest_sequence_do_not_remember_another_question(tmp_path):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = tiny.make_tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.4,
+        rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0},
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    policy = load_policy(tmp_path, dtype="float32")
+    beyond = [f"question {number} " + "x" * 130 for number in range(4)]  # a token a letter: beyond 128
+
+    def answers(*prompts):
+        return tiny.answers(policy, prompts, max_new_tokens=8, batch_tokens=512)
+
+    alone = answers(*beyond)
+    assert answers("y" * 230, *beyond)[1:] == alone

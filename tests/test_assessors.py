@@ -96,7 +96,7 @@ def test_volumes_are_one_measure_and_a_blood_pressure_is_no_fraction():
     assert grade(numeric(), "1 g/cm3", "1000 g/L") == 5
     for said, gold in (
         ("10 m·s⁻¹", "10 m/s"), ("9.81 m s^-2", "9.81 m/s²"), ("5 mmol·L⁻¹", "5 mmol/L"), ("3 kg·m⁻³", "3 g/L"),
-        ("8.314 J/(mol·K)", "8.314 J mol⁻¹ K⁻¹"),
+        ("8.314 J/(mol·K)", "8.314 J mol⁻¹ K⁻¹"), ("14 g/dl", "14 g/dL"), ("33 cl", "330 ml"), ("5 µl", "5 μL"),
     ):  # fmt: skip
         assert grade(numeric(), said, gold) == grade(numeric(), gold, said) == 5, said
     assert grade(numeric(), "10 m·s⁻²", "10 m/s") == grade(numeric(), "100 W", "100 W/(m²·K)") == 2
@@ -344,6 +344,20 @@ def test_answer_that_is_equal_but_for_case_and_punctuation_is_right_by_any_overl
 @pytest.mark.parametrize("separator", [r"\s*(,|;|\band\b)\s*", "(,)|(;)|( and )"])
 def test_groups_in_a_separator_are_no_items(separator):
     assert grade(SetF1(separator, [0.25, 0.5, 0.85, 1.0]), "red and blue", "red, blue") == 5
+
+
+@pytest.mark.parametrize(
+    ("said", "gold"),
+    [
+        ("yellow fever", "fever, yellow fever"),
+        ("type 2 diabetes", "diabetes; type 2 diabetes"),
+        ("It is dark red", "red, dark red"),
+        ("北京市", "北京, 北京市"),
+    ],
+)
+def test_item_within_another_one_is_not_said_by_it(said, gold):
+    assert grade(SETS, said, gold) == 3, "one of two"
+    assert grade(SETS, f"{gold.partition(',')[0].partition(';')[0]} and {said}", gold) == 5
 
 
 def test_sign_before_what_is_no_number_counts():

@@ -108,6 +108,11 @@ def test_iteration_whose_file_was_renamed_is_named_and_goes_on_with_reopen(ran, 
     experiment = ran(1)
     (file,) = (tmp_path / "landing").glob("*.jsonl")
     file.rename(file.with_name("renamed.jsonl"))
+    here("land", tiny.write_jsonl(tmp_path / "more.jsonl", tiny.domain_rows(70)[60:]), "-e", experiment)
+    said = here("plan", "-e", experiment)
+    assert "in no iteration yet" in said
+    assert "opens iteration" not in said, "it does not as things are"
+    apt("run", "-e", experiment, "--reopen", "--force", "nonsense", code=2)
     refused = CliRunner().invoke(app, ["run", "-e", str(experiment), "--iterations", "1", "--json"])
     assert refused.exit_code == 1
     assert f"iteration 0001 used {file.name}, and none of that is in" in json.loads(refused.stdout)["reason"]

@@ -73,6 +73,6 @@ def test_a_folder_with_files_or_an_iteration_that_is_not_there_is_refused_and_no
     (tmp_path / "full" / "mine.txt").write_text("keep")
     with pytest.raises(UsageError, match="not an empty folder"):
         export(project, tmp_path / "full", 1, "adapter")
-    with pytest.raises(UsageError, match="no up-to-date preference_pairs"):
+    with pytest.raises(UsageError, match=r"iteration 0007 was not opened yet \(opened: 0001, 0002\)"):
         export(project, tmp_path / "new", 7, "pairs")
     assert [path.name for path in tmp_path.rglob("*")] == ["full", "mine.txt"]

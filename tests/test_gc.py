@@ -1,5 +1,6 @@
 """gc removes what nothing needs; nothing turns stale by it, and what is needed again comes back."""
 
+import errno
 import json
 import resource
 import shutil
@@ -16,6 +17,7 @@ from apt_assets.loop.promotions import promotions
 from apt_assets.promotion import TRAINED
 from apt_assets.serve.live import base_of
 from apt_assets.settings.iterations import BASE
+from resources.store.records import Records
 from tests.oracle import content_of
 from tests.torture.small_loop import open_loop
 
@@ -105,6 +107,39 @@ def test_leftovers_of_killed_runs_and_quarantine_go(engine):
         (root / name / "file").write_text("x")
     assert {"temporary": 1, "quarantine": 1}.items() <= collect_garbage(engine.world, 9, dry_run=False).removed.items()
     assert not any((root / "temporary").iterdir())
+
+
+def test_gc_makes_room_on_a_full_disk_before_it_notes_anything(engine, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    half = engine.world.store.root / "temporary" / "half"
+    half.mkdir(parents=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(Records, "mark_collected", full)
+        with pytest.raises(OSError, match="No space"):
+            collect_garbage(engine.world, 1, dry_run=False)
+    assert not half.exists()
+    assert collect_garbage(engine.world, 1, dry_run=False).removed["artifacts"] > 0
+
+
+def test_gc_that_was_killed_between_two_notes_is_finished_by_the_next_one(engine, monkeypatch):
+    notes, put = [], Records.put
+
+    def killed(records, place, content):
+        notes.append(place)
+        if len(notes) == 3:
+            raise KeyboardInterrupt
+        put(records, place, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Records, "put", killed)
+        with pytest.raises(KeyboardInterrupt):
+            collect_garbage(engine.world, 1, dry_run=False)
+    collect_garbage(engine.world, 1, dry_run=False)
+    store = engine.world.store
+    gone = [m for key in store.iterations("t") for name in STAGES if (m := store.pointed("t", key, name))]
+    assert [m for m in gone if not m.collected and not store.complete(m)] == []
 
 
 def test_gc_of_more_iterations_than_a_process_may_open_files(engine):

@@ -40,10 +40,12 @@ def run(
     In a terminal bars show how far each part is, with rate and time left. With --json the result is one
     object on stdout, and stderr has a JSON object per line: {"event": "line" or "progress", ...}.
     """
-    from apt_assets.report.show import asked
+    from apt_assets.report.show import asked, stage_at
 
     iterations = asked(number, iterations)
     project = open_project(experiment, fetch=True)
+    for named in force or ():
+        stage_at(project, named)  # what is refused changes nothing
     for key in project.without_files() if reopen else ():
         project.open_iteration(key, anew=True)
     from apt_assets.engine.display import display

@@ -3,9 +3,10 @@
 What goes: the files of older iterations' artifacts, artifacts and traces of settings that are no
 longer pointed at, rows and vectors that no kept artifact used, quarantine, and what killed runs left
 behind. What stays: everything the kept iterations read, the rows and checkpoints of a stage that has yet to come
-to its end, all iterations of what a study compares, the promoted adapter with its scores, and of *every* iteration
-its manifests, its verdict and which adapter it promoted. So nothing turns stale: an older iteration stays fresh
-without its files, and one of them that is needed again is computed again.
+to its end, all iterations of what a study compares, the promoted adapter with its scores, those of adapters that a
+person may yet approve of or think better of, and of *every* iteration its manifests, its verdict and which adapter
+it promoted. So nothing turns stale: an older iteration stays fresh without its files, and one of them that is
+needed again is computed again.
 """
 
 import re
@@ -106,12 +107,16 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
         asks = not own or project.experiment.gate.approval != "none"
         said = refused_by_people(project.store, experiment) if asks else set()
         # An early version did not note which adapter it promoted: nobody could refuse that one.
-        out = by_gate | {key for key in made if present[key, "promoted_adapter"].inputs.get(TRAINED) in said}
+        by_people = {key for key in made if present[key, "promoted_adapter"].inputs.get(TRAINED) in said}
+        out = by_gate | by_people
         promoted = [key for key in made if key not in out]
         counts = promoted[-1:] if own else may_count(made, out)
         # What a study compares is read again when it is called again.
         kept = set(iterations if experiment in studied else iterations[-keep:]) | set(counts)
-        kept_adapters = kept | set([key for key in promoted if key < min(kept, default="")][-1:])
+        gates = {key: manifest for (key, name), manifest in present.items() if name == "gate"}
+        waiting = {key for key, verdict in gates.items() if verdict.facts.get("passed")} - set(made)
+        kept_adapters = kept | by_people | waiting
+        kept_adapters |= set([key for key in promoted if key < min(kept, default="")][-1:])
         for (key, name), manifest in present.items():
             scored = name in ("adapter_checkpoint", "promoted_adapter", "benchmark_scores") and key in kept_adapters
             if name in ALWAYS or key in kept or scored:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from apt_assets.project import Project
-from apt_assets.promotion import TRAINED, refused_by_people
+from apt_assets.promotion import DISAPPROVED, TRAINED, decided_by_people
 from resources.store.manifest import Manifest
 
 
@@ -11,23 +11,27 @@ def promotions(project: Project) -> Iterator[tuple[str, Manifest]]:
     """(iteration, what it promoted), the latest first, of those that neither their gate nor a person refused since, and
     that the loop still comes to. Of what `gc` removed the manifest is there and not the files.
 
-    Read are pointers, and a plan only where an earlier promotion was refused since: while an iteration is computed
-    anew, what it promoted before counts until its gate has decided.
+    Read are pointers, and a plan only where people decided or an earlier promotion was refused since: while an
+    iteration is computed anew, what it promoted before counts until its gate has decided. What a person refused counts
+    only if the verdict of now has been approved of.
     """
     store, name = project.store, project.experiment.name
-    asks_people = project.experiment.gate.approval != "none"
-    refused = refused_by_people(store, name) if asks_people else set()
-    standing: list[tuple[str, Manifest, bool]] = []
-    lost = False  # whether an earlier promotion was refused since
+    decided = decided_by_people(store, name) if project.experiment.gate.approval != "none" else {}
+    standing: list[tuple[str, Manifest, bool, bool]] = []
+    unsure = False  # whether an earlier promotion may have been refused since
     for key in store.iterations(name):
         verdict, promoted = store.pointed(name, key, "gate"), store.pointed(name, key, "promoted_adapter")
         if verdict is None or promoted is None:
             continue
-        if not verdict.facts["passed"] or promoted.inputs.get(TRAINED) in refused:
-            lost = True
+        adapter = promoted.inputs.get(TRAINED, "")
+        unsure = unsure or adapter in decided or not verdict.facts["passed"]
+        if verdict.facts["passed"]:
+            standing.append((key, promoted, unsure, decided.get(adapter) == DISAPPROVED))
+    planner = project.planner() if unsure else None
+    for key, promoted, is_unsure, is_refused in reversed(standing):
+        if is_refused and planner:
+            counts = planner.stage(key, "promoted_adapter").status == "fresh"
         else:
-            standing.append((key, promoted, lost))
-    planner = project.planner() if lost else None
-    for key, promoted, unsure in reversed(standing):
-        if not (unsure and planner is not None and planner.withdrawn(key)):
+            counts = not (is_unsure and planner and planner.withdrawn(key))
+        if counts:
             yield key, promoted

@@ -12,12 +12,13 @@ from apt_assets.engine.plan import Planner
 from apt_assets.project import Project
 from apt_assets.promotion import LoopPlanner
 from apt_assets.report.model_card import Names, model_card
-from apt_assets.report.show import parse_key
+from apt_assets.report.show import parse_key, require_opened
 from apt_assets.settings.experiment import UsageError
 from resources.model.adapter import scale
 from resources.yaml_file import read_yaml
 
 What = Literal["adapter", "merged", "pairs", "results"]
+DECIDED = ("held", "refused", "stopped")  # of a stage: no run computes it as things are
 
 
 def export(project: Project, target: Path, iteration: int | None, what: What) -> str:
@@ -83,6 +84,8 @@ def adapter_folder(project: Project, planner: LoopPlanner, key: str) -> Iterator
 def fresh(project: Project, planner: Planner, key: str, stage: str) -> Path:
     """The verified folder of an artifact that is up to date. Raises UsageError."""
     plan = planner.stage(key, stage)
+    if plan.status in DECIDED:
+        raise UsageError(f"iteration {key} of {project.experiment.name} has no {stage}: {plan.note}")
     if plan.status != "fresh" or plan.manifest is None:
         raise UsageError(
             f"iteration {key} of {project.experiment.name} has no up-to-date {stage} ({plan.status}): "
@@ -157,12 +160,19 @@ def write_results(project: Project, key: str, source: Path, target: Path) -> Non
 
 def wanted_key(project: Project, planner: Planner, iteration: int | None) -> str:
     """The key of an iteration that somebody asks for; None: the last promoted one. Raises UsageError."""
-    return last_promoted(project, planner) if iteration is None else parse_key(str(iteration))
+    if iteration is None:
+        return last_promoted(project, planner)
+    key = parse_key(str(iteration))
+    require_opened(project, key)
+    return key
 
 
 def last_promoted(project: Project, planner: Planner) -> str:
     """The latest iteration whose promotion is up to date: its gate passed for the adapter of now."""
-    for key in reversed(project.store.iterations(project.experiment.name)):
+    opened = project.store.iterations(project.experiment.name)
+    for key in reversed(opened):
         if planner.stage(key, "promoted_adapter").status == "fresh":
             return key
-    raise UsageError(f"{project.experiment.name} has no up-to-date promoted adapter: run `apt-assets run` first")
+    last = planner.stage(opened[-1], "promoted_adapter") if opened else None
+    way_out = last.note if last and last.status in DECIDED else "run `apt-assets run` first"
+    raise UsageError(f"{project.experiment.name} has no up-to-date promoted adapter: {way_out}")

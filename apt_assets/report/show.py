@@ -61,9 +61,15 @@ def stage_at(project: Project, named: str) -> tuple[str, str]:
     of_base = name in STAGES and not STAGES[name].partitioned
     key = parse_key(iteration) if iteration else BASE if of_base or not opened else opened[-1]
     require_stage(key, name)
+    require_opened(project, key)
+    return key, name
+
+
+def require_opened(project: Project, key: str) -> None:
+    """Raise UsageError if there is no such iteration yet."""
+    opened = project.store.iterations(project.experiment.name)
     if key not in (BASE, *opened):
         raise UsageError(f"iteration {key} was not opened yet (opened: {', '.join(opened) or 'none'})")
-    return key, name
 
 
 def rows_of(project: Project, name: str, iteration: str, limit: int) -> tuple[list[str], list[tuple[Any, ...]], int]:

@@ -153,8 +153,10 @@ def print_downloads(project: "Project") -> None:
 
 def print_unused(project: "Project") -> None:
     """Say which landed files no iteration uses yet, and what to do."""
-    from apt_assets.loop.next_run import unused
+    from apt_assets.loop.next_run import Run, next_run, unused
 
     opened = project.store.iterations(project.experiment.name)
     if opened and (names := unused(project, opened)):
-        print(f"{', '.join(names)}: in no iteration yet; `apt-assets run` opens iteration {len(opened) + 1} with it")
+        goes_on = isinstance(next_run(project, project.planner()), Run)
+        then = f"; `apt-assets run` opens iteration {len(opened) + 1} with it" if goes_on else ""
+        print(f"{', '.join(names)}: in no iteration yet{then}")

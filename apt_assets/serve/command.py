@@ -118,6 +118,7 @@ def prepared(
     from apt_assets.serve.app import Server
     from apt_assets.serve.engine import Answerer
     from apt_assets.serve.questions import Limits
+    from resources.model.capabilities import skeleton
     from resources.model.prompts import Reader, load_tokenizer
     from resources.model.room import most_tokens
 
@@ -132,7 +133,9 @@ def prepared(
         live=live,
         answerer=answerer,
         reader=Reader(load_tokenizer(folder), settings.system_prompt),
-        limits=Limits(settings.max_new_tokens, most_tokens(folder)),
+        limits=Limits(
+            settings.max_new_tokens, most_tokens(folder), skeleton(folder).get_input_embeddings().weight.shape[0]
+        ),
         name=project.experiment.name,
         key=address.key,
         hosts=(*LOOPBACK, address.host),

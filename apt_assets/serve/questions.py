@@ -102,10 +102,12 @@ FIELDS = {name for kind in (ChatBody, CompletionBody, Message, Part, StreamOptio
 
 @dataclass(frozen=True)
 class Limits:
-    """new_tokens: of an answer. tokens: that the model reads at once, its answer included; None: no such limit."""
+    """new_tokens: of an answer. tokens: that the model reads at once, its answer included; None: no such limit. rows:
+    of its embedding, which may be fewer than its tokenizer's tokens."""
 
     new_tokens: int
     tokens: int | None
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,8 @@ def question(body: Any, asked: Any, ids: list[int], limits: Limits, field: str) 
         raise Refused(400, f"{named}: at most {limits.new_tokens} here (policy.max_new_tokens)", named)
     if not ids:
         raise Refused(400, f"{field}: holds no token", field)
+    if (highest := max(ids)) >= limits.rows:
+        raise Refused(400, f"{field}: token {highest}, and the model's embedding ends at {limits.rows - 1}", field)
     if limits.tokens is not None and len(ids) + most > limits.tokens:
         reads = f"{field}: {len(ids)} tokens with an answer of {most} are more than the {limits.tokens} that it reads"
         raise Refused(400, reads, field, "context_length_exceeded")

@@ -115,11 +115,13 @@ SI = {
     "mol": ("mole",), "Hz": ("hertz",), "W": ("watt",), "J": ("joule",), "V": ("volt",), "A": ("ampere", "amp"),
     "N": ("newton",), "Pa": ("pascal",), "B": ("byte",), "K": ("kelvin",),
 }  # fmt: skip
+LITRES = ("", "n", "µ", "u", "m", "c", "d", "h")  # also with a small letter
 # Unit -> (its size, what it is measured in).
 OTHERS = {
     "min": (60.0, "s"), "minute": (60.0, "s"), "h": (3600.0, "s"), "hr": (3600.0, "s"), "hour": (3600.0, "s"),
     "day": (86400.0, "s"), "d": (86400.0, "s"), "week": (604800.0, "s"), "t": (1e6, "g"), "tonne": (1e6, "g"),
-    "mcg": (1e-6, "g"), "l": (1.0, "L"), "ml": (1e-3, "L"), "%": (1.0, "%"), "percent": (1.0, "%"), "pct": (1.0, "%"),
+    "mcg": (1e-6, "g"), **{f"{prefix}l": (PREFIXES[prefix], "L") for prefix in LITRES},
+    "%": (1.0, "%"), "percent": (1.0, "%"), "pct": (1.0, "%"),
     "prozent": (1.0, "%"), "‰": (0.1, "%"), "permille": (0.1, "%"), "promille": (0.1, "%"), "k": (1.0, "K"),
     "mmhg": (133.322387415, "Pa"), **{name: (1.0, code) for name, code in CURRENCIES.items()},
 }  # fmt: skip

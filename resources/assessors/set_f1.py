@@ -1,9 +1,10 @@
 """Lists and label sets: F1 of the answer's items against the gold's, whatever their order.
 
 An item said twice counts once. Items are compared after normalisation (resources/assessors/labels.py). A
-part of the answer that names items of the gold counts as those, so that "They are red" and "and blue" do, and what
-a conjunction joins to one, no longer than an item, as one more: "red and green". Any other part is a wrong item, unless
-it ends with a colon. The F1 is turned into a grade by four thresholds.
+part of the answer that names items of the gold counts as those, so that "They are red" and "and blue" do, the longest
+first: "yellow fever" is not "fever" too. What
+a conjunction joins to one, no longer than an item, counts as one more: "red and green". Any other part is a wrong item,
+unless it ends with a colon. The F1 is turned into a grade by four thresholds.
 """
 
 import re
@@ -26,7 +27,7 @@ from resources.assessors import (
     by_thresholds,
 )
 from resources.assessors.items import texts_of_items
-from resources.assessors.labels import names, normalise_answer, word_list
+from resources.assessors.labels import normalise_answer, word_list
 from resources.section import Section
 from resources.store.kinds import RowKind
 from resources.words import letters
@@ -75,16 +76,24 @@ class SetF1:
             raise Ungradable(f"assessor set_f1: the gold {row.gold!r} of the question {row.question!r} has no items")
         said: set[str] = set()
         for part in items_of(row.prediction, self.separator):
-            named = {item for item in wanted if names(part, item)}
-            said |= named | beside(part, named, wanted) if named else {part}
+            named, rest = named_in(part, wanted)
+            said |= named | beside(rest, wanted) if named else {part}
         return Grade(by_thresholds(f1(said, wanted), self.thresholds), said == wanted)
 
 
-def beside(part: str, named: set[str], wanted: set[str]) -> set[str]:
+def named_in(part: str, wanted: set[str]) -> tuple[set[str], str]:
+    """(items of the gold that a part names, the part with NAMED in their place), each of its words counted once."""
+    named, rest = set(), f" {letters(part)} "
+    for item in sorted(wanted, key=lambda item: (-len(item), item)):
+        words = f" {letters(item)} "
+        if item and words in rest:
+            named.add(item)
+            rest = rest.replace(words, f" {NAMED} ")
+    return named, rest
+
+
+def beside(rest: str, wanted: set[str]) -> set[str]:
     """What a part joins to items that it names, and which is no longer than one of the gold: a clause is none."""
-    rest = f" {letters(part)} "
-    for item in sorted(named, key=len, reverse=True):
-        rest = rest.replace(f" {letters(item)} ", f" {NAMED} ")
     pieces = [piece.strip() for piece in re.split(CONJUNCTION, rest)]
     most = max(len(word_list(item)) for item in wanted)
     joined = {piece for pair in pairwise(pieces) if NAMED in pair for piece in pair}

@@ -37,6 +37,7 @@ def continuation(
             token = choose(input_ids[0, len(ids) :].tolist(), scores[0])
             return torch.full_like(scores, float("-inf")).index_fill_(1, torch.tensor([token], device=scores.device), 0)
 
+    forget_lengths(model)
     asked = torch.tensor([ids], device=model.device)
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
@@ -82,6 +83,17 @@ def log_probabilities(model: Any, context: Ids, answer: Ids) -> "torch.Tensor":
     """Of every token in the places of the answer, (answer, vocabulary), in float32."""
     import torch
 
+    forget_lengths(model)
     ids = torch.tensor([[*context, *answer]], device=model.device)
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0]
     return logits[len(context) - 1 : -1].float().log_softmax(-1)
+
+
+def forget_lengths(model: Any) -> None:
+    """Rotary positions of kind `dynamic` go by the longest sequence since a short one: from here on, by none."""
+    for module in model.modules():
+        if hasattr(module, "original_max_seq_len"):  # a rotary embedding of transformers, of one kind of layers or more
+            for name in [name for name in (*vars(module), *module._buffers) if name.endswith("original_inv_freq")]:
+                kind = name.removesuffix("original_inv_freq")
+                module._buffers[f"{kind}inv_freq"] = getattr(module, name).to(model.device)
+                setattr(module, f"{kind}max_seq_len_cached", module.original_max_seq_len)

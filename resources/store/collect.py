@@ -21,11 +21,7 @@ def remove_unneeded(
             remove(path, "traces", collected, really=really)
         elif manifest.data_version not in kept.data_versions and not manifest.collected:
             gone.append(manifest)
-    if really:
-        records.mark_collected(gone)
-    for path in sorted((root / "objects").glob("*")):
-        if path.name not in kept.data_versions:
-            remove(path, "artifacts", collected, really=really)
+    # First what leaves no note: on a full disk there is no room for one before.
     for path in sorted((root / "rows").glob("*/*.jsonl")):
         if f"{path.parent.name}/{path.stem}" not in kept.row_tables:
             remove(path, "row tables", collected, really=really)
@@ -40,6 +36,11 @@ def remove_unneeded(
         # What a kill left of a file that was being replaced.
         for path in sorted((root / kind).rglob(".*")):
             remove(path, "temporary", collected, really=really)
+    if really:
+        records.mark_collected(gone)
+    for path in sorted((root / "objects").glob("*")):
+        if path.name not in kept.data_versions:
+            remove(path, "artifacts", collected, really=really)
     remove_vectors(root / "lancedb", vectors, kept.vectors, collected, really=really)
     return collected
 

@@ -113,8 +113,6 @@ class Records:
     def mark_collected(self, manifests: Iterable[Manifest]) -> None:
         """Note, in their traces and in every pointer to them, that the files of artifacts were removed."""
         gone = {(m.stage, m.fingerprint): asdict(replace(m, collected=True)) for m in manifests}
-        for (stage, fingerprint), content in gone.items():
-            self.put(trace_place(stage, fingerprint), content)
         stages = {stage for stage, _ in gone}
         for experiment in self.files.names("pointers") if gone else ():
             for iteration in self.files.names(f"pointers/{experiment}"):
@@ -123,6 +121,9 @@ class Records:
                     pointed = self.manifest(place)
                     if pointed is not None and (stage, pointed.fingerprint) in gone:
                         self.put(place, gone[stage, pointed.fingerprint])
+        # Last: who was killed before it finds them, and marks the pointers that are left.
+        for (stage, fingerprint), content in gone.items():
+            self.put(trace_place(stage, fingerprint), content)
 
     def set_aside(self, place: str, **noted: Any) -> bool:
         """Move a file or folder to quarantine and note it in the journal; False if it is not there."""
