@@ -188,6 +188,15 @@ def test_adapter_that_people_have_yet_to_decide_on_or_may_think_better_of_is_kep
     assert len(adapters()) == 2
 
 
+def test_adapter_of_an_iteration_that_has_no_bad_case_since_is_not_served(started):
+    started.bad_cases["0001"] = 0
+    started.set(assessor={"bad_below": 2})
+    assert [key for key, _ in promotions(started.project)] == ["0001"], "until it is known"
+    started.compute("0001")
+    assert status(started) == "stopped"
+    assert list(promotions(started.project)) == []
+
+
 def test_scores_of_what_was_trained_since_are_not_told_of_what_is_served(started):
     (key, promoted), *_ = promotions(started.project)
     assert started.project.planner().tells_of(key, promoted)

@@ -108,10 +108,6 @@ def test_iteration_whose_file_was_renamed_is_named_and_goes_on_with_reopen(ran, 
     experiment = ran(1)
     (file,) = (tmp_path / "landing").glob("*.jsonl")
     file.rename(file.with_name("renamed.jsonl"))
-    here("land", tiny.write_jsonl(tmp_path / "more.jsonl", tiny.domain_rows(70)[60:]), "-e", experiment)
-    said = here("plan", "-e", experiment)
-    assert "in no iteration yet" in said
-    assert "opens iteration" not in said, "it does not as things are"
     apt("run", "-e", experiment, "--reopen", "--force", "nonsense", code=2)
     refused = CliRunner().invoke(app, ["run", "-e", str(experiment), "--iterations", "1", "--json"])
     assert refused.exit_code == 1
@@ -166,6 +162,11 @@ def test_landed_file_that_no_iteration_uses_is_pointed_out(ran, tmp_path):
     landed = ran(1)
     here("land", tiny.write_jsonl(tmp_path / "more.jsonl", tiny.domain_rows(70)[60:]), "-e", landed)
     assert "in no iteration yet; `apt-assets run` opens iteration 2 with it" in here("plan", "-e", landed)
+    file = tmp_path / "landing" / "colours.jsonl"
+    file.rename(file.with_name("renamed.jsonl"))
+    said = here("plan", "-e", landed)
+    assert "in no iteration yet\n" in said
+    assert "opens iteration" not in said, "it asks for --reopen first"
 
 
 @pytest.mark.parametrize(

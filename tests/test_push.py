@@ -85,7 +85,7 @@ def test_dry_run_of_the_merged_model_asks_nobody_and_leaves_nothing(project, hub
 def test_what_may_not_go_is_refused_before_anything_is_uploaded(project, hub, monkeypatch):
     with pytest.raises(UsageError, match="--base"):
         push(project, Wanted("me/colours"), dry_run=False)
-    with pytest.raises(UsageError, match=r"iteration 0007 was not opened yet \(opened: 0001\)"):
+    with pytest.raises(UsageError, match=r"iteration 0007 was not opened yet \(opened: 0001, 0002\)"):
         push(project, replace(WANTED, iteration=7), dry_run=False)
     with pytest.raises(UsageError, match="a folder of this machine"):
         push(project, replace(WANTED, base=str(project.models.base_model)), dry_run=False)

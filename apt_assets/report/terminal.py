@@ -157,6 +157,6 @@ def print_unused(project: "Project") -> None:
 
     opened = project.store.iterations(project.experiment.name)
     if opened and (names := unused(project, opened)):
-        goes_on = isinstance(next_run(project, project.planner()), Run)
+        goes_on = isinstance(next_run(project, project.planner()), Run) and not project.without_files()
         then = f"; `apt-assets run` opens iteration {len(opened) + 1} with it" if goes_on else ""
         print(f"{', '.join(names)}: in no iteration yet{then}")
