@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from apt_assets.engine.display import Display
-from apt_assets.orchestration.run import run_loop
+from apt_assets.orchestration.run import run_loop, run_project
 from apt_assets.report.show import stage_at
 from apt_assets.settings.experiment import UsageError
 from apt_assets.settings.iterations import BASE
@@ -44,10 +44,10 @@ def test_forced_stage_is_computed_once_more_its_rows_too_and_the_journal_says_th
 
 
 def test_forced_stage_that_the_run_does_not_come_to_is_told_and_is_no_success(project):
-    project.forced.add(stage_at(project, "bad_cases@2"))
-    result = run_loop(project, 1, Display())
+    result = run_project(project, 1, ["bad_cases@2"], Display())
     assert not result.passed
     assert result.reason.startswith("bad_cases of 0002 was asked for and did not run: ")
+    assert project.planner().stage("0002", "bad_cases").status == "fresh", "it was asked for of that run alone"
 
 
 def test_forced_stage_without_an_iteration_is_that_of_the_last_one_or_of_base(project):

@@ -49,6 +49,15 @@ def test_word_perplexity_is_that_of_lm_evals_own_model(tiny_folder):
     assert word_perplexity(ours["nats"], ours["words"])["word_perplexity"] == pytest.approx(theirs, rel=1e-4)
 
 
+def test_long_passage_without_spaces_is_scored(tiny_folder, tmp_path):
+    tiny.make_task(tmp_path / "tasks")
+    tiny.write_jsonl(tmp_path / "tasks" / "sayings.jsonl", [{"text": "天空是蓝色的,草地是绿色的,血是红色的." * 10}])
+    task = load_task(tmp_path / "tasks" / "sayings.yaml", None, tmp_path)
+    (found,) = scored(load_policy(tiny_folder / "policy", dtype="float32"), task).values()
+    assert found["nats"] > 2 * 709, "of one word to lm-eval, whose perplexity no float has"
+    assert found["words"] == 170
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

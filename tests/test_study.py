@@ -1,6 +1,7 @@
 """A study from its file to its page, on the tiny models."""
 
 import json
+import shutil
 import subprocess
 from collections import Counter
 from types import SimpleNamespace
@@ -320,6 +321,29 @@ def test_a_run_that_fails_in_its_process_is_told_with_its_reason_and_the_others_
     assert [one["run"] for one in found["failed"]] == ["colours.short.0.seed-1"]
     assert "training.max_length" in found["failed"][0]["reason"]
     assert list(found["domains"]["colours"]["arms"]) == ["sft"]
+
+
+def test_run_after_which_something_is_out_of_date_has_no_outcome_and_is_told(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("APT_HOME", str(tmp_path))
+    shutil.copytree(tiny_folder / "tasks", tmp_path / "tasks")
+    file = write_study(tmp_path, tiny_folder, {"sft": ARMS["sft"], "apt": ARMS["apt"]})
+    domain = tmp_path / "tiny.yaml"
+    content = yaml.safe_load(domain.read_text())
+    content["benchmarks"]["folder"] = str(tmp_path / "tasks")
+    domain.write_text(yaml.safe_dump(content))
+
+    def edited_meanwhile(runner, run):
+        ended = run_here(runner, run)
+        if "sft" in run.label:
+            (items,) = (tmp_path / "tasks").glob("*.jsonl")
+            items.write_text(items.read_text().replace("0", "7"))
+        return ended
+
+    monkeypatch.setattr(Runner, "launch", edited_meanwhile)
+    found = run_study(file, None, 1, Display(), only_estimate=False)
+    told = {one["run"]: one["reason"] for one in found["failed"]}
+    assert "something that it reads changed while it ran: call the study" in told["colours.sft.0.seed-1"]
+    assert "sft" not in found["domains"]["colours"]["arms"]
 
 
 def test_wrong_usage_of_the_command_ends_with_2_and_says_what_to_do(tmp_path):

@@ -44,7 +44,10 @@ def run_project(project: Project, iterations: int | None, force: Iterable[str], 
         where = f" --experiment {project.experiment_file}" if project.experiment_file else ""
         raise UsageError(f"no data in {project.landing}: land some with `apt-assets land FILE{where}`")
     project.forced |= {stage_at(project, named) for named in force}
-    return run_loop(project, iterations, display)
+    try:
+        return run_loop(project, iterations, display)
+    finally:
+        project.forced.clear()  # what was not reached was asked for of this run alone
 
 
 def run_loop(project: Project, iterations: int | None, display: Display) -> LoopResult:

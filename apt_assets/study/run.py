@@ -83,9 +83,7 @@ class Runner:
             if new is None:
                 return waiting
             project = self.project(new)
-            if is_complete(project, self.study.iterations(new)):
-                self.finish(new, project)
-            else:
+            if not self.read_outcome(new, project):
                 self._unfinished.add(new)
 
     def start(self) -> None:
@@ -113,15 +111,25 @@ class Runner:
         for run in ended:
             status = self._running.pop(run).returncode
             self._ran += 1
-            if status == 0:
-                project = self.project(run)
-                self.check_data(run, project)
-                self.finish(run, project)
+            project, log = self.project(run), self.file(run).with_suffix(".log")
+            if status:
+                self.fail(run, f"{why_ended(status, log)} ({log})")
             else:
-                log = self.file(run).with_suffix(".log")
-                self.known.failed[run] = f"{why_ended(status, log)} ({log})"
-                self.display.line(f"{run.label}: failed: {self.known.failed[run]}")
+                self.check_data(run, project)
+                if not self.read_outcome(run, project):
+                    self.fail(run, f"something that it reads changed while it ran: call the study again ({log})")
             self.found(self.known)
+
+    def fail(self, run: Run, reason: str) -> None:
+        self.known.failed[run] = reason
+        self.display.line(f"{run.label}: failed: {reason}")
+
+    def read_outcome(self, run: Run, project: Project) -> bool:
+        """Note the outcome of a run; False if there is none: it is not up to date."""
+        complete = is_complete(project, self.study.iterations(run))
+        if complete:
+            self.finish(run, project)
+        return complete
 
     def finish(self, run: Run, project: Project) -> None:
         if isinstance(run, Cell):

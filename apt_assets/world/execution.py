@@ -89,6 +89,7 @@ class Executions:
         for name in names:
             if name in MODEL and self.identity(name) != "none" and self.threads not in self._answers(name):
                 found = self._try(name)
+                self._recall()  # what another process found meanwhile stays
                 self._found.setdefault(self.key(name), {})[self.threads] = found
                 write_sealed(self.memory, "execution", self._as_json())
                 lines.append(self.in_words(name, found))

@@ -31,7 +31,8 @@ COMMIT_ITEMS = 200  # items that are scored and yielded together: lm-eval takes 
 FEWSHOT_SEED = 1234  # simple_evaluate's
 CHOICE, ROLLING = "multiple_choice", "loglikelihood_rolling"  # the output types that are supported
 EVERY = "all"  # what the scores of all tasks together are called
-METRICS = {CHOICE: "acc_norm", ROLLING: "word_perplexity"}
+# What lm-eval makes of all items, which is not read. Its word perplexity would overflow where a text has few spaces.
+METRICS = {CHOICE: "acc_norm", ROLLING: "bits_per_byte"}
 
 
 @dataclass(frozen=True)
