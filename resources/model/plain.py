@@ -13,6 +13,8 @@ from resources.model.packing import Ids
 if TYPE_CHECKING:
     import torch
 
+ORIGINAL = "original_inv_freq"  # of a rotary embedding, behind the name of a kind of layers where it has several
+
 
 def continuation(
     model: Any,
@@ -93,7 +95,8 @@ def forget_lengths(model: Any) -> None:
     """Rotary positions of kind `dynamic` go by the longest sequence since a short one: from here on, by none."""
     for module in model.modules():
         if hasattr(module, "original_max_seq_len"):  # a rotary embedding of transformers, of one kind of layers or more
-            for name in [name for name in (*vars(module), *module._buffers) if name.endswith("original_inv_freq")]:
-                kind = name.removesuffix("original_inv_freq")
-                module._buffers[f"{kind}inv_freq"] = getattr(module, name).to(model.device)
+            names = (*vars(module), *(name for name, _ in module.named_buffers(recurse=False)))
+            for kind in [name.removesuffix(ORIGINAL) for name in names if name.endswith(ORIGINAL)]:
+                original = getattr(module, f"{kind}{ORIGINAL}").to(model.device)
+                module.register_buffer(f"{kind}inv_freq", original, persistent=False)
                 setattr(module, f"{kind}max_seq_len_cached", module.original_max_seq_len)
