@@ -4,12 +4,14 @@ import multiprocessing
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import polars as pl
 import pytest
 
 from resources.store import file_digests
 from resources.store.digest import list_files
 from resources.store.file_digests import FileDigests
 from resources.store.manifest import CorruptArtifact
+from resources.store.tables import parquet
 from tests.stores import local_store
 
 
@@ -260,3 +262,10 @@ def test_link_to_another_folder_of_the_same_model_is_another_model(tmp_path):
     (tmp_path / "1_Pooling").unlink()
     (tmp_path / "1_Pooling").symlink_to(tmp_path / "pools" / "cls")
     assert digests.folder(tmp_path) != before
+
+
+def test_table_below_a_folder_with_brackets_in_its_name_is_read(tmp_path):
+    folder = tmp_path / "mine [x] *"
+    folder.mkdir()
+    pl.DataFrame({"a": [1]}).write_parquet(folder / "t.parquet")
+    assert parquet(folder / "t.parquet").height == 1

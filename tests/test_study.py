@@ -335,8 +335,8 @@ def test_run_after_which_something_is_out_of_date_has_no_outcome_and_is_told(tin
     def edited_meanwhile(runner, run):
         ended = run_here(runner, run)
         if "sft" in run.label:
-            (items,) = (tmp_path / "tasks").glob("*.jsonl")
-            items.write_text(items.read_text().replace("0", "7"))
+            items = tmp_path / "tasks" / "sayings.jsonl"
+            items.write_text(items.read_text().replace('"text": "', '"text": "So '))
         return ended
 
     monkeypatch.setattr(Runner, "launch", edited_meanwhile)

@@ -42,7 +42,7 @@ def parquet(path: Path) -> "pl.DataFrame":
     import polars as pl
 
     try:
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, glob=False)  # [x] is the name of a folder
     except pl.exceptions.PolarsError as error:
         raise TableError(f"{path}: cannot be read: {error}") from None
 
