@@ -83,30 +83,22 @@ def test_a_window_shorter_than_the_context_is_run_plainly_and_one_as_long_is_pac
         assert (special(config) is None) == (path == "packed")
 
 
-def test_rotary_positions_that_go_by_the_longest_sequence_do_not_remember_another_question(tmp_path):
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    tokenizer = tiny.make_tokenizer()
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=128,
-        eos_token_id=tokenizer.eos_token_id,
-        initializer_range=0.4,
-        rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0},
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    policy = load_policy(tmp_path, dtype="float32")
-    beyond = [f"question {number} " + "x" * 130 for number in range(4)]  # a token a letter: beyond 128
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"rope_type": "dynamic", "factor": 2.0},
+        {"rope_type": "longrope", "factor": 2.0, "original_max_position_embeddings": 128,
+         "short_factor": [1.0] * 8, "long_factor": [4.0] * 8},
+    ],
+)  # fmt: skip
+def test_rotary_positions_that_go_by_the_longest_sequence_do_not_remember_another_question(kind, tmp_path):
+    settings = {"max_position_embeddings": 128, "initializer_range": 0.4}
+    make_architecture("llama", tmp_path, **settings, rope_parameters=kind | {"rope_theta": 10000.0})
+    policy = load_policy(tmp_path, dtype="float32", path="plain")
+    asked = [f"question {number} " + "x" * length for number, length in enumerate((130, 140, 20, 60))]
 
     def answers(*prompts):
         return tiny.answers(policy, prompts, max_new_tokens=8, batch_tokens=512)
 
-    alone = answers(*beyond)
-    assert answers("y" * 230, *beyond)[1:] == alone
+    alone = answers(*asked)
+    assert answers("y" * 230, *asked)[1:] == alone

@@ -113,8 +113,8 @@ def needs(project: Project, keep: int) -> tuple[list[Manifest], list[Manifest]]:
         counts = promoted[-1:] if own else may_count(made, out)
         # What a study compares is read again when it is called again.
         kept = set(iterations if experiment in studied else iterations[-keep:]) | set(counts)
-        gates = {key: manifest for (key, name), manifest in present.items() if name == "gate"}
-        waiting = {key for key, verdict in gates.items() if verdict.facts.get("passed")} - set(made)
+        passed = {key for (key, name), manifest in present.items() if name == "gate" and manifest.facts.get("passed")}
+        waiting = passed - set(made)
         kept_adapters = kept | by_people | waiting
         kept_adapters |= set([key for key in promoted if key < min(kept, default="")][-1:])
         for (key, name), manifest in present.items():

@@ -2,9 +2,9 @@
 
 An item said twice counts once. Items are compared after normalisation (resources/assessors/labels.py). A
 part of the answer that names items of the gold counts as those, so that "They are red" and "and blue" do, the longest
-first: "yellow fever" is not "fever" too. What
-a conjunction joins to one, no longer than an item, counts as one more: "red and green". Any other part is a wrong item,
-unless it ends with a colon. The F1 is turned into a grade by four thresholds.
+first: "yellow fever" is not "fever" too. What a conjunction joins to one, no longer than an item, counts as one more:
+"red and green". Any other part is a wrong item, unless it ends with a colon. The F1 is turned into a grade by four
+thresholds.
 """
 
 import re

@@ -94,9 +94,9 @@ def log_probabilities(model: Any, context: Ids, answer: Ids) -> "torch.Tensor":
 def forget_lengths(model: Any) -> None:
     """Rotary positions of kind `dynamic` go by the longest sequence since a short one: from here on, by none."""
     for module in model.modules():
-        if hasattr(module, "original_max_seq_len"):  # a rotary embedding of transformers, of one kind of layers or more
+        if "dynamic" in str(getattr(module, "rope_type", "")):  # a dict where kinds of layers have each their own
             names = (*vars(module), *(name for name, _ in module.named_buffers(recurse=False)))
             for kind in [name.removesuffix(ORIGINAL) for name in names if name.endswith(ORIGINAL)]:
-                original = getattr(module, f"{kind}{ORIGINAL}").to(model.device)
+                original = getattr(module, f"{kind}{ORIGINAL}").to(model.device).clone()  # others write into it
                 module.register_buffer(f"{kind}inv_freq", original, persistent=False)
                 setattr(module, f"{kind}max_seq_len_cached", module.original_max_seq_len)
